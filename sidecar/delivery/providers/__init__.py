@@ -1,0 +1,1 @@
+"""The vendors, one file per kind; the seam says what a kind is."""
