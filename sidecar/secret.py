@@ -1,0 +1,99 @@
+"""What does one server secret protect? One derived key per purpose (HKDF, RFC 5869), and nothing shared between them.
+
+No I/O but the randomness that it is handed. A value sealed or hashed here under a previous secret is still read, so
+that `server.previous_secrets` makes a rotation seamless.
+"""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+# RFC 8439 section 2.3: the nonce of ChaCha20-Poly1305.
+_NONCE: Final = 12
+# Tells which secret a verification id was made under: enough to tell a handful of secrets apart.
+FINGERPRINT: Final = 3
+
+
+def b64url(data: bytes) -> str:
+    """Base64url without padding, RFC 4648 section 5."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unb64url(text: str) -> bytes:
+    """The inverse of `b64url`. Raises ValueError."""
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+
+
+class _Keys:
+    """The keys of one secret."""
+
+    def __init__(self, secret: str) -> None:
+        def derive(purpose: str, length: int = 32) -> bytes:
+            return HKDF(SHA256(), length, salt=None, info=f"signup-sidecar/{purpose}".encode()).derive(secret.encode())
+
+        self.fingerprint = derive("fingerprint", FINGERPRINT)
+        self.codes = derive("codes")
+        self.tokens = derive("tokens")
+        self.hashes = derive("hashes")
+        self.captcha = derive("captcha")
+        self.sealing = ChaCha20Poly1305(derive("sealing"))
+
+
+class Secret:
+    """The current server secret and those still accepted."""
+
+    def __init__(self, secret: str, previous: Sequence[str], urandom: Callable[[int], bytes]) -> None:
+        if not secret:
+            raise ValueError("the server secret is empty")
+        self._all = tuple(_Keys(text) for text in (secret, *previous))
+        self._urandom = urandom
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Which secret this is, in FINGERPRINT octets; says nothing of the secret."""
+        return self._all[0].fingerprint
+
+    @property
+    def captcha_key(self) -> bytes:
+        """Signs the challenges of built-in captchas."""
+        return self._all[0].captcha
+
+    def code_key(self, fingerprint: bytes) -> bytes | None:
+        """The key that codes were derived with under that secret; None when it is no longer accepted."""
+        return next((keys.codes for keys in self._all if keys.fingerprint == fingerprint), None)
+
+    def token_key(self, fingerprint: bytes) -> bytes | None:
+        """The key that tokens were made with under that secret; None when it is no longer accepted."""
+        return next((keys.tokens for keys in self._all if keys.fingerprint == fingerprint), None)
+
+    def hash(self, value: str) -> str:
+        """A keyed hash for store keys: 128 bits as 22 characters. Who reads the store cannot test guesses with it."""
+        return self.hashes(value)[0]
+
+    def hashes(self, value: str) -> tuple[str, ...]:
+        """`hash`, then the same under each previous secret."""
+        return tuple(
+            b64url(hmac.digest(keys.hashes, value.encode("utf-8", "surrogatepass"), hashlib.sha256)[:16])
+            for keys in self._all
+        )
+
+    def seal(self, plain: str) -> bytes:
+        """Encrypt for the store (ChaCha20-Poly1305, RFC 8439), a random nonce first."""
+        nonce = self._urandom(_NONCE)
+        return nonce + self._all[0].sealing.encrypt(nonce, plain.encode(), None)
+
+    def open(self, sealed: bytes) -> str:
+        """The inverse of `seal`. Raises ValueError when no accepted secret sealed it."""
+        for keys in self._all:
+            try:
+                return keys.sealing.decrypt(sealed[:_NONCE], sealed[_NONCE:], None).decode()
+            except (InvalidTag, ValueError):
+                continue
+        raise ValueError("not sealed under an accepted secret")

@@ -1,0 +1,1 @@
+"""Does this person hold this address?"""

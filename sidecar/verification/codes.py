@@ -1,0 +1,57 @@
+"""What is the code of a verification? Derived when it is sent and again when it is checked, never stored. Pure.
+
+A verification id is 18 octets, written as 24 base64url characters: which secret it was made under (3), where its
+recipient's keys live in a store cluster (3: the start of the recipient's hash), and 96 random bits.
+"""
+
+import hmac
+from typing import Final
+
+from sidecar.secret import FINGERPRINT, Secret, b64url, unb64url
+
+_ID: Final = 18
+_TAG: Final = 3
+RANDOM: Final = _ID - FINGERPRINT - _TAG
+
+
+def new_id(secret: Secret, recipient_hash: str, random: bytes) -> str:
+    """Make a verification id. `random` is RANDOM octets."""
+    return b64url(secret.fingerprint + unb64url(recipient_hash)[:_TAG] + random)
+
+
+def hotp(key: bytes, moving_factor: bytes, digits: int) -> str:
+    """HOTP, RFC 4226 section 5.3, its counter any octets: HMAC-SHA-1, dynamic truncation, `digits` decimal digits."""
+    mac = hmac.digest(key, moving_factor, "sha1")
+    offset = mac[-1] & 0x0F
+    number = int.from_bytes(mac[offset : offset + 4]) & 0x7FFFFFFF
+    return str(number % 10**digits).zfill(digits)
+
+
+def code_of(secret: Secret, verification_id: str, digits: int) -> str | None:
+    """The code of a verification; None for an id that no accepted secret made."""
+    raw = _raw(verification_id)
+    key = secret.code_key(raw[:FINGERPRINT])
+    return hotp(key, raw, digits) if key else None
+
+
+def token_of(secret: Secret, verification_id: str) -> str | None:
+    """The proof that the API hands out for a right code: the id, and a MAC over it. None as `code_of`."""
+    raw = _raw(verification_id)
+    key = secret.token_key(raw[:FINGERPRINT])
+    return f"{verification_id}.{b64url(hmac.digest(key, raw, 'sha256'))}" if key else None
+
+
+def id_of_token(secret: Secret, token: str) -> str | None:
+    """The verification that a token proves; None for a forged or garbled one."""
+    verification_id, dot, _ = token.partition(".")
+    expected = token_of(secret, verification_id) if dot else None
+    return verification_id if expected and hmac.compare_digest(expected.encode(), token.encode()) else None
+
+
+def _raw(verification_id: str) -> bytes:
+    try:
+        raw = unb64url(verification_id)
+    except ValueError:
+        return b""
+    # A second spelling of the same octets would be a second key in the store.
+    return raw if len(raw) == _ID and b64url(raw) == verification_id else b""

@@ -1,0 +1,54 @@
+"""Has this very request been answered before? `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header).
+
+One claim per key; the answer is kept, a refusal is not, so that a client may try again with a new captcha. The stored
+answer holds no recipient: the request that repeats it brings its own.
+"""
+
+from typing import Final
+
+from sidecar.errors import Refusal
+from sidecar.secret import Secret
+from sidecar.store.client import Store
+from sidecar.store.names import Names
+
+# A claim outlives the slowest honest request; an answer, the longest code.
+_CLAIM_MS: Final = 60_000
+_ANSWER_MS: Final = 3_600_000
+_RUNNING: Final = b"running"
+# Long enough for any identifier that clients make; longer ones are no keys.
+MAX_KEY: Final = 255
+
+
+class Idempotency:
+    """The claims and answers of one store."""
+
+    def __init__(self, store: Store, names: Names, secret: Secret) -> None:
+        self._store = store
+        self._names = names
+        self._secret = secret
+
+    def key(self, *scope: str) -> str:
+        """The store key of one client's key; `scope` is all that must be equal for two requests to be the same."""
+        return self._names.idempotency(self._secret.hash("\n".join(scope)))
+
+    async def claim(self, key: str) -> bytes | None:
+        """Claim the key: None says go on, else it is the answer to give again.
+
+        Raises Refusal(verification_in_use) while the first request still runs, StoreAwayError.
+        """
+        if await self._store.execute("SET", key, _RUNNING, "NX", "PX", _CLAIM_MS):
+            return None
+        answer = await self._store.execute("GET", key)
+        if answer is None or answer == _RUNNING:
+            raise Refusal(
+                "verification_in_use", "idempotent_request_running", "The first request still runs.", retry_after_s=1
+            )
+        return bytes(answer)
+
+    async def keep(self, key: str, answer: bytes) -> None:
+        """Remember what the claimed request was answered. Raises StoreAwayError."""
+        await self._store.execute("SET", key, answer, "PX", _ANSWER_MS)
+
+    async def forget(self, key: str) -> None:
+        """Give the claim up. Raises StoreAwayError."""
+        await self._store.execute("DEL", key)

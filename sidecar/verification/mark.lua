@@ -1,0 +1,16 @@
+-- Move a verification's status, if the move is allowed.
+--
+-- KEYS[1] verification  hash
+-- ARGV[1] the new status
+-- ARGV[2..] the statuses it may follow
+--
+-- Returns 1 if moved, else 0.
+
+local status = redis.call('HGET', KEYS[1], 'status')
+for i = 2, #ARGV do
+  if status == ARGV[i] then
+    redis.call('HSET', KEYS[1], 'status', ARGV[1])
+    return 1
+  end
+end
+return 0

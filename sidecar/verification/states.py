@@ -1,0 +1,28 @@
+"""Where is a verification in its life? Everything that moves its status is in this table. Pure.
+
+The scripts keep the proof (attempts, hold, spent); this table keeps what people are told. A move that is not listed
+does not happen: a late receipt cannot take back "verified", a late "sent" cannot hide "delivered".
+"""
+
+from types import MappingProxyType
+from typing import Final, Literal
+
+Status = Literal["queued", "sent", "delivered", "failed", "verified", "expired"]
+
+# event -> the statuses it may move from. The event's name is the status it moves to.
+MAY_FOLLOW: Final = MappingProxyType(
+    {
+        # Asked for again: another message with the same code is on its way.
+        "queued": ("queued", "sent", "delivered", "failed"),
+        # A provider accepted the message, or may have: silence is not a failure.
+        "sent": ("queued", "failed"),
+        "delivered": ("queued", "sent", "failed"),
+        # Nothing is left to try.
+        "failed": ("queued", "sent"),
+        # The right code came, whatever the messages were doing.
+        "verified": ("queued", "sent", "delivered", "failed"),
+    }
+)
+
+# Nothing more will happen by itself: who waits for news need not wait on.
+SETTLED: Final = frozenset({"delivered", "failed", "verified", "expired"})

@@ -1,0 +1,283 @@
+"""Make, hold, settle and look up verifications. The scripts decide; this file names the keys and reads the answers.
+
+Never stores a code or a recipient: the record holds the recipient's keyed hash, and the code is derived (`codes.py`).
+"""
+
+import hmac
+import unicodedata
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast
+
+import structlog
+
+from sidecar.config.model import CodeRules
+from sidecar.errors import Refusal, StoreAwayError
+from sidecar.recipient import Recipient
+from sidecar.secret import Secret, b64url
+from sidecar.store.client import Script, Store
+from sidecar.store.names import Names
+from sidecar.verification import codes
+from sidecar.verification.states import MAY_FOLLOW, Status
+
+_HERE: Final = Path(__file__).parent
+_ISSUE: Final = Script.load(_HERE / "issue.lua")
+_CHECK: Final = Script.load(_HERE / "check.lua")
+_SETTLE: Final = Script.load(_HERE / "settle.lua")
+_MARK: Final = Script.load(_HERE / "mark.lua")
+# How long a record is readable after its code has died: long enough for a page left open to say "expired".
+_READABLE_MS: Final = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A verification that a message will be sent for. `fresh` is False when the living code goes out again."""
+
+    id: str
+    expires_in_s: float
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What may be told of a verification. `recipient_hash` is for comparing, not for showing."""
+
+    id: str
+    recipient_hash: str
+    channel: str
+    status: Status
+    expires_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a client shows: a code for a recipient, or a token that a right code was exchanged for."""
+
+    kind: Literal["code", "token"]
+    text: str
+
+    def __repr__(self) -> str:
+        return f"Proof({self.kind})"
+
+
+class Hold:
+    """The one use of a verified proof, while it lasts. Leaving the hold without `spend` or `exchange` releases it."""
+
+    def __init__(self, verifications: "Verifications", verification_id: str, holder: str) -> None:
+        self.id = verification_id
+        self._verifications = verifications
+        self._holder = holder
+        self._open = True
+
+    async def spend(self) -> None:
+        """Use the proof up. Raises StoreAwayError."""
+        await self._settle("spend")
+
+    async def exchange(self) -> str:
+        """Use the code up for a token. Raises StoreAwayError, and Refusal when the hold had lapsed."""
+        if not await self._settle("exchange"):
+            raise Refusal("code_expired", "hold_lapsed")
+        return self._verifications.token(self.id)
+
+    async def release(self) -> None:
+        """Let the proof be used again; nothing to do once it is settled. Raises StoreAwayError."""
+        if self._open:
+            await self._settle("release")
+
+    async def _settle(self, outcome: str) -> bool:
+        self._open = False
+        return await self._verifications.settle(self.id, self._holder, outcome)
+
+
+class Verifications:
+    """The verifications of one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        names: Names,
+        secret: Secret,
+        rules: CodeRules,
+        test_codes: Mapping[str, str],
+        urandom: Callable[[int], bytes],
+        hold_s: float,
+    ) -> None:
+        self._store = store
+        self._names = names
+        self._secret = secret
+        self._rules = rules
+        self._test_codes = test_codes
+        self._urandom = urandom
+        self._hold_ms = int(hold_s * 1000)
+
+    def code(self, verification_id: str, recipient: Recipient) -> str | None:
+        """The code to send and to expect; None when no accepted secret made the id."""
+        fixed = self._test_codes.get(recipient.address)
+        return fixed or codes.code_of(self._secret, verification_id, self._rules.length)
+
+    def token(self, verification_id: str) -> str:
+        token = codes.token_of(self._secret, verification_id)
+        if token is None:
+            raise Refusal("code_expired", "secret_gone")
+        return token
+
+    async def issue(self, recipient: Recipient) -> Issued:
+        """Make a verification, or find the one whose code still lives (`code.resend`). Raises StoreAwayError."""
+        recipient_hash = self._secret.hash(recipient.address)
+        new = codes.new_id(self._secret, recipient_hash, self._urandom(codes.RANDOM))
+        rules = self._rules
+        key = self._names.verification(new)
+        verification_id, life_ms, fresh = await self._store.run(
+            _ISSUE,
+            [self._names.current(recipient_hash), key],
+            [
+                new,
+                key.removesuffix(new),
+                recipient_hash,
+                recipient.channel,
+                int(rules.ttl * 1000),
+                _READABLE_MS,
+                rules.attempts,
+                rules.resend,
+            ],
+        )
+        return Issued(verification_id.decode(), life_ms / 1000, bool(fresh))
+
+    async def read(self, verification_id: str) -> Record | None:
+        """Look one up; None when there is none (any more). Raises StoreAwayError."""
+        if codes.code_of(self._secret, verification_id, self._rules.length) is None:
+            return None  # not an id of ours: no key is made of it
+        key = self._names.verification(verification_id)
+        now_s, now_us = await self._store.execute("TIME")
+        to, channel, status, expires = await self._store.execute("HMGET", key, "to", "channel", "status", "expires")
+        if to is None:
+            return None
+        left_s = int(expires) / 1000 - (int(now_s) + int(now_us) / 1e6)
+        told = "expired" if left_s <= 0 and status != b"verified" else status.decode()
+        return Record(verification_id, to.decode(), channel.decode(), cast("Status", told), max(0.0, left_s))
+
+    async def mark(self, verification_id: str, status: Literal["sent", "delivered", "failed"]) -> bool:
+        """Move the status as `states.MAY_FOLLOW` allows; says whether it moved. Raises StoreAwayError."""
+        moved = await self._store.run(
+            _MARK, [self._names.verification(verification_id)], [status, *MAY_FOLLOW[status]]
+        )
+        return bool(moved)
+
+    async def withdraw(self, issued: Issued) -> None:
+        """Undo `issue` when its message could not be queued. Raises StoreAwayError."""
+        if issued.fresh:
+            await self._store.execute("DEL", self._names.verification(issued.id))
+
+    @asynccontextmanager
+    async def held(self, recipient: Recipient, proof: Proof) -> AsyncIterator[Hold]:
+        """Hold the recipient's verification for one use.
+
+        Raises Refusal: code_expired, code_mismatch, too_many_attempts, verification_in_use; StoreAwayError.
+        """
+        async with self._release_after(await self._take(recipient, proof)) as hold:
+            yield hold
+
+    @asynccontextmanager
+    async def held_by_id(self, verification_id: str, code: str) -> AsyncIterator[Hold]:
+        """As `held`, for the API, which knows the verification and not the recipient."""
+        record = await self._store.execute("HGET", self._names.verification(verification_id), "to")
+        if record is None:
+            raise Refusal("code_expired", "no_verification")
+        recipient_hash = record.decode()
+        expected = codes.code_of(self._secret, verification_id, self._rules.length)
+        for number, fixed in self._test_codes.items():
+            if recipient_hash in self._secret.hashes(number):
+                expected = fixed
+                break
+        async with self._release_after(
+            await self._check(verification_id, recipient_hash, "code", _same(expected, code), limited=True)
+        ) as hold:
+            yield hold
+
+    async def settle(self, verification_id: str, holder: str, outcome: str) -> bool:
+        """End a hold; only `Hold` calls this. Raises StoreAwayError."""
+        return bool(
+            await self._store.run(
+                _SETTLE,
+                [self._names.verification(verification_id)],
+                [holder, outcome, int(self._rules.ttl * 1000), _READABLE_MS],
+            )
+        )
+
+    async def _take(self, recipient: Recipient, proof: Proof) -> Hold:
+        limited = recipient.address not in self._test_codes
+        if proof.kind == "token":
+            proven = codes.id_of_token(self._secret, proof.text)
+            if proven is None:
+                raise Refusal("code_expired", "token_forged", "The verification token is not valid; verify again.")
+            for recipient_hash in self._secret.hashes(recipient.address):
+                try:
+                    return await self._check(proven, recipient_hash, "token", True, limited=False)
+                except Refusal as refusal:
+                    if refusal.code != "code_expired":
+                        raise
+            raise Refusal("code_expired", "token_spent_or_other_recipient")
+        for recipient_hash in self._secret.hashes(recipient.address):
+            found = await self._store.execute("GET", self._names.current(recipient_hash))
+            if found is not None:
+                verification_id = found.decode()
+                right = _same(self.code(verification_id, recipient), proof.text)
+                return await self._check(verification_id, recipient_hash, "code", right, limited=limited)
+        raise Refusal("code_expired", "no_verification", "Ask for a new code.")
+
+    async def _check(
+        self, verification_id: str, recipient_hash: str, kind: str, right: bool, *, limited: bool
+    ) -> Hold:
+        rules = self._rules
+        holder = b64url(self._urandom(12))
+        interval_us = int(rules.failures.period_s * 1e6) // rules.failures.count if limited else 0
+        answer = await self._store.run(
+            _CHECK,
+            [self._names.verification(verification_id), self._names.failures(recipient_hash)],
+            [
+                kind,
+                int(right),
+                recipient_hash,
+                holder,
+                self._hold_ms,
+                rules.attempts,
+                interval_us,
+                rules.failures.count,
+            ],
+        )
+        match answer:
+            case [b"held"]:
+                return Hold(self, verification_id, holder)
+            case [b"expired"]:
+                raise Refusal("code_expired", "spent_or_expired", "Ask for a new code.")
+            case [b"in_use"]:
+                raise Refusal("verification_in_use", "held", "Another request is using this code.", retry_after_s=1)
+            case [b"mismatch", left]:
+                raise Refusal("code_mismatch", "wrong_code", "The code is not right.", extra={"attempts_left": left})
+            case [b"too_many", 0]:
+                raise Refusal("too_many_attempts", "code_killed", "This code is dead; ask for a new one.")
+            case [b"too_many", wait_us]:
+                raise Refusal(
+                    "too_many_attempts", "failures", "Too many wrong codes; wait.", retry_after_s=wait_us / 1e6
+                )
+            case _:
+                raise RuntimeError(f"check.lua answered {answer!r}")
+
+    @asynccontextmanager
+    async def _release_after(self, hold: Hold) -> AsyncIterator[Hold]:
+        try:
+            yield hold
+        finally:
+            try:
+                await hold.release()
+            except StoreAwayError:
+                # It lapses by itself after `hold_s`.
+                structlog.get_logger().warning("release_failed", verification_id=hold.id)
+
+
+def _same(expected: str | None, shown: str) -> bool:
+    """Constant-time comparison; a code typed with spaces in it, or in full-width digits, is still that code."""
+    typed = "".join(unicodedata.normalize("NFKC", shown).split())
+    return expected is not None and hmac.compare_digest(expected.encode(), typed.encode("utf-8", "replace"))
