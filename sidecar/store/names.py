@@ -1,0 +1,72 @@
+"""What is everything in the store called? Every key name, and its Redis type, in this one place. Pure.
+
+A cluster puts a key on the shard that the text between its first braces hashes to, and a script may touch keys of one
+shard only. So keys that one script uses carry one tag, decided here:
+
+- All buckets carry one tag. A request's buckets (its address, its number, the total) have nothing in common, and are
+  still decided all or none in one script. The price: in a cluster one shard holds all limits. A decision is one small
+  script, so that shard serves far more requests than there are sign-ups.
+- What is known of one recipient (`current`, `verification`, `idempotency`, `failures`) carries the recipient's route:
+  the first two characters of its hash. A verification's id is found without its recipient, so it begins with that
+  route, and so does the hash of an idempotency key. Two characters spread recipients over a few hundred tags, and tell
+  whoever reads an id next to nothing of the number.
+- The outbox is one stream; `spent` and `instances` are used alone, so they need no tag.
+
+Hashes are keyed hashes made by the caller: no address, number or token ever stands in a key.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+ROUTE_CHARS: Final = 2
+
+
+def route(recipient_hash: str) -> str:
+    """What ids of a recipient's verifications, and hashes of its idempotency keys, must begin with."""
+    return recipient_hash[:ROUTE_CHARS]
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names under one prefix; deployments that share a store have different prefixes."""
+
+    prefix: str
+
+    def __post_init__(self) -> None:
+        if not self.prefix or set(self.prefix) & set("{}"):
+            raise ValueError(f"{self.prefix!r} is no prefix; expected text without braces, such as 'sidecar'")
+
+    def bucket(self, limit: str, hashed: str) -> str:
+        """Name a leaky bucket. string: its TAT in microseconds since the epoch."""
+        return f"{{{self.prefix}:limits}}:bucket:{limit}:{hashed}"
+
+    def verification(self, verification_id: str) -> str:
+        """Name a verification's record. hash. The id begins with its recipient's route."""
+        return f"{self._recipient(verification_id)}:verification:{verification_id}"
+
+    def current(self, recipient_hash: str) -> str:
+        """Name what points to a recipient's living verification. string: its id."""
+        return f"{self._recipient(recipient_hash)}:current:{recipient_hash}"
+
+    def idempotency(self, hashed: str) -> str:
+        """Name what an Idempotency-Key led to. string. The hash begins with its recipient's route."""
+        return f"{self._recipient(hashed)}:idempotency:{hashed}"
+
+    def failures(self, recipient_hash: str) -> str:
+        """Name a recipient's bucket of wrong codes, over all its codes. string: its TAT."""
+        return f"{self._recipient(recipient_hash)}:failures:{recipient_hash}"
+
+    def outbox(self) -> str:
+        """Name the messages to send. stream."""
+        return f"{{{self.prefix}:outbox}}"
+
+    def spent(self, kind: str, token_hash: str) -> str:
+        """Name the mark of a proof that works once. string."""
+        return f"{self.prefix}:spent:{kind}:{token_hash}"
+
+    def instances(self) -> str:
+        """Name the processes last seen. zset: instance by time."""
+        return f"{self.prefix}:instances"
+
+    def _recipient(self, routed: str) -> str:
+        return f"{{{self.prefix}:{route(routed)}}}"

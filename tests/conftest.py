@@ -1,0 +1,27 @@
+"""Fixtures only: what every room's tests stand on."""
+
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from sidecar.store.client import Store
+from sidecar.store.embedded import embedded
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def store_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The URL of one real Valkey for the whole run."""
+    async with embedded(tmp_path_factory.mktemp("state")) as url:
+        yield url
+
+
+@pytest_asyncio.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    """That Valkey under a prefix of the test's own, swept afterwards."""
+    store = Store(store_url, prefix=f"test-{secrets.token_hex(6)}")
+    yield store
+    if keys := await store.execute("KEYS", f"*{store.names.prefix}*"):
+        await store.execute("DEL", *keys)
+    await store.close()
