@@ -151,9 +151,6 @@ def client_key(key: Literal["ip", "ip_prefix"], ip: str) -> str:
     return str(ipaddress.ip_network((address, _PREFIX_LENGTHS[key][address.version]), strict=False))
 
 
-# Words in HTTP…
-
-
 def rate_limit_fields(states: Iterable[LimitState]) -> list[tuple[str, str]]:
     """Write the fields RateLimit-Policy and RateLimit; none without states. draft-ietf-httpapi-ratelimit-headers-10.
 
@@ -166,11 +163,6 @@ def rate_limit_fields(states: Iterable[LimitState]) -> list[tuple[str, str]]:
     policies = ", ".join(f"{_string(s.name)};q={s.quota};w={math.ceil(s.window_s)}" for s in states)
     limits = ", ".join(f"{_string(s.name)};r={s.remaining};t={math.ceil(s.reset_s)}" for s in states)
     return [("RateLimit-Policy", policies), ("RateLimit", limits)]
-
-
-def retry_after_field(retry_after_s: float) -> tuple[str, str]:
-    """Write the field Retry-After: whole seconds, never too few. RFC 9110 section 10.2.3."""
-    return "Retry-After", str(max(1, math.ceil(retry_after_s)))
 
 
 def _string(text: str) -> str:

@@ -1,0 +1,229 @@
+"""Buckets in a real store, and their words in HTTP."""
+
+import asyncio
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from sidecar.config import model
+from sidecar.config.units import Rate
+from sidecar.errors import LimitState, StoreAwayError
+from sidecar.limits.buckets import Bucket, Buckets, Ruling, client_key, rate_limit_fields
+from sidecar.store.client import Store
+from sidecar.store.names import Names
+
+
+def a_limit(count: int, period_s: float, burst: int | None = None) -> model.Limit:
+    return model.Limit(key="ip", rate=Rate(count, period_s), burst=burst)
+
+
+def a_bucket(store: Store, name: str, burst: int = 1, *, hashed: str = "h", enforce: bool = True) -> Bucket:
+    return Bucket.of(name, a_limit(1, 3600.0, burst), hashed, store.names, enforce=enforce)
+
+
+async def stored(store: Store, *buckets: Bucket) -> list[bytes | None]:
+    held: list[bytes | None] = await store.execute("MGET", *(bucket.key for bucket in buckets))
+    return held
+
+
+async def test_fifty_at_once_get_one(store: Store) -> None:
+    """Of 50 concurrent spends on a bucket of burst 1, exactly one is allowed."""
+    buckets, ip = Buckets(store), a_bucket(store, "ip")
+    rulings = await asyncio.gather(*(buckets.spend([ip]) for _ in range(50)))
+    assert sum(ruling.allowed for ruling in rulings) == 1
+
+
+async def test_spent_all_or_none(store: Store) -> None:
+    """One enforcing bucket that refuses leaves every other as it was."""
+    buckets = Buckets(store)
+    ip, to, total = a_bucket(store, "ip", 5), a_bucket(store, "to"), a_bucket(store, "total", 5)
+    assert (await buckets.spend([ip, to, total])).allowed
+    before = await stored(store, ip, to, total)
+    assert None not in before
+
+    ruling = await buckets.spend([ip, to, total])
+
+    assert not ruling.allowed
+    assert ruling.tickets == ()
+    assert await stored(store, ip, to, total) == before
+
+
+async def test_a_refusal_names_who_refused_first_and_how_long(store: Store) -> None:
+    """States of all enforcing buckets, the refusing ones first; the longest wait of those that refused."""
+    buckets = Buckets(store)
+    ip = Bucket.of("ip", a_limit(20, 3600.0, 2), "h", store.names)
+    to = Bucket.of("to", a_limit(1, 60.0), "h", store.names)
+    slow = Bucket.of("slow", a_limit(1, 3600.0), "h", store.names)
+    assert (await buckets.spend([to, slow])).allowed
+
+    ruling = await buckets.spend([ip, to, slow])
+
+    assert [state.name for state in ruling.refused] == ["to", "slow", "ip"]
+    first, _, last = ruling.refused
+    assert (first.quota, first.window_s, first.remaining) == (1, 60.0, 0)
+    assert 0 < first.reset_s <= 60
+    assert (last.quota, last.window_s, last.remaining, last.reset_s) == (20, 3600.0, 2, 0)
+    assert 60 < ruling.retry_after_s <= 3600
+
+
+async def test_a_peek_takes_nothing(store: Store) -> None:
+    """A peek says what a spend would, any number of times."""
+    buckets, ip = Buckets(store), a_bucket(store, "ip")
+    for _ in range(3):
+        assert await buckets.peek([ip]) == Ruling(allowed=True)
+    assert (await buckets.spend([ip])).allowed
+    assert not (await buckets.peek([ip])).allowed
+
+
+async def test_a_refund_restores_exactly(store: Store) -> None:
+    """Given back, every bucket's TAT is what it was, to the microsecond; an empty one is forgotten."""
+    buckets = Buckets(store)
+    ip, to = a_bucket(store, "ip", 3), a_bucket(store, "to", 3)
+    assert (await buckets.spend([ip])).allowed
+    before = await stored(store, ip, to)
+    ruling = await buckets.spend([ip, to])
+    assert await stored(store, ip, to) != before
+
+    await buckets.refund(ruling.tickets)
+
+    assert await stored(store, ip, to) == before
+    assert before[1] is None
+
+
+async def test_a_ticket_is_enough_to_give_one_back(store: Store) -> None:
+    """A bucket's own ticket, carried as text, frees it for exactly one more; the same twice for two."""
+    buckets, ip = Buckets(store), a_bucket(store, "ip", 2)
+    for _ in range(2):
+        assert (await buckets.spend([ip])).allowed
+    await buckets.refund([ip.ticket])
+    assert (await buckets.spend([ip])).allowed
+    assert not (await buckets.spend([ip])).allowed
+    await buckets.refund([ip.ticket, ip.ticket])
+    for _ in range(2):
+        assert (await buckets.spend([ip])).allowed
+    assert not (await buckets.spend([ip])).allowed
+
+
+async def test_an_observing_bucket_never_refuses(store: Store) -> None:
+    """Over its limit it is named and not spent; what enforces beside it goes on as if it were not there."""
+    buckets = Buckets(store)
+    watched, ip = a_bucket(store, "watched", enforce=False), a_bucket(store, "ip", 3)
+    first = await buckets.spend([watched, ip])
+    assert (first.allowed, first.observed, len(first.tickets)) == (True, (), 2)
+    before = await stored(store, watched)
+
+    second = await buckets.spend([watched, ip])
+
+    assert (second.allowed, second.observed, second.tickets) == (True, ("watched",), (ip.ticket,))
+    assert await stored(store, watched) == before
+
+
+async def test_an_observing_bucket_is_not_spent_by_a_refused_request(store: Store) -> None:
+    """It counts what would have gone through."""
+    buckets = Buckets(store)
+    watched, ip = a_bucket(store, "watched", enforce=False), a_bucket(store, "ip")
+    assert (await buckets.spend([ip])).allowed
+    assert not (await buckets.spend([watched, ip])).allowed
+    assert await stored(store, watched) == [None]
+
+
+async def test_the_same_bucket_named_twice_counts_once(store: Store) -> None:
+    """And it is enforced if one of its names says so."""
+    buckets, ip = Buckets(store), a_bucket(store, "ip")
+    watched = a_bucket(store, "ip", enforce=False)
+    ruling = await buckets.spend([watched, ip, ip])
+    assert (ruling.allowed, len(ruling.tickets)) == (True, 1)
+    assert not (await buckets.spend([watched, ip])).allowed
+
+
+async def test_different_values_have_different_buckets(store: Store) -> None:
+    """One client's spending is no other's."""
+    buckets = Buckets(store)
+    assert (await buckets.spend([a_bucket(store, "ip", hashed="a")])).allowed
+    assert (await buckets.spend([a_bucket(store, "ip", hashed="b")])).allowed
+    assert not (await buckets.spend([a_bucket(store, "ip", hashed="a")])).allowed
+
+
+async def test_a_bucket_is_forgotten_when_it_is_empty(store: Store) -> None:
+    """Its key lives as long as it has something in it, after a spend and after a refund."""
+    buckets, ip = Buckets(store), a_bucket(store, "ip", 2)
+    await buckets.spend([ip])
+    assert 3_590_000 < await store.execute("PTTL", ip.key) <= 3_600_001
+    await buckets.spend([ip])
+    assert 7_190_000 < await store.execute("PTTL", ip.key) <= 7_200_001
+    await buckets.refund([ip.ticket])
+    assert 3_590_000 < await store.execute("PTTL", ip.key) <= 3_600_001
+
+
+async def test_it_is_allowed_again_when_told(store: Store) -> None:
+    """A short bucket refuses, and after its retry_after_s, by the store's own clock, allows."""
+    buckets = Buckets(store)
+    short = Bucket.of("short", a_limit(1, 0.05), "h", store.names)
+    assert (await buckets.spend([short])).allowed
+    ruling = await buckets.spend([short])
+    assert not ruling.allowed
+    # The store itself waits: BLPOP on a key that nobody fills.
+    await store.blocking("BLPOP", f"{store.names.prefix}:nobody", ruling.retry_after_s + 0.01, wait_s=1)
+    assert (await buckets.spend([short])).allowed
+
+
+async def test_nothing_to_ask_asks_nobody(tmp_path: Path) -> None:
+    """Without buckets a request is allowed and a refund done, store or no store; with one, no store is no answer."""
+    away = Store(f"unix://{tmp_path}/nobody.sock")
+    buckets = Buckets(away)
+    assert await buckets.spend([]) == Ruling(allowed=True)
+    await buckets.refund(())
+    with pytest.raises(StoreAwayError):
+        await buckets.spend([a_bucket(away, "ip")])
+    with pytest.raises(StoreAwayError):
+        await buckets.refund([a_bucket(away, "ip").ticket])
+    await away.close()
+
+
+@pytest.mark.parametrize(
+    ("mode", "route_enforces", "enforces"),
+    [("enforce", True, True), ("enforce", False, False), ("observe", True, False), ("observe", False, False)],
+)
+def test_only_limit_and_route_together_enforce(
+    mode: Literal["enforce", "observe"], route_enforces: bool, enforces: bool
+) -> None:
+    """Either one in observe mode makes an observing bucket."""
+    limit = model.Limit(key="ip", rate=Rate(20, 3600.0), mode=mode)
+    bucket = Bucket.of("ip", limit, "h", Names("test"), enforce=route_enforces)
+    assert bucket.enforce is enforces
+    assert bucket.burst == 20
+
+
+# Words in HTTP…
+
+
+def test_fields_as_the_draft_writes_them() -> None:
+    """RateLimit-Policy and RateLimit of draft 10, integers rounded up, names as structured-field strings."""
+    states = [LimitState("ip", 1, 60.0, 0, 59.2), LimitState('a "b" \\ 每\n', 20, 0.5, 7, 0.0)]
+    assert rate_limit_fields(states) == [
+        ("RateLimit-Policy", '"ip";q=1;w=60, "a \\"b\\" \\\\ ??";q=20;w=1'),
+        ("RateLimit", '"ip";r=0;t=60, "a \\"b\\" \\\\ ??";r=7;t=0'),
+    ]
+    assert rate_limit_fields([]) == []
+
+
+@pytest.mark.parametrize(
+    ("ip", "customer", "site"),
+    [
+        ("192.0.2.77", "192.0.2.77/32", "192.0.2.0/24"),
+        ("::ffff:192.0.2.77", "192.0.2.77/32", "192.0.2.0/24"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64", "2001:db8:1::/48"),
+        ("fe80::1%eth0", "fe80::/64", "fe80::/48"),
+    ],
+)
+def test_whom_an_address_stands_for(ip: str, customer: str, site: str) -> None:
+    """IPv4 counts whole and by /24, IPv6 by /64 and /48, IPv4 in IPv6 as IPv4."""
+    assert client_key("ip", ip) == customer
+    assert client_key("ip_prefix", ip) == site
+
+
+def test_no_address_is_an_error() -> None:
+    """What is no address is nobody's bucket."""
+    with pytest.raises(ValueError, match="does not appear to be"):
+        client_key("ip", "unix:")

@@ -1,0 +1,89 @@
+"""gcra.lua and refund.lua against gcra.py: one story, told by both."""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import sidecar.limits
+from sidecar.limits import gcra
+from sidecar.limits.gcra import Limit
+from sidecar.store.client import Script, Store
+
+ROOM = Path(sidecar.limits.__file__).parent
+GCRA = Script.load(ROOM / "gcra.lua")
+REFUND = Script.load(ROOM / "refund.lua")
+
+# Short intervals leak while the test runs, long ones fill; the largest reach what doubles still hold.
+some_limits = st.builds(
+    Limit,
+    interval_us=st.one_of(st.integers(1, 3000), st.integers(1, 10**9), st.integers(1, 10**12)),
+    burst=st.one_of(st.integers(1, 3), st.integers(1, 3000)),
+)
+
+
+@dataclass(frozen=True)
+class Ask:
+    mode: str  # "spend", "peek" or "refund"
+    which: tuple[int, ...]  # indexes of buckets
+    enforce: tuple[bool, ...]
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> tuple[list[Limit], list[int | None], list[Ask]]:
+    """Some buckets, how far ahead of now each one's TAT starts, and what is asked of them."""
+    limits = draw(st.lists(some_limits, min_size=1, max_size=4))
+    ahead = draw(st.lists(st.none() | st.integers(-(10**7), 3 * 10**15), min_size=len(limits), max_size=len(limits)))
+    some = st.lists(st.sampled_from(range(len(limits))), min_size=1, max_size=len(limits), unique=True).map(tuple)
+    flags = st.lists(st.booleans(), min_size=len(limits), max_size=len(limits)).map(tuple)
+    asks = draw(
+        st.lists(st.builds(Ask, st.sampled_from(["spend", "spend", "peek", "refund"]), some, flags), max_size=12)
+    )
+    return limits, ahead, asks
+
+
+@given(stories())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_the_script_decides_as_the_formula_does(
+    store: Store, story: tuple[list[Limit], list[int | None], list[Ask]]
+) -> None:
+    """Every answer and every TAT of the script is what gcra.py says for the time that the script read."""
+    limits, ahead, asks = story
+    example = secrets.token_hex(4)
+    keys = [store.names.bucket(str(i), example) for i in range(len(limits))]
+    seconds, microseconds = await store.execute("TIME")
+    tats: list[int | None] = [None] * len(limits)
+    for i, offset in enumerate(ahead):
+        if offset is not None:
+            tats[i] = int(seconds) * 1_000_000 + int(microseconds) + offset
+            await store.execute("SET", keys[i], tats[i] or 0)
+
+    for ask in asks:
+        chosen = [keys[i] for i in ask.which]
+        if ask.mode == "refund":
+            now, *after = await store.run(REFUND, chosen, [limits[i].interval_us for i in ask.which])
+            for i in ask.which:
+                tats[i] = gcra.refund(limits[i], tats[i], now)
+            assert after == [tats[i] or 0 for i in ask.which]
+            continue
+
+        args: list[str | int] = [ask.mode]
+        for i in ask.which:
+            args += [limits[i].interval_us, limits[i].burst, int(ask.enforce[i])]
+        now, *answers = await store.run(GCRA, chosen, args)
+
+        alone = {i: gcra.decide(limits[i], tats[i], now) for i in ask.which}
+        go = ask.mode == "spend" and all(alone[i].allowed for i in ask.which if ask.enforce[i])
+        expected: list[int] = []
+        for i in ask.which:
+            decision = alone[i]
+            seen = decision if go and decision.allowed else gcra.decide(limits[i], tats[i], now, cost=0)
+            expected += [decision.allowed, seen.remaining, decision.retry_after_us or 0, seen.reset_us, seen.tat_us]
+            if go and decision.allowed:
+                tats[i] = decision.tat_us
+        assert answers == expected
+    for i, key in enumerate(keys):
+        held = await store.execute("GET", key)
+        assert held is None or int(held) == tats[i]  # forgotten, or to the last digit
