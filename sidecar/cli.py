@@ -1,5 +1,136 @@
-"""The command."""
+"""The command: parse arguments, call, print. Exit codes: 0 fine, 1 failed while running, 2 bad usage or configuration."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sidecar import __version__
+
+# Imports of what a command needs stand in its function: `check` shall not load a web server.
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point of `signup-sidecar`."""
+    options = _parser().parse_args(arguments)
+    call: Callable[[argparse.Namespace], int] = options.call
+    try:
+        return call(options)
+    except BrokenPipeError:  # `signup-sidecar schema | head`
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="signup-sidecar",
+        description="A reverse-proxy sidecar that verifies phone numbers in front of a registration service.",
+        epilog="Try `signup-sidecar demo` first: the whole story on this machine, with no accounts.",
+    )
+    parser.add_argument("--version", action="version", version=f"signup-sidecar {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, call: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(call=call)
+        return made
+
+    def config(made: argparse.ArgumentParser) -> None:
+        made.add_argument("config", metavar="CONFIG.toml", type=Path, help="the configuration file")
+
+    config(command("run", _run, "run the sidecar in the foreground (SIGTERM drains, SIGHUP reloads)"))
+    config(command("check", _check, "validate a configuration without side effects"))
+    demo = command("demo", _demo, "the whole story on one machine, with no accounts")
+    demo.add_argument("--port", type=int, help="the public port (default 8080); the next three are used too")
+    demo.add_argument("--smoke", action="store_true", help="walk one real sign-up through it by HTTP, then exit 0 or 1")
+    demo.add_argument(
+        "--operators", default="ok,ok", metavar="A,B", help="how the two operators start: ok, slow or dead each"
+    )
+    keys = command("keys", _keys, "the signing keys: list them, or publish the next one")
+    keys.add_argument("verb", choices=["list", "rotate"])
+    config(keys)
+    command("openapi", _openapi, "print the OpenAPI 3.1 document of the sidecar's own API")
+    command("schema", _schema, "print the JSON Schema of the configuration, for editors")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from sidecar.serve import run  # noqa: PLC0415 - see above
+
+    return run(options.config)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from sidecar.app import kinds  # noqa: PLC0415 - see above
+    from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
+
+    try:
+        load(options.config, os.environ, kinds())
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{options.config}: fine")
     return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from sidecar import demo  # noqa: PLC0415 - see above
+
+    states = options.operators.split(",")
+    if len(states) != 2 or not set(states) <= {"ok", "slow", "dead"}:
+        print("demo: --operators: expected two of ok, slow, dead, such as ok,dead", file=sys.stderr)
+        return 2
+    return demo.main(options.port, smoke=options.smoke, operators=(states[0], states[1]))
+
+
+def _keys(options: argparse.Namespace) -> int:
+    from sidecar.app import kinds, signing_keys  # noqa: PLC0415 - see above
+    from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
+    from sidecar.keys import KeyFiles  # noqa: PLC0415 - see above
+
+    try:
+        config = load(options.config, os.environ, kinds())
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    files = signing_keys(config)
+    if not isinstance(files, KeyFiles):
+        print(
+            "keys: this configuration names its key itself (identity.private_key or identity.secret);"
+            " to rotate it, change it there and send SIGHUP",
+            file=sys.stderr,
+        )
+        return 2
+    if options.verb == "rotate":
+        made = files.rotate()
+        print(f"{made.kid} is published now and signs from {_when(made.signs_from)} on")
+        return 0
+    current = files.current()
+    for key in files.all():
+        state = "signs now" if key == current else "waits" if key.signs_from > time.time() else "retires"
+        print(f"{key.kid}  {key.jwk['alg']}  {state:9}  from {_when(key.signs_from)}")
+    return 0
+
+
+def _openapi(_: argparse.Namespace) -> int:
+    from sidecar.config.model import Api  # noqa: PLC0415 - see above
+    from sidecar.openapi import document  # noqa: PLC0415 - see above
+
+    print(json.dumps(document(Api().prefix), indent=2))
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from sidecar.app import kinds  # noqa: PLC0415 - see above
+    from sidecar.config.load import schema  # noqa: PLC0415 - see above
+
+    print(json.dumps(schema(kinds()), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _when(epoch_s: float) -> str:
+    return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -33,7 +33,7 @@ class SigningKey:
 
     kid: str
     signs_from: float
-    private: PrivateKey
+    private: PrivateKey = field(compare=False)
     jwk: dict[str, str]
 
     def __repr__(self) -> str:
@@ -98,15 +98,11 @@ def signing(keys: Sequence[SigningKey], algorithm: Algorithm, now: float) -> Sig
 def retired(keys: Sequence[SigningKey], now: float, ttl_s: float) -> list[SigningKey]:
     """The keys whose last token has expired: a newer one has been signing for longer than a token lives."""
     started = sorted(key.signs_from for key in keys)
-    return [
-        key
-        for key in keys
-        if any(later > key.signs_from and later + ttl_s + _SKEW_S < now for later in started)
-    ]
+    return [key for key in keys if any(later > key.signs_from and later + ttl_s + _SKEW_S < now for later in started)]
 
 
 class KeyFiles:
-    """The keys of one state directory. Read again when the directory changes, so that `keys rotate` needs no restart."""
+    """The keys of one state directory, read again when it changes: `keys rotate` needs no restart."""
 
     def __init__(self, folder: Path, algorithm: Algorithm, ttl_s: float, now: Callable[[], float]) -> None:
         self._folder = folder

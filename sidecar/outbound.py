@@ -1,9 +1,8 @@
-"""How does the sidecar ask a vendor? One HTTP call with one time limit, which alone knows "never sent" from "no answer".
+"""How does the sidecar ask a vendor? One HTTP call with one time limit.
 
-Used by captcha and provider kinds. Never follows redirects, never retries, never reads more than `MAX_REPLY`.
+It alone knows "never sent" from "no answer". Used by captcha and provider kinds. Never follows redirects, never retries, never reads more than `MAX_REPLY`.
 """
 
-import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,5 +79,5 @@ async def call(session: aiohttp.ClientSession, request: HttpRequest, timeout_s: 
             return HttpReply(reply.status, {k.lower(): v for k, v in reply.headers.items()}, body)
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, ssl.SSLError) as error:
         raise NeverSentError(type(error).__name__) from error
-    except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise NoAnswerError(type(error).__name__) from error

@@ -1,7 +1,7 @@
 """What is the code of a verification? Derived when it is sent and again when it is checked, never stored. Pure.
 
-A verification id is 18 octets, written as 24 base64url characters: which secret it was made under (3), where its
-recipient's keys live in a store cluster (3: the start of the recipient's hash), and 96 random bits.
+A verification id is 18 octets, written as 24 base64url characters: where its recipient's keys live in a store cluster
+(3: the start of the recipient's hash, `store.names.route`), which secret it was made under (3), and 96 random bits.
 """
 
 import hmac
@@ -16,7 +16,7 @@ RANDOM: Final = _ID - FINGERPRINT - _TAG
 
 def new_id(secret: Secret, recipient_hash: str, random: bytes) -> str:
     """Make a verification id. `random` is RANDOM octets."""
-    return b64url(secret.fingerprint + unb64url(recipient_hash)[:_TAG] + random)
+    return b64url(unb64url(recipient_hash)[:_TAG] + secret.fingerprint + random)
 
 
 def hotp(key: bytes, moving_factor: bytes, digits: int) -> str:
@@ -30,14 +30,14 @@ def hotp(key: bytes, moving_factor: bytes, digits: int) -> str:
 def code_of(secret: Secret, verification_id: str, digits: int) -> str | None:
     """The code of a verification; None for an id that no accepted secret made."""
     raw = _raw(verification_id)
-    key = secret.code_key(raw[:FINGERPRINT])
+    key = secret.code_key(raw[_TAG : _TAG + FINGERPRINT])
     return hotp(key, raw, digits) if key else None
 
 
 def token_of(secret: Secret, verification_id: str) -> str | None:
     """The proof that the API hands out for a right code: the id, and a MAC over it. None as `code_of`."""
     raw = _raw(verification_id)
-    key = secret.token_key(raw[:FINGERPRINT])
+    key = secret.token_key(raw[_TAG : _TAG + FINGERPRINT])
     return f"{verification_id}.{b64url(hmac.digest(key, raw, 'sha256'))}" if key else None
 
 

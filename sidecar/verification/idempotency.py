@@ -8,6 +8,7 @@ from typing import Final
 
 from sidecar.errors import Refusal
 from sidecar.secret import Secret
+from sidecar.store import names
 from sidecar.store.client import Store
 from sidecar.store.names import Names
 
@@ -22,14 +23,15 @@ MAX_KEY: Final = 255
 class Idempotency:
     """The claims and answers of one store."""
 
-    def __init__(self, store: Store, names: Names, secret: Secret) -> None:
+    def __init__(self, store: Store, secret: Secret) -> None:
         self._store = store
-        self._names = names
+        self._names: Names = store.names
         self._secret = secret
 
-    def key(self, *scope: str) -> str:
-        """The store key of one client's key; `scope` is all that must be equal for two requests to be the same."""
-        return self._names.idempotency(self._secret.hash("\n".join(scope)))
+    def key(self, route: str, address: str, client_key: str) -> str:
+        """The store key of one client's key: requests are the same when route, recipient and key are."""
+        hashed = self._secret.hash(f"{route}\n{address}\n{client_key}")
+        return self._names.idempotency(names.route(self._secret.hash(address)) + hashed)
 
     async def claim(self, key: str) -> bytes | None:
         """Claim the key: None says go on, else it is the answer to give again.

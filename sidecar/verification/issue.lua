@@ -10,6 +10,8 @@
 -- ARGV[6] how long the record is readable after that, milliseconds
 -- ARGV[7] wrong tries that kill a code
 -- ARGV[8] "same" or "rotate"
+-- ARGV[9] the recipient, sealed
+-- ARGV[10] how long until another message may be asked for, milliseconds
 --
 -- Returns {id, life left in milliseconds, 1 if new else 0}.
 
@@ -23,7 +25,7 @@ if old then
   local expires = tonumber(record[1] or 0)
   local alive = expires > now and tonumber(record[2] or 0) < tonumber(ARGV[7]) and record[3] == 'code'
   if alive and ARGV[8] == 'same' then
-    redis.call('HSET', key, 'status', 'queued')
+    redis.call('HSET', key, 'status', 'queued', 'again', now + tonumber(ARGV[10]))
     return {old, expires - now, 0}
   end
   if alive then
@@ -33,8 +35,8 @@ if old then
 end
 
 local life = tonumber(ARGV[5])
-redis.call('HSET', KEYS[2], 'to', ARGV[3], 'channel', ARGV[4], 'status', 'queued', 'proof', 'code',
-  'wrong', 0, 'expires', now + life)
+redis.call('HSET', KEYS[2], 'to', ARGV[3], 'sealed', ARGV[9], 'channel', ARGV[4], 'status', 'queued', 'proof', 'code',
+  'wrong', 0, 'expires', now + life, 'again', now + tonumber(ARGV[10]))
 redis.call('PEXPIRE', KEYS[2], life + tonumber(ARGV[6]))
 redis.call('SET', KEYS[1], ARGV[1], 'PX', life)
 return {ARGV[1], life, 1}

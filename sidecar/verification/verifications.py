@@ -15,10 +15,9 @@ import structlog
 
 from sidecar.config.model import CodeRules
 from sidecar.errors import Refusal, StoreAwayError
-from sidecar.recipient import Recipient
+from sidecar.recipient import Recipient, parse
 from sidecar.secret import Secret, b64url
 from sidecar.store.client import Script, Store
-from sidecar.store.names import Names
 from sidecar.verification import codes
 from sidecar.verification.states import MAY_FOLLOW, Status
 
@@ -42,13 +41,14 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What may be told of a verification. `recipient_hash` is for comparing, not for showing."""
+    """What is known of a verification. Times are seconds from now, 0 when past."""
 
     id: str
-    recipient_hash: str
-    channel: str
+    recipient: Recipient
+    recipient_hash: str  # as it was when issued: `server.secret` may have changed since
     status: Status
     expires_in_s: float
+    again_in_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,6 @@ class Verifications:
     def __init__(
         self,
         store: Store,
-        names: Names,
         secret: Secret,
         rules: CodeRules,
         test_codes: Mapping[str, str],
@@ -105,7 +104,7 @@ class Verifications:
         hold_s: float,
     ) -> None:
         self._store = store
-        self._names = names
+        self._names = store.names
         self._secret = secret
         self._rules = rules
         self._test_codes = test_codes
@@ -123,8 +122,11 @@ class Verifications:
             raise Refusal("code_expired", "secret_gone")
         return token
 
-    async def issue(self, recipient: Recipient) -> Issued:
-        """Make a verification, or find the one whose code still lives (`code.resend`). Raises StoreAwayError."""
+    async def issue(self, recipient: Recipient, again_in_s: float) -> Issued:
+        """Make a verification, or find the one whose code still lives (`code.resend`). Raises StoreAwayError.
+
+        `again_in_s` is what `read` will tell of when another message may be asked for.
+        """
         recipient_hash = self._secret.hash(recipient.address)
         new = codes.new_id(self._secret, recipient_hash, self._urandom(codes.RANDOM))
         rules = self._rules
@@ -141,6 +143,8 @@ class Verifications:
                 _READABLE_MS,
                 rules.attempts,
                 rules.resend,
+                self._secret.seal(recipient.address),
+                int(again_in_s * 1000),
             ],
         )
         return Issued(verification_id.decode(), life_ms / 1000, bool(fresh))
@@ -150,19 +154,26 @@ class Verifications:
         if codes.code_of(self._secret, verification_id, self._rules.length) is None:
             return None  # not an id of ours: no key is made of it
         key = self._names.verification(verification_id)
-        now_s, now_us = await self._store.execute("TIME")
-        to, channel, status, expires = await self._store.execute("HMGET", key, "to", "channel", "status", "expires")
+        wanted = ("to", "sealed", "status", "expires", "again")
+        to, sealed, status, expires, again = await self._store.execute("HMGET", key, *wanted)
         if to is None:
             return None
-        left_s = int(expires) / 1000 - (int(now_s) + int(now_us) / 1e6)
+        now_s, now_us = await self._store.execute("TIME")
+        now = int(now_s) + int(now_us) / 1e6
+        left_s = int(expires) / 1000 - now
         told = "expired" if left_s <= 0 and status != b"verified" else status.decode()
-        return Record(verification_id, to.decode(), channel.decode(), cast("Status", told), max(0.0, left_s))
+        return Record(
+            id=verification_id,
+            recipient=parse(self._secret.open(sealed), "auto", "ZZ", self._test_codes),
+            recipient_hash=to.decode(),
+            status=cast("Status", told),
+            expires_in_s=max(0.0, left_s),
+            again_in_s=max(0.0, int(again) / 1000 - now),
+        )
 
     async def mark(self, verification_id: str, status: Literal["sent", "delivered", "failed"]) -> bool:
         """Move the status as `states.MAY_FOLLOW` allows; says whether it moved. Raises StoreAwayError."""
-        moved = await self._store.run(
-            _MARK, [self._names.verification(verification_id)], [status, *MAY_FOLLOW[status]]
-        )
+        moved = await self._store.run(_MARK, [self._names.verification(verification_id)], [status, *MAY_FOLLOW[status]])
         return bool(moved)
 
     async def withdraw(self, issued: Issued) -> None:
@@ -182,18 +193,13 @@ class Verifications:
     @asynccontextmanager
     async def held_by_id(self, verification_id: str, code: str) -> AsyncIterator[Hold]:
         """As `held`, for the API, which knows the verification and not the recipient."""
-        record = await self._store.execute("HGET", self._names.verification(verification_id), "to")
+        record = await self.read(verification_id)
         if record is None:
-            raise Refusal("code_expired", "no_verification")
-        recipient_hash = record.decode()
-        expected = codes.code_of(self._secret, verification_id, self._rules.length)
-        for number, fixed in self._test_codes.items():
-            if recipient_hash in self._secret.hashes(number):
-                expected = fixed
-                break
-        async with self._release_after(
-            await self._check(verification_id, recipient_hash, "code", _same(expected, code), limited=True)
-        ) as hold:
+            raise Refusal("code_expired", "no_verification", "Ask for a new code.")
+        right = _same(self.code(verification_id, record.recipient), code)
+        limited = self._limited(record.recipient)
+        hold = await self._check(verification_id, record.recipient_hash, "code", right, limited=limited)
+        async with self._release_after(hold):
             yield hold
 
     async def settle(self, verification_id: str, holder: str, outcome: str) -> bool:
@@ -206,8 +212,12 @@ class Verifications:
             )
         )
 
+    def _limited(self, recipient: Recipient) -> bool:
+        """Test numbers have no limits, so that a test suite may try wrong codes all day."""
+        return recipient.address not in self._test_codes
+
     async def _take(self, recipient: Recipient, proof: Proof) -> Hold:
-        limited = recipient.address not in self._test_codes
+        limited = self._limited(recipient)
         if proof.kind == "token":
             proven = codes.id_of_token(self._secret, proof.text)
             if proven is None:
@@ -227,9 +237,7 @@ class Verifications:
                 return await self._check(verification_id, recipient_hash, "code", right, limited=limited)
         raise Refusal("code_expired", "no_verification", "Ask for a new code.")
 
-    async def _check(
-        self, verification_id: str, recipient_hash: str, kind: str, right: bool, *, limited: bool
-    ) -> Hold:
+    async def _check(self, verification_id: str, recipient_hash: str, kind: str, right: bool, *, limited: bool) -> Hold:
         rules = self._rules
         holder = b64url(self._urandom(12))
         interval_us = int(rules.failures.period_s * 1e6) // rules.failures.count if limited else 0

@@ -1,0 +1,218 @@
+"""The sidecar's own HTTP API, contract section 4, under `api.prefix`.
+
+Builds the same `Asked` as a route does and calls the same `gate.send`; refusals go through the same `gate.told`. What
+it does not list is `not_found`.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from aiohttp import web
+
+from sidecar import intake, problem
+from sidecar.captcha.seam import BuiltIn
+from sidecar.config.model import Config, Route
+from sidecar.errors import Refusal
+from sidecar.gate import Asked, Gate, Visit, first_language
+from sidecar.identity import Signer
+from sidecar.keys import JWKS_MAX_AGE_S
+from sidecar.openapi import document
+from sidecar.pages import pages
+from sidecar.problem import Answer
+from sidecar.verification.states import SETTLED
+from sidecar.verification.verifications import Verifications
+
+# The longest that `Prefer: wait` (RFC 7240 section 4.3) holds an answer: below the idle limits of common proxies.
+_MAX_WAIT_S: Final = 30.0
+_KNOWN: Final = frozenset({"to", "channel", "locale", "captcha"})
+
+
+class Api:
+    """The API of one configuration."""
+
+    def __init__(
+        self,
+        config: Config,
+        gate: Gate,
+        verifications: Verifications,
+        challengers: Mapping[str, BuiltIn],
+        signer: Signer,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._config = config
+        self._gate = gate
+        self._verifications = verifications
+        self._challengers = challengers
+        self._signer = signer
+        self._new_id = new_id
+        prefix = config.api.prefix
+        self._prefix = prefix
+        # The API's own send, as a route: what the gate needs to know of it.
+        self._route = Route.model_validate(
+            {
+                "match": f"POST {prefix}/v1/verifications",
+                "action": "send",
+                "to": "json:to",
+                "captcha": config.api.captcha,
+                "captcha_token": "json:captcha" if config.api.captcha else None,
+                "limits": config.api.limits,
+                "channel": "auto",
+            }
+        )
+
+    def owns(self, raw_path: str) -> bool:
+        """True when the target is under the prefix."""
+        return raw_path.startswith(self._prefix) and raw_path[len(self._prefix) :][:1] in {"", "/", "?"}
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Take one request under the prefix."""
+        visit = self._gate.visit(request)
+        response = await self._gate.told(visit, None, "api", self._routed(visit))
+        origin = request.headers.get("Origin")
+        if origin is not None and origin in self._config.api.cors_origins and not response.prepared:
+            # Fetch standard, CORS protocol: this origin's scripts may read the answer.
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Expose-Headers"] = (
+                "Location, Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
+            )
+            response.headers.add("Vary", "Origin")
+        return response
+
+    async def _routed(self, visit: Visit) -> web.StreamResponse:
+        visit.log["outcome"] = "answered"
+        path, _, query = visit.request.raw_path.removeprefix(self._prefix).partition("?")
+        match visit.request.method, path.strip("/").split("/"):
+            case "OPTIONS", _:
+                answer = self._preflight(visit)
+            case "POST", ["v1", "verifications"]:
+                answer = await self._start(visit)
+            case "GET", ["v1", "verifications", verification_id]:
+                answer = await self._status(visit, verification_id)
+            case "POST", ["v1", "verifications", verification_id, "check"]:
+                answer = await self._check(visit, verification_id)
+            case "GET", ["captcha", name, "challenge"]:
+                answer = await self._challenge(name)
+            case "GET", ["jwks.json"]:
+                answer = jwks(self._signer)
+            case "GET", ["openapi.json"]:
+                answer = problem.json_answer(200, document(self._prefix))
+            case "GET", ["verify"]:
+                answer = self._page(visit)
+            case "GET", ["client.js"] | ["static", _] as parts:
+                answer = _static(parts[-1], visit.header("If-None-Match"))
+            case _:
+                raise Refusal("not_found", "no_such_endpoint", f"See {self._prefix}/openapi.json for what is here.")
+        return await self._gate.answer(visit, answer)
+
+    async def _start(self, visit: Visit) -> Answer:
+        body = intake.read_json_object(await self._gate.read_body(visit), visit.raw)
+        sent = await self._gate.send(visit, self._route, self._asked(visit, body))
+        location = f"{self._prefix}/v1/verifications/{sent.id}"
+        return problem.json_answer(202, sent.document(), [("Location", location)])
+
+    def _asked(self, visit: Visit, body: Mapping[str, Any]) -> Asked:
+        """The body of `POST /v1/verifications`. Raises Refusal(malformed_request, invalid_recipient)."""
+        unknown = sorted(set(body) - _KNOWN)
+        if unknown:
+            raise Refusal("malformed_request", "unknown_member", f"Expected only {', '.join(sorted(_KNOWN))}.")
+        given = {name: body[name] for name in _KNOWN if body.get(name) is not None}
+        if not all(isinstance(value, str) for value in given.values()):
+            raise Refusal("malformed_request", "member_type", "Expected every member to be a string.")
+        channel = given.get("channel", "auto")
+        if "to" not in given or channel not in {"sms", "email", "auto"}:
+            raise Refusal("malformed_request", "member", 'Expected "to", and "sms" or "email" as "channel" if any.')
+        return Asked(
+            recipient=self._gate.recipient(given["to"], channel),
+            captcha_token=given.get("captcha"),
+            locale=first_language(given.get("locale") or visit.header("Accept-Language")),
+            idempotency_key=visit.header("Idempotency-Key"),
+        )
+
+    async def _status(self, visit: Visit, verification_id: str) -> Answer:
+        record = await self._verifications.read(verification_id)
+        wait_s = min(_MAX_WAIT_S, _prefer_wait(visit.header("Prefer")))
+        if record is not None and wait_s and record.status not in SETTLED:
+            record = await self._gate.wait_for_change(verification_id, record.status, wait_s)
+        if record is None:
+            raise Refusal("not_found", "no_verification", "There is no such verification (any more).")
+        applied = [("Preference-Applied", f"wait={int(wait_s)}")] if wait_s else []
+        return problem.json_answer(
+            200,
+            {
+                "id": record.id,
+                "to": record.recipient.masked,
+                "channel": record.recipient.channel,
+                "status": record.status,
+                "expires_in": int(record.expires_in_s),
+                "resend_in": math.ceil(record.again_in_s),
+            },
+            applied,
+        )
+
+    async def _check(self, visit: Visit, verification_id: str) -> Answer:
+        body = intake.read_json_object(await self._gate.read_body(visit), visit.raw)
+        code = body.get("code")
+        if set(body) - {"code"} or not isinstance(code, str | None):
+            raise Refusal("malformed_request", "members", 'Expected {"code": "…"}.')
+        if not code:
+            raise Refusal("code_required", "no_code", "Send the code that the recipient was sent.")
+        async with self._verifications.held_by_id(verification_id, code) as hold:
+            token = await hold.exchange()
+        visit.log |= {"outcome": "verified", "verification": verification_id}
+        return problem.json_answer(200, {"status": "verified", "token": token})
+
+    async def _challenge(self, name: str) -> Answer:
+        captcha = self._challengers.get(name)
+        if captcha is None:
+            raise Refusal("not_found", "no_challenge", "This captcha is not built in.")
+        return problem.json_answer(200, captcha.challenge())
+
+    def _page(self, visit: Visit) -> Answer:
+        page = pages.hosted_page(
+            prefix=self._prefix,
+            captcha=self._gate.page_captcha(),
+            to="",
+            resume=None,
+            code_length=self._config.code.length,
+            locale=visit.header("Accept-Language"),
+            nonce=self._new_id(),
+        )
+        return Answer(200, (("Content-Type", page.content_type), *page.fields), page.body)
+
+    def _preflight(self, visit: Visit) -> Answer:
+        """The CORS preflight (Fetch standard): what an allowed origin may send. Others get no CORS fields."""
+        allowed = visit.header("Origin") in self._config.api.cors_origins
+        fields = (
+            ("Access-Control-Allow-Methods", "GET, POST"),
+            ("Access-Control-Allow-Headers", "Content-Type, Idempotency-Key, Prefer"),
+            ("Access-Control-Max-Age", "600"),
+        )
+        return Answer(204, fields if allowed else (), b"")
+
+
+def jwks(signer: Signer) -> Answer:
+    """The public keys, which upstreams may cache."""
+    body = json.dumps(signer.jwks()).encode()
+    fields = (("Content-Type", "application/jwk-set+json"), ("Cache-Control", f"public, max-age={JWKS_MAX_AGE_S}"))
+    return Answer(200, fields, body)
+
+
+def _static(name: str, if_none_match: str) -> Answer:
+    page = pages.static_file(name)
+    if page is None:
+        raise Refusal("not_found", "no_such_file")
+    fields = (("Content-Type", page.content_type), *page.fields)
+    if if_none_match and ("ETag", if_none_match) in page.fields:
+        return Answer(304, page.fields, b"")
+    return Answer(200, fields, page.body)
+
+
+def _prefer_wait(prefer: str) -> float:
+    """Seconds of `Prefer: wait=5`; 0 for none, or one that cannot be read."""
+    for preference in prefer.split(","):
+        name, _, value = preference.strip().partition("=")
+        if name.strip().lower() == "wait" and value.strip().isdecimal():
+            return float(value.strip())
+    return 0.0

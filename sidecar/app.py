@@ -1,0 +1,219 @@
+"""What is made of a configuration? The only wiring: config -> objects -> what the two listeners call.
+
+`running` builds everything, starts it in order, and stops it in the opposite order.
+"""
+
+import asyncio
+import functools
+import os
+import secrets
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import aiohttp
+from aiohttp import web
+
+from sidecar import captcha, outbound
+from sidecar.admin import Admin
+from sidecar.api import Api
+from sidecar.captcha.altcha import Altcha
+from sidecar.captcha.remote import Remote as RemoteCaptcha
+from sidecar.captcha.seam import BuiltIn, Verifier
+from sidecar.config.load import Kinds
+from sidecar.config.model import Config
+from sidecar.courier import Courier
+from sidecar.delivery import providers
+from sidecar.delivery.outbox import Outbox
+from sidecar.delivery.providers.remote import Remote as RemoteProvider
+from sidecar.delivery.providers.seam import Provider
+from sidecar.gate import Gate
+from sidecar.identity import Signer
+from sidecar.keys import Algorithm, KeyFiles, SigningKey, read_pem
+from sidecar.limits.buckets import Buckets
+from sidecar.metrics import Metrics
+from sidecar.proxy.forward import Forwarder
+from sidecar.recipient import Recipient, parse
+from sidecar.routes import Routes
+from sidecar.secret import Secret
+from sidecar.store.client import Store
+from sidecar.verification.idempotency import Idempotency
+from sidecar.verification.verifications import Verifications
+
+# What a hold must outlast beside upstream's own time-outs: sending a guarded body and settling.
+_HOLD_MARGIN_S: Final = 10.0
+
+
+def kinds() -> Kinds:
+    """Every captcha and provider kind that there is a file of, for `config.load`."""
+    return Kinds(
+        captcha={kind: module.Settings for kind, module in captcha.kinds().items()},
+        providers={kind: module.Settings for kind, module in providers.kinds().items()},
+    )
+
+
+@dataclass(slots=True)
+class App:
+    """A configuration at work."""
+
+    config: Config
+    gate: Gate
+    api: Api
+    admin: Admin
+    courier: Courier
+    in_flight: int = 0
+    draining: bool = False
+
+    async def public(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What the public listener calls."""
+        self.in_flight += 1
+        try:
+            if self.api.owns(request.raw_path):
+                return await self.api.handle(request)
+            return await self.gate.handle(request)
+        finally:
+            self.in_flight -= 1
+
+
+@asynccontextmanager
+async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIterator[App]:
+    """Build and start everything that a configuration asks for. Raises OSError, ValueError for what cannot be."""
+    async with AsyncExitStack() as stack:
+        store = Store(store_url, observe=metrics.store_seconds.observe)
+        stack.push_async_callback(store.close)
+        session = await stack.enter_async_context(outbound.open_session())
+        forwarder = Forwarder(config.upstream, observe_upstream=metrics.upstream_seconds.observe)
+        await forwarder.start()
+        stack.push_async_callback(forwarder.close)
+
+        secret = Secret(server_secret(config), config.server.previous_secrets, os.urandom)
+        signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
+        hold_s = config.upstream.connect_timeout + config.upstream.read_timeout + _HOLD_MARGIN_S
+        verifications = Verifications(store, secret, config.code, config.numbers.test, os.urandom, hold_s)
+        buckets = Buckets(store)
+        outbox = Outbox(store)
+        verifiers = _verifiers(config, session, secret, store)
+
+        gate = Gate(
+            config=config,
+            routes=Routes(config.routes),
+            forwarder=forwarder,
+            buckets=buckets,
+            names=store.names,
+            captchas=verifiers,
+            verifications=verifications,
+            idempotency=Idempotency(store, secret),
+            outbox=outbox,
+            signer=signer,
+            secret=secret,
+            metrics=metrics,
+            now=time.time,
+            new_id=_new_id,
+        )
+        challengers = {name: verifier for name, verifier in verifiers.items() if isinstance(verifier, Altcha)}
+        api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer, _new_id)
+        courier = Courier(
+            outbox=outbox,
+            providers=_providers(config, session),
+            rules=config.delivery,
+            code=verifications.code,
+            open_recipient=functools.partial(_open, secret, config),
+            mark=verifications.mark,
+            refund=buckets.refund,
+            metrics=metrics,
+            now=time.time,
+            code_rules=config.code,
+        )
+        app: App
+        admin = Admin(
+            prefix=config.api.prefix,
+            store=store,
+            upstream_reachable=forwarder.reachable,
+            outbox_length=outbox.length,
+            is_draining=lambda: app.draining,
+            signer=signer,
+            metrics=metrics,
+        )
+        app = App(config, gate, api, admin, courier)
+        delivering = asyncio.create_task(courier.run(), name="courier")
+        try:
+            yield app
+        finally:
+            await courier.drain(config.server.drain)
+            delivering.cancel()
+            with suppress(asyncio.CancelledError):
+                await delivering
+
+
+def server_secret(config: Config) -> str:
+    """`server.secret`, or the one made under state_dir on first start."""
+    if config.server.secret:
+        return config.server.secret
+    path = Path(config.server.state_dir) / "secret"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = secrets.token_urlsafe(32)
+    partial = path.with_suffix(f".{os.getpid()}")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(made + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        path.hardlink_to(partial)  # whoever comes second uses the first one's
+    except FileExistsError:
+        return path.read_text().strip()
+    finally:
+        partial.unlink()
+    return made
+
+
+def signing_keys(config: Config) -> KeyFiles | SigningKey | None:
+    """What signs: nothing asymmetric (HS256), the configured key, or the files under state_dir."""
+    rules = config.identity
+    if rules.algorithm == "HS256":
+        return None
+    if rules.private_key:
+        return read_pem(rules.private_key, 0.0)
+    return KeyFiles(Path(config.server.state_dir) / "keys", cast("Algorithm", rules.algorithm), rules.ttl, time.time)
+
+
+def _verifiers(config: Config, session: aiohttp.ClientSession, secret: Secret, store: Store) -> dict[str, Verifier]:
+    async def spend_once(token_hash: str, ttl_s: float) -> bool:
+        key = store.names.spent("altcha", secret.hash(token_hash))
+        return bool(await store.execute("SET", key, 1, "NX", "PX", int(ttl_s * 1000)))
+
+    made: dict[str, Verifier] = {}
+    for name, settings in config.captcha.items():
+        module = captcha.kinds()[settings.kind]
+        if settings.kind == "altcha":
+            made[name] = Altcha(settings, secret.captcha_key, time.time, secrets.randbelow, spend_once)
+        else:
+            made[name] = RemoteCaptcha(module, settings, session, time.time, _new_id)
+    return made
+
+
+def _providers(config: Config, session: aiohttp.ClientSession) -> dict[str, Provider]:
+    made: dict[str, Provider] = {}
+    for name, settings in config.providers.items():
+        module = providers.kinds()[settings.kind]
+        if settings.kind == "console":
+            made[name] = module.Console(sys.stdout.write)
+        else:
+            made[name] = RemoteProvider(module, settings, session, time.time, _new_id)
+    return made
+
+
+def _open(secret: Secret, config: Config, sealed: bytes) -> Recipient:
+    return parse(secret.open(sealed), "auto", "ZZ", config.numbers.test)
+
+
+def _new_id() -> str:
+    """A random identifier: request ids, JWT ids, nonces, idempotency keys of vendors."""
+    return str(uuid.uuid4())

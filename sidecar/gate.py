@@ -1,0 +1,624 @@
+"""The story of a request, from arrival to upstream.
+
+`handle` names the client and asks which route this is. A plain request is forwarded, nothing else read. A guarded one
+becomes an `Asked` and walks through `guard`, `send` or `verify`, top to bottom, stopping at the first `Refusal`; the
+sidecar's own API makes the same `Asked` and calls the same `send`.
+
+Invariant: what may pass is listed here. Every step answers with a value or raises; nothing but the last line of a
+story reaches upstream, and a refusal is rendered, logged and counted in one place, `told`.
+"""
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import structlog
+from aiohttp import web
+from multidict import CIMultiDict
+
+from sidecar import identity, intake, problem
+from sidecar.captcha.seam import Verifier
+from sidecar.config.model import Config, Limit, Route
+from sidecar.delivery.outbox import Entry, Outbox
+from sidecar.errors import Refusal, StoreAwayError
+from sidecar.identity import Bound, Signer
+from sidecar.limits.buckets import Bucket, Buckets, Ruling, client_key, rate_limit_fields
+from sidecar.metrics import Metrics
+from sidecar.pages import pages
+from sidecar.pages.pages import Resume
+from sidecar.problem import Answer
+from sidecar.proxy import client as proxy_client
+from sidecar.proxy import fields as proxy_fields
+from sidecar.proxy.client import Client
+from sidecar.proxy.forward import Forwarder
+from sidecar.recipient import Recipient
+from sidecar.recipient import parse as parse_recipient
+from sidecar.routes import Found, Routes
+from sidecar.secret import Secret
+from sidecar.store.names import Names
+from sidecar.verification.idempotency import MAX_KEY, Idempotency
+from sidecar.verification.verifications import Hold, Issued, Proof, Record, Verifications
+
+# Limits on who asks, decided before the captcha; all others are on what is asked, decided after it.
+_WHO: Final = ("ip", "header:")  # ip, ip_prefix, header:NAME
+# A guarded body is small; a client that takes longer than this over it is not a sign-up form.
+_BODY_S: Final = 20.0
+# What the hosted page can mend: a browser without a proof, or with one that is no longer good.
+_PAGE_CODES: Final = frozenset({"code_required", "code_expired"})
+# How often a held answer looks whether its message has moved.
+_LOOK_S: Final = 0.05
+TOKEN_FIELD: Final = "X-Verification-Token"  # noqa: S105 - a field's name
+TOKEN_COOKIE: Final = "sidecar-verification"  # noqa: S105 - a cookie's name; the hosted page sets it
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request on its way through: who asks, and what the log will say of it."""
+
+    request: web.BaseRequest
+    client: Client
+    request_id: str
+    started: float
+    log: dict[str, Any] = field(default_factory=dict)
+    resume: Sequence[tuple[str, str]] = ()  # the form's fields, where a hosted page may have to send them again
+
+    @property
+    def raw(self) -> Sequence[tuple[bytes, bytes]]:
+        return self.request.raw_headers
+
+    def header(self, name: str) -> str:
+        return self.request.headers.get(name, "")
+
+    @property
+    def is_browser(self) -> bool:
+        """True when the client would show a page."""
+        return "text/html" in self.header("Accept")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked, parsed once: by `intake` for a route, by `api` for the sidecar's own endpoint."""
+
+    recipient: Recipient
+    captcha_token: str | None = None
+    code: str | None = None
+    locale: str = "en"
+    idempotency_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a `send` came to: the message is queued."""
+
+    id: str
+    recipient: Recipient
+    expires_in_s: int
+    resend_in_s: int
+
+    def document(self) -> dict[str, Any]:
+        """The JSON of contract section 4."""
+        return {
+            "id": self.id,
+            "to": self.recipient.masked,
+            "channel": self.recipient.channel,
+            "status": "queued",
+            "expires_in": self.expires_in_s,
+            "resend_in": self.resend_in_s,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What it took to be let in: the tickets of what was spent, and the seconds until another would be allowed."""
+
+    solved: bool
+    tickets: tuple[str, ...] = ()
+    again_in_s: int = 0
+
+
+@dataclass(slots=True)
+class Once:
+    """What an Idempotency-Key led to before, or leads to now."""
+
+    answer: dict[str, Any] | None
+
+
+class Gate:
+    """The gate of one configuration. Built by `app`, which hands in every room."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        routes: Routes,
+        forwarder: Forwarder,
+        buckets: Buckets,
+        names: Names,
+        captchas: Mapping[str, Verifier],
+        verifications: Verifications,
+        idempotency: Idempotency,
+        outbox: Outbox,
+        signer: Signer,
+        secret: Secret,
+        metrics: Metrics,
+        now: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._config = config
+        self._routes = routes
+        self._forwarder = forwarder
+        self._buckets = buckets
+        self._captchas = captchas
+        self._verifications = verifications
+        self._idempotency = idempotency
+        self._outbox = outbox
+        self._signer = signer
+        self._names = names
+        self._secret = secret
+        self._metrics = metrics
+        self._now = now
+        self._new_id = new_id
+        self._identity_field = config.identity.header
+        self._stories: Mapping[str, Callable[[Visit, Route, bytes | None], Awaitable[web.StreamResponse]]] = {
+            "deny": self._deny,
+            "guard": self._guard,
+            "send": self._send_route,
+            "verify": self._verify,
+        }
+
+    # The arrival…
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Take one request of the public listener."""
+        visit = self.visit(request)
+        found = self._routes.find(request.method, request.raw_path, visit.raw)
+        if found.needs_body_for_override:
+            return await self.told(visit, None, "override", self._overridden(visit, found))
+        route = found.route
+        if route is None or route.action == "pass":
+            return await self.told(visit, route, "pass", self._forward(visit, None))
+        return await self.told(visit, route, route.action, self._stories[route.action](visit, route, None))
+
+    def visit(self, request: web.BaseRequest) -> Visit:
+        """Name the client and the request."""
+        raw = request.raw_headers
+        peer = request.transport.get_extra_info("peername") if request.transport else None
+        client = proxy_client.name(
+            peer[0] if isinstance(peer, tuple) else "",
+            raw,
+            self._config.server.trusted_proxies,
+            "https" if request.transport and request.transport.get_extra_info("sslcontext") else "http",
+        )
+        request_id = proxy_fields.request_id(raw) or self._new_id()
+        return Visit(request, client, request_id, time.perf_counter())
+
+    async def told(
+        self, visit: Visit, route: Route | None, action: str, story: Awaitable[web.StreamResponse]
+    ) -> web.StreamResponse:
+        """Run a story to its answer; whatever it refuses is rendered, logged and counted here."""
+        try:
+            answer = await story
+            outcome = visit.log.pop("outcome", "forwarded")
+        except (Refusal, StoreAwayError) as error:
+            refusal = _as_refusal(error)
+            outcome = "refused"
+            self._metrics.refusals.labels(refusal.code).inc()
+            visit.log |= {"code": refusal.code, "reason": refusal.reason}
+            answer = await self._refused(visit, route, refusal)
+        self._metrics.requests.labels(action, outcome).inc()
+        if self._config.server.access_log == "all" or (
+            self._config.server.access_log == "guarded" and action != "pass"
+        ):
+            structlog.get_logger().info(
+                "request",
+                request_id=visit.request_id,
+                client=visit.client.ip,
+                method=visit.request.method,
+                route=route.match if route else None,
+                action=action,
+                outcome=outcome,
+                status=answer.status,
+                ms=round((time.perf_counter() - visit.started) * 1000, 1),
+                **visit.log,
+            )
+        return answer
+
+    # The stories…
+
+    async def _overridden(self, visit: Visit, found: Found) -> web.StreamResponse:
+        """A form on a guarded path may name another method inside: it is read before anything is decided."""
+        body = await self.read_body(visit)
+        route = self._routes.with_body_override(found, body, visit.header("Content-Type")).route
+        if route is None or route.action == "pass":
+            return await self._forward(visit, body)
+        return await self._stories[route.action](visit, route, body)
+
+    async def _deny(self, visit: Visit, route: Route, body: bytes | None) -> web.StreamResponse:
+        raise Refusal("route_denied", "deny", "This route is closed.")
+
+    async def _guard(self, visit: Visit, route: Route, body: bytes | None) -> web.StreamResponse:
+        """Captcha and limits, then upstream, with a JWT that says only that."""
+        body = await self.read_body(visit) if body is None else body
+        proven: dict[str, Any] | None = None
+        with self._observing(visit, route):
+            ask = intake.read(route, visit.request.raw_path, visit.raw, body)
+            admitted = await self._admit(visit, route, None, ask.captcha_token)
+            if admitted.solved:
+                proven = identity.of_captcha()
+        return await self._forward(visit, body, proven)
+
+    async def _send_route(self, visit: Visit, route: Route, body: bytes | None) -> web.StreamResponse:
+        """Read what is asked of a `send` route, send, and answer in the route's own shape."""
+        body = await self.read_body(visit) if body is None else body
+        ask = intake.read(route, visit.request.raw_path, visit.raw, body)
+        asked = Asked(
+            recipient=self.recipient(ask.to, route.channel),
+            captcha_token=ask.captcha_token,
+            locale=first_language(visit.header("Accept-Language")),
+            idempotency_key=visit.header("Idempotency-Key"),
+        )
+        sent = await self.send(visit, route, asked)
+        if route.wait:
+            await self.wait_for_provider(sent.id, route.wait)
+        location = ("Location", f"{self._config.api.prefix}/v1/verifications/{sent.id}")
+        if route.reply is not None:
+            return await self.answer(visit, problem.shaped(route.reply, [location]))
+        return await self.answer(visit, problem.json_answer(202, sent.document(), [location]))
+
+    async def send(self, visit: Visit, route: Route, asked: Asked) -> Sent:
+        """Admit, make a verification, queue its message. What a later refusal finds taken is given back."""
+        recipient = asked.recipient
+        visit.log["to"] = recipient.masked
+        async with self._once(route, asked) as once:
+            if once.answer is not None:
+                visit.log["outcome"] = "repeated"
+                return Sent(recipient=recipient, **once.answer)
+            admitted = await self._admit(visit, route, recipient, asked.captcha_token)
+            async with self._given_back(admitted.tickets):
+                issued = await self._verifications.issue(recipient, admitted.again_in_s)
+                try:
+                    await self._queue(visit, asked, issued, admitted.tickets)
+                except (Refusal, StoreAwayError):
+                    await self._verifications.withdraw(issued)
+                    raise
+            sent = Sent(issued.id, recipient, int(issued.expires_in_s), admitted.again_in_s)
+            once.answer = {"id": sent.id, "expires_in_s": sent.expires_in_s, "resend_in_s": sent.resend_in_s}
+        visit.log |= {"outcome": "queued", "verification": sent.id}
+        return sent
+
+    async def _verify(self, visit: Visit, route: Route, body: bytes | None) -> web.StreamResponse:
+        """Hold the proof, sign, forward; 2xx and 3xx spend the proof, everything else releases it."""
+        body = await self.read_body(visit) if body is None else body
+        async with AsyncExitStack() as stack:
+            hold: Hold | None = None
+            proven: dict[str, Any] | None = None
+            with self._observing(visit, route):
+                ask = intake.read(route, visit.request.raw_path, visit.raw, body)
+                recipient = self.recipient(ask.to, route.channel)
+                visit.log["to"] = recipient.masked
+                visit.resume = intake.form_pairs(visit.request.raw_path, visit.raw, body) if route.browser else ()
+                proof = _proof(visit, ask.code)
+                await self._admit(visit, route, recipient, ask.captcha_token)
+                hold = await stack.enter_async_context(self._verifications.held(recipient, proof))
+                proven = identity.of_recipient(recipient, hold.id)
+                visit.log["verification"] = hold.id
+
+            async def settle(status: int) -> None:
+                if hold is None:
+                    return
+                try:
+                    if 200 <= status < 400:
+                        await hold.spend()
+                        self._metrics.verifications.labels("verified").inc()
+                    else:
+                        await hold.release()
+                except StoreAwayError:
+                    # Upstream has acted on it, so its answer must reach the client; the hold lapses by itself.
+                    structlog.get_logger().error("settle_failed", verification=hold.id, request_id=visit.request_id)
+
+            return await self._forward(visit, body, proven, settle)
+
+    # Being admitted…
+
+    async def _admit(
+        self, visit: Visit, route: Route, recipient: Recipient | None, captcha_token: str | None
+    ) -> "Admitted":
+        """Limits on who asks, captcha, limits on what is asked and the number policy, in this order.
+
+        Nothing is spent before everything is allowed: the last step decides all buckets together.
+        """
+        buckets = self._buckets_of(visit, route, recipient)
+        with self._observing(visit, route):
+            if route.captcha and not captcha_token:
+                raise Refusal("captcha_required", "no_token", "Solve the captcha and send its token along.")
+        with self._observing(visit, route):
+            await self._within(visit, [bucket for bucket, who in buckets if who], spend=False)
+        solved = False
+        with self._observing(visit, route):
+            solved = await self._captcha(visit, route, captcha_token)
+        with self._observing(visit, route):
+            self._number_policy(recipient)
+        with self._observing(visit, route):
+            ruling = await self._within(visit, [bucket for bucket, _ in buckets], spend=True)
+            return Admitted(solved, ruling.tickets, math.ceil(ruling.again_in_s))
+        return Admitted(solved)
+
+    def _buckets_of(self, visit: Visit, route: Route, recipient: Recipient | None) -> list[tuple[Bucket, bool]]:
+        """The buckets that a route names for this request, each with whether it is on who asks."""
+        if recipient is not None and recipient.address in self._config.numbers.test:
+            return []
+        named = []
+        for name in route.limits:
+            limit = self._config.limits[name]
+            hashed = self._secret.hash(self._key_value(limit.key, visit, route, recipient))
+            enforce = route.mode == "enforce" and limit.mode == "enforce"
+            who = limit.key.startswith(_WHO)
+            named.append((Bucket.of(name, limit, hashed, self._names, enforce=enforce), who))
+        return named
+
+    def _key_value(self, key: str, visit: Visit, route: Route, recipient: Recipient | None) -> str:
+        """What a limit's key is for this request. A bucket of nothing ("") is one that all such requests share."""
+        match key:
+            case "ip" | "ip_prefix":
+                return client_key(key, visit.client.ip)
+            case "to":
+                return recipient.address if recipient else ""
+            case "to_prefix":
+                return recipient.prefix if recipient else ""
+            case "country":
+                return recipient.country if recipient else ""
+            case "route":
+                return route.match
+            case "global":
+                return ""
+            case _:
+                return visit.header(key.removeprefix("header:"))
+
+    async def _within(self, visit: Visit, buckets: Sequence[Bucket], *, spend: bool) -> Ruling:
+        """Ask the buckets, all together. Raises Refusal(rate_limited)."""
+        ruling = await (self._buckets.spend(buckets) if spend else self._buckets.peek(buckets))
+        if ruling.observed and spend:
+            self._metrics.observed.labels("rate_limited").inc()
+            visit.log["observed_limits"] = list(ruling.observed)
+        if not ruling.allowed:
+            raise Refusal(
+                "rate_limited",
+                f"limit {ruling.refused[0].name}",
+                "Wait before trying again.",
+                retry_after_s=ruling.retry_after_s,
+                limits=ruling.refused,
+            )
+        return ruling
+
+    async def _captcha(self, visit: Visit, route: Route, token: str | None) -> bool:
+        """Ask the route's verifier. Says whether a person was really proven: not so where `on_failure` lets in."""
+        if not route.captcha or not token:
+            return False
+        rules = self._config.captcha[route.captcha]
+        wrong = Bucket.of(
+            f"captcha.{route.captcha}",
+            Limit(key="ip", rate=rules.failures),
+            self._secret.hash(client_key("ip", visit.client.ip)),
+            self._names,
+            enforce=True,
+        )
+        await self._within(visit, [wrong], spend=False)
+        verdict = await self._captchas[route.captcha].verify(token, visit.client.ip)
+        match verdict.outcome:
+            case "pass":
+                return True
+            case "reject" | "spent" | "policy":
+                await self._buckets.spend([wrong])
+                raise Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
+            case _:
+                structlog.get_logger().error(
+                    "captcha_broken", captcha=route.captcha, outcome=verdict.outcome, reason=verdict.reason
+                )
+                if verdict.outcome == "provider_error" and rules.on_failure == "allow":
+                    return False
+                raise Refusal("captcha_unavailable", verdict.reason, "Try again in a moment.", retry_after_s=5)
+
+    def _number_policy(self, recipient: Recipient | None) -> None:
+        """`numbers.countries` and `numbers.block_types`. Raises Refusal(recipient_not_allowed)."""
+        rules = self._config.numbers
+        if recipient is None or recipient.channel != "sms" or recipient.address in rules.test:
+            return
+        if rules.countries and recipient.country not in rules.countries:
+            raise Refusal("recipient_not_allowed", "country", "Numbers of this country are not served.")
+        if recipient.number_type in rules.block_types:
+            raise Refusal("recipient_not_allowed", "number_type", "Numbers of this type are not served.")
+
+    def recipient(self, text: str | None, channel: Literal["sms", "email", "auto"]) -> Recipient:
+        """Parse a recipient by the configuration's rules. Raises Refusal(invalid_recipient)."""
+        rules = self._config.numbers
+        return parse_recipient(text or "", channel, rules.default_country, rules.test)
+
+    @contextmanager
+    def _observing(self, visit: Visit, route: Route) -> Iterator[None]:
+        """On a route that observes, a refusal inside is logged and counted, and the story goes on after it."""
+        try:
+            yield
+        except (Refusal, StoreAwayError) as error:
+            if route.mode != "observe":
+                raise
+            refusal = _as_refusal(error)
+            self._metrics.observed.labels(refusal.code).inc()
+            visit.log.setdefault("observed", []).append({"code": refusal.code, "reason": refusal.reason})
+
+    # Queueing the message…
+
+    @asynccontextmanager
+    async def _once(self, route: Route, asked: Asked) -> AsyncIterator["Once"]:
+        """One story per Idempotency-Key: `answer` is what the first one came to; set it to have it kept."""
+        if not asked.idempotency_key:
+            yield Once(None)
+            return
+        if len(asked.idempotency_key) > MAX_KEY:
+            raise Refusal("malformed_request", "idempotency_key", f"Idempotency-Key: {MAX_KEY} characters at most.")
+        key = self._idempotency.key(route.match, asked.recipient.address, asked.idempotency_key)
+        before = await self._idempotency.claim(key)
+        if before is not None:
+            yield Once(json.loads(before))
+            return
+        once = Once(None)
+        try:
+            yield once
+        finally:
+            with suppress(StoreAwayError):
+                if once.answer is None:
+                    await self._idempotency.forget(key)
+                else:
+                    await self._idempotency.keep(key, json.dumps(once.answer).encode())
+
+    @asynccontextmanager
+    async def _given_back(self, tickets: Sequence[str]) -> AsyncIterator[None]:
+        """Whatever ends the block early gives back what was spent."""
+        try:
+            yield
+        except BaseException:
+            with suppress(StoreAwayError):
+                await self._buckets.refund(tickets)
+            raise
+
+    async def _queue(self, visit: Visit, asked: Asked, issued: Issued, tickets: tuple[str, ...]) -> None:
+        """Put the message where nothing is lost; a test number gets none."""
+        if asked.recipient.address in self._config.numbers.test:
+            await self._verifications.mark(issued.id, "sent")
+            return
+        await self._outbox.put(
+            Entry(
+                verification_id=issued.id,
+                sealed=self._secret.seal(asked.recipient.address),
+                locale=asked.locale,
+                tickets=tickets,
+                expires_at=self._now() + issued.expires_in_s,
+                request_id=visit.request_id,
+            )
+        )
+
+    async def wait_for_provider(self, verification_id: str, wait_s: float) -> None:
+        """Hold the answer until a provider accepted. Raises Refusal(delivery_failed) when all refused."""
+        record = await self.wait_for_change(verification_id, "queued", wait_s)
+        if record is not None and record.status == "failed":
+            raise Refusal("delivery_failed", "all_providers_refused", "No provider took the message.")
+
+    async def wait_for_change(self, verification_id: str, status: str, wait_s: float) -> Record | None:
+        """Read a verification once its status is no longer `status`, or the wait is over."""
+        until = time.monotonic() + wait_s
+        while True:
+            record = await self._verifications.read(verification_id)
+            if record is None or record.status != status or time.monotonic() >= until:
+                return record
+            await asyncio.sleep(_LOOK_S)
+
+    # Reading, forwarding, answering…
+
+    async def read_body(self, visit: Visit) -> bytes:
+        """Read a guarded request's body whole. Raises Refusal(body_too_large, malformed_request)."""
+        most = self._config.server.max_guarded_body
+        too_large = Refusal("body_too_large", "guarded_body", f"At most {most} bytes are read here.")
+        announced = visit.header("Content-Length")
+        if announced.isdecimal() and int(announced) > most:
+            raise too_large
+        await continue_100(visit.request)
+        body = bytearray()
+        try:
+            async with asyncio.timeout(_BODY_S):
+                while chunk := await visit.request.content.readany():
+                    body += chunk
+                    if len(body) > most:
+                        raise too_large
+        except TimeoutError:
+            raise Refusal("malformed_request", "body_too_slow", f"The body must arrive within {_BODY_S:g} s.") from None
+        return bytes(body)
+
+    async def _forward(
+        self,
+        visit: Visit,
+        body: bytes | None,
+        proven: Mapping[str, Any] | None = None,
+        on_status: Callable[[int], Awaitable[None]] | None = None,
+    ) -> web.StreamResponse:
+        """Hand the request to upstream: the only line that does. `body` None streams."""
+        extra: list[tuple[bytes, bytes]] = []
+        if proven is not None:
+            bound = Bound(visit.request.method, proxy_fields.path_of(visit.request.raw_path), body or b"")
+            extra.append((self._identity_field.encode(), self._signer.sign(proven, bound).encode()))
+        return await self._forwarder.forward(
+            visit.request,
+            client=visit.client,
+            request_id=visit.request_id,
+            body=body,
+            extra=extra,
+            identity_header=self._identity_field,
+            on_status=on_status,
+        )
+
+    async def _refused(self, visit: Visit, route: Route | None, refusal: Refusal) -> web.StreamResponse:
+        """A refusal's face: the route's own shape, the hosted page for a browser, or a problem document."""
+        own = route.errors.get(refusal.code) if route else None
+        if own is None and route is not None and route.browser and visit.is_browser and refusal.code in _PAGE_CODES:
+            page = pages.hosted_page(
+                prefix=self._config.api.prefix,
+                captcha=self.page_captcha(),
+                to=dict(visit.resume).get(str(route.to).partition(":")[2], ""),
+                resume=Resume(visit.request.method, visit.request.raw_path, tuple(visit.resume)),
+                code_length=self._config.code.length,
+                locale=visit.header("Accept-Language"),
+                nonce=self._new_id(),
+            )
+            return await self.answer(visit, Answer(403, (("Content-Type", page.content_type), *page.fields), page.body))
+        answer = problem.refused(refusal, visit.request_id, rate_limit_fields(refusal.limits), own)
+        # What was not read of the body would be taken for the next request's head.
+        return await self.answer(visit, answer, close=not visit.request.content.is_eof())
+
+    def page_captcha(self) -> tuple[str, str, str] | None:
+        """The captcha that the API demands, as the hosted page needs it: name, kind, site key."""
+        name = self._config.api.captcha
+        if not name:
+            return None
+        rules = self._config.captcha[name]
+        return name, rules.kind, getattr(rules, "site_key", "")
+
+    async def answer(self, visit: Visit, answer: Answer, *, close: bool = False) -> web.StreamResponse:
+        """Send an answer of our own."""
+        response = web.Response(status=answer.status, body=answer.body, headers=CIMultiDict(answer.fields))
+        response.headers["X-Request-Id"] = visit.request_id
+        if close:
+            response.force_close()
+        return response
+
+
+def _proof(visit: Visit, code: str | None) -> Proof:
+    """What the client shows: a token, in its field or the hosted page's cookie, else the code of the body."""
+    token = visit.header(TOKEN_FIELD) or _cookie(visit.header("Cookie"))
+    if token:
+        return Proof("token", token)
+    if not code or not code.strip():
+        raise Refusal("code_required", "no_proof", "Send the code that the recipient was sent.")
+    return Proof("code", code)
+
+
+def _cookie(field: str) -> str:
+    for pair in field.split(";"):
+        name, _, value = pair.strip().partition("=")
+        if name == TOKEN_COOKIE:
+            return value
+    return ""
+
+
+def first_language(accept_language: str) -> str:
+    """The first language of an Accept-Language field (RFC 9110 section 12.5.4), English if there is none."""
+    tag = accept_language.partition(",")[0].partition(";")[0].strip()
+    return tag if tag.replace("-", "").isalnum() and len(tag) <= 35 else "en"
+
+
+def _as_refusal(error: Refusal | StoreAwayError) -> Refusal:
+    if isinstance(error, Refusal):
+        return error
+    return Refusal("store_unavailable", str(error), "Try again in a moment.", retry_after_s=1)

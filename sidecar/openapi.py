@@ -1,0 +1,209 @@
+"""What does the API look like to a machine? The OpenAPI 3.1 document of contract section 4. Pure."""
+
+from typing import Any, Final
+
+from sidecar import __version__
+from sidecar.errors import CODES
+
+_STATUSES: Final = ["queued", "sent", "delivered", "failed", "verified", "expired"]
+
+
+def document(prefix: str) -> dict[str, Any]:
+    """The document for an API under `prefix`."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Signup Sidecar",
+            "version": __version__,
+            "description": "Verify that a person holds a phone number or an e-mail address.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": prefix}],
+        "paths": {
+            "/v1/verifications": {"post": _start(prefix)},
+            "/v1/verifications/{id}": {"get": _status()},
+            "/v1/verifications/{id}/check": {"post": _check()},
+            "/captcha/{name}/challenge": {"get": _challenge()},
+            "/jwks.json": {"get": _read("jwks", "The public keys (RFC 7517)", "application/jwk-set+json")},
+            "/openapi.json": {"get": _read("openapi", "This document", "application/json")},
+            "/verify": {"get": _read("verify", "The hosted page", "text/html")},
+            "/client.js": {"get": _read("client", "The browser client, an ES module", "text/javascript")},
+        },
+        "components": {"schemas": _schemas()},
+    }
+
+
+def _start(prefix: str) -> dict[str, Any]:
+    return {
+        "operationId": "startVerification",
+        "summary": "Send a code",
+        "description": "Asking again within the code's life sends the same code again.",
+        "parameters": [
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "description": "A repeat with the same key gets the same answer and no second message.",
+                "schema": {"type": "string", "maxLength": 255},
+            }
+        ],
+        "requestBody": _body("Start"),
+        "responses": {
+            "202": {
+                "description": "It will be sent, or reported failed",
+                "headers": {"Location": {"schema": {"type": "string", "examples": [f"{prefix}/v1/verifications/…"]}}},
+                "content": _json("Verification"),
+            }
+        }
+        | _refusals(
+            "malformed_request",
+            "body_too_large",
+            "invalid_recipient",
+            "recipient_not_allowed",
+            "captcha_required",
+            "captcha_failed",
+            "captcha_unavailable",
+            "rate_limited",
+            "verification_in_use",
+            "store_unavailable",
+            "overloaded",
+        ),
+    }
+
+
+def _status() -> dict[str, Any]:
+    return {
+        "operationId": "readVerification",
+        "summary": "Where is it?",
+        "parameters": [
+            _path("id"),
+            {
+                "name": "Prefer",
+                "in": "header",
+                "description": "wait=SECONDS (RFC 7240) holds the answer until the status changes, 30 seconds at most.",
+                "schema": {"type": "string", "examples": ["wait=5"]},
+            },
+        ],
+        "responses": {"200": {"description": "As it is now", "content": _json("Verification")}}
+        | _refusals("not_found", "store_unavailable"),
+    }
+
+
+def _check() -> dict[str, Any]:
+    return {
+        "operationId": "checkCode",
+        "summary": "Exchange the code for a token",
+        "description": "The token proves the recipient once on a `verify` route, in the field X-Verification-Token.",
+        "parameters": [_path("id")],
+        "requestBody": _body("Check"),
+        "responses": {"200": {"description": "Verified", "content": _json("Verified")}}
+        | _refusals(
+            "malformed_request",
+            "body_too_large",
+            "code_required",
+            "code_mismatch",
+            "code_expired",
+            "too_many_attempts",
+            "verification_in_use",
+            "store_unavailable",
+        ),
+    }
+
+
+def _challenge() -> dict[str, Any]:
+    return {
+        "operationId": "readChallenge",
+        "summary": "A challenge of a built-in captcha",
+        "parameters": [_path("name")],
+        "responses": {
+            "200": {
+                "description": "For the ALTCHA widget, which solves it to a captcha token",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            }
+        }
+        | _refusals("not_found"),
+    }
+
+
+def _read(name: str, summary: str, media_type: str) -> dict[str, Any]:
+    return {
+        "operationId": f"read{name.capitalize()}",
+        "summary": summary,
+        "responses": {"200": {"description": summary, "content": {media_type: {}}}},
+    }
+
+
+def _path(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _json(schema: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+
+
+def _body(schema: str) -> dict[str, Any]:
+    return {"required": True, "content": _json(schema)}
+
+
+def _refusals(*codes: str) -> dict[str, Any]:
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(CODES[code][0], []).append(code)
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        str(status): {"description": " or ".join(sorted(names)), "content": problem}
+        for status, names in sorted(by_status.items())
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    text = {"type": "string"}
+    return {
+        "Start": {
+            "type": "object",
+            "required": ["to"],
+            "additionalProperties": False,
+            "properties": {
+                "to": {"type": "string", "examples": ["+8613900000001"]},
+                "channel": {"enum": ["sms", "email", "auto"]},
+                "locale": {"type": "string", "description": "BCP 47", "examples": ["zh-CN"]},
+                "captcha": {"type": "string", "description": "The captcha token"},
+            },
+        },
+        "Check": {
+            "type": "object",
+            "required": ["code"],
+            "additionalProperties": False,
+            "properties": {"code": {"type": "string", "examples": ["123456"]}},
+        },
+        "Verification": {
+            "type": "object",
+            "required": ["id", "to", "channel", "status", "expires_in", "resend_in"],
+            "properties": {
+                "id": text,
+                "to": {"type": "string", "description": "Masked"},
+                "channel": {"enum": ["sms", "email"]},
+                "status": {"enum": _STATUSES},
+                "expires_in": {"type": "integer", "description": "Seconds that the code lives"},
+                "resend_in": {"type": "integer", "description": "Seconds until another message may be asked for"},
+            },
+        },
+        "Verified": {
+            "type": "object",
+            "required": ["status", "token"],
+            "properties": {"status": {"const": "verified"}, "token": text},
+        },
+        "Problem": {
+            "type": "object",
+            "description": "RFC 9457",
+            "required": ["type", "title", "status", "detail", "code"],
+            "properties": {
+                "type": text,
+                "title": text,
+                "status": {"type": "integer"},
+                "detail": text,
+                "code": {"enum": list(CODES)},
+                "request_id": text,
+                "attempts_left": {"type": "integer", "description": "With code_mismatch"},
+            },
+        },
+    }

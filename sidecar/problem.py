@@ -1,0 +1,57 @@
+"""How does a refusal read? Problem details (RFC 9457), or the shape that a route's front end expects. Pure."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from sidecar.config.model import Reply
+from sidecar.errors import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: status, fields, body."""
+
+    status: int
+    fields: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def json_answer(status: int, document: Any, fields: Sequence[tuple[str, str]] = ()) -> Answer:
+    """A JSON answer that no cache may keep."""
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return Answer(status, (("Content-Type", "application/json"), ("Cache-Control", "no-store"), *fields), body)
+
+
+def shaped(reply: Reply, fields: Sequence[tuple[str, str]] = ()) -> Answer:
+    """An answer in the front end's own shape: `reply` and `errors` of a route."""
+    if reply.json_body is None:
+        return Answer(reply.status, (("Cache-Control", "no-store"), *fields), b"")
+    return json_answer(reply.status, reply.json_body, fields)
+
+
+def refused(refusal: Refusal, request_id: str, limit_fields: Sequence[tuple[str, str]], own: Reply | None) -> Answer:
+    """The answer to a refused request. `own` is the route's `errors` entry for this code, if it has one."""
+    fields = list(limit_fields)
+    if refusal.retry_after_s is not None:
+        fields.append(("Retry-After", str(max(1, math.ceil(refusal.retry_after_s)))))
+    if refusal.code == "code_required":
+        # RFC 9110 section 15.5.2: a 401 names a scheme.
+        fields.append(("WWW-Authenticate", 'Signup-Code realm="sidecar"'))
+    if own is not None:
+        return shaped(own, fields)
+    document = {
+        "type": f"urn:signup-sidecar:problem:{refusal.code}",
+        "title": refusal.title,
+        "status": refusal.status,
+        "detail": refusal.detail or HTTPStatus(refusal.status).description or refusal.title,
+        "code": refusal.code,
+        "request_id": request_id,
+        **refusal.extra,
+    }
+    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    head = (("Content-Type", "application/problem+json"), ("Cache-Control", "no-store"))
+    return Answer(refusal.status, (*head, *fields), body)

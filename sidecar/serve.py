@@ -1,0 +1,167 @@
+"""How does the sidecar live? Listeners, signals, drain, reload.
+
+A bad configuration never starts and never replaces a running good one. SIGTERM and SIGINT drain; SIGHUP reloads.
+"""
+
+import asyncio
+import os
+import signal
+import ssl
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from sidecar import logs
+from sidecar.app import App, kinds, running
+from sidecar.config.load import ConfigError, load
+from sidecar.config.model import Config, Server
+from sidecar.config.units import Listen
+from sidecar.metrics import Metrics
+from sidecar.store.embedded import StoreMissingError, embedded
+
+# What is bound or opened once; a reload that changes one of them is refused and says so.
+_FIXED: Final = ("listen", "admin", "tls", "state_dir", "log_format")
+_LOOK_S: Final = 0.05
+
+
+def run(path: Path) -> int:
+    """Run the sidecar in the foreground. Returns the exit code."""
+    try:
+        config = load(path, os.environ, kinds())
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - before there is a log
+        return 2
+    logs.configure(config.server.log_format)
+    try:
+        uvloop.run(_Server(path, config).serve())
+    except (OSError, StoreMissingError) as error:
+        structlog.get_logger().error("cannot_run", error=str(error))
+        return 1
+    return 0
+
+
+class _Server:
+    """One process: two listeners, and the configuration that they serve now."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self._path = path
+        self._config = config
+        self._metrics = Metrics()
+        self._log = structlog.get_logger()
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._app: App
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Serve until told to stop, then drain."""
+        self._listen_to_signals()
+        server = self._config.server
+        async with AsyncExitStack() as stack:
+            url = self._config.store.url
+            if url == "embedded":
+                url = await stack.enter_async_context(embedded(Path(server.state_dir)))
+            apps = await stack.enter_async_context(AsyncExitStack())
+            self._app = await apps.enter_async_context(running(self._config, url, self._metrics))
+            admin = web.ServerRunner(web.Server(self._admin, access_log=None))
+            public = web.ServerRunner(
+                web.Server(self._public, access_log=None, auto_decompress=False), shutdown_timeout=server.drain
+            )
+            await _listen(admin, server.admin, None)
+            stack.push_async_callback(admin.cleanup)
+            await _listen(public, server.listen, _tls(server))
+            stack.push_async_callback(public.cleanup)
+            self._log.info("listening", public=str(server.listen), admin=str(server.admin), pid=os.getpid())
+            while not self._stop.is_set():
+                await _first(self._stop, self._reload)
+                if self._reload.is_set() and not self._stop.is_set():
+                    self._reload.clear()
+                    apps = await self._reloaded(apps, url)
+            self._app.draining = True
+            self._log.info("draining", seconds=server.drain)
+            await public.cleanup()
+            await asyncio.gather(*self._leaving)
+            await apps.aclose()
+        self._log.info("stopped")
+
+    async def _public(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self._app.public(request)
+
+    async def _admin(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self._app.admin.handle(request)
+
+    async def _reloaded(self, old: AsyncExitStack, url: str) -> AsyncExitStack:
+        """Replace the running configuration by the file's, or keep it and say why not."""
+        try:
+            config = load(self._path, os.environ, kinds())
+        except ConfigError as error:
+            self._log.error("reload_refused", problems=str(error).splitlines())
+            return old
+        before = self._config
+        fixed = [f"server.{key}" for key in _FIXED if getattr(config.server, key) != getattr(before.server, key)]
+        fixed += ["store.url"] if config.store.url != before.store.url else []
+        if fixed:
+            self._log.error("reload_refused", needs_restart=fixed)
+            return old
+        new = AsyncExitStack()
+        try:
+            app = await new.enter_async_context(running(config, url, self._metrics))
+        except (OSError, ValueError) as error:
+            self._log.error("reload_refused", error=str(error))
+            return old
+        leaving, self._app, self._config = self._app, app, config
+        task = asyncio.create_task(_leave(leaving, old))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        self._log.info("reloaded")
+        return new
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+
+
+async def _leave(app: App, stack: AsyncExitStack) -> None:
+    """Let a replaced configuration finish what it has, then take it down."""
+    try:
+        async with asyncio.timeout(app.config.server.drain):
+            while app.in_flight:
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        pass
+    await stack.aclose()
+
+
+async def _listen(runner: web.ServerRunner, where: Listen, tls: ssl.SSLContext | None) -> None:
+    await runner.setup()
+    site: web.BaseSite
+    if where.path:
+        site = web.UnixSite(runner, where.path, ssl_context=tls)
+    else:
+        site = web.TCPSite(runner, where.host or None, where.port, ssl_context=tls, backlog=1024)
+    try:
+        await site.start()
+    except OSError as error:
+        raise OSError(f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+def _tls(server: Server) -> ssl.SSLContext | None:
+    if not server.tls.cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(server.tls.cert, server.tls.key)
+    return context
+
+
+async def _first(*events: asyncio.Event) -> None:
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()

@@ -1,0 +1,276 @@
+"""sidecar/verification/: the scripts and what they are asked, on a real Valkey."""
+
+import asyncio
+import os
+from collections import Counter
+
+import pytest
+
+from sidecar.config.model import CodeRules
+from sidecar.config.units import Rate
+from sidecar.errors import Refusal
+from sidecar.recipient import parse
+from sidecar.secret import Secret
+from sidecar.store.client import Store
+from sidecar.verification.verifications import Proof, Verifications
+
+PHONE = parse("+8613900000001", "sms", "CN")
+OTHER = parse("+8613900000002", "sms", "CN")
+TEST_NUMBER = parse("+8613800000000", "sms", "CN")
+
+
+def make(store: Store, secret: Secret | None = None, hold_s: float = 30, **rules: object) -> Verifications:
+    return Verifications(
+        store,
+        secret or Secret("s" * 32, (), os.urandom),
+        CodeRules.model_validate(rules),
+        {TEST_NUMBER.address: "246810"},
+        os.urandom,
+        hold_s,
+    )
+
+
+def code_of(verifications: Verifications, verification_id: str) -> str:
+    code = verifications.code(verification_id, PHONE)
+    assert code is not None
+    return code
+
+
+def wrong(code: str) -> str:
+    return code[:-1] + str((int(code[-1]) + 1) % 10)
+
+
+async def outcome(verifications: Verifications, proof: Proof, recipient: object = PHONE) -> str:
+    """One try whose request upstream liked."""
+    try:
+        async with verifications.held(recipient, proof) as hold:  # type: ignore[arg-type]
+            await hold.spend()
+    except Refusal as refusal:
+        left = refusal.extra.get("attempts_left")
+        return refusal.code if left is None else f"{refusal.code} {left}"
+    return "spent"
+
+
+async def test_a_right_code_works_once(store: Store) -> None:
+    """Spent is expired."""
+    verifications = make(store)
+    issued = await verifications.issue(PHONE, 0)
+    proof = Proof("code", code_of(verifications, issued.id))
+    assert await outcome(verifications, proof) == "spent"
+    assert await outcome(verifications, proof) == "code_expired"
+    record = await verifications.read(issued.id)
+    assert record is not None
+    assert record.status == "verified"
+
+
+async def test_forty_right_answers_at_once_give_one_success(store: Store) -> None:
+    """One holder at a time, and what it spends is spent for all."""
+    verifications = make(store)
+    issued = await verifications.issue(PHONE, 0)
+    proof = Proof("code", code_of(verifications, issued.id))
+    found = Counter(await asyncio.gather(*(outcome(verifications, proof) for _ in range(40))))
+    assert found["spent"] == 1
+    assert set(found) <= {"spent", "verification_in_use", "code_expired"}
+
+
+async def test_forty_wrong_answers_at_once_count_every_one(store: Store) -> None:
+    """No race buys a sixth try: 422 with 4 to 0 tries left, once each, then 429, for the right code too."""
+    verifications = make(store)
+    issued = await verifications.issue(PHONE, 0)
+    code = code_of(verifications, issued.id)
+    found = Counter(await asyncio.gather(*(outcome(verifications, Proof("code", wrong(code))) for _ in range(40))))
+    assert found == {f"code_mismatch {left}": 1 for left in range(5)} | {"too_many_attempts": 35}
+    assert await outcome(verifications, Proof("code", code)) == "too_many_attempts"
+
+
+async def test_a_new_code_does_not_reset_the_failures(store: Store) -> None:
+    """`failures` counts over all of a recipient's codes; the right one must wait too."""
+    verifications = make(store, failures="7/1h")
+    for _ in range(5):
+        code = code_of(verifications, (await verifications.issue(PHONE, 0)).id)
+        await outcome(verifications, Proof("code", wrong(code)))
+    killed = await verifications.issue(PHONE, 0)
+    assert killed.fresh
+    code = code_of(verifications, killed.id)
+    assert await outcome(verifications, Proof("code", wrong(code))) == "code_mismatch 4"
+    assert await outcome(verifications, Proof("code", wrong(code))) == "code_mismatch 3"
+    with pytest.raises(Refusal) as refused:
+        async with verifications.held(PHONE, Proof("code", code)):
+            pass
+    assert refused.value.code == "too_many_attempts"
+    assert refused.value.reason == "failures"
+    assert refused.value.retry_after_s is not None
+    assert 0 < refused.value.retry_after_s <= 3600 / 7
+
+
+async def test_failures_of_one_recipient_are_nobody_elses(store: Store) -> None:
+    """Nobody locks a stranger out by guessing at another number."""
+    verifications = make(store, failures="1/1h")
+    first = code_of(verifications, (await verifications.issue(PHONE, 0)).id)
+    assert await outcome(verifications, Proof("code", wrong(first))) == "code_mismatch 4"
+    assert await outcome(verifications, Proof("code", first)) == "too_many_attempts"
+    issued = await verifications.issue(OTHER, 0)
+    code = verifications.code(issued.id, OTHER)
+    assert code is not None
+    assert await outcome(verifications, Proof("code", code), OTHER) == "spent"
+
+
+async def test_a_held_code_is_in_use_and_a_released_one_is_free(store: Store) -> None:
+    """Upstream said no: the same code works again, and nobody else could use it meanwhile."""
+    verifications = make(store)
+    proof = Proof("code", code_of(verifications, (await verifications.issue(PHONE, 0)).id))
+    async with verifications.held(PHONE, proof):
+        assert await outcome(verifications, proof) == "verification_in_use"
+        assert await outcome(verifications, Proof("code", wrong(proof.text))) == "verification_in_use"
+    assert await outcome(verifications, proof) == "spent"
+
+
+async def test_a_crash_inside_the_hold_releases_it(store: Store) -> None:
+    """A client that leaves, or any fault, gives the code back."""
+    verifications = make(store)
+    proof = Proof("code", code_of(verifications, (await verifications.issue(PHONE, 0)).id))
+    with pytest.raises(asyncio.CancelledError):
+        async with verifications.held(PHONE, proof):
+            raise asyncio.CancelledError
+    assert await outcome(verifications, proof) == "spent"
+
+
+async def test_a_hold_that_lapsed_cannot_settle_the_next_ones(store: Store) -> None:
+    """A process that slept through its hold neither spends nor releases what another holds now."""
+    verifications = make(store, hold_s=0)
+    proof = Proof("code", code_of(verifications, (await verifications.issue(PHONE, 0)).id))
+    async with verifications.held(PHONE, proof) as first, verifications.held(PHONE, proof) as second:
+        await first.release()
+        with pytest.raises(Refusal, match="code_expired"):
+            await first.exchange()
+        await second.spend()
+    assert await outcome(verifications, proof) == "code_expired"
+
+
+async def test_the_same_code_until_it_is_spent_killed_or_expired(store: Store) -> None:
+    """`resend = "same"`: a late first message still works."""
+    verifications = make(store)
+    first = await verifications.issue(PHONE, 0)
+    again = await verifications.issue(PHONE, 0)
+    assert (again.id, again.fresh) == (first.id, False)
+    assert await outcome(verifications, Proof("code", code_of(verifications, first.id))) == "spent"
+    assert (await verifications.issue(PHONE, 0)).id != first.id
+
+
+async def test_rotate_kills_the_code_before(store: Store) -> None:
+    """`resend = "rotate"`: only the newest code is good."""
+    verifications = make(store, resend="rotate")
+    first = await verifications.issue(PHONE, 0)
+    second = await verifications.issue(PHONE, 0)
+    assert second.id != first.id
+    assert await outcome(verifications, Proof("code", code_of(verifications, second.id))) == "spent"
+    with pytest.raises(Refusal, match="code_expired"):
+        async with verifications.held_by_id(first.id, code_of(verifications, first.id)):
+            pass
+
+
+async def test_an_expired_code_is_expired(store: Store) -> None:
+    """Time is the store's; a code whose time is over is refused and its record still says so."""
+    verifications = make(store, ttl="50ms")
+    issued = await verifications.issue(PHONE, 0)
+    async with asyncio.timeout(5):
+        while (record := await verifications.read(issued.id)) and record.status != "expired":
+            await asyncio.sleep(0)
+    assert record is not None
+    with pytest.raises(Refusal, match="code_expired"):
+        async with verifications.held_by_id(issued.id, code_of(verifications, issued.id)):
+            pass
+    assert await outcome(verifications, Proof("code", code_of(verifications, issued.id))) == "code_expired"
+
+
+async def test_the_code_of_another_number_is_no_proof(store: Store) -> None:
+    """A verification proves the recipient that it was made for."""
+    verifications = make(store)
+    mine = await verifications.issue(PHONE, 0)
+    await verifications.issue(OTHER, 0)
+    assert await outcome(verifications, Proof("code", code_of(verifications, mine.id)), OTHER) == "code_mismatch 4"
+    async with verifications.held_by_id(mine.id, code_of(verifications, mine.id)) as hold:
+        token = await hold.exchange()
+    assert await outcome(verifications, Proof("token", token), OTHER) == "code_expired"
+    assert await outcome(verifications, Proof("token", token)) == "spent"
+    assert await outcome(verifications, Proof("token", token)) == "code_expired"
+
+
+async def test_a_token_needs_the_exchange(store: Store) -> None:
+    """Knowing how a token is made is not enough: the code must have been checked, and is spent by it."""
+    verifications = make(store)
+    issued = await verifications.issue(PHONE, 0)
+    token = verifications.token(issued.id)
+    assert await outcome(verifications, Proof("token", token)) == "code_expired"
+    code = code_of(verifications, issued.id)
+    async with verifications.held_by_id(issued.id, code) as hold:
+        assert await hold.exchange() == token
+    assert await outcome(verifications, Proof("code", code)) == "code_expired"
+    assert await outcome(verifications, Proof("token", token)) == "spent"
+
+
+async def test_a_code_survives_the_rotation_of_the_secret(store: Store) -> None:
+    """`previous_secrets`: what was sent before the rotation is checked after it."""
+    before = make(store, Secret("s" * 32, (), os.urandom))
+    code = code_of(before, (await before.issue(PHONE, 0)).id)
+    after = make(store, Secret("t" * 32, ("s" * 32,), os.urandom))
+    assert await outcome(after, Proof("code", code)) == "spent"
+
+
+async def test_a_test_number_has_its_fixed_code_and_no_failures(store: Store) -> None:
+    """`numbers.test`: a suite may try wrong codes all day."""
+    verifications = make(store, failures="1/1h")
+    for _ in range(3):
+        await verifications.issue(TEST_NUMBER, 0)
+        assert await outcome(verifications, Proof("code", "000000"), TEST_NUMBER) in {
+            "code_mismatch 4",
+            "code_mismatch 3",
+            "code_mismatch 2",
+        }
+    assert await outcome(verifications, Proof("code", "246810"), TEST_NUMBER) == "spent"
+
+
+async def test_spaces_and_full_width_digits_are_still_the_code(store: Store) -> None:
+    """A code pasted as it looks on the phone is right."""
+    verifications = make(store)
+    code = code_of(verifications, (await verifications.issue(PHONE, 0)).id)
+    wide = "".join(chr(ord(digit) - ord("0") + ord("０")) for digit in code)
+    assert await outcome(verifications, Proof("code", f" {wide[:3]} {wide[3:]} ")) == "spent"
+
+
+async def test_status_moves_forward_only(store: Store) -> None:
+    """A late "sent" does not hide "delivered", and nothing takes "verified" back."""
+    verifications = make(store)
+    issued = await verifications.issue(PHONE, 0)
+    assert await verifications.mark(issued.id, "sent")
+    assert await verifications.mark(issued.id, "delivered")
+    assert not await verifications.mark(issued.id, "sent")
+    assert not await verifications.mark(issued.id, "failed")
+    assert await outcome(verifications, Proof("code", code_of(verifications, issued.id))) == "spent"
+    for late in ("sent", "delivered", "failed"):
+        assert not await verifications.mark(issued.id, late)  # type: ignore[arg-type]
+    assert not await verifications.mark("A" * 24, "sent")
+
+
+async def test_neither_code_nor_number_is_in_the_store(store: Store) -> None:
+    """Whoever reads the store learns neither."""
+    verifications = make(store)
+    issued = await verifications.issue(PHONE, 0)
+    code = code_of(verifications, issued.id)
+    await outcome(verifications, Proof("code", wrong(code)))
+    dump = b""
+    for key in await store.execute("KEYS", f"*{store.names.prefix}*"):
+        dump += key
+        match await store.execute("TYPE", key):
+            case b"hash":
+                dump += b"|".join(await store.execute("HGETALL", key))
+            case _:
+                dump += await store.execute("GET", key)
+    assert issued.id.encode() in dump
+    assert code.encode() not in dump
+    assert b"13900000001" not in dump
+
+
+def test_failures_is_a_rate() -> None:
+    """The default of the contract."""
+    assert CodeRules().failures == Rate(20, 3600.0)
