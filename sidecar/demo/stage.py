@@ -19,14 +19,14 @@ from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Final, cast
 
 import aiohttp
 from aiohttp import web
 
 from sidecar.demo.backend import Library
 from sidecar.demo.colour import paint
-from sidecar.demo.handset import STATES, Handset, State
+from sidecar.demo.handset import Handset, State
 from sidecar.demo.operators import Operators, open_accounts
 from sidecar.demo.ports import HOST, MAX_FIRST, Ports
 from sidecar.demo.smoke import AUDIENCE, is_running, walk
@@ -47,17 +47,15 @@ class StageError(Exception):
 
 
 def main(port: int | None, smoke: bool, operators: tuple[str, str]) -> int:
-    """Run the demo until Ctrl-C, or walk one sign-up through it.
+    """Run the demo until Ctrl-C, or walk one sign-up through it. `operators` are two of handset.STATES, for a and b.
 
     Returns the exit code: 0, 1 when it failed while running, 2 for bad usage.
     """
-    states = {name: state for name, given in zip("ab", operators, strict=True) for state in STATES if state == given}
-    if len(states) < len(operators):
-        return _fail(f"--operators {','.join(operators)}: write two of {', '.join(STATES)}, as in dead,ok", 2)
     if port is not None and not 1 <= port <= MAX_FIRST:
         return _fail(f"--port {port}: the demo takes four ports in a row; write 1 to {MAX_FIRST}", 2)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a box's corner still gets the text
+    states = dict(zip("ab", cast("tuple[State, State]", operators), strict=True))  # the command knows the words
     try:
         return asyncio.run(_smoke(port, states) if smoke else _show(port or DEFAULT_PORT, states))
     except StageError as error:
