@@ -2,7 +2,8 @@
 
 Its law: what was written is there after any death, ours or its own; at most one second of writes is lost when the
 machine itself dies (`appendfsync everysec`). One state directory has one child and one owner. The owner starts, watches
-and stops it; any other process with the same directory is a guest, and never stops it.
+and stops it; any other process with the same directory is a guest, which never stops it, and becomes the owner when the
+owner is gone.
 
 Two locks say who lives, since the system frees a lock with the last process that holds it, however that died:
 `owner.lock` is held by the owner alone, `store.lock` by owner and child. So a start right after a kill sees that there
@@ -69,25 +70,122 @@ async def embedded(state_dir: Path) -> AsyncIterator[str]:
     Raises StoreMissingError without a usable server, when it does not start, or when another process keeps its data.
     """
     home = _make_home(state_dir)
-    url = f"unix://{quote(str(_socket_path(home)))}"
     with contextlib.ExitStack() as locks:
-        owner_lock = _open_lock(locks, home.parent / "owner.lock")
-        if not _try_lock(owner_lock):
-            await _wait_until_serving(url, home, _PATIENCE_S)
-            yield url
-            return
-        server = find_server()
-        child_lock = _open_lock(locks, home.parent / "store.lock")
-        await _wait_for_old_child(child_lock, url, home)
-        child = _Child(server, home, url, child_lock)
-        await child.start()
-        watching = asyncio.create_task(child.watch())
+        keeper = _Keeper(
+            home, _open_lock(locks, home.parent / "owner.lock"), _open_lock(locks, home.parent / "store.lock")
+        )
         try:
-            yield url
+            await keeper.begin()
+            keeping = asyncio.create_task(keeper.keep())
+            try:
+                yield keeper.url
+            finally:
+                keeping.cancel()
+                await asyncio.wait([keeping])
         finally:
-            watching.cancel()
-            await asyncio.wait([watching])
-            await child.stop()
+            await keeper.stop()
+
+
+class _Keeper:
+    """One process's part in the store of one state directory: its owner, or a guest that may become it."""
+
+    def __init__(self, home: Path, owner_lock: int, store_lock: int) -> None:
+        self.url = f"unix://{quote(str(_socket_path(home)))}"
+        self._home = home
+        self._log_path = home / "valkey.log"
+        self._owner_lock = owner_lock
+        self._store_lock = store_lock
+        self._child: Process | None = None
+
+    async def begin(self) -> None:
+        """Become the owner, or else find that the owner's store serves."""
+        async with self._client(_PATIENCE_S, "does not serve") as store:
+            while not (owner := _try_lock(self._owner_lock)) and not await store.ping():
+                await asyncio.sleep(_POLL_S)
+        if owner:
+            await self._start()
+
+    async def keep(self) -> None:
+        """Start the child again whenever it dies; as a guest, take over when the owner is gone.
+
+        Its data is on disk, so all that is lost is the time.
+        """
+        while True:
+            if self._child is None:
+                while not _try_lock(self._owner_lock):
+                    await asyncio.sleep(_POLL_S)
+                _log.info("the embedded store's owner is gone; taking over")
+            else:
+                code = await self._child.wait()
+                _log.error("the embedded store died; starting it again", exit_code=code, log=str(self._log_path))
+            try:
+                await self._start()
+            except (StoreMissingError, OSError) as error:
+                _log.error("the embedded store does not start", error=str(error))
+                await asyncio.sleep(1)
+
+    async def stop(self) -> None:
+        """As the owner, let the child write what it holds and end; kill it when it takes too long."""
+        if self._child is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._child.terminate()
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._child.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._child.kill()
+            await self._child.wait()
+
+    async def _start(self) -> None:
+        """Start the child and wait until it serves: while it reads its data it answers, but serves nothing."""
+        server = await asyncio.to_thread(find_server)
+        await self._wait_for_old_child()
+        log = _open_log(self._log_path)
+        try:
+            self._child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(server)),
+                *server_arguments(),
+                cwd=self._home,
+                stdin=DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(self._store_lock,),
+                # Ctrl-C in a terminal goes to the whole group; the child has to outlive our drain.
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+        async with self._client(_START_S, "does not serve") as store:
+            while not await store.ping():
+                if self._child.returncode is not None:
+                    raise StoreMissingError(
+                        f"the store stopped with {self._child.returncode} as it started; see {self._log_path}"
+                    )
+                await asyncio.sleep(_POLL_S)
+
+    async def _wait_for_old_child(self) -> None:
+        """Wait until the child of a dead owner is gone, and ask it to go, as some systems do not."""
+        if _try_lock(self._store_lock):
+            return
+        async with self._client(_PATIENCE_S, "belongs to an earlier sidecar and does not stop") as store:
+            with contextlib.suppress(StoreAwayError, ReplyError):  # it closes the connection in place of an answer
+                await store.execute("SHUTDOWN")
+            while not _try_lock(self._store_lock):
+                await asyncio.sleep(_POLL_S)
+
+    @contextlib.asynccontextmanager
+    async def _client(self, limit_s: float, complaint: str) -> AsyncIterator[Store]:
+        store = Store(self.url)
+        try:
+            async with asyncio.timeout(limit_s):
+                yield store
+        except TimeoutError:
+            raise StoreMissingError(f"the store in {self._home} {complaint}; see {self._log_path}") from None
+        finally:
+            await store.close()
 
 
 def find_server() -> Path:
@@ -173,108 +271,12 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-async def _wait_for_old_child(child_lock: int, url: str, home: Path) -> None:
-    """Wait until the child of a dead owner is gone, and ask it to go where the system does not."""
-    if _try_lock(child_lock):
-        return
-    store = Store(url, prefix="embedded")
-    try:
-        with contextlib.suppress(StoreAwayError, ReplyError):  # it closes the connection in place of an answer
-            await store.execute("SHUTDOWN")
-    finally:
-        await store.close()
-    try:
-        async with asyncio.timeout(_PATIENCE_S):
-            while not _try_lock(child_lock):  # noqa: ASYNC110 - a file lock has no event
-                await asyncio.sleep(_POLL_S)
-    except TimeoutError:
-        raise StoreMissingError(
-            f"an earlier sidecar's store still runs on {home} and does not stop; see {home / 'valkey.log'}"
-        ) from None
-
-
-async def _wait_until_serving(url: str, home: Path, limit_s: float, process: Process | None = None) -> None:
-    """Wait for PONG: for as long as the server reads its data it answers, but serves nothing."""
-    store = Store(url, prefix="embedded")
-    try:
-        async with asyncio.timeout(limit_s):
-            while not await store.ping():
-                if process is not None and process.returncode is not None:
-                    raise StoreMissingError(f"the store stopped with {process.returncode}; see {home / 'valkey.log'}")
-                await asyncio.sleep(_POLL_S)
-    except TimeoutError:
-        raise StoreMissingError(f"the store on {home} does not serve; see {home / 'valkey.log'}") from None
-    finally:
-        await store.close()
-
-
-class _Child:
-    """The server process of one state directory: started, watched, stopped."""
-
-    def __init__(self, server: Path, home: Path, url: str, lock: int) -> None:
-        self._server = server
-        self._home = home
-        self._url = url
-        self._lock = lock
-        self._process: Process | None = None
-
-    async def start(self) -> None:
-        """Start it and wait until it serves. Leaves nothing behind where that fails."""
-        log = _open_log(self._home / "valkey.log")
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(self._server)),
-                *_arguments(),
-                cwd=self._home,
-                stdin=DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(self._lock,),
-                # Ctrl-C in a terminal goes to the whole group; the child has to outlive our drain.
-                start_new_session=True,
-            )
-        finally:
-            os.close(log)
-        try:
-            await _wait_until_serving(self._url, self._home, _START_S, self._process)
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def watch(self) -> None:
-        """Start it again whenever it dies. Its data is on disk, so all that is lost is the time."""
-        while True:
-            assert self._process is not None
-            code = await self._process.wait()
-            _log.error("embedded store died; starting it again", exit_code=code, log=str(self._home / "valkey.log"))
-            try:
-                await self.start()
-            except (StoreMissingError, OSError) as error:
-                _log.error("embedded store does not start", error=str(error))
-                await asyncio.sleep(1)
-
-    async def stop(self) -> None:
-        """Let it write what it holds and end; kill it when it takes too long."""
-        process = self._process
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-
-
 def _open_log(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
-def _arguments() -> list[str]:
+def server_arguments() -> list[str]:
+    """Settings of the child, as its command line has them; it runs in the store's directory."""
     settings = {
         "port": "0",
         "unixsocket": "valkey.sock",
