@@ -1,24 +1,36 @@
 """What a provider kind is. Pure.
 
-A kind over HTTP is a pure module with `Settings`, `request(...)` and `read(...)`, with `outbound.call` between them.
-The kind's file name is its TOML `kind` (`-` written as `_`).
+A kind over HTTP is a pure module with `CHANNELS`, `Settings`, `request(...)` and `read(...)`; `remote.Remote` puts
+`outbound.call` between the two. A kind without HTTP is a class with what `Provider` asks for. The kind's file name is
+its TOML `kind` (`-` written as `_`).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
-from sidecar.recipient import Recipient
+from pydantic import Field
+
+from sidecar.config.units import NonEmpty
+from sidecar.recipient import Channel, Recipient
+
+# Where a vendor is asked: http or https, no spaces, nothing after the path.
+Endpoint = Annotated[NonEmpty, Field(pattern=r"^https?://[^\s/?#]+[^\s?#]*$")]
+# A key or a token: never shown when settings are printed.
+Credential = Annotated[NonEmpty, Field(repr=False)]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """One code for one recipient. `code` and `text` live in memory only."""
 
-    id: str  # the verification's id
+    # The same over every attempt at this message, on whatever provider and after whatever crash, so that a receiver can
+    # tell a repeat. Another one when the user asks again, for the same code even.
+    id: str
     recipient: Recipient
     locale: str  # BCP 47
     code: str
-    minutes: int  # the code's lifetime, rounded up
+    minutes: int  # what is left of the code's lifetime, rounded up
     text: str  # the whole text, for kinds that carry text
 
     def __repr__(self) -> str:
@@ -73,6 +85,11 @@ Outcome = Accepted | Rejected | Uncertain
 class Provider(Protocol):
     """One [providers.NAME] table at work."""
 
+    @property
+    def channels(self) -> Collection[Channel]:
+        """What it can carry."""
+        ...
+
     async def send(self, message: Message, timeout_s: float) -> Outcome:
-        """Try once. Never raises for a vendor's fault."""
+        """Try once, within `timeout_s` seconds. Never raises for a vendor's fault."""
         ...

@@ -1,0 +1,278 @@
+"""The story of a message: leased, planned, raced, told, acked.
+
+At least once. The ack comes last, so whatever dies, somebody leases the message again and sends the same code: at most
+the attempts under way are repeated. A message leaves the outbox only when it was sent, may have been sent, or is
+reported failed. Nothing here ends the courier but `drain`; no code and no unmasked recipient is ever logged.
+"""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, Literal, TypeVar
+
+import structlog
+
+from sidecar.config.model import CodeRules, Delivery
+from sidecar.delivery import text
+from sidecar.delivery.outbox import Leased, Outbox
+from sidecar.delivery.plan import choose, plan
+from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Provider, Rejected
+from sidecar.delivery.send import Attempted, Result, race, where
+from sidecar.errors import StoreAwayError
+from sidecar.metrics import Metrics
+from sidecar.recipient import Recipient
+from sidecar.verification.verifications import Record
+
+# Messages at a time. A vendor answers in about 0.3 s: two hundred messages a second, on as many connections.
+LEASES: Final = 64
+# After a kill, a lease runs out and somebody sees it: 5 + 2 + what a lease may wait is less than the promised 10 s.
+# A heartbeat may be lost without losing the lease.
+_IDLE_S: Final = 5.0
+_RECLAIM_EVERY_S: Final = 2.0
+_RENEW_EVERY_S: Final = 2.0
+_LEASE_WAIT_S: Final = 1.0
+# How long to leave a store alone that is away: at first, and at most.
+_BACKOFF_S: Final = 0.1
+_MAX_BACKOFF_S: Final = 2.0
+
+_T = TypeVar("_T")
+_log = structlog.get_logger()
+
+
+class Courier:
+    """The delivery loop of one process.
+
+    `code` derives a verification's code, None when no accepted secret made it; `read` and `mark` are the verification's
+    status; `refund` gives back what the message had cost; `now` is in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        providers: Mapping[str, Provider],
+        rules: Sequence[Delivery],
+        code: Callable[[str, Recipient], str | None],
+        open_recipient: Callable[[bytes], Recipient],
+        read: Callable[[str], Awaitable[Record | None]],
+        mark: Callable[[str, Literal["sent", "failed"]], Awaitable[Any]],
+        refund: Callable[[Sequence[str]], Awaitable[None]],
+        metrics: Metrics,
+        now: Callable[[], float],
+        code_rules: CodeRules,
+    ) -> None:
+        self._outbox = outbox
+        self._providers = providers
+        self._rules = rules
+        self._code = code
+        self._open_recipient = open_recipient
+        self._read = read
+        self._mark = mark
+        self._refund = refund
+        self._metrics = metrics
+        self._now = now
+        self._code_rules = code_rules
+
+        self._draining = False
+        self._running: asyncio.Task[None] | None = None
+        self._leased: set[str] = set()
+        self._room = asyncio.Event()
+        # Also those that are acked and wait for an attempt that lost.
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._reclaim_at = 0.0
+        self._backoff_s = _BACKOFF_S
+
+    async def run(self) -> None:
+        """Deliver until drained. Cancelled, it leaves its leases to others."""
+        self._running = asyncio.current_task()
+        renewing = asyncio.create_task(self._renew())
+        try:
+            while not self._draining:
+                await self._take()
+            while self._deliveries:
+                await asyncio.wait(self._deliveries)
+        finally:
+            ending = {renewing, *self._deliveries}
+            for task in ending:
+                task.cancel()
+            await asyncio.wait(ending)
+            with suppress(StoreAwayError):
+                await self._outbox.leave()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more messages, and let those under way end for at most `timeout_s` seconds."""
+        self._draining = True
+        if self._running is None:
+            return
+        await asyncio.wait([self._running], timeout=timeout_s)
+        self._running.cancel()
+        await asyncio.wait([self._running])
+
+    # Taking messages…
+
+    async def _take(self) -> None:
+        """Lease what there is room for: first what others dropped, then what is new."""
+        self._room.clear()
+        if len(self._leased) >= LEASES:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._room.wait(), _LEASE_WAIT_S)
+            return
+        clock = asyncio.get_running_loop().time
+        try:
+            if clock() >= self._reclaim_at:
+                self._reclaim_at = clock() + _RECLAIM_EVERY_S
+                self._begin(await self._outbox.reclaim(_IDLE_S, LEASES - len(self._leased)))
+            if len(self._leased) < LEASES:
+                self._begin(await self._outbox.lease(LEASES - len(self._leased), _LEASE_WAIT_S))
+        except Exception as error:  # noqa: BLE001 - a courier that dies breaks every promise that was made
+            _log.warning("outbox_away", error=where(error), again_in_s=self._backoff_s)
+            await asyncio.sleep(self._backoff_s)
+            self._backoff_s = min(2 * self._backoff_s, _MAX_BACKOFF_S)
+            # Nobody could renew a lease in the meantime. They are given the time to, or messages would go out twice.
+            self._reclaim_at = clock() + _IDLE_S
+        else:
+            self._backoff_s = _BACKOFF_S
+
+    def _begin(self, messages: Sequence[Leased]) -> None:
+        for leased in messages:
+            if leased.id in self._leased:
+                continue  # ours already: we were too slow to renew it
+            self._leased.add(leased.id)
+            delivery = asyncio.create_task(self._deliver(leased))
+            self._deliveries.add(delivery)
+            delivery.add_done_callback(self._deliveries.discard)
+
+    async def _renew(self) -> None:
+        """Say every two seconds that our leases are in use."""
+        while True:
+            try:
+                await self._outbox.renew(tuple(self._leased))
+            except Exception as error:  # noqa: BLE001 - as in _take
+                _log.warning("renew_failed", error=where(error), leases=len(self._leased))
+            await asyncio.sleep(_RENEW_EVERY_S)
+
+    # One message…
+
+    async def _deliver(self, leased: Leased) -> None:
+        log = _log.bind(message=leased.id, verification_id=leased.verification_id)
+        try:
+            await self._story(leased, log)
+        except Exception as error:  # noqa: BLE001 - what cannot be understood now never will be: report it, go on
+            log.error("message_unreadable", error=where(error))  # noqa: TRY400 - a traceback may quote the message
+            await self._conclude(leased, "failed", (), log)
+        finally:
+            self._leased.discard(leased.id)
+
+    async def _story(self, leased: Leased, log: Any) -> None:
+        # Step 1: what is it? The store has the recipient sealed, and has no code.
+        entry = leased.entry
+        if entry is None:
+            raise ValueError("fields are missing")
+        recipient = self._open_recipient(entry.sealed)
+        code = self._code(entry.verification_id, recipient)
+        if code is None:
+            raise ValueError("the code's secret is gone")
+        log = log.bind(request_id=entry.request_id, to=recipient.masked)
+
+        # Step 2: does anybody still wait for it?
+        record = await _insist(lambda: self._read(entry.verification_id))
+        left_s = entry.expires_at - self._now()
+        if record is None or record.status == "verified":
+            log.info("message_dropped", reason="verified" if record else "withdrawn")
+            await self._conclude(leased, None, (), log)
+            return
+        if record.status == "expired" or left_s <= 0:
+            log.warning("message_dropped", reason="expired")
+            await self._conclude(leased, "failed", (), log)
+            return
+
+        # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
+        rule = choose(self._rules, recipient)
+        usable = {name for name, provider in self._providers.items() if recipient.channel in provider.channels}
+        attempts = plan(rule, usable) if rule else ()
+        if rule is None or not attempts:
+            log.error("message_failed", reason="no_provider" if rule else "no_rule", country=recipient.country)
+            await self._conclude(leased, "failed", entry.tickets, log)
+            return
+
+        # Step 4: race. What comes of it is told at once; the attempts that lost end in their own time.
+        minutes = math.ceil(left_s / 60)
+        message = Message(
+            id=f"{entry.verification_id}_{leased.id}",
+            recipient=recipient,
+            locale=entry.locale,
+            code=code,
+            minutes=minutes,
+            text=text.render(entry.locale, code, minutes, self._code_rules.origin),
+        )
+        async with race(
+            attempts,
+            lambda provider, timeout_s: self._providers[provider].send(message, timeout_s),
+            attempt_timeout_s=rule.attempt_timeout,
+            deadline_s=min(rule.deadline, left_s),
+            record=lambda attempted: self._record(attempted, log),
+        ) as result:
+            # Step 5: tell. Silence is not a failure: somebody may have the message.
+            if result.kind == "refused":
+                log.warning("message_failed", reason=_reason(result))
+                await self._conclude(leased, "failed", entry.tickets, log)
+            else:
+                log.info("message_sent", provider=result.provider, outcome=result.kind)
+                await self._conclude(leased, "sent", (), log)
+
+    def _record(self, attempted: Attempted, log: Any) -> None:
+        outcome = type(attempted.outcome).__name__.lower()
+        log.info(
+            "attempt",
+            provider=attempted.provider,
+            outcome=outcome,
+            reason=_word(attempted.outcome),
+            seconds=round(attempted.seconds, 3),
+            duplicate=attempted.duplicate,
+        )
+        self._metrics.attempt(attempted.provider, outcome, attempted.seconds)
+        if attempted.duplicate:
+            self._metrics.duplicate(attempted.provider)
+
+    async def _conclude(
+        self, leased: Leased, status: Literal["sent", "failed"] | None, refund: Sequence[str], log: Any
+    ) -> None:
+        """Say what became of the verification, give back what it had cost, and last of all ack."""
+        steps: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
+        if status and leased.verification_id:
+            steps.append(("mark", lambda: self._mark(leased.verification_id, status)))
+        if refund:
+            steps.append(("refund", lambda: self._refund(refund)))
+        steps.append(("ack", lambda: self._outbox.ack(leased.id)))
+        for name, step in steps:
+            try:
+                await _insist(step)
+            except Exception as error:  # noqa: BLE001 - broken book-keeping must not send a message again
+                log.error("message_not_concluded", step=name, error=where(error))  # noqa: TRY400 - as above
+        self._leased.discard(leased.id)
+        self._room.set()
+
+
+async def _insist(step: Callable[[], Awaitable[_T]]) -> _T:
+    """Do what needs the store, as often as it takes."""
+    backoff_s = _BACKOFF_S
+    while True:
+        try:
+            return await step()
+        except StoreAwayError:
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
+
+
+def _reason(result: Result) -> str:
+    return ", ".join(f"{attempted.provider}: {_word(attempted.outcome)}" for attempted in result.attempts)
+
+
+def _word(outcome: Outcome) -> str:
+    """An outcome in the log's words: the vendor's own, never the message's."""
+    if isinstance(outcome, Accepted):
+        return outcome.provider_message_id
+    if isinstance(outcome, Rejected):
+        return f"{outcome.fault} ({outcome.vendor_code})"
+    return outcome.reason

@@ -1,0 +1,158 @@
+"""What is still to be sent? A bounded, durable stream: put, lease, renew, reclaim, ack. At least once.
+
+A message is in the stream from `put` until `ack`. Who leases it says so again and again (`renew`); a lease that nobody
+renews is taken over by whoever asks first (`reclaim`). Recipients are sealed by the caller, and there is no code.
+Everything raises StoreAwayError.
+"""
+
+import json
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from sidecar.errors import Refusal
+from sidecar.store.client import ReplyError, Script, Store
+
+_HERE: Final = Path(__file__).parent
+_PUT: Final = Script.load(_HERE / "put.lua")
+_ACK: Final = Script.load(_HERE / "ack.lua")
+_LEAVE: Final = Script.load(_HERE / "leave.lua")
+
+_GROUP: Final = "couriers"
+# About 5 MB in the store, and more than the slowest vendor account sends before the codes die.
+MAX_MESSAGES: Final = 10_000
+# When one that finds the outbox full may ask again: some will have left it by then.
+_RETRY_AFTER_S: Final = 5.0
+# A courier speaks every second; one that has not for an hour is not coming back.
+_DEAD_MS: Final = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message as the store has it."""
+
+    verification_id: str
+    sealed: bytes  # the recipient
+    locale: str  # BCP 47
+    tickets: tuple[str, ...]  # what to give back when every provider refuses; the limits room's own words
+    expires_at: float  # when the code dies, seconds since the epoch
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A message that is ours for now. `entry` is None when it cannot be read; `verification_id` then may be ""."""
+
+    id: str
+    verification_id: str
+    entry: Entry | None
+
+
+class Outbox:
+    """The outbox of one store, as one courier sees it."""
+
+    def __init__(self, store: Store, *, max_messages: int = MAX_MESSAGES) -> None:
+        self._store = store
+        self._key = store.names.outbox()
+        self._max_messages = max_messages
+        self._consumer = uuid.uuid4().hex
+
+    async def put(self, entry: Entry) -> str:
+        """Queue a message durably and give its id. Raises Refusal(overloaded) when the outbox is full."""
+        message_id = await self._store.run(_PUT, [self._key], [self._max_messages, *_fields(entry)])
+        if message_id is None:
+            raise Refusal(
+                "overloaded", "outbox_full", "Too many messages wait to be sent.", retry_after_s=_RETRY_AFTER_S
+            )
+        return str(message_id.decode())
+
+    async def lease(self, count: int, wait_s: float) -> list[Leased]:
+        """Take up to `count` messages that nobody has had, waiting up to `wait_s` for the first."""
+        command = ("XREADGROUP", "GROUP", _GROUP, self._consumer, "COUNT", count)
+        block = ("BLOCK", max(1, int(wait_s * 1000)), "STREAMS", self._key, ">")
+        try:
+            streams = await self._store.blocking(*command, *block, wait_s=wait_s)
+        except ReplyError as error:
+            if error.code != "NOGROUP":
+                raise
+            await self._make_group()
+            return []
+        return [_leased(*item) for _, items in streams or () for item in items]
+
+    async def reclaim(self, idle_s: float, count: int) -> list[Leased]:
+        """Take up to `count` messages whose leases nobody has renewed for `idle_s` seconds."""
+        found: list[Leased] = []
+        cursor = b"0-0"
+        while True:
+            command = ("XAUTOCLAIM", self._key, _GROUP, self._consumer, int(idle_s * 1000))
+            try:
+                cursor, items, *_ = await self._store.execute(*command, cursor, "COUNT", count - len(found))
+            except ReplyError as error:
+                if error.code != "NOGROUP":
+                    raise
+                return []
+            found += (_leased(*item) for item in items)
+            if cursor == b"0-0" or len(found) >= count:
+                return found
+
+    async def renew(self, ids: Collection[str]) -> None:
+        """Say that these leases are still in use."""
+        if ids:
+            # An id that has been acked is not made pending again: that would take FORCE.
+            await self._store.execute("XCLAIM", self._key, _GROUP, self._consumer, 0, *ids, "JUSTID")
+
+    async def ack(self, message_id: str) -> None:
+        """Take a message out: it is done with."""
+        await self._store.run(_ACK, [self._key], [_GROUP, message_id])
+
+    async def length(self) -> int:
+        """Count the messages waiting or being sent."""
+        return int(await self._store.execute("XLEN", self._key))
+
+    async def leave(self) -> None:
+        """Stop being one of the couriers. Leases still held stay, for others to reclaim."""
+        try:
+            await self._store.run(_LEAVE, [self._key], [_GROUP, self._consumer, _DEAD_MS])
+        except ReplyError:
+            return  # there is no such stream or group: nothing to leave
+
+    async def _make_group(self) -> None:
+        try:
+            # From the first message on: some may have been put before any courier came.
+            await self._store.execute("XGROUP", "CREATE", self._key, _GROUP, "0", "MKSTREAM")
+        except ReplyError as error:
+            if error.code != "BUSYGROUP":  # another courier was faster
+                raise
+
+
+def _fields(entry: Entry) -> list[str | bytes]:
+    return [
+        *("verification", entry.verification_id),
+        *("sealed", entry.sealed),
+        *("locale", entry.locale),
+        *("tickets", json.dumps(entry.tickets)),
+        *("expires_at", repr(entry.expires_at)),
+        *("request", entry.request_id),
+    ]
+
+
+def _leased(message_id: bytes, flat: Sequence[bytes]) -> Leased:
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    return Leased(message_id.decode(), fields.get(b"verification", b"").decode("utf-8", "replace"), _entry(fields))
+
+
+def _entry(fields: Mapping[bytes, bytes]) -> Entry | None:
+    try:
+        tickets: Any = json.loads(fields[b"tickets"])
+        return Entry(
+            verification_id=fields[b"verification"].decode(),
+            sealed=fields[b"sealed"],
+            locale=fields[b"locale"].decode(),
+            tickets=tuple(str(ticket) for ticket in tickets),
+            expires_at=float(fields[b"expires_at"]),
+            request_id=fields[b"request"].decode(),
+        )
+    except (KeyError, ValueError, TypeError):
+        return None

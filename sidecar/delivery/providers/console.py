@@ -1,0 +1,33 @@
+"""The development console: prints the message, code and all. Never for production.
+
+No vendor, no page; the only place where a code is shown on purpose.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any, Final, Literal
+
+from sidecar.config.model import Provider
+from sidecar.delivery.providers.seam import Accepted, Message, Outcome
+from sidecar.recipient import Channel
+
+CHANNELS: Final[Collection[Channel]] = frozenset({"sms", "email"})
+
+
+class Settings(Provider):
+    """[providers.NAME] with kind = "console"."""
+
+    kind: Literal["console"]
+
+
+class Console:
+    """Takes everything. `write` is given one line, with its end."""
+
+    channels = CHANNELS
+
+    def __init__(self, write: Callable[[str], Any]) -> None:
+        self._write = write
+
+    async def send(self, message: Message, timeout_s: float) -> Outcome:  # noqa: ARG002 - the seam's shape
+        """Print the message on one line."""
+        self._write(f"{message.recipient.address}: {' '.join(message.text.split())}\n")
+        return Accepted(message.id)

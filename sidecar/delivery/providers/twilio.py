@@ -1,0 +1,165 @@
+"""Twilio Programmable Messaging: what to ask, and what the answer means. Pure.
+
+https://www.twilio.com/docs/messaging/api/message-resource and https://www.twilio.com/docs/api/errors (read as stored in
+2024-2026). The `twilio` package builds the request; its network client is never used, for it sets no time-out and can
+send a POST twice. Twilio has no idempotent sending. Success is 201 with a `sid`, and nothing else is.
+"""
+
+import base64
+import functools
+import json
+from collections.abc import Collection
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlencode, urlsplit
+
+from pydantic import Field, model_validator
+
+from sidecar.config.model import Provider
+from sidecar.config.units import NonEmpty, Text
+from sidecar.delivery.providers.seam import Accepted, Credential, Endpoint, Fault, Message, Outcome, Rejected, Uncertain
+from sidecar.outbound import HttpReply, HttpRequest
+from sidecar.recipient import Channel
+
+CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
+
+# Error code -> our word. Codes that are not here stay unknown. 20500, 20503 and 21730 (maintenance) are left out on
+# purpose: the message may have gone out.
+_ERRORS: Final[dict[int, Fault]] = {
+    20003: "credentials",
+    20005: "credentials",  # account not active; an unpaid one is suspended so
+    21606: "credentials",  # From is not ours, or cannot send
+    21608: "credentials",  # trial account, unverified number
+    21659: "credentials",
+    21660: "credentials",
+    90010: "credentials",  # account suspended
+    21602: "request",  # no body
+    21603: "request",  # no From
+    21604: "request",  # no To
+    21617: "request",  # body too long
+    21619: "request",
+    21656: "request",
+    21703: "request",  # the messaging service has no sender
+    21705: "request",  # bad messaging service
+    21211: "number_invalid",
+    21265: "number_invalid",  # short code
+    21614: "number_invalid",  # not a mobile number
+    21635: "number_invalid",  # landline
+    21408: "number_unsupported",  # region not enabled for this account
+    21612: "number_unsupported",  # no route for this pair of numbers
+    21610: "number_blocked",  # the recipient sent STOP
+    14107: "throttled",
+    20429: "throttled",
+    21611: "throttled",  # From's queue is full
+    60728: "throttled",
+    63017: "throttled",
+    63038: "throttled",
+}
+# For answers without a code that we know: what HTTP itself says.
+_STATUS: Final[dict[int, Fault]] = {401: "credentials", 403: "credentials", 429: "throttled"}
+# ValidityPeriod's range, in seconds.
+_MAX_VALIDITY_S: Final = 36_000
+
+
+class Settings(Provider):
+    """[providers.NAME] with kind = "twilio"."""
+
+    kind: Literal["twilio"]
+    account_sid: Annotated[NonEmpty, Field(pattern=r"^AC[0-9A-Za-z]+$")]
+    auth_token: Credential
+    from_: Text = Field(default="", alias="from")
+    messaging_service_sid: Annotated[Text, Field(pattern=r"^(MG[0-9A-Za-z]+)?$")] = ""
+    endpoint: Endpoint = "https://api.twilio.com"
+
+    @model_validator(mode="after")
+    def _has_a_sender(self) -> Self:
+        if not self.from_ and not self.messaging_service_sid:
+            raise ValueError(
+                'who sends is missing; write from = "+15005550006" (a number of yours) or '
+                'messaging_service_sid = "MG…", or both'
+            )
+        return self
+
+
+def prepare() -> None:
+    """Import the package now: it takes 0.2 s and 16 MiB."""
+    _sdk()
+
+
+def request(settings: Settings, message: Message, now: float, nonce: str) -> HttpRequest:  # noqa: ARG001 - the seam's shape
+    """Ask for one message. Twilio drops it when it cannot go out while its code lives."""
+    arguments: dict[str, Any] = {
+        "to": message.recipient.address,
+        "body": message.text,
+        "validity_period": min(max(message.minutes * 60, 1), _MAX_VALIDITY_S),
+    }
+    if settings.from_:
+        arguments["from_"] = settings.from_
+    if settings.messaging_service_sid:
+        arguments["messaging_service_sid"] = settings.messaging_service_sid
+    return build(settings, arguments)
+
+
+def build(settings: Settings, arguments: dict[str, Any]) -> HttpRequest:
+    """What the package makes of `messages.create(**arguments)`, for the configured endpoint."""
+    client, caught = _sdk()(settings.account_sid, settings.auth_token)
+    client.messages.create(**arguments)
+    method, url, data, fields, (user, password) = caught
+    basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return HttpRequest(
+        method,
+        settings.endpoint.rstrip("/") + urlsplit(url).path,
+        (*fields.items(), ("Authorization", f"Basic {basic}")),
+        urlencode(data, doseq=True).encode(),
+    )
+
+
+def read(reply: HttpReply, message: Message) -> Outcome:  # noqa: ARG001 - the seam's shape
+    """Read the answer to one request. A code that is not in the table says nothing usable, so the outcome is open."""
+    answer = _json_object(reply.body)
+    if reply.status == 201:
+        sid = answer.get("sid")
+        return Accepted(sid) if isinstance(sid, str) and sid else Uncertain("no_sid")
+    code = answer.get("code")
+    reason = str(code) if isinstance(code, int) else f"http_{reply.status}"
+    # A server's fault may come after the message has gone out, whatever code it wears.
+    if reply.status < 400 or reply.status >= 500:
+        return Uncertain(reason)
+    fault = (_ERRORS.get(code) if isinstance(code, int) else None) or _STATUS.get(reply.status)
+    return Rejected(fault, reason) if fault else Uncertain(reason)
+
+
+@functools.cache
+def _sdk() -> Any:
+    """Import the package, and give what makes a client that catches its own request in a list."""
+    import logging  # noqa: PLC0415 - as the next two
+
+    from twilio.http import HttpClient  # type: ignore[import-untyped]  # noqa: PLC0415 - slow and large, see prepare
+    from twilio.http.response import Response  # type: ignore[import-untyped]  # noqa: PLC0415 - as above
+    from twilio.rest import Client  # type: ignore[import-untyped]  # noqa: PLC0415 - as above
+
+    class Catching(HttpClient):  # type: ignore[misc]  # the package has no types
+        """Sends nothing."""
+
+        def __init__(self) -> None:
+            super().__init__(logging.getLogger(__name__), is_async=False)
+            self.caught: list[Any] = []
+
+        def request(self, method: str, uri: str, **rest: Any) -> Any:
+            self.caught += (method, uri, rest["data"], rest["headers"], rest["auth"])
+            return Response(201, "{}")
+
+    def client(account_sid: str, auth_token: str) -> tuple[Any, list[Any]]:
+        catching = Catching()
+        # Given none, or an empty one, it reads the process's: TWILIO_EDGE would change the host.
+        environment = {"TWILIO_ACCOUNT_SID": account_sid}
+        return Client(account_sid, auth_token, http_client=catching, environment=environment), catching.caught
+
+    return client
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        document: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

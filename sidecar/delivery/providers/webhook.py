@@ -1,0 +1,121 @@
+"""Any other provider, behind an HTTP endpoint of the operator's own: what to post, and what its answer means. Pure.
+
+Signed as Standard Webhooks 1.0 has it: https://www.standardwebhooks.com (read as stored in 2024-2026). The body is
+contract section 2's: {"id","to","channel","locale","code","text"}. `webhook-id` is the same at every attempt at one
+message, so that the receiver can tell a repeat.
+
+2xx accepts. A 4xx may say why in JSON, {"error": one of the words in _SAID}; else its status tells.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Collection
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator
+
+from sidecar.config.model import Provider
+from sidecar.delivery.providers.seam import Accepted, Credential, Endpoint, Fault, Message, Outcome, Rejected, Uncertain
+from sidecar.outbound import HttpReply, HttpRequest
+from sidecar.recipient import Channel
+
+CHANNELS: Final[Collection[Channel]] = frozenset({"sms", "email"})
+
+_PREFIX: Final = "whsec_"
+
+_STATUS: Final[dict[int, Fault]] = {401: "credentials", 403: "credentials", 429: "throttled"}
+# Every fault but "unreachable", which an endpoint that answers cannot be.
+_SAID: Final[dict[str, Fault]] = {
+    "credentials": "credentials",
+    "request": "request",
+    "number_invalid": "number_invalid",
+    "number_unsupported": "number_unsupported",
+    "number_blocked": "number_blocked",
+    "number_frequency": "number_frequency",
+    "throttled": "throttled",
+    "balance": "balance",
+}
+
+
+def _signing_secret(value: str) -> str:
+    try:
+        key = _key(value)
+    except binascii.Error:
+        key = b""
+    if not key:
+        raise ValueError('expected "whsec_" and base64 (Standard Webhooks), or any other text')
+    return value
+
+
+class Settings(Provider):
+    """[providers.NAME] with kind = "webhook"."""
+
+    kind: Literal["webhook"]
+    url: Endpoint
+    secret: Annotated[Credential, AfterValidator(_signing_secret)]
+
+
+def request(settings: Settings, message: Message, now: float, nonce: str) -> HttpRequest:  # noqa: ARG001 - the seam's shape
+    """Post one message, signed at `now`."""
+    content = {
+        "id": message.id,
+        "to": message.recipient.address,
+        "channel": message.recipient.channel,
+        "locale": message.locale,
+        "code": message.code,
+        "text": message.text,
+    }
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    timestamp = str(int(now))
+    return HttpRequest(
+        "POST",
+        settings.url,
+        (
+            ("Content-Type", "application/json"),
+            ("Accept", "application/json"),
+            ("webhook-id", message.id),
+            ("webhook-timestamp", timestamp),
+            ("webhook-signature", sign(settings.secret, message.id, timestamp, body)),
+        ),
+        body,
+    )
+
+
+def sign(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
+    """Standard Webhooks, "Signature scheme": v1 is HMAC-SHA256 over id.timestamp.body, in base64."""
+    signed = b".".join((message_id.encode(), timestamp.encode(), body))
+    return "v1," + base64.b64encode(hmac.digest(_key(secret), signed, hashlib.sha256)).decode()
+
+
+def read(reply: HttpReply, message: Message) -> Outcome:
+    """Read the endpoint's answer. 5xx may have sent the message before it failed."""
+    answer = _json_object(reply.body)
+    if 200 <= reply.status <= 299:
+        given = answer.get("id")
+        return Accepted(given if isinstance(given, str) and given else message.id)
+    vendor_code = f"http_{reply.status}"
+    if reply.status >= 500:
+        return Uncertain(vendor_code)
+    # A redirect is not followed: the signature was for this address, and the code must not wander.
+    said = answer.get("error")
+    if reply.status >= 400 and isinstance(said, str) and said in _SAID:
+        return Rejected(_SAID[said], said)
+    return Rejected(_STATUS.get(reply.status, "request"), vendor_code)
+
+
+def _key(secret: str) -> bytes:
+    """The octets that sign: base64 after "whsec_", else the text's own. Raises binascii.Error."""
+    if secret.startswith(_PREFIX):
+        return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    return secret.encode()
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        document: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,166 @@
+"""How is a plan run? The hedged race: who is silent is joined, who fails is followed, who accepts first has won.
+
+An attempt ends in one of three ways. Accepted: nobody else is asked. Rejected by a provider for its own reasons, or
+lost without an answer: the next is asked at once. Rejected because of the number: nobody else is asked. An attempt is
+never cut short for having lost: its message may be on its way, and its late answer is recorded.
+No attempt starts after the deadline, and none is given more time than is left before it.
+"""
+
+import asyncio
+import traceback
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from sidecar.delivery.plan import Attempt
+from sidecar.delivery.providers.seam import Accepted, Outcome, Rejected, Uncertain
+
+# A provider keeps its own time, and knows better than we what a time-out means; one that does not is cut off this much
+# later.
+_GRACE_S: Final = 0.25
+
+Start = Callable[[str, float], Awaitable[Outcome]]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """An attempt that is over. `duplicate`: another had been accepted, so the recipient gets the code twice."""
+
+    provider: str
+    outcome: Outcome
+    seconds: float
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a race came to.
+
+    accepted   `provider` has the message
+    refused    every provider that was asked refused: nothing is on its way
+    uncertain  somebody may have it, and nobody said so
+    """
+
+    kind: Literal["accepted", "refused", "uncertain"]
+    provider: str | None
+    attempts: tuple[Attempted, ...]
+
+
+@asynccontextmanager
+async def race(
+    plan: Sequence[Attempt],
+    start: Start,
+    *,
+    attempt_timeout_s: float,
+    deadline_s: float,
+    record: Callable[[Attempted], None],
+) -> AsyncIterator[Result]:
+    """Run a plan and yield its result as soon as it is known; leaving the block waits for those still under way.
+
+    `start(provider, timeout_s)` makes one attempt; `record` is told of every one that ends, before or after the result.
+    An error in the block, or a cancellation, cancels what is under way.
+    """
+    running = _Race(plan, start, attempt_timeout_s, deadline_s, record)
+    try:
+        yield await running.decide()
+        await running.finish()
+    finally:
+        await running.cancel()
+
+
+class _Race:
+    def __init__(
+        self,
+        plan: Sequence[Attempt],
+        start: Start,
+        attempt_timeout_s: float,
+        deadline_s: float,
+        record: Callable[[Attempted], None],
+    ) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._start = start
+        self._attempt_timeout_s = attempt_timeout_s
+        self._deadline = self._clock() + deadline_s
+        self._record = record
+        self._to_come = deque(plan)
+        # When the next one joins those that are silent.
+        self._due = self._clock()
+        self._under_way: dict[asyncio.Task[Outcome], tuple[str, float]] = {}
+        self._over: list[Attempted] = []
+        self._winner: str | None = None
+
+    async def decide(self) -> Result:
+        """Go on until somebody has accepted, or nobody is left who could."""
+        self._start_next()
+        while self._under_way and self._winner is None:
+            wait_s = max(0.0, self._due - self._clock()) if self._to_come else None
+            for ended in await self._ended(wait_s):
+                if isinstance(ended.outcome, Rejected) and not ended.outcome.may_try_next:
+                    self._to_come.clear()
+                if self._winner is None:
+                    self._start_next()
+            if self._winner is None and self._clock() >= self._due:
+                self._start_next()
+        return Result(self._kind(), self._winner, tuple(self._over))
+
+    async def finish(self) -> None:
+        """Wait for the attempts that lost; each ends within its own time."""
+        while self._under_way:
+            await self._ended(None)
+
+    async def cancel(self) -> None:
+        """Leave no task behind."""
+        for task in self._under_way:
+            task.cancel()
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def _start_next(self) -> None:
+        now = self._clock()
+        if not self._to_come or now >= self._deadline:
+            self._to_come.clear()
+            return
+        attempt = self._to_come.popleft()
+        timeout_s = min(self._attempt_timeout_s, self._deadline - now)
+        task = asyncio.create_task(_try(self._start, attempt.provider, timeout_s))
+        self._under_way[task] = (attempt.provider, now)
+        if self._to_come:
+            self._due = now + self._to_come[0].offset_s - attempt.offset_s
+
+    async def _ended(self, wait_s: float | None) -> list[Attempted]:
+        """Wait for attempts to end, at most `wait_s` seconds, and record those that did."""
+        done, _ = await asyncio.wait(self._under_way, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        ended = []
+        for task in done:
+            provider, since = self._under_way.pop(task)
+            outcome = task.result()
+            duplicate = isinstance(outcome, Accepted) and self._winner is not None
+            if isinstance(outcome, Accepted) and self._winner is None:
+                self._winner = provider
+            ended.append(Attempted(provider, outcome, self._clock() - since, duplicate))
+            self._record(ended[-1])
+        self._over += ended
+        return ended
+
+    def _kind(self) -> Literal["accepted", "refused", "uncertain"]:
+        if self._winner is not None:
+            return "accepted"
+        return "refused" if all(isinstance(a.outcome, Rejected) for a in self._over) else "uncertain"
+
+
+async def _try(start: Start, provider: str, timeout_s: float) -> Outcome:
+    try:
+        async with asyncio.timeout(timeout_s + _GRACE_S):
+            return await start(provider, timeout_s)
+    except TimeoutError:
+        return Uncertain("no_answer_in_time")
+    except Exception as error:  # noqa: BLE001 - a fault in a provider's file must not lose the message
+        return Uncertain(where(error))
+
+
+def where(error: Exception) -> str:
+    """Name an error and its place, and not what it says: that may quote the message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}"
