@@ -70,7 +70,8 @@ class Ruling:
 
     `retry_after_s`: until every bucket that refused would take one; 0 when allowed. `refused`: when not allowed, the
     states of all enforcing buckets, those that refused first. `observed`: the names of observing buckets that would
-    have refused. `tickets`: of what was spent here, and only that; empty after a peek or a refusal.
+    have refused. `tickets`: of what was spent here, and only that; empty after a peek or a refusal. `again_in_s`: when
+    allowed, until every enforcing bucket would take one more.
     """
 
     allowed: bool
@@ -78,6 +79,7 @@ class Ruling:
     refused: tuple[LimitState, ...] = ()
     observed: tuple[str, ...] = ()
     tickets: tuple[str, ...] = ()
+    again_in_s: float = 0.0
 
 
 class Buckets:
@@ -108,9 +110,9 @@ class Buckets:
         args: list[str | int] = [mode]
         for bucket in buckets:
             args += (bucket.limit.interval_us, bucket.limit.burst, int(bucket.enforce))
-        _now, *flat = await self._store.run(_GCRA, [bucket.key for bucket in buckets], args)
+        now_us, *flat = await self._store.run(_GCRA, [bucket.key for bucket in buckets], args)
         answers = [flat[i : i + _ANSWERS] for i in range(0, len(flat), _ANSWERS)]
-        return _ruling(mode, list(zip(buckets, answers, strict=True)))
+        return _ruling(mode, now_us, list(zip(buckets, answers, strict=True)))
 
 
 def _once_each(buckets: Iterable[Bucket]) -> list[Bucket]:
@@ -122,15 +124,16 @@ def _once_each(buckets: Iterable[Bucket]) -> list[Bucket]:
     return list(found.values())
 
 
-def _ruling(mode: str, answers: Sequence[tuple[Bucket, Sequence[int]]]) -> Ruling:
+def _ruling(mode: str, now_us: int, answers: Sequence[tuple[Bucket, Sequence[int]]]) -> Ruling:
     refused, passed, observed, spent = [], [], [], []
-    retry_us = 0
-    for bucket, (allowed, remaining, retry, reset, _tat) in answers:
+    retry_us = again_us = 0
+    for bucket, (allowed, remaining, retry, reset, tat) in answers:
         state = LimitState(bucket.name, bucket.count, bucket.period_s, remaining, reset / 1e6)
         if allowed:
             spent.append(bucket.ticket)
             if bucket.enforce:
                 passed.append(state)
+                again_us = max(again_us, tat - (bucket.limit.burst - 1) * bucket.limit.interval_us - now_us)
         elif bucket.enforce:
             refused.append(state)
             retry_us = max(retry_us, retry)
@@ -138,7 +141,8 @@ def _ruling(mode: str, answers: Sequence[tuple[Bucket, Sequence[int]]]) -> Rulin
             observed.append(bucket.name)
     if refused:
         return Ruling(False, retry_us / 1e6, (*refused, *passed), tuple(observed))
-    return Ruling(True, observed=tuple(observed), tickets=tuple(spent) if mode == _SPEND else ())
+    tickets = tuple(spent) if mode == _SPEND else ()
+    return Ruling(True, observed=tuple(observed), tickets=tickets, again_in_s=again_us / 1e6)
 
 
 def client_key(key: Literal["ip", "ip_prefix"], ip: str) -> str:

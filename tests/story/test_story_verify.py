@@ -1,0 +1,406 @@
+"""`verify`, `guard`, `deny`, `pass`: contract section 3, sentence by sentence, over real sockets."""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from typing import Any
+
+import jwt
+import pytest
+
+from fakes import Message, Taken
+from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, Sidecar, Start
+
+IDENTITY = b"x-verified-identity"
+
+
+async def claims(sidecar: Sidecar, request: Message) -> dict[str, Any]:
+    """The JWT that upstream got, checked against the published keys as upstream would."""
+    token = request.value(IDENTITY).decode()
+    keys = jwt.PyJWKSet.from_dict((await sidecar.ask("GET", "/.sidecar/jwks.json")).json)
+    key = keys[jwt.get_unverified_header(token)["kid"]]
+    return jwt.decode(token, key, algorithms=["ES256"], audience="upstream", issuer="signup-sidecar")
+
+
+async def fresh_code(sidecar: Sidecar, phone: str = PHONE, e164: str = E164) -> str:
+    assert (await sidecar.send(phone)).status == 202
+    return await sidecar.vendor.code(e164)
+
+
+def wrong(code: str) -> str:
+    return code[:-1] + str((int(code[-1]) + 1) % 10)
+
+
+async def test_a_right_code_reaches_upstream_with_a_jwt_for_this_very_request(start: Start) -> None:
+    """Upstream gets the client's own request, and a signed field that says whose number was verified."""
+    sidecar = await start()
+    code = await fresh_code(sidecar)
+    reply = await sidecar.register(code)
+    assert (reply.status, reply.body) == (200, b"ok")
+    (request,) = sidecar.upstream.requests
+    assert json.loads(request.content) == {"phone": PHONE, "code": code}
+    said = await claims(sidecar, request)
+    assert said["sub"] == said["phone_number"] == E164
+    assert said["phone_number_verified"] is True
+    assert said["amr"] == ["sms"]
+    assert (said["htm"], said["htu"]) == ("POST", "/register")
+    assert said["body_sha256"] == hashlib.sha256(request.content).hexdigest()
+    assert said["verification_id"]
+
+
+async def test_without_a_proof_nothing_reaches_upstream(start: Start) -> None:
+    """No proof 401, wrong proof 422, never asked for one 410."""
+    sidecar = await start()
+    for nothing in (None, "", "  "):
+        reply = await sidecar.register(nothing)
+        assert (reply.status, reply.code) == (401, "code_required")
+    assert (await sidecar.register("123456")).code == "code_expired"
+    code = await fresh_code(sidecar)
+    reply = await sidecar.register(wrong(code))
+    assert (reply.status, reply.code, reply.json["attempts_left"]) == (422, "code_mismatch", 4)
+    assert not sidecar.upstream.requests
+
+
+async def test_wrong_tries_kill_the_code(start: Start) -> None:
+    """422 with attempts_left 4 to 0, then 429, for the right code as well."""
+    sidecar = await start()
+    code = await fresh_code(sidecar)
+    for left in (4, 3, 2, 1, 0):
+        assert (await sidecar.register(wrong(code))).json["attempts_left"] == left
+    for attempt in (wrong(code), code):
+        reply = await sidecar.register(attempt)
+        assert (reply.status, reply.code) == (429, "too_many_attempts")
+    assert not sidecar.upstream.requests
+
+
+async def test_a_spent_code_is_expired(start: Start) -> None:
+    """Upstream answered 2xx: the code is spent."""
+    sidecar = await start()
+    code = await fresh_code(sidecar)
+    assert (await sidecar.register(code)).status == 200
+    reply = await sidecar.register(code)
+    assert (reply.status, reply.code) == (410, "code_expired")
+    assert len(sidecar.upstream.requests) == 1
+
+
+@pytest.mark.parametrize(("status", "spent"), [(200, True), (302, True), (409, False), (500, False)])
+async def test_upstreams_answer_spends_or_releases(start: Start, status: int, spent: bool) -> None:
+    """2xx and 3xx spend; 4xx and 5xx release, so that a taken user name costs no second message."""
+    sidecar = await start()
+    code = await fresh_code(sidecar)
+    sidecar.upstream.answer = f"HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n".encode()
+    assert (await sidecar.register(code)).status == status
+    sidecar.upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    again = await sidecar.register(code)
+    assert again.status == (410 if spent else 200)
+
+
+async def test_the_code_is_spent_before_the_client_hears(start: Start) -> None:
+    """Whoever sees the status line finds the code spent, though the rest of the answer is still to come."""
+    go_on = asyncio.Event()
+
+    async def slowly(taken: Taken, _: Message) -> None:
+        await taken.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+        await go_on.wait()
+        await taken.write(b"k")
+
+    sidecar = await start()
+    code = await fresh_code(sidecar)
+    sidecar.upstream.answer = slowly
+    async with sidecar.session.post(sidecar.url + "/register", json={"phone": PHONE, "code": code}) as response:
+        assert response.status == 200
+        assert (await sidecar.register(code)).code == "code_expired"
+        go_on.set()
+        assert await response.read() == b"ok"
+
+
+async def test_forty_right_answers_at_once_give_one_request_upstream(start: Start) -> None:
+    """One request at a time may hold the code: verification_in_use for the others, code_expired after."""
+    sidecar = await start()
+    code = await fresh_code(sidecar)
+    replies = await asyncio.gather(*(sidecar.register(code) for _ in range(40)))
+    assert len(sidecar.upstream.requests) == 1
+    found = Counter(reply.status for reply in replies)
+    assert found[200] == 1
+    assert set(found) <= {200, 409, 410}
+
+
+async def test_a_held_code_is_in_use(start: Start) -> None:
+    """verification_in_use while upstream still thinks; the client that leaves releases the code."""
+
+    async def never(taken: Taken, _: Message) -> None:
+        await taken.reader.read()
+
+    sidecar = await start()
+    code = await fresh_code(sidecar)
+    sidecar.upstream.answer = never
+    first = asyncio.create_task(sidecar.register(code))
+    await sidecar.upstream.wait_for(lambda: len(sidecar.upstream.requests) == 1)
+    reply = await sidecar.register(code)
+    assert (reply.status, reply.code) == (409, "verification_in_use")
+    first.cancel()
+    sidecar.upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    async with asyncio.timeout(10):
+        while (reply := await sidecar.register(code)).status == 409:
+            pass
+    assert reply.status == 200
+
+
+async def test_upstream_away_releases_the_code(start: Start) -> None:
+    """upstream_unavailable 502, upstream_timeout 504: neither costs the code."""
+    sidecar = await start()
+    code = await fresh_code(sidecar)
+
+    async def reset(taken: Taken, _: Message) -> None:
+        taken.reset()
+
+    async def silent(taken: Taken, _: Message) -> None:
+        await taken.reader.read()
+
+    sidecar.upstream.answer = reset
+    reply = await sidecar.register(code)
+    assert (reply.status, reply.code) == (502, "upstream_unavailable")
+    sidecar.upstream.answer = silent
+    reply = await sidecar.register(code)
+    assert (reply.status, reply.code) == (504, "upstream_timeout")
+    sidecar.upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    assert (await sidecar.register(code)).status == 200
+
+
+async def test_another_numbers_code_is_no_proof(start: Start) -> None:
+    """A code proves the number that it was sent to, in every spelling of it."""
+    sidecar = await start()
+    mine = await fresh_code(sidecar)
+    await fresh_code(sidecar, OTHER, "+8613900000002")
+    assert (await sidecar.register(mine, OTHER)).code == "code_mismatch"
+    assert (await sidecar.register(mine, "+86 139-0000-0001")).status == 200
+    assert (await claims(sidecar, sidecar.upstream.requests[0]))["sub"] == E164
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["X-Verified-Identity", "x-verified-identity", "X_Verified_Identity", "X-VERIFIED_identity", "x.verified-identity"],
+)
+async def test_a_client_made_identity_never_reaches_upstream(start: Start, name: str) -> None:
+    """In no spelling that a backend could read as ours, on any route, repeated, or named in Connection."""
+    sidecar = await start(MAIN + '[[routes]]\nmatch = "POST /login"\naction = "guard"\nlimits = ["ip"]\n')
+    forged = [(name, "forged"), (name, "twice"), ("Connection", f"close, {name}")]
+    for method, path in (("GET", "/anything"), ("POST", "/login")):
+        reply = await sidecar.ask(method, path, headers=forged, json={} if method == "POST" else None)
+        assert reply.status == 200
+        request = sidecar.upstream.requests[-1]
+        assert b"forged" not in request.raw
+        assert b"twice" not in request.raw
+    code = await fresh_code(sidecar)
+    body = {"phone": PHONE, "code": code}
+    assert (await sidecar.ask("POST", "/register", headers=forged, json=body)).status == 200
+    request = sidecar.upstream.requests[-1]
+    assert b"forged" not in request.raw
+    assert (await claims(sidecar, request))["sub"] == E164, "Connection does not take ours away either"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers"),
+    [
+        ("POST", "/register/", {}),
+        ("POST", "//register", {}),
+        ("POST", "/x/../register", {}),
+        ("POST", "/%72egister", {}),
+        ("POST", "/REGISTER", {}),
+        ("POST", "/register;x=1", {}),
+        ("POST", "/./register", {}),
+        ("POST", "/register%2f", {}),
+        ("POST", "/register?x=1", {}),
+        ("PUT", "/register", {"X-HTTP-Method-Override": "POST"}),
+        ("GET", "/register?_method=POST", {}),
+    ],
+)
+async def test_no_spelling_of_a_guarded_path_passes(
+    start: Start, method: str, target: str, headers: dict[str, str]
+) -> None:
+    """Every spelling is guarded or refused, never passed."""
+    from yarl import URL
+
+    sidecar = await start()
+    url = URL(sidecar.url + target, encoded=True)
+    async with sidecar.session.request(method, url, json={"phone": PHONE}, headers=headers) as response:
+        assert response.status in {400, 401, 403}
+    assert not sidecar.upstream.requests
+
+
+async def test_a_form_that_overrides_its_method_is_guarded(start: Start) -> None:
+    """`_method` in a POST body turns it into the guarded route; without it, the form passes."""
+    route = '[[routes]]\nmatch = "PUT /profile"\naction = "deny"\n'
+    sidecar = await start(route)
+    assert (await sidecar.ask("POST", "/profile", data={"_method": "PUT", "a": "b"})).code == "route_denied"
+    assert not sidecar.upstream.requests
+    assert (await sidecar.ask("POST", "/profile", data={"a": "b"})).status == 200
+    assert sidecar.upstream.requests[0].content == b"a=b"
+
+
+async def test_deny_is_403(start: Start) -> None:
+    """route_denied."""
+    sidecar = await start('[[routes]]\nmatch = "* /admin/*"\naction = "deny"\n')
+    for path in ("/admin", "/admin/users", "/%61dmin/users"):
+        reply = await sidecar.ask("GET", path)
+        assert (reply.status, reply.code) == (403, "route_denied")
+    assert (await sidecar.ask("GET", "/administration")).status == 200
+
+
+async def test_the_first_match_wins_and_what_matches_nothing_passes(start: Start) -> None:
+    """`pass` before `deny` opens a hole on purpose."""
+    routes = '[[routes]]\nmatch = "GET /a/open"\naction = "pass"\n[[routes]]\nmatch = "* /a/*"\naction = "deny"\n'
+    sidecar = await start(routes)
+    assert (await sidecar.ask("GET", "/a/open")).status == 200
+    assert (await sidecar.ask("GET", "/a/closed")).status == 403
+    assert (await sidecar.ask("GET", "/elsewhere")).status == 200
+
+
+GUARD = """
+[[routes]]
+match = "POST /login"
+action = "guard"
+captcha = "altcha"
+captcha_token = "json:captcha"
+limits = ["ip"]
+"""
+
+
+async def test_guard_forwards_with_a_jwt_that_says_captcha_only(start: Start) -> None:
+    """Captcha and limits, then upstream."""
+    sidecar = await start(GUARD, ip_rate="2/1h")
+    assert (await sidecar.ask("POST", "/login", json={"user": "x"})).code == "captcha_required"
+    assert (await sidecar.ask("POST", "/login", json={"captcha": "wrong"})).code == "captcha_failed"
+    assert not sidecar.upstream.requests
+    body = {"user": "x", "captcha": await sidecar.solved()}
+    assert (await sidecar.ask("POST", "/login", json=body)).status == 200
+    said = await claims(sidecar, sidecar.upstream.requests[0])
+    assert said["amr"] == ["captcha"]
+    assert not {"sub", "phone_number", "email"} & set(said)
+    assert json.loads(sidecar.upstream.requests[0].content) == body
+    assert (await sidecar.ask("POST", "/login", json={"captcha": await sidecar.solved()})).status == 200
+    assert (await sidecar.ask("POST", "/login", json={"captcha": await sidecar.solved()})).code == "rate_limited"
+
+
+async def test_guard_without_a_captcha_claims_nothing(start: Start) -> None:
+    """What was not proven is not signed."""
+    sidecar = await start('[[routes]]\nmatch = "POST /login"\naction = "guard"\nlimits = ["ip"]\n')
+    assert (await sidecar.ask("POST", "/login", json={})).status == 200
+    assert not sidecar.upstream.requests[0].values(IDENTITY)
+
+
+async def test_observed_routes_forward_without_identity(start: Start) -> None:
+    """guard and verify forward; verify without proof goes without the identity field."""
+    tables = (MAIN + GUARD).replace('action = "verify"', 'action = "verify"\nmode = "observe"')
+    sidecar = await start(tables.replace('action = "guard"', 'action = "guard"\nmode = "observe"'))
+    assert (await sidecar.register(None)).status == 200
+    assert (await sidecar.register("000000")).status == 200
+    assert (await sidecar.ask("POST", "/login", json={})).status == 200
+    assert not any(request.values(IDENTITY) for request in sidecar.upstream.requests)
+    code = await fresh_code(sidecar)
+    assert (await sidecar.register(code)).status == 200
+    assert (await claims(sidecar, sidecar.upstream.requests[-1]))["sub"] == E164
+    assert await sidecar.metric('sidecar_observed_refusals_total{code="code_required"}') == 1
+    assert await sidecar.metric('sidecar_observed_refusals_total{code="captcha_required"}') == 1
+
+
+async def test_a_limit_on_a_verify_route_counts_every_try(start: Start) -> None:
+    """Beside `attempts` and `failures`, a route may limit who tries."""
+    sidecar = await start(SEND + '[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "json:phone"\n'
+                          'code = "json:code"\nlimits = ["tries"]\n'
+                          '[limits.tries]\nkey = "ip"\nrate = "2/1h"\n')  # fmt: skip
+    code = await fresh_code(sidecar)
+    for _ in range(2):
+        assert (await sidecar.register(wrong(code))).code == "code_mismatch"
+    assert (await sidecar.register(code)).code == "rate_limited"
+
+
+async def test_an_email_is_verified_as_one(start: Start) -> None:
+    """`channel = "email"`: OpenID's names for it."""
+    tables = MAIN.replace('action = "send"', 'action = "send"\nchannel = "email"')
+    sidecar = await start(tables.replace('action = "verify"', 'action = "verify"\nchannel = "email"'))
+    assert (await sidecar.send("someone@Mail.Example")).status == 202
+    code = await sidecar.vendor.code("someone@mail.example")
+    assert (await sidecar.register(code, "someone@mail.example")).status == 200
+    said = await claims(sidecar, sidecar.upstream.requests[0])
+    assert (said["sub"], said["email"], said["email_verified"]) == ("someone@mail.example", "someone@mail.example", True)
+    assert said["amr"] == ["email"]
+
+
+async def test_the_browser_without_a_proof_gets_the_page_and_its_request_goes_on(start: Start) -> None:
+    """`browser = "page"`: 403, no-store; with the token that the page gets, the same form passes."""
+    tables = SEND + '[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "form:phone"\ncode = "form:code"\nbrowser = "page"\n'
+    sidecar = await start(tables)
+    form = {"phone": PHONE, "name": "<script>alert(1)</script>"}
+    page = await sidecar.ask("POST", "/register", data=form, headers={"Accept": "text/html,*/*"})
+    assert page.status == 403
+    assert page.headers["Cache-Control"] == "no-store"
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+    assert b"<script>alert(1)" not in page.body
+    assert (await sidecar.ask("POST", "/register", data=form)).code == "code_required", "no browser, no page"
+    token = await exchanged(sidecar)
+    cookie = {"Cookie": f"a=b; sidecar-verification={token}", "Accept": "text/html"}
+    assert (await sidecar.ask("POST", "/register", data=form, headers=cookie)).status == 200
+    assert (await claims(sidecar, sidecar.upstream.requests[0]))["sub"] == E164
+    again = await sidecar.ask("POST", "/register", data=form, headers=cookie)
+    assert (again.status, again.headers["Content-Type"]) == (403, "text/html; charset=utf-8"), "spent: asked again"
+    assert len(sidecar.upstream.requests) == 1
+
+
+async def exchanged(sidecar: Sidecar, phone: str = PHONE, e164: str = E164) -> str:
+    """A token of the API for a right code."""
+    body = {"to": phone, "captcha": await sidecar.solved()}
+    sent = await sidecar.ask("POST", "/.sidecar/v1/verifications", json=body)
+    assert sent.status == 202
+    code = await sidecar.vendor.code(e164)
+    reply = await sidecar.ask("POST", f"/.sidecar/v1/verifications/{sent.json['id']}/check", json={"code": code})
+    assert (reply.status, reply.json["status"]) == (200, "verified")
+    return str(reply.json["token"])
+
+
+async def test_a_token_proves_once_in_its_field(start: Start) -> None:
+    """X-Verification-Token instead of a code; for this recipient, once."""
+    sidecar = await start()
+    token = {"X-Verification-Token": await exchanged(sidecar)}
+    assert (await sidecar.register(None, OTHER, headers=token)).code == "code_expired"
+    assert (await sidecar.register(None, headers=token)).status == 200
+    assert (await sidecar.register(None, headers=token)).code == "code_expired"
+    assert (await sidecar.register(None, headers={"X-Verification-Token": "A" * 24 + ".x"})).code == "code_expired"
+    assert len(sidecar.upstream.requests) == 1
+
+
+async def test_unguarded_traffic_flows_and_guarded_is_refused_while_the_store_is_away(start: Start) -> None:
+    """store_unavailable 503 for send, verify and guard; everything else streams through."""
+    sidecar = await start(MAIN + GUARD, url="unix:///nowhere/at/all.sock")
+    assert (await sidecar.ask("GET", "/page")).status == 200
+    for path, body in (
+        ("/send", {"phone": PHONE, "captcha": "x"}),
+        ("/register", {"phone": PHONE, "code": "123456"}),
+        ("/login", {"captcha": "x"}),
+    ):
+        reply = await sidecar.ask("POST", path, json=body)
+        assert (reply.status, reply.code) == (503, "store_unavailable")
+        assert int(reply.headers["Retry-After"]) >= 1
+    assert len(sidecar.upstream.requests) == 1
+    ready = await sidecar.admin("/readyz")
+    assert (ready.status, ready.json["store"]) == (503, False)
+    assert (await sidecar.admin("/healthz")).status == 200
+
+
+async def test_forwarded_fields_are_set(start: Start) -> None:
+    """X-Forwarded-For, -Proto, -Host, Via; X-Request-Id kept or made; traceparent passes."""
+    sidecar = await start(config=CONFIG.replace("[server]", '[server]\ntrusted_proxies = ["127.0.0.0/8"]'))
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    headers = {"X-Forwarded-For": "203.0.113.7", "X-Request-Id": "mine", "traceparent": trace}
+    await sidecar.ask("GET", "/", headers=headers)
+    await sidecar.ask("GET", "/")
+    first, second = sidecar.upstream.requests
+    assert first.value(b"x-forwarded-for") == b"203.0.113.7, 127.0.0.1"
+    assert first.value(b"x-forwarded-proto") == b"http"
+    assert first.value(b"x-forwarded-host") == f"127.0.0.1:{sidecar.port}".encode()
+    assert b"signup-sidecar" in first.value(b"via")
+    assert first.value(b"x-request-id") == b"mine"
+    assert first.value(b"traceparent") == trace.encode()
+    assert len(second.value(b"x-request-id")) == 32
