@@ -233,9 +233,14 @@ def _version(path: str) -> tuple[int, int] | None:
 def _make_home(state_dir: Path) -> Path:
     """Make the child's directory, ours alone: it holds sealed recipients, and the socket that rules them."""
     home = state_dir.resolve() / "store"
-    for directory in (home.parent, home):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
+    try:
+        for directory in (home.parent, home):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The root of a mounted volume may belong to somebody else; what lies in it is ours.
+            if directory.stat().st_uid == os.getuid():
+                directory.chmod(0o700)
+    except OSError as error:
+        raise StoreMissingError(f"server.state_dir cannot be used: {error}") from error
     return home
 
 

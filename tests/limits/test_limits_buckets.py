@@ -57,10 +57,10 @@ async def test_a_refusal_names_who_refused_first_and_how_long(store: Store) -> N
     slow = Bucket.of("slow", a_limit(1, 3600.0), "h", store.names)
     assert (await buckets.spend([to, slow])).allowed
 
-    ruling = await buckets.spend([ip, to, slow])
+    ruling = await buckets.spend([ip, slow, to])
 
-    assert [state.name for state in ruling.refused] == ["to", "slow", "ip"]
-    first, _, last = ruling.refused
+    assert [state.name for state in ruling.refused] == ["slow", "to", "ip"]
+    _, first, last = ruling.refused
     assert (first.quota, first.window_s, first.remaining) == (1, 60.0, 0)
     assert 0 < first.reset_s <= 60
     assert (last.quota, last.window_s, last.remaining, last.reset_s) == (20, 3600.0, 2, 0)

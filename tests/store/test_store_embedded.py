@@ -150,6 +150,14 @@ async def test_a_guest_waits_for_an_owner_that_is_starting(tmp_path: Path) -> No
     assert first == second
 
 
+async def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    """A state_dir that is a file is one line about state_dir, not a stack of Python."""
+    (tmp_path / "state").write_text("")
+    with pytest.raises(StoreMissingError, match=r"server\.state_dir cannot be used"):
+        async with embedded(tmp_path / "state"):
+            pass
+
+
 @pytest.mark.parametrize("name", ["with space #and % signs", "long" * 40])
 async def test_any_directory_will_do(tmp_path: Path, name: str) -> None:
     """A path that needs quoting, and one too long for a socket address, which a guest finds too."""
@@ -183,6 +191,20 @@ async def test_killed_owner(tmp_path: Path) -> None:
         async with a_client(url) as store:
             assert await store.execute("GET", "kept") == b"written before the kill"
             assert await child_pid(store) != pid
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+async def test_a_child_does_not_outlive_its_owner(tmp_path: Path) -> None:
+    """After SIGKILL of the sidecar, with nobody to follow it, its child ends by itself, in order."""
+    owner, pid = await start_owner(tmp_path, "x")
+    owner.kill()
+    await owner.wait()
+
+    async def is_gone() -> bool:
+        return not is_alive(pid)
+
+    await until(is_gone)
+    assert "ready to exit" in (tmp_path / "store" / "valkey.log").read_text()
 
 
 async def test_a_guest_takes_over(tmp_path: Path) -> None:
