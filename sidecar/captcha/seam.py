@@ -1,6 +1,6 @@
-"""What a captcha kind is.
+"""What is a captcha kind? The values that every kind speaks in, and the two shapes a kind has. Pure.
 
-A kind over HTTP is a pure module with `Settings`, `request(...)` and `read(...)`; `Remote` puts `outbound.call`
+A kind over HTTP is a pure module with `Settings`, `request(...)` and `read(...)`; `remote.Remote` puts `outbound.call`
 between them. A built-in kind is a class with `verify` and `challenge`. The kind's file name is its TOML `kind`.
 """
 
@@ -18,7 +18,7 @@ Outcome = Literal["pass", "reject", "spent", "policy", "config", "provider_error
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a verifier says of one token. `reason` is for the log: a vendor's word, never the token."""
+    """What a verifier says of one token. `reason` is for the log: a documented word or ours, never the token."""
 
     outcome: Outcome
     reason: str = ""

@@ -1,0 +1,1 @@
+"""What does a browser see? The hosted page, its files, its languages."""

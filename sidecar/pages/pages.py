@@ -1,0 +1,206 @@
+"""What does a browser see of us? The hosted page that verifies a number, and the few files that it loads.
+
+Everything comes from this folder; the page asks no other host, except for Turnstile's script where that is the
+captcha. The law: no inline script at all, and nothing of the request reaches the page but escaped. Texts are in
+`locales/`, English being the list of keys. Files are read once. Never speaks HTTP: the caller sends what it gets here.
+"""
+
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Any, Final, Literal, NamedTuple
+
+_HERE: Final = Path(__file__).parent
+
+# What `static_file` gives out, and nothing else.
+_STATIC: Final = {
+    "client.js": "text/javascript; charset=utf-8",
+    "verify.js": "text/javascript; charset=utf-8",
+    "verify.css": "text/css; charset=utf-8",
+    "altcha.min.js": "text/javascript; charset=utf-8",
+}
+_RIGHT_TO_LEFT: Final = frozenset({"ar"})
+_TURNSTILE: Final = "https://challenges.cloudflare.com"
+# One entry of Accept-Language, RFC 9110 section 12.5.4.
+_LANGUAGE_RANGE: Final = re.compile(r"([A-Za-z]{1,8})(?:-[A-Za-z0-9]{1,8})*(?:\s*;\s*[qQ]=([01](?:\.\d{0,3})?))?")
+# Entries of Accept-Language worth reading; browsers send a dozen at most.
+_MAX_LANGUAGES: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer's content. `fields` are its own response fields, without Content-Type and Content-Length."""
+
+    body: bytes
+    content_type: str
+    fields: tuple[tuple[str, str], ...]
+    status: int = 200
+
+    def __repr__(self) -> str:  # the body may hold a form's fields
+        return f"Page({self.status}, {self.content_type}, {len(self.body)} octets)"
+
+
+class Captcha(NamedTuple):
+    """The captcha that the page shows: the TOML name, the kind, and what Turnstile's widget needs."""
+
+    name: str
+    kind: str
+    site_key: str = ""
+    action: str = ""
+
+
+# The captcha kinds that the hosted page can show.
+CAPTCHA_KINDS: Final = frozenset({"altcha", "turnstile"})
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A browser's own form request, to be sent again once the number is verified.
+
+    `action` is the path and query as they came; `fields` are the form's, in order, repeated names kept.
+    """
+
+    method: Literal["GET", "POST"]
+    action: str
+    fields: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:  # the fields hold what a person typed, passwords too
+        return f"Resume({self.method}, {len(self.fields)} fields)"
+
+
+def hosted_page(
+    *,
+    prefix: str,
+    captcha: Captcha | None,
+    to: str,
+    resume: Resume | None,
+    code_length: int,
+    locale: str,
+    nonce: str,
+) -> Page:
+    """Make the page. `to` is the number as the form had it, or empty; `locale` is the text of Accept-Language.
+
+    With `resume` the status is 403: it stands in place of the answer to a form that had no proof. `nonce` is fresh
+    and unguessable per page, base64url; it lets the captcha widget's own style sheet in.
+    Raises ValueError for a captcha kind that the page cannot show and for an action that is no path.
+    """
+    if captcha is not None and captcha.kind not in CAPTCHA_KINDS:
+        raise ValueError(f"the hosted page cannot show the captcha kind {captcha.kind}")
+    if resume is not None and not resume.action.startswith("/"):
+        raise ValueError("a form's action is a path and a query")
+    language = pick_language(locale)
+    text = _texts()[language]
+    config = {
+        "prefix": prefix,
+        "language": language,
+        "codeLength": code_length,
+        "to": to.strip(),
+        "captcha": None if captcha is None else captcha._asdict(),
+        "resume": None
+        if resume is None
+        else {"method": resume.method, "action": resume.action, "fields": resume.fields},
+        "text": text,
+    }
+    body = _template().substitute(
+        {key: html.escape(value) for key, value in text.items()},
+        language=language,
+        direction="rtl" if language in _RIGHT_TO_LEFT else "ltr",
+        prefix=html.escape(prefix),
+        nonce=html.escape(nonce),
+        code_pattern=f"[0-9]{{{code_length}}}",
+        intro=html.escape(text["intro" if resume is None else "intro_form"]),
+        widget="" if captcha is None or captcha.kind != "altcha" else _WIDGET.substitute(prefix=html.escape(prefix)),
+        config=_json_for_html(config),
+    )
+    return Page(
+        body.encode(),
+        "text/html; charset=utf-8",
+        (
+            ("Cache-Control", "no-store"),
+            ("Content-Language", language),
+            ("Content-Security-Policy", _content_security_policy(captcha, resume, nonce)),
+            # Not no-referrer: it would make the form's Origin "null", which upstream's own CSRF check refuses.
+            ("Referrer-Policy", "same-origin"),
+            ("X-Content-Type-Options", "nosniff"),
+        ),
+        200 if resume is None else 403,
+    )
+
+
+def static_file(name: str, if_none_match: str = "") -> Page | None:
+    """Give one of the page's files, as 304 when `if_none_match` (the request's field) names it; None for any other."""
+    if name not in _STATIC:
+        return None
+    body, etag = _file(name)
+    fields = (("Cache-Control", "no-cache"), ("ETag", etag), ("X-Content-Type-Options", "nosniff"))
+    # A weak comparison, RFC 9110 section 13.1.2.
+    if etag in {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}:
+        return Page(b"", _STATIC[name], fields, 304)
+    return Page(body, _STATIC[name], fields)
+
+
+def languages() -> tuple[str, ...]:
+    """The languages that there are texts in, English first."""
+    return tuple(_texts())
+
+
+def pick_language(accept_language: str) -> str:
+    """The best language that we have for an Accept-Language field; English where nothing fits."""
+    wanted: list[tuple[float, str]] = []
+    for entry in accept_language.split(",")[:_MAX_LANGUAGES]:
+        found = _LANGUAGE_RANGE.fullmatch(entry.strip())
+        if found is not None:
+            wanted.append((float(found[2] or 1), found[1].lower()))
+    wanted.sort(key=lambda entry: -entry[0])  # stable: the first of equals wins
+    return next((language for weight, language in wanted if weight > 0 and language in _texts()), "en")
+
+
+_WIDGET: Final = Template('<script type="module" src="$prefix/static/altcha.min.js"></script>')
+
+
+def _content_security_policy(captcha: Captcha | None, resume: Resume | None, nonce: str) -> str:
+    """The least that the page and its captcha widget run with."""
+    scripts, styles = "'self'", "'self'"
+    # The page's own forms never leave by themselves. The one that it sends on may: its answer is often a redirect to
+    # another origin, which browsers hold against form-action too, after upstream has done the work.
+    more = "" if resume is not None else "; form-action 'none'"
+    if captcha is not None and captcha.kind == "altcha":
+        # It works in workers made from blobs, and adds one style sheet of its own, by the nonce in the page's meta.
+        styles += f" 'nonce-{nonce}'"
+        more += "; worker-src blob:"
+    if captcha is not None and captcha.kind == "turnstile":
+        scripts += f" {_TURNSTILE}"
+        more += f"; frame-src {_TURNSTILE}"
+    return (
+        f"default-src 'none'; script-src {scripts}; style-src {styles}; connect-src 'self'; "
+        f"frame-ancestors 'none'; base-uri 'none'{more}"
+    )
+
+
+def _json_for_html(value: Any) -> str:
+    """JSON that ends no script element and starts no comment in one; ASCII, so no U+2028 either."""
+    text = json.dumps(value)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@cache
+def _texts() -> Mapping[str, Mapping[str, str]]:
+    files = sorted((_HERE / "locales").glob("*.json"), key=lambda file: (file.stem != "en", file.stem))
+    return {file.stem: json.loads(file.read_text("utf-8")) for file in files}
+
+
+@cache
+def _template() -> Template:
+    return Template((_HERE / "verify.html").read_text("utf-8"))
+
+
+@cache
+def _file(name: str) -> tuple[bytes, str]:
+    body = (_HERE / "static" / name).read_bytes()
+    return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
