@@ -110,9 +110,9 @@ class Buckets:
         args: list[str | int] = [mode]
         for bucket in buckets:
             args += (bucket.limit.interval_us, bucket.limit.burst, int(bucket.enforce))
-        now_us, *flat = await self._store.run(_GCRA, [bucket.key for bucket in buckets], args)
+        _now, *flat = await self._store.run(_GCRA, [bucket.key for bucket in buckets], args)
         answers = [flat[i : i + _ANSWERS] for i in range(0, len(flat), _ANSWERS)]
-        return _ruling(mode, now_us, list(zip(buckets, answers, strict=True)))
+        return _ruling(mode, list(zip(buckets, answers, strict=True)))
 
 
 def _once_each(buckets: Iterable[Bucket]) -> list[Bucket]:
@@ -124,16 +124,17 @@ def _once_each(buckets: Iterable[Bucket]) -> list[Bucket]:
     return list(found.values())
 
 
-def _ruling(mode: str, now_us: int, answers: Sequence[tuple[Bucket, Sequence[int]]]) -> Ruling:
+def _ruling(mode: str, answers: Sequence[tuple[Bucket, Sequence[int]]]) -> Ruling:
     refused, passed, observed, spent = [], [], [], []
     retry_us = again_us = 0
-    for bucket, (allowed, remaining, retry, reset, tat) in answers:
+    for bucket, (allowed, remaining, retry, reset, _tat) in answers:
         state = LimitState(bucket.name, bucket.count, bucket.period_s, remaining, reset / 1e6)
         if allowed:
             spent.append(bucket.ticket)
             if bucket.enforce:
                 passed.append(state)
-                again_us = max(again_us, tat - (bucket.limit.burst - 1) * bucket.limit.interval_us - now_us)
+                # One more fits once the others in the bucket leave room for it.
+                again_us = max(again_us, reset - (bucket.limit.burst - 1) * bucket.limit.interval_us)
         elif bucket.enforce:
             refused.append(state)
             retry_us = max(retry_us, retry)

@@ -67,6 +67,16 @@ async def test_a_refusal_names_who_refused_first_and_how_long(store: Store) -> N
     assert 60 < ruling.retry_after_s <= 3600
 
 
+async def test_an_allowed_one_is_told_when_the_next_will_be(store: Store) -> None:
+    """After a spend, until every enforcing bucket takes one more; 0 while they do; observing ones do not count."""
+    buckets = Buckets(store)
+    roomy, watched = a_bucket(store, "roomy", 2), a_bucket(store, "watched", enforce=False)
+    assert (await buckets.spend([roomy, watched])).again_in_s == 0
+    minute = Bucket.of("minute", a_limit(1, 60.0), "h", store.names)
+    assert (await buckets.spend([minute])).again_in_s == 60
+    assert 3500 < (await buckets.spend([roomy])).again_in_s < 3600
+
+
 async def test_a_peek_takes_nothing(store: Store) -> None:
     """A peek says what a spend would, any number of times."""
     buckets, ip = Buckets(store), a_bucket(store, "ip")
