@@ -4,7 +4,9 @@ Neither understands more HTTP than where a message ends, so neither can hide wha
 """
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -88,7 +90,8 @@ class Taken:
         await self.writer.drain()
 
     def reset(self) -> None:
-        """End the connection without a clean end."""
+        """End the connection without a clean end: with no time to linger, a close is a reset."""
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
 

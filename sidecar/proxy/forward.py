@@ -408,14 +408,21 @@ class Answer(web.StreamResponse):
             await self._request.writer.write(data)
 
     async def write_eof(self, data: bytes = b"") -> None:
-        if not self._is_ended:
-            self._is_ended = True
+        """End the message, once. aiohttp calls it last of all, so an answer that is cut is broken off here."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        if self.is_cut:
+            self._break_off()
+        else:
             await self._request.writer.write_eof(data)
 
     def cut(self) -> None:
-        """Break the message off, so that the client cannot take it for whole."""
-        self.is_cut = self._is_sent = self._is_ended = True
-        self._stays_open = False
+        """Have the message broken off instead of ended, so that the client cannot take it for whole."""
+        self.is_cut = self._is_sent = True
+        self._is_ended = self._stays_open = False
+
+    def _break_off(self) -> None:
         transport = self._request.transport
         if transport is None:
             return

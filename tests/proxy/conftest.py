@@ -1,10 +1,17 @@
-"""Fixtures only: a passing sidecar in front of a recording upstream."""
+"""Fixtures only: a passing sidecar in front of a recording upstream, on uvloop and on asyncio's own loop."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
+import uvloop
 from fakes import FakeUpstream
 from proxied import Passing, passing
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture

@@ -1,0 +1,271 @@
+"""Which fields pass: the rules alone, without a socket."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.errors import Refusal
+from sidecar.proxy import fields
+from sidecar.proxy.client import Client
+from sidecar.proxy.fields import Head
+
+STRANGER = Client("192.0.2.1", "http", "example.com", trusted_peer=False, chain=("192.0.2.1",))
+PROXY = Client("198.51.100.7", "https", "example.com", trusted_peer=True, chain=("198.51.100.7", "10.0.0.1"))
+PLAIN = Head(b"/", None, None, chunked=False, is_websocket=False)
+IDENTITY = "X-Verified-Identity"
+
+Raw = list[tuple[bytes, bytes]]
+
+
+def sent(raw: Raw, client: Client = STRANGER, head: Head = PLAIN, body: bytes | None = None) -> Raw:
+    return fields.to_upstream(raw, client=client, request_id="made", identity_header=IDENTITY, head=head, body=body)
+
+
+def values(raw: Raw, name: bytes) -> list[bytes]:
+    return [value for key, value in raw if key.lower() == name]
+
+
+def as_cgi(name: bytes) -> bytes:
+    """The name as RFC 3875 section 4.1.18 and its imitators read it, the widest reading there is."""
+    return re.sub(rb"[^A-Z0-9]", b"_", name.upper())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"X-Verified-Identity",
+        b"x-verified-identity",
+        b"X_Verified_Identity",
+        b"X-VERIFIED_identity",
+        b"X.Verified~Identity",
+    ],
+)
+def test_a_client_made_identity_field_is_removed_in_every_spelling(name: bytes) -> None:
+    raw = [(name, b"forged"), (b"A", b"1"), (name, b"again")]
+    assert fields.without_identity(raw, IDENTITY) == [(b"A", b"1")]
+    assert b"forged" not in [value for _, value in sent(raw)]
+
+
+tokens = st.text("abcXYZ019-_.~!", min_size=1, max_size=12).map(str.encode)
+ours = st.sampled_from(
+    b"X-Verified-Identity X-Forwarded-For X-Forwarded-Proto X-Forwarded-Host X-Request-Id Host Connection Upgrade TE"
+    b" Keep-Alive Transfer-Encoding Trailer X-Forwarded-Port Forwarded".split(b" ")
+)
+
+
+@st.composite
+def respelled(draw: st.DrawFn) -> bytes:
+    """One of our fields as somebody might spell it to get past us."""
+    name = draw(ours)
+    spelled = bytearray()
+    for octet in name:
+        if octet == ord("-"):
+            spelled.append(draw(st.sampled_from(b"-_.~")))
+        else:
+            spelled += draw(st.sampled_from([bytes([octet]).lower(), bytes([octet]).upper()]))
+    return bytes(spelled)
+
+
+names = st.one_of(tokens, respelled())
+raws = st.lists(
+    st.tuples(names, st.one_of(st.binary(max_size=8).filter(lambda v: not re.search(rb"[\r\n\0]", v)), names))
+)
+
+
+@given(raws)
+def test_upstream_knows_the_client_from_us_alone(raw: Raw) -> None:
+    """However a backend folds names, each of our fields is there once, with our value, and no other of its kind."""
+    by_cgi: dict[bytes, list[bytes]] = {}
+    for key, value in sent(raw):
+        by_cgi.setdefault(as_cgi(key), []).append(value)
+    assert by_cgi[b"X_FORWARDED_FOR"] == [b"192.0.2.1"]
+    assert by_cgi[b"X_FORWARDED_PROTO"] == [b"http"]
+    assert by_cgi[b"X_FORWARDED_HOST"] == [b"example.com"]
+    assert by_cgi[b"X_REQUEST_ID"] == [b"made"]
+    assert len(by_cgi[b"HOST"]) == 1
+    gone = {b"X_VERIFIED_IDENTITY", b"CONNECTION", b"UPGRADE", b"TE", b"KEEP_ALIVE", b"TRANSFER_ENCODING", b"TRAILER"}
+    assert not (gone | {b"X_FORWARDED_PORT", b"FORWARDED"}) & by_cgi.keys()
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"A", b"Cookie", b"Accept", b"B_C"]), st.binary(max_size=8))))
+def test_end_to_end_fields_pass_in_order_and_repeated_ones_repeated(raw: Raw) -> None:
+    assert [pair for pair in sent(raw) if pair in raw] == raw
+    assert fields.to_client(raw) == [*raw, (b"Via", b"1.1 signup-sidecar")]
+
+
+@given(raws)
+def test_the_given_list_is_never_changed(raw: Raw) -> None:
+    before = list(raw)
+    sent(raw)
+    fields.to_client(raw)
+    assert raw == before
+
+
+def test_what_connection_names_is_removed_as_the_clients_and_set_as_ours() -> None:
+    raw = [
+        (b"Connection", b"close, X-Secret, X-Forwarded-For,,"),
+        (b"connection", b"X-Verified-Identity, Host, Content-Length"),
+        (b"X-Secret", b"1"),
+        (b"Host", b"example.com"),
+        (b"Content-Length", b"0"),
+        (b"X-Forwarded-For", b"6.6.6.6"),
+    ]
+    kept = sent(raw)
+    assert not values(kept, b"x-secret")
+    assert not values(kept, b"connection")
+    assert values(kept, b"x-forwarded-for") == [b"192.0.2.1"]
+    assert values(kept, b"host") == [b"example.com"]
+    assert values(kept, b"content-length") == [b"0"]
+
+
+@pytest.mark.parametrize(
+    "name", [b"Keep-Alive", b"Proxy-Connection", b"TE", b"Trailer", b"Transfer-Encoding", b"Upgrade"]
+)
+def test_hop_by_hop_fields_end_here_both_ways(name: bytes) -> None:
+    assert not values(sent([(name, b"x")]), name.lower())
+    assert not values(fields.to_client([(name, b"x")]), name.lower())
+
+
+def test_a_trusted_proxys_forwarding_fields_are_kept_and_appended_to() -> None:
+    raw = [(b"Forwarded", b"for=198.51.100.7"), (b"X-Real-IP", b"198.51.100.7"), (b"X-Forwarded-Port", b"443")]
+    kept = sent([*raw, (b"X_Real_IP", b"6.6.6.6"), (b"X_Forwarded_Port", b"1")], PROXY)
+    assert [pair for pair in kept if pair in raw] == raw
+    assert values(kept, b"x-forwarded-for") == [b"198.51.100.7, 10.0.0.1"]
+    assert values(kept, b"x-forwarded-proto") == [b"https"]
+    assert not values(kept, b"x_real_ip")
+    assert not values(kept, b"x_forwarded_port")
+
+
+@pytest.mark.parametrize("name", [b"Forwarded", b"X-Real-IP", b"X-Forwarded-Port", b"X_Forwarded_Prefix"])
+def test_a_strangers_forwarding_fields_are_removed(name: bytes) -> None:
+    assert not values(sent([(name, b"forged")]), name.lower())
+
+
+def test_via_is_added_after_the_ones_that_came() -> None:
+    assert values(sent([(b"Via", b"1.0 fred")]), b"via") == [b"1.0 fred", b"1.1 signup-sidecar"]
+    assert values(fields.to_client([(b"Via", b"1.0 fred")]), b"via") == [b"1.0 fred", b"1.1 signup-sidecar"]
+
+
+def test_traceparent_passes() -> None:
+    pair = (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    assert pair in sent([pair])
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        ([b"abc-123"], "abc-123"),
+        ([b"~" * 128], "~" * 128),
+        ([b"~" * 129], ""),
+        ([b"a b"], ""),
+        ([b""], ""),
+        ([b"\xff"], ""),
+        ([b"a", b"b"], ""),
+        ([], ""),
+    ],
+)
+def test_one_sane_request_id_is_kept(ids: list[bytes], kept: str) -> None:
+    assert fields.request_id([(b"x-request-ID", value) for value in ids]) == kept
+
+
+def test_a_whole_body_is_framed_by_its_length() -> None:
+    raw = [(b"Transfer-Encoding", b"chunked"), (b"Expect", b"100-continue"), (b"Content_Length", b"7")]
+    kept = sent(raw, head=Head(b"/", None, None, chunked=True, is_websocket=False), body=b"abc")
+    assert [pair for pair in kept if as_cgi(pair[0]) in {b"CONTENT_LENGTH", b"TRANSFER_ENCODING", b"EXPECT"}] == [
+        (b"Content-Length", b"3")
+    ]
+
+
+def test_a_request_that_never_had_a_body_gets_no_length() -> None:
+    assert not values(sent([], body=b""), b"content-length")
+
+
+@given(st.tuples(st.binary(max_size=5), st.binary(max_size=5)), st.sampled_from([b"\r", b"\n", b"\0", b"\r\nX: y"]))
+def test_no_field_can_end_its_line(value: tuple[bytes, bytes], end: bytes) -> None:
+    with pytest.raises(ValueError, match="CR, LF or NUL"):
+        fields.serialize(b"GET / HTTP/1.1", [(b"A", value[0] + end + value[1])])
+
+
+def read(method: str = "GET", target: str = "/", version: tuple[int, int] = (1, 1), raw: Raw | None = None) -> Head:
+    return fields.read_head(method, target, version, [(b"Host", b"example.com")] if raw is None else raw)
+
+
+@pytest.mark.parametrize("target", ["//", "/a/../b", "/%2F", "/a?", "/a;x=1?b", "/?a?b", "/\\", "//[", "/%zz"])
+def test_an_origin_form_target_is_left_as_it_is(target: str) -> None:
+    assert read(target=target).target == target.encode()
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "origin", "authority"),
+    [
+        ("GET", "http://a.example/x?y", b"/x?y", b"a.example"),
+        ("GET", "HTTPS://a.example:8443", b"/", b"a.example:8443"),
+        ("GET", "http://a.example?q", b"/?q", b"a.example"),
+        ("OPTIONS", "http://a.example", b"*", b"a.example"),
+        ("OPTIONS", "*", b"*", None),
+    ],
+)
+def test_an_absolute_target_is_reduced_and_names_the_host(
+    method: str, target: str, origin: bytes, authority: bytes | None
+) -> None:
+    """RFC 9112 section 3.2.2: the Host field is then not what counts."""
+    head = read(method, target)
+    assert (head.target, head.authority) == (origin, authority)
+    assert values(sent([(b"Host", b"example.com")], head=head), b"host") == [authority or b"example.com"]
+    assert values(sent([(b"Host", b"example.com")], head=head), b"x-forwarded-host") == [authority or b"example.com"]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "reason"),
+    [
+        ({"method": "CONNECT", "target": "a:1"}, "connect"),
+        ({"method": "TRACE"}, "trace"),
+        ({"target": "*"}, "target_form"),
+        ({"target": "/a#b"}, "target"),
+        ({"target": "/a b"}, "target"),
+        ({"target": "http://u:p@a/"}, "target_form"),
+        ({"target": "http:///a"}, "target_form"),
+        ({"target": "ftp://a/"}, "target_form"),
+        ({"target": "a"}, "target_form"),
+        ({"version": (2, 0)}, "version"),
+        ({"version": (0, 9)}, "version"),
+        ({"raw": [(b"Host", b"a b")]}, "host"),
+        ({"raw": [(b"Host", b"a/b")]}, "host"),
+        ({"raw": [(b"Host", b"a"), (b"host", b"b")]}, "host"),
+        ({"raw": [(b"Transfer-Encoding", b"gzip, chunked")]}, "transfer_encoding"),
+        ({"raw": [(b"Transfer-Encoding", b"chunked"), (b"Transfer-Encoding", b"chunked")]}, "transfer_encoding"),
+        ({"raw": [(b"Transfer-Encoding", b"chunked"), (b"Content-Length", b"1")]}, "content_length"),
+        ({"raw": [(b"Content-Length", b"1"), (b"Content-Length", b"1")]}, "content_length"),
+        ({"raw": [(b"Content-Length", b"+1")]}, "content_length"),
+        ({"version": (1, 0), "raw": [(b"Transfer-Encoding", b"chunked")]}, "chunked_1_0"),
+    ],
+)
+def test_what_two_readers_might_read_differently_is_refused(kwargs: dict[str, object], reason: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        read(**kwargs)  # type: ignore[arg-type]
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("method", "raw", "is_websocket"),
+    [
+        ("GET", [(b"Connection", b"keep-alive, Upgrade"), (b"Upgrade", b"WebSocket")], True),
+        ("POST", [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")], False),
+        ("GET", [(b"Upgrade", b"websocket")], False),
+        ("GET", [(b"Connection", b"Upgrade"), (b"Upgrade", b"h2c")], False),
+        ("GET", [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket, h2c")], False),
+        ("GET", [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"), (b"Content-Length", b"1")], False),
+    ],
+)
+def test_only_a_websocket_handshake_keeps_its_upgrade(method: str, raw: Raw, is_websocket: bool) -> None:
+    head = read(method, raw=[(b"Host", b"a"), *raw])
+    assert head.is_websocket is is_websocket
+    assert values(sent(raw, head=head), b"upgrade") == ([b"websocket"] if is_websocket else [])
+    assert values(sent(raw, head=head), b"connection") == ([b"Upgrade"] if is_websocket else [])
+
+
+def test_the_path_is_the_one_that_upstream_gets() -> None:
+    assert fields.path_of("/a//b?c=d") == "/a//b"
+    assert fields.path_of("http://a.example/x?y") == "/x"
