@@ -1,0 +1,391 @@
+"""The hedged race: its rules on a clock that jumps, and then over real sockets."""
+
+import asyncio
+import contextlib
+import itertools
+import selectors
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vendors import SOON_S, Vendor, closed_port, vendor
+
+from sidecar import outbound
+from sidecar.delivery.plan import Attempt
+from sidecar.delivery.providers import webhook
+from sidecar.delivery.providers.remote import Remote
+from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Rejected, Uncertain
+from sidecar.delivery.send import Attempted, Result, race
+from sidecar.recipient import parse
+
+T = TypeVar("T")
+
+# A clock that jumps…
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """A loop whose time passes at once: waiting costs nothing, and every moment is exact."""
+
+    def __init__(self) -> None:
+        self.moment = 0.0
+        super().__init__(_JumpingSelector(self))
+
+    def time(self) -> float:
+        return self.moment
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    def __init__(self, loop: JumpingLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        assert timeout is not None, "waiting for something that cannot come"
+        self._loop.moment += max(timeout, 0.0)
+        return super().select(0)
+
+
+def at_once(story: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        return runner.run(story)
+
+
+ACCEPTED = Accepted("m-1")
+BUSY = Rejected("throttled", "429")  # another may try
+GONE = Rejected("number_invalid", "21211")  # nobody may
+LOST = Uncertain("reset")
+
+
+@dataclass
+class Told:
+    """What happened in a race, and when."""
+
+    result: Result
+    decided_at: float
+    started: list[tuple[str, float, float]]  # provider, when, the time it was given
+    ended: list[tuple[str, float]]
+    recorded: list[Attempted]
+
+
+async def run(
+    script: dict[str, tuple[float, Outcome]],
+    *,
+    switch_after: float = 1.0,
+    attempt_timeout: float = 3.0,
+    deadline: float = 5.0,
+) -> Told:
+    """Race providers that each come to something after so many seconds; one that has no time for it is silent."""
+    clock = asyncio.get_running_loop().time
+    started: list[tuple[str, float, float]] = []
+    ended: list[tuple[str, float]] = []
+    recorded: list[Attempted] = []
+
+    async def start(provider: str, timeout_s: float) -> Outcome:
+        seconds, outcome = script[provider]
+        started.append((provider, clock(), timeout_s))
+        await asyncio.sleep(min(seconds, timeout_s))
+        ended.append((provider, clock()))
+        return outcome if seconds < timeout_s else Uncertain("no answer")
+
+    plan = [Attempt(name, i * switch_after) for i, name in enumerate(script)]
+    async with race(
+        plan, start, attempt_timeout_s=attempt_timeout, deadline_s=deadline, record=recorded.append
+    ) as result:
+        decided_at = clock()
+    assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"
+    return Told(result, decided_at, started, ended, recorded)
+
+
+def starts(told: Told) -> list[tuple[str, float]]:
+    return [(provider, round(moment, 6)) for provider, moment, _ in told.started]
+
+
+def test_first_that_answers_in_time_is_the_only_one_asked() -> None:
+    told = at_once(run({"a": (0.3, ACCEPTED), "b": (0.1, ACCEPTED)}))
+    assert (told.result.kind, told.result.provider) == ("accepted", "a")
+    assert starts(told) == [("a", 0.0)]
+
+
+def test_rejection_that_another_may_follow_is_followed_at_once() -> None:
+    told = at_once(run({"a": (0.2, BUSY), "b": (0.1, ACCEPTED)}))
+    assert (told.result.kind, told.result.provider) == ("accepted", "b")
+    assert starts(told) == [("a", 0.0), ("b", 0.2)]
+
+
+def test_lost_attempt_is_followed_at_once() -> None:
+    """A broken line will not answer any more: waiting for it would be for nothing."""
+    assert starts(at_once(run({"a": (0.2, LOST), "b": (0.1, ACCEPTED)}))) == [("a", 0.0), ("b", 0.2)]
+
+
+def test_silence_is_joined_after_switch_after() -> None:
+    told = at_once(run({"a": (9, ACCEPTED), "b": (9, ACCEPTED), "c": (0.5, ACCEPTED)}))
+    assert (told.result.kind, told.result.provider) == ("accepted", "c")
+    assert starts(told) == [("a", 0.0), ("b", 1.0), ("c", 2.0)]
+    assert told.decided_at == pytest.approx(2.5)
+
+
+def test_silence_is_measured_from_the_one_that_is_silent() -> None:
+    """One that failed early moves all that come after it forward."""
+    told = at_once(run({"a": (0.2, BUSY), "b": (9, ACCEPTED), "c": (0.1, ACCEPTED)}))
+    assert starts(told) == [("a", 0.0), ("b", 0.2), ("c", 1.2)]
+
+
+def test_late_acceptance_of_the_silent_one_wins_too() -> None:
+    told = at_once(run({"a": (1.2, ACCEPTED), "b": (9, ACCEPTED)}))
+    assert (told.result.kind, told.result.provider) == ("accepted", "a")
+    assert told.decided_at == pytest.approx(1.2)
+
+
+def test_late_answer_of_the_loser_is_recorded_as_a_duplicate() -> None:
+    """The result does not wait for it; leaving the race does."""
+    told = at_once(run({"a": (2.0, ACCEPTED), "b": (0.1, ACCEPTED)}))
+    assert told.result.provider == "b"
+    assert told.decided_at == pytest.approx(1.1)
+    assert [(a.provider, a.duplicate, round(a.seconds, 6)) for a in told.recorded] == [
+        ("b", False, 0.1),
+        ("a", True, 2.0),
+    ]
+
+
+def test_late_rejection_of_the_loser_is_no_duplicate() -> None:
+    told = at_once(run({"a": (2.0, BUSY), "b": (0.1, ACCEPTED)}))
+    assert [(a.provider, a.duplicate) for a in told.recorded] == [("b", False), ("a", False)]
+
+
+def test_number_at_fault_stops_everything_to_come() -> None:
+    told = at_once(run({"a": (0.2, GONE), "b": (0.1, ACCEPTED)}))
+    assert told.result.kind == "refused"
+    assert starts(told) == [("a", 0.0)]
+
+
+def test_number_at_fault_does_not_stop_what_is_under_way() -> None:
+    """The second provider was asked already, and may still take the message."""
+    told = at_once(run({"a": (1.5, GONE), "b": (1.0, ACCEPTED), "c": (0.1, ACCEPTED)}))
+    assert (told.result.kind, told.result.provider) == ("accepted", "b")
+    assert starts(told) == [("a", 0.0), ("b", 1.0)]
+
+
+def test_refused_by_all_is_refused() -> None:
+    told = at_once(run({"a": (0.2, BUSY), "b": (0.1, BUSY)}))
+    assert (told.result.kind, told.result.provider) == ("refused", None)
+    assert told.decided_at == pytest.approx(0.3)
+
+
+def test_one_silence_among_rejections_is_uncertain() -> None:
+    """The silent one may have the message: it has not failed."""
+    assert at_once(run({"a": (9, BUSY), "b": (0.1, BUSY)})).result.kind == "uncertain"
+
+
+def test_nobody_to_ask_is_refused() -> None:
+    assert at_once(run({})).result == Result("refused", None, ())
+
+
+def test_nothing_starts_after_the_deadline_and_nothing_outlives_it() -> None:
+    told = at_once(run(dict.fromkeys("abc", (20, ACCEPTED)), switch_after=2.0, attempt_timeout=9.0, deadline=4.0))
+    assert told.started == [("a", 0.0, 4.0), ("b", 2.0, 2.0)]
+    assert told.result.kind == "uncertain"
+    assert told.decided_at == pytest.approx(4.0)
+
+
+def test_attempt_whose_time_is_up_is_followed_at_once() -> None:
+    told = at_once(run({"a": (9, ACCEPTED), "b": (0.1, ACCEPTED)}, switch_after=4.0, attempt_timeout=0.5))
+    assert starts(told) == [("a", 0.0), ("b", 0.5)]
+
+
+def test_fault_in_a_providers_file_loses_no_message_and_tells_no_secret() -> None:
+    async def story() -> tuple[Result, list[Attempted]]:
+        recorded: list[Attempted] = []
+
+        async def start(provider: str, timeout_s: float) -> Outcome:
+            if provider == "a":
+                raise KeyError("code 246810 to +8613900000001")
+            return ACCEPTED
+
+        plan = [Attempt("a", 0.0), Attempt("b", 1.0)]
+        async with race(plan, start, attempt_timeout_s=3, deadline_s=5, record=recorded.append) as result:
+            pass
+        return result, recorded
+
+    result, recorded = at_once(story())
+    assert result.provider == "b"
+    lost = recorded[0].outcome
+    assert isinstance(lost, Uncertain)
+    assert lost.reason.startswith("KeyError at test_delivery_send.py:")
+    assert "246810" not in repr(recorded)
+
+
+def test_provider_that_does_not_keep_its_time_is_cut_off() -> None:
+    async def story() -> Result:
+        async def start(provider: str, timeout_s: float) -> Outcome:
+            await asyncio.sleep(3600)
+            return ACCEPTED
+
+        async with race([Attempt("a", 0.0)], start, attempt_timeout_s=3, deadline_s=5, record=lambda _: None) as result:
+            assert asyncio.get_running_loop().time() < 4
+        return result
+
+    assert at_once(story()).kind == "uncertain"
+
+
+SCRIPTS = st.lists(
+    st.tuples(
+        st.floats(0, 8).map(lambda seconds: round(seconds, 2)), st.sampled_from([ACCEPTED, BUSY, BUSY, GONE, LOST])
+    ),
+    max_size=6,
+).map(lambda script: {f"p{i}": step for i, step in enumerate(script)})
+
+
+@given(SCRIPTS, st.sampled_from([0.25, 1.0, 4.0]), st.sampled_from([0.5, 3.0]), st.sampled_from([0.3, 5.0, 10.0]))
+def test_race_keeps_its_rules_whatever_the_vendors_do(
+    script: dict[str, tuple[float, Outcome]], switch_after: float, attempt_timeout: float, deadline: float
+) -> None:
+    """In the plan's order; never after the deadline, a winner or a final no; never later than silence allows."""
+    told = at_once(run(script, switch_after=switch_after, attempt_timeout=attempt_timeout, deadline=deadline))
+    near = 1e-6
+    ends = dict(told.ended)
+    outcomes = {a.provider: a.outcome for a in told.recorded}
+
+    # Everyone asked is asked once, in order, and recorded once.
+    names = [provider for provider, _, _ in told.started]
+    assert names == list(script)[: len(names)]
+    assert sorted(a.provider for a in told.recorded) == sorted(names)
+
+    # The deadline is handed down.
+    for provider, moment, timeout_s in told.started:
+        assert moment < deadline
+        assert timeout_s <= min(attempt_timeout, deadline - moment) + near
+        assert ends[provider] <= deadline + near
+
+    # Nobody starts after it is over.
+    final = [
+        ends[provider] for provider, outcome in outcomes.items() if isinstance(outcome, Accepted) or outcome == GONE
+    ]
+    over_at = min(final, default=deadline)
+    assert all(moment <= over_at + near for _, moment, _ in told.started)
+
+    # Each starts when the one before it has been silent long enough, or when one failed; and no later.
+    failures = [ends[p] for p, o in outcomes.items() if o in (BUSY, LOST) or isinstance(o, Uncertain)]
+    moments = [moment for _, moment, _ in told.started]
+    for before, moment in itertools.pairwise(moments):
+        due = before + switch_after
+        assert moment <= due + near
+        assert abs(moment - due) < near or any(abs(moment - failure) < near for failure in failures)
+    if len(names) < len(script) and script:
+        assert over_at <= moments[-1] + switch_after + near
+
+    # The result says what is known.
+    accepted = [a for a in told.recorded if isinstance(a.outcome, Accepted)]
+    assert [a.duplicate for a in accepted] == [False] + [True] * (len(accepted) - 1) if accepted else True
+    decided = [outcomes[a.provider] for a in told.result.attempts]
+    if accepted:
+        assert (told.result.kind, told.result.provider) == ("accepted", accepted[0].provider)
+    elif all(isinstance(outcome, Rejected) for outcome in decided):
+        assert told.result.kind == "refused"
+    else:
+        assert told.result.kind == "uncertain"
+
+
+# Over real sockets…
+
+MESSAGE = Message("id-1", parse("+8613900000001", "sms", "CN"), "zh", "246810", 5, "246810")
+# So long that only a switch that did not wait for it can have happened.
+NEVER_S = 600.0
+
+
+@dataclass
+class Sent:
+    """A race of two webhook vendors."""
+
+    session: Any
+    urls: dict[str, str]
+    recorded: list[Attempted] = field(default_factory=list)
+    ended: asyncio.Queue[Attempted] = field(default_factory=asyncio.Queue)
+
+    def record(self, attempted: Attempted) -> None:
+        self.recorded.append(attempted)
+        self.ended.put_nowait(attempted)
+
+    async def start(self, provider: str, timeout_s: float) -> Outcome:
+        table = {"kind": "webhook", "url": self.urls[provider], "secret": "s"}
+        settings = webhook.Settings.model_validate(table)
+        return await Remote(webhook, settings, self.session, lambda: 0.0, str).send(MESSAGE, timeout_s)
+
+    def race(self, switch_after: float) -> contextlib.AbstractAsyncContextManager[Result]:
+        plan = [Attempt(name, i * switch_after) for i, name in enumerate(self.urls)]
+        return race(plan, self.start, attempt_timeout_s=NEVER_S, deadline_s=2 * NEVER_S, record=self.record)
+
+
+@contextlib.asynccontextmanager
+async def two_vendors(first_url: str = "") -> Any:
+    async with vendor() as first, vendor() as second:
+        session = outbound.open_session()
+        try:
+            yield first, second, Sent(session, {"first": first_url or first.url, "second": second.url})
+        finally:
+            await session.close()
+
+
+async def test_vendor_that_hangs_is_joined_and_its_late_yes_is_a_duplicate() -> None:
+    async with two_vendors() as (first, second, sent), asyncio.timeout(SOON_S):
+        first.hangs(202)
+        second.answers(202, '{"id": "two"}')
+        async with sent.race(0.1) as result:
+            assert (result.kind, result.provider) == ("accepted", "second")
+            assert len(first.asked) == 1
+            first.released.set()
+        assert [(a.provider, a.duplicate) for a in sent.recorded] == [("second", False), ("first", True)]
+        assert first.asked[0].body == second.asked[0].body, "the same code goes out again"
+
+
+@pytest.mark.parametrize("fault", ["refuses the connection", "resets", "says no", "fails"])
+async def test_vendor_that_fails_is_followed_at_once(fault: str) -> None:
+    """`switch_after` is ten minutes here: nobody waited for it."""
+    url = closed_port() if fault == "refuses the connection" else ""
+    async with two_vendors(url) as (first, second, sent), asyncio.timeout(SOON_S):
+        _make_fail(first, fault)
+        second.answers(202, "")
+        async with sent.race(NEVER_S) as result:
+            assert (result.kind, result.provider) == ("accepted", "second")
+        assert len(second.asked) == 1
+
+
+def _make_fail(it: Vendor, fault: str) -> None:
+    if fault == "resets":
+        it.resets()
+    elif fault == "says no":
+        it.answers(429, "")
+    else:
+        it.answers(500, "")
+
+
+async def test_vendor_that_names_the_number_stops_the_race() -> None:
+    async with two_vendors() as (first, second, sent), asyncio.timeout(SOON_S):
+        first.answers(400, '{"error": "number_blocked"}')
+        async with sent.race(NEVER_S) as result:
+            assert result.kind == "refused"
+        assert not second.asked
+
+
+@pytest.mark.parametrize("how", ["cancelled", "raised in the block"])
+async def test_race_that_is_broken_off_leaves_nothing_behind(how: str) -> None:
+    """Cancelled before its result, or left by an error after it: no task, no open request."""
+    before = asyncio.all_tasks()
+    async with two_vendors() as (first, second, sent), asyncio.timeout(SOON_S):
+        first.hangs()
+        second.answers(202, "")
+
+        async def story() -> None:
+            async with sent.race(NEVER_S if how == "cancelled" else 0.05):
+                raise LookupError
+
+        telling = asyncio.create_task(story())
+        await first.arrival()
+        if how == "cancelled":
+            telling.cancel()
+        await asyncio.wait([telling])
+        assert telling.cancelled() if how == "cancelled" else isinstance(telling.exception(), LookupError)
+        await first.deserted.get()
+    assert asyncio.all_tasks() <= before

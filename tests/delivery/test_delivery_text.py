@@ -1,0 +1,65 @@
+"""The message's words: every language has them, and they fit one SMS."""
+
+import json
+import string
+from pathlib import Path
+
+import pytest
+
+from sidecar.delivery import text
+
+TEXTS = sorted((Path(text.__file__).parent / "texts").glob("*.json"))
+# 3GPP TS 23.038 section 6.2.1, without the escape and what needs it.
+GSM_7 = set(
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿"
+    "abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_every_language_has_every_key_and_every_field(path: Path) -> None:
+    """English is the key list."""
+    english = json.loads((path.parent / "en.json").read_text(encoding="utf-8"))
+    here = json.loads(path.read_text(encoding="utf-8"))
+    assert here.keys() == english.keys()
+    for words in here.values():
+        fields = [name for _, name, _, _ in string.Formatter().parse(words) if name is not None]
+        assert sorted(fields) == ["code", "minutes"]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
+def test_longest_code_fits_one_sms(path: Path) -> None:
+    """160 characters of GSM-7, or 70 of UCS-2 (3GPP TS 23.040)."""
+    written = text.render(path.stem, "12345678", 10, "")
+    assert len(written) <= (160 if set(written) <= GSM_7 else 70)
+
+
+@pytest.mark.parametrize(
+    ("locale", "language"),
+    [
+        ("en", "en"),
+        ("de", "de"),
+        ("de-AT", "de"),
+        ("DE_at", "de"),
+        ("zh", "zh"),
+        ("zh-CN", "zh"),
+        ("zh-Hans-CN", "zh"),
+        ("zh-TW", "zh-Hant"),
+        ("zh-Hant-HK", "zh-Hant"),
+        ("pt-BR-x-private", "pt"),
+        ("tlh", "en"),
+        ("", "en"),
+        ("../../secret", "en"),
+        ("*", "en"),
+    ],
+)
+def test_nearest_language_is_used_then_english(locale: str, language: str) -> None:
+    words = json.loads((TEXTS[0].parent / f"{language}.json").read_text(encoding="utf-8"))
+    assert text.render(locale, "123456", 5, "") == words["sms"].format(code="123456", minutes=5)
+
+
+def test_origin_is_the_last_line() -> None:
+    """As the WICG's format has it: explanatory text, then @host #code."""
+    written = text.render("en", "123456", 5, "example.com")
+    assert written.splitlines()[-1] == "@example.com #123456"
+    assert written.startswith(text.render("en", "123456", 5, ""))
