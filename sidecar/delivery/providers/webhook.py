@@ -15,10 +15,11 @@ import json
 from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from sidecar.config.model import Provider
-from sidecar.delivery.providers.seam import Accepted, Credential, Endpoint, Fault, Message, Outcome, Rejected, Uncertain
+from sidecar.config.units import NonEmpty
+from sidecar.delivery.providers.seam import Accepted, Credential, Fault, Message, Outcome, Rejected, Uncertain
 from sidecar.outbound import HttpReply, HttpRequest
 from sidecar.recipient import Channel
 
@@ -54,7 +55,7 @@ class Settings(Provider):
     """[providers.NAME] with kind = "webhook"."""
 
     kind: Literal["webhook"]
-    url: Endpoint
+    url: Annotated[NonEmpty, Field(pattern=r"^https?://[^\s/?#]+[^\s#]*$")]
     secret: Annotated[Credential, AfterValidator(_signing_secret)]
 
 
