@@ -151,14 +151,15 @@ class FakeUpstream:
         """Wait until no connection is open."""
         await self.wait_for(lambda: not self._open)
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken = Taken(reader, writer, len(self.taken))
+        self.taken.append(taken)
         # A task of our own: the one that start_server makes would log what a test wants to happen.
-        task = asyncio.create_task(self._serve(Taken(reader, writer, len(self.taken))))
+        task = asyncio.create_task(self._serve(taken))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, taken: Taken) -> None:
-        self.taken.append(taken)
         await self._count(1)
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):

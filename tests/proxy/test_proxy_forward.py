@@ -7,7 +7,9 @@ import pytest
 from fakes import OK, FakeUpstream, Message, RawClient, Taken, read_content
 from proxied import Passing, passing
 
+from sidecar.config.model import Upstream
 from sidecar.errors import Refusal
+from sidecar.proxy.forward import Forwarder
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 HOST = b"Host: example.com\r\n"
@@ -639,6 +641,21 @@ async def test_upstream_on_a_unix_socket(tmp_path: Path) -> None:
         await client.send(b"GET / HTTP/1.0\r\n\r\n")
         await client.answer()
     assert upstream.requests[1].value(b"host") == b"localhost"
+
+
+async def is_reachable(url: str) -> bool:
+    forwarder = Forwarder(Upstream(url=url), lambda _: None)
+    await forwarder.start()
+    try:
+        return await forwarder.is_reachable()
+    finally:
+        await forwarder.close()
+
+
+async def test_upstream_is_reachable_while_it_takes_connections() -> None:
+    async with FakeUpstream() as upstream:
+        assert await is_reachable(upstream.url)
+    assert not await is_reachable(upstream.url)
 
 
 async def test_what_passes_is_one_message_after_another(sidecar: Passing, upstream: FakeUpstream) -> None:

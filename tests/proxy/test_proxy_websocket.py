@@ -188,3 +188,13 @@ async def test_a_tunnel_outlives_the_read_timeout(upstream: FakeUpstream) -> Non
         assert not done
         await client.send(b"x")
         assert await quiet == b"x"
+
+
+async def test_a_sidecar_that_stops_ends_its_tunnels(upstream: FakeUpstream) -> None:
+    upstream.answer = echo
+    async with passing(upstream.url) as sidecar:
+        client = await sidecar.client().__aenter__()
+        await switch(client)
+    await upstream.wait_closed()
+    assert await client.rest() == b""
+    client.writer.close()
