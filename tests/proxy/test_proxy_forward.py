@@ -485,13 +485,16 @@ async def test_no_upstream_is_unavailable() -> None:
         assert (await client.ask()).content == b"upstream_unavailable"
 
 
-async def test_a_silent_upstream_times_out(upstream: FakeUpstream) -> None:
+@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 102 Processing\r\n\r\n"])
+async def test_a_silent_upstream_times_out(upstream: FakeUpstream, interim: bytes) -> None:
     async def answer(taken: Taken, request: Message) -> None:
+        await taken.write(interim)
         await taken.reader.read()
 
     upstream.answer = answer
     async with passing(upstream.url, read_timeout=0.1) as sidecar, sidecar.client() as client:
-        assert (await client.ask()).content == b"upstream_timeout"
+        first = await client.ask()
+        assert (await client.answer() if interim else first).content == b"upstream_timeout"
         assert len(upstream.requests) == 1
         await upstream.wait_closed()
 
