@@ -1,0 +1,120 @@
+"""A courier with everything real: store, verifications, outbox, webhook vendors. Also a process to be killed.
+
+`python couriers.py STORE_URL PREFIX VENDOR_URL` delivers until it is stopped.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from sidecar import outbound
+from sidecar.config.model import CodeRules, Delivery
+from sidecar.courier import Courier
+from sidecar.delivery.outbox import Entry, Outbox
+from sidecar.delivery.providers import webhook
+from sidecar.delivery.providers.remote import Remote
+from sidecar.metrics import Metrics
+from sidecar.recipient import Recipient, of_address
+from sidecar.secret import Secret
+from sidecar.store.client import Store
+from sidecar.verification.verifications import Verifications
+
+SECRET = "a secret that both processes know"
+TICKETS = ("1000000:{limits}:bucket:to:x", "2000000:{limits}:bucket:ip:y")
+
+
+@dataclass
+class Post:
+    """What surrounds a courier, and what it said to its surroundings."""
+
+    store: Store
+    session: aiohttp.ClientSession
+    urls: dict[str, str]
+    rules: tuple[Delivery, ...]
+    code_rules: CodeRules = field(default_factory=CodeRules)
+    metrics: Metrics = field(default_factory=Metrics)
+    marked: asyncio.Queue[tuple[str, str]] = field(default_factory=asyncio.Queue)
+    refunded: list[tuple[str, ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.secret = Secret(SECRET, (), os.urandom)
+        self.verifications = Verifications(self.store, self.secret, self.code_rules, {}, os.urandom, 10.0)
+        self.outbox = Outbox(self.store)
+
+    def courier(self, outbox: Outbox | None = None, **other: Any) -> Courier:
+        def provider(url: str) -> Remote:
+            settings = webhook.Settings.model_validate({"kind": "webhook", "url": url, "secret": "s"})
+            return Remote(webhook, settings, self.session, time.time, str)
+
+        async def mark(verification_id: str, status: Any) -> None:
+            await self.verifications.mark(verification_id, status)
+            self.marked.put_nowait((verification_id, status))
+
+        async def refund(tickets: Sequence[str]) -> None:
+            self.refunded.append(tuple(tickets))
+
+        made: dict[str, Any] = {
+            "outbox": outbox or self.outbox,
+            "providers": {name: provider(url) for name, url in self.urls.items()},
+            "rules": self.rules,
+            "code": self.verifications.code,
+            "open_recipient": self.open_recipient,
+            "read": self.verifications.read,
+            "mark": mark,
+            "refund": refund,
+            "metrics": self.metrics,
+            "now": time.time,
+            "code_rules": self.code_rules,
+        }
+        return Courier(**(made | other))
+
+    def open_recipient(self, sealed: bytes) -> Recipient:
+        return of_address(self.secret.open(sealed))
+
+    async def ask(self, recipient: Recipient, **other: Any) -> str:
+        """Issue a verification and queue its message, as the gate does; gives the verification's id."""
+        issued = await self.verifications.issue(recipient, 0.0)
+        entry: dict[str, Any] = {
+            "verification_id": issued.id,
+            "sealed": self.secret.seal(recipient.address),
+            "locale": "en",
+            "tickets": TICKETS,
+            "expires_at": time.time() + issued.expires_in_s,
+            "request_id": "r-1",
+        }
+        await self.outbox.put(Entry(**(entry | other)))
+        return issued.id
+
+    async def status(self, verification_id: str) -> str | None:
+        record = await self.verifications.read(verification_id)
+        return record.status if record else None
+
+    def count(self, metric: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(metric, labels) or 0.0
+
+
+@asynccontextmanager
+async def post(store: Store, urls: dict[str, str], *rules: Delivery, **other: Any) -> AsyncIterator[Post]:
+    session = outbound.open_session()
+    try:
+        yield Post(store, session, urls, rules or (Delivery(providers=tuple(urls)),), **other)
+    finally:
+        await session.close()
+
+
+async def main(store_url: str, prefix: str, vendor_url: str) -> None:
+    store = Store(store_url, prefix=prefix)
+    patient = Delivery(providers=("first",), attempt_timeout=60.0, deadline=60.0)
+    async with post(store, {"first": vendor_url}, patient) as it:
+        await it.courier().run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

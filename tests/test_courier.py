@@ -1,0 +1,461 @@
+"""The story of a message, on a real store with real vendors on loopback."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from couriers import TICKETS, Post, post
+from structlog.testing import capture_logs
+from vendors import SOON_S, Vendor, closed_port, vendor
+
+from sidecar import courier as story
+from sidecar.config.model import CodeRules, Delivery
+from sidecar.courier import Courier
+from sidecar.delivery.outbox import Leased, Outbox
+from sidecar.errors import StoreAwayError
+from sidecar.recipient import parse
+from sidecar.store.client import ReplyError, Store
+
+PHONE = parse("+8613900000001", "sms", "CN")
+OTHER = parse("+8613900000002", "sms", "CN")
+BUSY = (429, "")
+BLOCKED = (400, '{"error": "number_blocked"}')
+# So long that nobody has waited for it.
+NEVER = 600.0
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty outbox is looked at again sooner than need be, so that draining takes no time."""
+    monkeypatch.setattr(story, "_LEASE_WAIT_S", 0.05)
+
+
+@asynccontextmanager
+async def delivering(courier: Courier) -> AsyncIterator[None]:
+    """A courier at work; drained at the end, so everything that it began is over."""
+    running = asyncio.create_task(courier.run())
+    try:
+        async with asyncio.timeout(2 * SOON_S):
+            yield
+    finally:
+        await courier.drain(SOON_S)
+    await asyncio.wait_for(running, SOON_S)
+
+
+@asynccontextmanager
+async def two(store: Store, *rules: Delivery, **other: Any) -> AsyncIterator[tuple[Vendor, Vendor, Post]]:
+    async with (
+        vendor() as first,
+        vendor() as second,
+        post(store, {"first": first.url, "second": second.url}, *rules, **other) as it,
+    ):
+        yield first, second, it
+
+
+async def marked(it: Post) -> tuple[str, str]:
+    return await asyncio.wait_for(it.marked.get(), SOON_S)
+
+
+# What comes of a message…
+
+
+async def test_accepted_message_is_sent_with_the_code_that_check_expects(store: Store) -> None:
+    async with two(store, code_rules=CodeRules(origin="example.com")) as (first, second, it):
+        first.answers(202, '{"id": "v-1"}')
+        verification_id = await it.ask(PHONE, locale="de-AT")
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "sent")
+        code = it.verifications.code(verification_id, PHONE)
+        body = json.loads(first.asked[0].body)
+        assert (body["to"], body["code"], body["locale"]) == ("+8613900000001", code, "de-AT")
+        assert body["text"] == (
+            f"{code} ist Ihr Bestätigungscode. 5 Min. gültig. Geben Sie ihn nicht weiter.\n\n@example.com #{code}"
+        )
+        assert await it.status(verification_id) == "sent"
+        assert await it.outbox.length() == 0
+        assert not it.refunded
+        assert not second.asked
+        assert it.count("sidecar_attempts_total", provider="first", outcome="accepted") == 1
+
+
+async def test_refused_message_goes_to_the_next_provider(store: Store) -> None:
+    rule = Delivery(providers=("first", "second"), switch_after=NEVER)
+    async with two(store, rule) as (first, second, it):
+        first.answers(*BUSY)
+        second.answers(202, "")
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "sent")
+        assert (len(first.asked), len(second.asked)) == (1, 1)
+        assert it.count("sidecar_attempts_total", provider="first", outcome="rejected") == 1
+        assert it.count("sidecar_attempts_total", provider="second", outcome="accepted") == 1
+
+
+async def test_message_that_all_refuse_is_failed_and_given_back_once(store: Store) -> None:
+    async with two(store) as (first, second, it):
+        first.answers(*BUSY)
+        second.answers(*BUSY)
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "failed")
+        assert await it.status(verification_id) == "failed"
+        assert it.refunded == [TICKETS]
+        assert await it.outbox.length() == 0
+
+
+async def test_number_at_fault_is_failed_without_asking_anybody_else(store: Store) -> None:
+    async with two(store) as (first, second, it):
+        first.answers(*BLOCKED)
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "failed")
+        assert not second.asked
+        assert it.refunded == [TICKETS]
+
+
+async def test_silence_of_all_is_not_a_failure(store: Store) -> None:
+    """Somebody may have the message: it counts as sent, and nothing is given back."""
+    rule = Delivery(providers=("first", "second"), switch_after=0.05, attempt_timeout=0.2)
+    async with two(store, rule) as (first, second, it):
+        first.hangs()
+        second.hangs()
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "sent")
+        assert not it.refunded
+        assert await it.outbox.length() == 0
+        assert it.count("sidecar_attempts_total", provider="first", outcome="uncertain") == 1
+
+
+async def test_message_is_done_when_one_accepts_and_the_late_other_is_counted(store: Store) -> None:
+    rule = Delivery(providers=("first", "second"), switch_after=0.05, attempt_timeout=NEVER, deadline=NEVER)
+    async with two(store, rule) as (first, second, it):
+        first.hangs(202)
+        second.answers(202, "")
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "sent")
+            assert it.count("sidecar_delivery_duplicates_total", provider="first") == 0
+            first.released.set()
+        assert it.count("sidecar_delivery_duplicates_total", provider="first") == 1
+        assert it.marked.empty(), "the late answer changes nothing"
+
+
+async def test_rule_decides_by_country(store: Store) -> None:
+    rules = (Delivery(countries=("US",), providers=("first",)), Delivery(providers=("second",)))
+    async with two(store, *rules) as (first, second, it):
+        first.answers(202, "")
+        second.answers(202, "")
+        await it.ask(PHONE)
+        await it.ask(parse("+14155550100", "sms", "US"))
+        async with delivering(it.courier()):
+            await marked(it)
+            await marked(it)
+        assert [json.loads(one.body)["to"] for one in first.asked] == ["+14155550100"]
+        assert [json.loads(one.body)["to"] for one in second.asked] == ["+8613900000001"]
+
+
+async def test_number_that_no_rule_matches_is_failed_and_given_back(store: Store) -> None:
+    async with two(store, Delivery(countries=("US",), providers=("first",))) as (first, _, it):
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "failed")
+        assert it.refunded == [TICKETS]
+        assert not first.asked
+
+
+async def test_address_that_no_provider_carries_is_failed_and_given_back(store: Store) -> None:
+    class SmsOnly:
+        channels = frozenset({"sms"})
+
+    async with two(store) as (_, _, it):
+        verification_id = await it.ask(parse("a@example.com", "email", "CN"))
+        async with delivering(it.courier(providers={"first": SmsOnly()})):
+            assert await marked(it) == (verification_id, "failed")
+        assert it.refunded == [TICKETS]
+
+
+# What is not sent…
+
+
+async def test_message_whose_code_has_died_is_not_sent(store: Store) -> None:
+    async with two(store) as (first, _, it):
+        verification_id = await it.ask(PHONE, expires_at=time.time() - 1)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "failed")
+        assert not first.asked
+        assert await it.outbox.length() == 0
+
+
+async def test_message_whose_code_was_used_is_not_sent(store: Store) -> None:
+    """A repeat in the queue is not worth sending once the first one has done its work."""
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        done = await it.ask(PHONE)
+        code = it.verifications.code(done, PHONE)
+        assert code
+        async with it.verifications.held_by_id(done, code) as hold:
+            await hold.exchange()
+        pending = await it.ask(OTHER)
+        async with delivering(it.courier()):
+            assert await marked(it) == (pending, "sent")
+        assert [json.loads(one.body)["to"] for one in first.asked] == [OTHER.address]
+        assert await it.status(done) == "verified"
+        assert await it.outbox.length() == 0
+
+
+async def test_message_whose_verification_was_withdrawn_is_not_sent(store: Store) -> None:
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        gone = await it.ask(PHONE)
+        await store.execute("DEL", store.names.verification(gone))
+        pending = await it.ask(OTHER)
+        async with delivering(it.courier()):
+            assert await marked(it) == (pending, "sent")
+        assert len(first.asked) == 1
+        assert await it.outbox.length() == 0
+
+
+async def test_message_that_cannot_be_read_is_reported_failed_and_holds_up_nobody(store: Store) -> None:
+    """A seal of another secret, missing fields, an id of another secret: each is failed, the next one is sent."""
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        sealed_otherwise = await it.ask(PHONE, sealed=b"x" * 40)
+        await store.execute("XADD", store.names.outbox(), "*", "verification", "bare")
+        foreign = "ab" + "A" * 30
+        await it.ask(PHONE, verification_id=foreign)
+        pending = await it.ask(OTHER)
+        async with delivering(it.courier()):
+            came_to = {await marked(it) for _ in range(4)}
+        assert came_to == {
+            (sealed_otherwise, "failed"),
+            ("bare", "failed"),
+            (foreign, "failed"),
+            (pending, "sent"),
+        }
+        assert await it.status(sealed_otherwise) == "failed"
+        assert await it.outbox.length() == 0
+
+
+# What is told…
+
+
+async def test_neither_log_nor_store_shows_the_code_or_the_number(store: Store) -> None:
+    rule = Delivery(providers=("first", "second", "third"), switch_after=NEVER)
+    async with vendor() as first, vendor() as second:
+        urls = {"first": closed_port(), "second": first.url, "third": second.url}
+        async with post(store, urls, rule) as it:
+            first.answers(*BUSY)
+            second.answers(202, "")
+            sent = await it.ask(PHONE)
+            failed = await it.ask(OTHER, sealed=b"x" * 40)
+            stored = repr(await store.execute("XRANGE", store.names.outbox(), "-", "+"))
+            with capture_logs() as logs:
+                async with delivering(it.courier()):
+                    assert {await marked(it), await marked(it)} == {(sent, "sent"), (failed, "failed")}
+            code = it.verifications.code(sent, PHONE)
+    assert code
+    text = repr(logs)
+    for shown in (text, stored):
+        assert code not in shown
+        assert "13900000001" not in shown
+    attempts = [one for one in logs if one["event"] == "attempt"]
+    assert [(one["provider"], one["outcome"]) for one in attempts] == [
+        ("first", "rejected"),
+        ("second", "rejected"),
+        ("third", "accepted"),
+    ]
+    assert {(one["to"], one["request_id"]) for one in attempts} == {(PHONE.masked, "r-1")}
+    assert attempts[1]["reason"] == "throttled (http_429)"
+
+
+# What may break…
+
+
+async def test_courier_outlives_its_connections(store: Store, store_url: str) -> None:
+    """The store drops every connection, once while the courier waits for messages."""
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        async with delivering(it.courier()):
+            await it.ask(PHONE)
+            await marked(it)
+            killer = Store(store_url)
+            with suppress(StoreAwayError):
+                await killer.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await killer.close()
+            pending = await _insisting(lambda: it.ask(OTHER))
+            assert await marked(it) == (pending, "sent")
+        assert len(first.asked) == 2
+
+
+async def _insisting(step: Callable[[], Any]) -> Any:
+    """Again, when it met one of the connections that were cut."""
+    while True:
+        with suppress(StoreAwayError):
+            return await step()
+
+
+async def test_sent_message_is_not_sent_again_while_the_store_is_away(store: Store) -> None:
+    """What became of it is told as soon as the store is back."""
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        tried = 0
+
+        async def mark(verification_id: str, status: Any) -> None:
+            nonlocal tried
+            tried += 1
+            if tried < 4:
+                raise StoreAwayError
+            await it.verifications.mark(verification_id, status)
+            it.marked.put_nowait((verification_id, status))
+
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier(mark=mark)):
+            assert await marked(it) == (verification_id, "sent")
+        assert len(first.asked) == 1
+        assert await it.status(verification_id) == "sent"
+        assert await it.outbox.length() == 0
+
+
+async def test_broken_book_keeping_does_not_send_a_message_again(store: Store) -> None:
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        tried: asyncio.Queue[str] = asyncio.Queue()
+
+        async def mark(verification_id: str, status: Any) -> None:
+            tried.put_nowait(verification_id)
+            raise ReplyError("EVALSHA", "WRONGTYPE", "…")
+
+        await it.ask(PHONE)
+        async with delivering(it.courier(mark=mark)):
+            await asyncio.wait_for(tried.get(), SOON_S)
+        assert len(first.asked) == 1
+        assert await it.outbox.length() == 0
+
+
+async def test_no_more_messages_are_taken_than_can_be_sent_at_once(store: Store) -> None:
+    """The rest waits in the outbox, where another courier can take it."""
+    rule = Delivery(providers=("first",), attempt_timeout=NEVER, deadline=NEVER)
+    async with two(store, rule) as (first, _, it):
+        first.hangs(202)
+        for n in range(story.LEASES + 10):
+            await it.ask(parse(f"+86139000001{n:02}", "sms", "CN"))
+        async with delivering(it.courier()):
+            for _ in range(story.LEASES):
+                await first.arrival()
+            pending = await store.execute("XPENDING", store.names.outbox(), "couriers")
+            assert pending[0] == story.LEASES
+            assert await it.outbox.length() == story.LEASES + 10
+            first.released.set()
+            for _ in range(10):
+                await first.arrival()
+        assert await it.outbox.length() == 0
+
+
+class Reclaiming(Outbox):
+    """Tells each time that it was asked for what others dropped, and what it found."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.found: asyncio.Queue[int] = asyncio.Queue()
+
+    async def reclaim(self, idle_s: float, count: int) -> list[Leased]:
+        found = await super().reclaim(idle_s, count)
+        self.found.put_nowait(len(found))
+        return found
+
+
+async def test_message_that_takes_long_stays_with_its_courier(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another courier looks for dropped messages, well after a lease would have run out, and finds none."""
+    monkeypatch.setattr(story, "_IDLE_S", 0.5)
+    monkeypatch.setattr(story, "_RENEW_EVERY_S", 0.1)
+    monkeypatch.setattr(story, "_RECLAIM_EVERY_S", 0.2)
+    rule = Delivery(providers=("first",), attempt_timeout=NEVER, deadline=NEVER)
+    async with two(store, rule) as (first, _, it):
+        first.hangs(202)
+        await it.ask(PHONE)
+        async with delivering(it.courier()):
+            await first.arrival()
+            other = Reclaiming(store)
+            async with delivering(it.courier(outbox=other)):
+                looks = [await asyncio.wait_for(other.found.get(), SOON_S) for _ in range(8)]
+                first.released.set()
+                await marked(it)
+        assert looks == [0] * 8
+        assert len(first.asked) == 1
+
+
+async def test_message_of_a_killed_courier_is_sent_within_ten_seconds(store: Store, store_url: str) -> None:
+    """SIGKILL in the middle of an attempt: another courier repeats it, under the same id and with the same code."""
+    async with two(store) as (first, second, it):
+        first.hangs()
+        verification_id = await it.ask(PHONE)
+        dying = await asyncio.create_subprocess_exec(
+            sys.executable, str(Path(__file__).parent / "couriers.py"), store_url, store.names.prefix, first.url
+        )
+        try:
+            cut_short = await asyncio.wait_for(first.arrivals.get(), 30)
+        finally:
+            dying.kill()
+            await dying.wait()
+        assert await it.status(verification_id) == "queued"
+        killed_at = time.monotonic()
+        first.answers(202, "")
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "sent")
+        assert time.monotonic() - killed_at < 10
+        assert first.asked[1].body == cut_short.body
+        assert len(first.asked) + len(second.asked) == 2
+        assert await it.outbox.length() == 0
+
+
+# Stopping…
+
+
+async def test_drained_courier_ends_what_it_began_and_begins_nothing(store: Store) -> None:
+    async with two(store, Delivery(providers=("first",), attempt_timeout=NEVER, deadline=NEVER)) as (first, _, it):
+        first.hangs(202)
+        begun = await it.ask(PHONE)
+        courier = it.courier()
+        running = asyncio.create_task(courier.run())
+        await first.arrival()
+        draining = asyncio.create_task(courier.drain(SOON_S))
+        over, _ = await asyncio.wait([draining], timeout=0.5)
+        assert not over, "it waits for the attempt under way"
+        first.released.set()
+        await asyncio.wait_for(draining, SOON_S)
+        await running
+        late = await it.ask(OTHER)
+        assert await it.status(begun) == "sent"
+        assert await it.status(late) == "queued"
+        assert len(first.asked) == 1
+        assert await it.outbox.length() == 1
+
+
+async def test_drain_that_takes_too_long_leaves_the_message_to_others(store: Store) -> None:
+    rule = Delivery(providers=("first",), attempt_timeout=NEVER, deadline=NEVER)
+    async with two(store, rule) as (first, _, it):
+        first.hangs(202)
+        verification_id = await it.ask(PHONE)
+        courier = it.courier()
+        running = asyncio.create_task(courier.run())
+        await first.arrival()
+        await asyncio.wait_for(courier.drain(0.05), SOON_S)
+        assert running.cancelled()
+        assert await it.status(verification_id) == "queued"
+        assert await it.outbox.length() == 1
+
+
+async def test_courier_that_never_ran_is_drained_at_once(store: Store) -> None:
+    async with two(store) as (_, _, it):
+        courier = it.courier()
+        await asyncio.wait_for(courier.drain(NEVER), SOON_S)
+        await it.ask(PHONE)
+        await asyncio.wait_for(courier.run(), SOON_S)
+        assert await it.outbox.length() == 1
