@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sidecar.config.model import Route
@@ -466,11 +466,13 @@ def respellings(fewest: int, most: int) -> st.SearchStrategy[str]:
     )
 
 
+@settings(deadline=None)  # a wild path takes ten milliseconds, more on a busy machine
 @given(respellings(0, 3))
 def test_a_respelling_still_finds_the_route(target: str) -> None:
     assert find("POST", target) is SEND
 
 
+@settings(deadline=None)  # a wild path takes ten milliseconds, more on a busy machine
 @given(respellings(4, 12))
 def test_a_wild_respelling_never_passes(target: str) -> None:
     """Past the bounds of what is computed, a request is refused."""
@@ -502,6 +504,7 @@ NAMES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=8),
     st.one_of(st.binary(), st.text()),

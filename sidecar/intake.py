@@ -1,0 +1,371 @@
+"""What is asked? A bounded body and a request's head become an `Ask`. Pure.
+
+The law: never two readings. What one backend would read as another recipient than the next one does (a repeated name,
+a name in another case, an odd charset, a query beside a body) is refused as `malformed_request`, with what would be
+right. It never guesses, never mends, and never says in a refusal what it read.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sidecar.config.model import Route
+from sidecar.errors import Refusal
+from sidecar.routes import other_targets
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+# Deeper than any form, and far from the recursion limits of common parsers (Jackson's is 1000, .NET's 64).
+MAX_DEPTH: Final = 64
+# RFC 8259 section 6: beyond it, parsers that keep numbers as IEEE 754 doubles read another number.
+_MAX_INTEGER: Final = 2**53 - 1
+
+# Beyond it PHP (max_input_vars) and Express (parameterLimit) drop fields, and others do not.
+MAX_PAIRS: Final = 1000
+_MAX_BRACKETS: Final = 8  # in one name; Rack reads 32 at most, PHP 64, qs 5
+
+_JSON: Final = re.compile(r"application/(?:[a-z0-9!#$&^_.-]+\+)?json")
+_FORM: Final = "application/x-www-form-urlencoded"
+# RFC 9110 section 8.3.1, with no parameter but charset; `utf8` is what many libraries write.
+_CONTENT_TYPE: Final = re.compile(
+    r"(?P<type>[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+)[ \t]*(?:;[ \t]*charset=(?P<quote>\"?)utf-?8(?P=quote)[ \t]*)?;?"
+)
+_CONTROL: Final = re.compile(r"[\0-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request asks for, as raw text: nothing here is parsed or believed yet. Empty texts are None."""
+
+    to: str | None
+    captcha_token: str | None
+    code: str | None
+
+    def __repr__(self) -> str:  # all of it is personal or secret
+        return "Ask(…)"
+
+
+def read(route: Route, raw_target: bytes | str, fields: Fields, body: bytes) -> Ask:
+    """Read what a route's selectors name.
+
+    `to` is there whenever the route has a selector for it. `code` is None where none was sent. A captcha token is
+    there whenever an enforced route has a captcha; on an observed route it may be None.
+    Raises Refusal(malformed_request), and Refusal(captcha_required) where the token is missing.
+    """
+    request = _Request(raw_target, fields, body)
+    if body:
+        _refuse_coding(fields)
+    to = request.select(route.to) if route.to else None
+    if route.to and not (to and to.strip()):
+        raise _malformed("no_recipient", f"Expected a recipient as {_told(route.to)}.")
+    token = request.select(route.captcha_token) if route.captcha and route.captcha_token else None
+    code = request.select(route.code) if route.code and route.action == "verify" else None
+    for selector in filter(None, (route.to, route.code if route.action == "verify" else None)):
+        request.refuse_elsewhere(selector)
+    if route.captcha and not token and route.mode == "enforce":
+        raise Refusal("captcha_required", "no_token", "Solve the captcha and send its token along.")
+    return Ask(to=to, captcha_token=token or None, code=code or None)
+
+
+def read_json_object(body: bytes, fields: Fields) -> dict[str, Any]:
+    """Read a body that must be one JSON object: RFC 8259 in UTF-8, and RFC 7493's rules on names and strings.
+
+    Raises Refusal(malformed_request) for every document that two common parsers would read differently.
+    """
+    _refuse_coding(fields)
+    if not _JSON.fullmatch(_content_type(fields)):
+        raise _malformed("content_type", "Expected Content-Type: application/json.")
+    return _json_object(body)
+
+
+def form_pairs(raw_target: bytes | str, fields: Fields, body: bytes) -> tuple[tuple[str, str], ...]:
+    """Read every field of a form, in order, for showing it again: of the body, or of the query if there is no body.
+
+    Nothing for a request that is no form. Raises Refusal(malformed_request).
+    """
+    if body or _all(fields, b"content-type"):
+        return tuple(_decoded_pairs(body)) if _content_type(fields) == _FORM else ()
+    return tuple(_decoded_pairs(_query(raw_target)))
+
+
+# Selecting…
+
+
+class _Request:
+    """One request under the selectors of one route: what is parsed once stays."""
+
+    def __init__(self, raw_target: bytes | str, fields: Fields, body: bytes) -> None:
+        self._target = raw_target
+        self._fields = fields
+        self._body = body
+        self._json: dict[str, Any] | None = None
+
+    def select(self, selector: str) -> str | None:
+        """Read the one value that a selector names; None if it is not there."""
+        source, _, name = selector.partition(":")
+        match source:
+            case "json":
+                value = _from_json(self._document(), name)
+            case "form":
+                if _content_type(self._fields) != _FORM:
+                    raise _malformed("content_type", f"Expected Content-Type: {_FORM}; a multipart form is not read.")
+                value = _from_form(self._body, name)
+            case "query":
+                if other_targets(self._fields):
+                    raise _malformed("other_target", "Expected no field that names another target (X-Original-URL).")
+                value = _from_form(_query(self._target), name)
+            case _:
+                value = _from_fields(self._fields, name)
+        if value is not None and _CONTROL.search(value):
+            raise _malformed("control_character", f"Expected {_told(selector)} without control characters.")
+        return value
+
+    def _document(self) -> dict[str, Any]:
+        if self._json is None:
+            self._json = read_json_object(self._body, self._fields)
+        return self._json
+
+    def refuse_elsewhere(self, selector: str) -> None:
+        """Refuse a name that backends find in two places, and merge.
+
+        Query and body: Rails, Express, ASP, PHP's $_REQUEST. A form or query and cookies: PHP's $_REQUEST as it is
+        without a php.ini.
+        """
+        source, _, name = selector.partition(":")
+        elsewhere: list[str] = []
+        if source in {"json", "form"}:
+            for query in (self._target, *(target.encode("latin-1") for target in other_targets(self._fields))):
+                elsewhere += _names(_octets(query).partition(b"?")[2])
+        if source in {"query", "form"}:
+            for cookies in _all(self._fields, b"cookie"):
+                elsewhere += _names(cookies)
+        if source == "json":  # a path, of which the query could replace the first name
+            name = name.partition(".")[0]
+        if source == "query" and self._body:
+            kind = _content_type(self._fields)
+            if kind == _FORM:
+                elsewhere += _names(self._body)
+            elif _JSON.fullmatch(kind):
+                elsewhere += _json_object(self._body)
+            else:
+                raise _malformed("content_type", f"Expected no body, a form ({_FORM}) or JSON (application/json).")
+        if any(_root(name) == _root(other) or _is_spelling(other, name) for other in elsewhere):
+            raise _malformed("two_places", f"Expected {_told(selector)}, and the name nowhere else.")
+
+
+def _told(selector: str) -> str:
+    source, _, name = selector.partition(":")
+    place = {"json": "in the JSON object", "form": "in the form", "query": "in the query"}.get(source, "as a field")
+    return f"`{name}` once {place}"
+
+
+def _malformed(reason: str, detail: str) -> Refusal:
+    return Refusal("malformed_request", reason, detail)
+
+
+# The head…
+
+
+def _all(fields: Fields, name: bytes) -> list[bytes]:
+    """All values of a field in every spelling of its name: CGI and WSGI know no difference between `-` and `_`."""
+    return [value for key, value in fields if key.lower().replace(b"_", b"-") == name]
+
+
+def _content_type(fields: Fields) -> str:
+    """The media type, in lower case, if it is said once and in UTF-8."""
+    values = _all(fields, b"content-type")
+    found = _CONTENT_TYPE.fullmatch(values[0].strip(b" \t").lower().decode("latin-1")) if len(values) == 1 else None
+    if found is None:
+        raise _malformed("content_type", "Expected one Content-Type field, with no parameter but charset=utf-8.")
+    return found["type"]
+
+
+def _refuse_coding(fields: Fields) -> None:
+    if any(value.strip().lower() not in {b"", b"identity"} for value in _all(fields, b"content-encoding")):
+        raise _malformed("content_encoding", "Expected a body without Content-Encoding.")
+
+
+def _from_fields(fields: Fields, name: str) -> str | None:
+    values = _all(fields, name.lower().replace("_", "-").encode("latin-1", "replace"))
+    if not values:
+        return None
+    if len(values) > 1:
+        raise _malformed("repeated_field", f"Expected the field {name} once.")
+    value = values[0].strip(b" \t")
+    if not re.fullmatch(rb"[\x20-\x7e]*", value):
+        raise _malformed("field_value", f"Expected the field {name} in visible ASCII.")
+    return value.decode("ascii")
+
+
+# JSON…
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        # A byte order mark is refused by the parser; other encodings of Unicode are no UTF-8, or hold NUL.
+        document = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_constant, parse_int=_integer
+        )
+        if not isinstance(document, dict):
+            raise _malformed("json_top_level", "Expected a JSON object at the top.")
+        _walk(document)
+    except Refusal:
+        raise
+    except (ValueError, RecursionError):
+        raise _malformed("json", "Expected one JSON object in UTF-8 without byte order mark (RFC 8259).") from None
+    return document
+
+
+def _integer(text: str) -> int | float:
+    """Keep as a float what parsers read differently: it may stand where nobody looks, and is no text for a selector."""
+    if text == "-0" or len(text) > len(str(-_MAX_INTEGER)) or abs(int(text)) > _MAX_INTEGER:
+        return float(text)
+    return int(text)
+
+
+def _no_constant(_: str) -> Any:
+    raise _malformed("json_number", "Expected numbers as RFC 8259 has them: no NaN, no Infinity.")
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse names that some parser takes for the same: Go and ASP.NET ignore case, C ends a name at NUL."""
+    if len({_folded(name) for name, _ in pairs}) != len(pairs):
+        raise _malformed("json_duplicate", "Expected each name once in a JSON object, in one case only.")
+    if any("\0" in name for name, _ in pairs):
+        raise _malformed("json_name", "Expected names without NUL in a JSON object.")
+    return dict(pairs)
+
+
+def _walk(document: dict[str, Any]) -> None:
+    """Refuse what is nested too deeply, and surrogates that are no pair (RFC 7493 section 2.1)."""
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for container in level:
+            below += [*container, *container.values()] if isinstance(container, dict) else container
+        for text in below:
+            if isinstance(text, str):
+                text.encode("utf-8")  # a UnicodeEncodeError is a ValueError
+        level = [value for value in below if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise _malformed("json_depth", f"Expected JSON at most {MAX_DEPTH} levels deep.")
+
+
+def _from_json(document: dict[str, Any], path: str) -> str | None:
+    value: Any = document
+    if "." in path and any(_folded(name) == _folded(path) for name in document):
+        raise _malformed("two_places", f"Expected `{path}` as nested objects only.")
+    for name in path.split("."):
+        if not isinstance(value, dict):
+            raise _malformed("json_value", f"Expected `{path}` as nested objects.")
+        value = value.get(name)
+        if value is None:
+            return None
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise _malformed("json_value", f"Expected `{path}` as a string, or as a whole number up to 2**53 - 1.")
+    return str(value)
+
+
+def _folded(name: str) -> str:
+    """Fold all that some backend's comparison without case folds (Kelvin sign, long s, dotless and dotted i)."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).upper().casefold()).replace("\u0307", "")
+
+
+# Forms and queries…
+
+
+def _octets(target: bytes | str) -> bytes:
+    if isinstance(target, bytes):
+        return target
+    try:
+        return target.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return target.encode("utf-8", "surrogatepass")
+
+
+def _query(raw_target: bytes | str) -> bytes:
+    target = _octets(raw_target)
+    if b"#" in target:
+        raise _malformed("fragment", "Expected a request target without fragment.")
+    return target.partition(b"?")[2]
+
+
+def _from_form(form: bytes, name: str) -> str | None:
+    """Read the one value of a name, if no other spelling of the name is there."""
+    pairs = list(_decoded_pairs(form))
+    spelled = [(other, value) for other, value in pairs if _is_spelling(other, name)]
+    if b";" in form:
+        split = [pair for pair in _decoded_pairs(form.replace(b";", b"&")) if _is_spelling(pair[0], name)]
+        if split != spelled:
+            raise _malformed("semicolon", f"Expected `{name}` in a form separated by `&`, with `;` as %3B.")
+    if not spelled:
+        return None
+    if len(spelled) > 1 or spelled[0][0] != name:
+        raise _malformed("form_duplicate", f"Expected `{name}` once, spelled like this.")
+    return spelled[0][1]
+
+
+_PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
+
+
+def _split(form: bytes, separator: bytes) -> list[bytes]:
+    pairs = [pair for pair in re.split(separator, form) if pair]
+    if len(pairs) > MAX_PAIRS:
+        raise _malformed("form_size", f"Expected {MAX_PAIRS} fields in a form at most.")
+    return pairs
+
+
+def _decoded_pairs(form: bytes) -> Iterator[tuple[str, str]]:
+    """Decode application/x-www-form-urlencoded (WHATWG URL section 5.1), strictly."""
+    for pair in _split(form, rb"&"):
+        name, _, value = pair.partition(b"=")
+        yield _decoded(name), _decoded(value)
+
+
+def _decoded(text: bytes) -> str:
+    def octet(found: re.Match[bytes]) -> bytes:
+        if found[1] is None:
+            raise _malformed("percent_encoding", "Expected `%` only before two hexadecimal digits.")
+        return bytes.fromhex(found[1].decode("ascii"))
+
+    try:
+        return _PERCENT.sub(octet, text.replace(b"+", b" ")).decode("utf-8")
+    except UnicodeDecodeError:
+        raise _malformed("form_encoding", "Expected a form in percent-encoded UTF-8.") from None
+
+
+def _names(form: bytes) -> Iterator[str]:
+    """Every name that some parser may find in a form, decoded as leniently as any."""
+    for pair in {*_split(form, rb"&"), *_split(form, rb"[&;]")}:
+        name = pair.partition(b"=")[0].replace(b"+", b" ")
+        name = re.sub(rb"%[uU]([0-9A-Fa-f]{4})", lambda m: chr(int(m[1], 16)).encode("utf-8", "replace"), name)
+        yield _PERCENT.sub(lambda m: bytes.fromhex(m[1].decode()) if m[1] else b"%", name).decode("utf-8", "replace")
+
+
+def _plain(name: str) -> str:
+    """Fold a parameter's name as backends do: case (ASP.NET); space, dot and bracket to `_` (PHP); NUL ends it."""
+    return re.sub(r"[\s.\[\]_-]+", "_", _folded(name.partition("\0")[0]).strip()).rstrip("_")
+
+
+def _root(name: str) -> str:
+    """Fold the first name of `user[phone]` or `user.phone`."""
+    return _plain(re.split(r"(?<=.)[.\[]", name.partition("\0")[0], maxsplit=1)[0])
+
+
+def _is_spelling(other: str, name: str) -> bool:
+    """True when some backend takes `other` for `name`, or for a list or table of that name: `phone[]`, `phone[0]`."""
+    wanted = _plain(name)
+    other = other.partition("\0")[0]
+    if other.count("[") > _MAX_BRACKETS:
+        return _root(other) == _root(name)
+    while _plain(other) != wanted:
+        other, bracket, _ = other.rpartition("[")
+        if not bracket:
+            return False
+    return True

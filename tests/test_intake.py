@@ -1,0 +1,530 @@
+"""What is asked? One reading, or a refusal that says what would be right."""
+
+import json
+import urllib.parse
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.config.model import Route
+from sidecar.errors import Refusal
+from sidecar.intake import MAX_DEPTH, MAX_PAIRS, Ask, form_pairs, read, read_json_object
+
+Field = tuple[bytes, bytes]
+JSON = (b"Content-Type", b"application/json")
+FORM = (b"Content-Type", b"application/x-www-form-urlencoded")
+NUMBER = "+8613900000001"
+
+
+def send(to: str | None = "json:phone", **more: object) -> Route:
+    return Route.model_validate({"match": "POST /a", "action": "send", "to": to} | more)
+
+
+def verify(to: str, code: str, **more: object) -> Route:
+    return send(to, action="verify", code=code, **more)
+
+
+def ask(route: Route, body: bytes | str = b"", *fields: Field, target: str = "/a") -> Ask:
+    return read(route, target, fields, body.encode() if isinstance(body, str) else body)
+
+
+def reason(route: Route, body: bytes | str = b"", *fields: Field, target: str = "/a") -> str:
+    """Why a request is refused as malformed. What it holds must not be told."""
+    with pytest.raises(Refusal) as caught:
+        ask(route, body, *fields, target=target)
+    refusal = caught.value
+    assert refusal.code == "malformed_request"
+    assert refusal.detail.startswith("Expected ")
+    assert "139" not in repr(refusal)
+    return refusal.reason
+
+
+# What is read…
+
+
+def test_json_is_read_by_path() -> None:
+    body = json.dumps({"user": {"phone": NUMBER, "name": "a"}, "code": "012345", "captcha": "t"})
+    route = verify("json:user.phone", "json:code", captcha="x", captcha_token="json:captcha")
+    assert ask(route, body, JSON) == Ask(NUMBER, "t", "012345")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        b"application/json",
+        b"Application/JSON; charset=UTF-8",
+        b'application/json;charset="utf-8"',
+        b"application/json; charset=utf8",
+        b"application/vnd.api+json",
+    ],
+)
+def test_json_is_read_under_its_media_types(content_type: bytes) -> None:
+    assert ask(send(), f'{{"phone":"{NUMBER}"}}', (b"content-type", content_type)).to == NUMBER
+
+
+def test_a_whole_number_is_its_digits() -> None:
+    asked = ask(verify("json:phone", "json:code"), '{"phone":13900000001,"code":9007199254740991}', JSON)
+    assert asked == Ask("13900000001", None, "9007199254740991")
+
+
+def test_a_form_is_read() -> None:
+    route = verify("form:phone", "form:user[code]")
+    body = "phone=%2B8613900000001&x=1;2&user[code]=12+34&empty"
+    assert ask(route, body, FORM) == Ask(NUMBER, None, "12 34")
+
+
+def test_a_query_is_read() -> None:
+    route = verify("query:phone", "query:code")
+    assert ask(route, target="/a?phone=%2B8613900000001&code=1") == Ask(NUMBER, None, "1")
+    assert ask(route, b'{"x":1}', JSON, target="http://h/a?phone=1&code=") == Ask("1", None, None)
+    assert ask(route, b"x=1", FORM, target="/a?phone=1") == Ask("1", None, None)
+
+
+def test_a_field_is_read() -> None:
+    route = verify("header:X-Phone", "header:x-code")
+    assert ask(route, b"\xff", (b"x-phone", b" +86 139 "), (b"X-Code", b"1"), target="/a") == Ask("+86 139", None, "1")
+
+
+def test_a_missing_code_is_left_to_the_gate() -> None:
+    route = verify("json:phone", "json:code")
+    for body in ('{"phone":"1"}', '{"phone":"1","code":null}', '{"phone":"1","code":""}'):
+        assert ask(route, body, JSON) == Ask("1", None, None)
+
+
+def test_a_guard_route_without_selectors_reads_nothing() -> None:
+    route = Route(match="* /a", action="guard")
+    assert ask(route, b"\xff\x00{", (b"Content-Type", b"image/png")) == Ask(None, None, None)
+
+
+def test_an_ask_shows_nothing_of_itself() -> None:
+    assert "1" not in repr(Ask("1", "11", "111"))
+
+
+@pytest.mark.parametrize("body", ["{}", '{"phone":null}', '{"phone":""}', '{"phone":"  "}', '{"Phone":"1"}'])
+def test_a_recipient_is_demanded(body: str) -> None:
+    assert reason(send(), body, JSON) == "no_recipient"
+
+
+@pytest.mark.parametrize("body", ['{"phone":"1"}', '{"phone":"1","captcha":null}', '{"phone":"1","captcha":""}'])
+def test_a_captcha_token_is_demanded_after_the_rest_was_read(body: str) -> None:
+    for route in (send(captcha="x", captcha_token="json:captcha"), send(captcha="x")):
+        with pytest.raises(Refusal) as caught:
+            ask(route, body, JSON)
+        assert caught.value.code == "captcha_required"
+        assert reason(route, "{}", JSON) == "no_recipient"
+
+
+def test_an_observed_route_is_read_without_its_captcha_token() -> None:
+    route = send(captcha="x", captcha_token="json:captcha", mode="observe")
+    assert ask(route, '{"phone":"1"}', JSON) == Ask("1", None, None)
+
+
+# The head…
+
+
+@pytest.mark.parametrize("route", [send(), send("form:phone")])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        ((b"Content-Type", b"text/plain"),),
+        ((b"Content-Type", b"text/json"),),
+        ((b"Content-Type", b"multipart/form-data; boundary=b"),),
+        ((b"Content-Type", b""),),
+        (JSON, FORM),
+        (JSON, JSON),
+        (FORM, (b"content_type", b"application/x-www-form-urlencoded")),
+        ((b"Content-Type", b"application/json, application/x-www-form-urlencoded"),),
+        ((b"Content-Type", b"application/json; charset=gbk"),),
+        ((b"Content-Type", b"application/x-www-form-urlencoded; charset=utf-16"),),
+        ((b"Content-Type", b"application/x-www-form-urlencoded; charset=utf-8; charset=ibm037"),),
+        ((b"Content-Type", b"application/json; charset='utf-8'"),),
+        ((b"Content-Type", b'application/json; charset="utf-8'),),
+        ((b"Content-Type", b"application/json; version=1"),),
+        ((b"Content-Type", b"application/\xff"),),
+    ],
+)
+def test_another_content_type_is_refused(route: Route, fields: tuple[Field, ...]) -> None:
+    body = '{"phone":"1"}' if route.to == "json:phone" else "phone=1"
+    assert reason(route, body, *fields) == "content_type"
+
+
+def test_one_kind_of_body_is_not_taken_for_the_other() -> None:
+    assert reason(send(), '{"phone":"1"}', FORM) == "content_type"
+    assert reason(send("form:phone"), "phone=1", JSON) == "content_type"
+
+
+@pytest.mark.parametrize("route", [send(), Route(match="* /a", action="guard")])
+def test_a_content_encoding_is_refused(route: Route) -> None:
+    assert reason(route, '{"phone":"1"}', JSON, (b"content_encoding", b"gzip")) == "content_encoding"
+    assert reason(route, '{"phone":"1"}', JSON, (b"Content-Encoding", b""), (b"Content-Encoding", b"br"))
+    ask(route, '{"phone":"1"}', JSON, (b"Content-Encoding", b"Identity"))
+
+
+@pytest.mark.parametrize("values", [[b"1", b"1"], [b"1", b"2"], [b"\xe5\x8f\xb7"], [b"1\t2"], [b"1\x00"]])
+def test_a_field_has_one_visible_value(values: list[bytes]) -> None:
+    fields = [(name, value) for name, value in zip((b"X-Phone", b"x_phone"), values, strict=False)]
+    assert reason(send("header:X-Phone"), b"", *fields) in {"repeated_field", "field_value"}
+
+
+# JSON…
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"[]",
+        b'"phone"',
+        b"null",
+        b'[{"phone":"1"}]',
+        b'{"phone":"1"} {}',
+        b'{"phone":"1"}x',
+        b'{"phone":"1",}',
+        b"{'phone':'1'}",
+        b'{phone:"1"}',
+        b'{"phone":"1"/**/}',
+        b'{"phone":"\x01"}',
+        b'{"phone":"\\x31"}',
+        b'{"phone":01}',
+        b'{"phone":+1}',
+        b'\xef\xbb\xbf{"phone":"1"}',
+        b'{"phone":"\xff"}',
+        b'{"phone":"1","x":"\xc0\x80"}',
+        '{"phone":"1"}'.encode("utf-16"),
+        '{"phone":"1"}'.encode("utf-16-le"),
+        b'{"phone":"1","x":"\\ud800"}',
+        b'{"phone":"1","\\udfff":0}',
+        b'{"phone":"1","x":[{"y":["\\udc00\\ud800"]}]}',
+        b'{"phone":"1","x":NaN}',
+        b'{"phone":"1","x":-Infinity}',
+        b'{"phone":"1","x":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH + b"}",
+        b'{"x":' * 30_000,
+        b'{"x":' * 5_000 + b"1" + b"}" * 5_000,
+    ],
+)
+def test_a_body_that_is_not_one_strict_object_is_refused(body: bytes) -> None:
+    assert reason(send(), body, JSON).startswith("json")
+
+
+def test_json_may_be_as_deep_as_the_bound() -> None:
+    deep = b"[" * (MAX_DEPTH - 1) + b"1" + b"]" * (MAX_DEPTH - 1)
+    assert ask(send(), b'{"phone":"1","x":' + deep + b"}", JSON).to == "1"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"phone":"1","phone":"2"',
+        '"phone":"1","phone":"1"',
+        '"phone":"1","\\u0070hone":"2"',
+        '"phone":"1","Phone":"2"',
+        '"phone":"1","PHONE":null',
+        '"phone":"1","x":{"y":1,"y":2}',
+        '"phone":"1","x":[{"ß":1,"SS":2}]',
+        '"phone":"1","ｐｈｏｎｅ":"2"',
+        '"user":{"kind":"1","\u212aind":"2"},"phone":"1"',
+        '"phone":"1","i":1,"ı":2',
+        '"phone":"1","phone\\u0000":"2"',
+        '"phone":"1","x\\u0000":"2"',
+    ],
+)
+def test_a_name_that_some_parser_takes_for_another_is_refused(members: str) -> None:
+    assert reason(send(), f"{{{members}}}", JSON) in {"json_duplicate", "json_name"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["true", "false", "1.0", "1e3", "-0", "9007199254740992", "1" * 5000, "[]", '["1"]', "{}", '{"phone":"1"}'],
+)
+def test_a_value_is_a_string_or_a_whole_number(value: str) -> None:
+    assert reason(send(), f'{{"phone":{value}}}', JSON) == "json_value"
+    assert ask(send(), f'{{"phone":"1","other":{value}}}', JSON).to == "1"
+
+
+@pytest.mark.parametrize("value", ["1\\u0000", "1\\n2", "\\u007f1"])
+def test_a_value_has_no_control_characters(value: str) -> None:
+    assert reason(send(), f'{{"phone":"{value}"}}', JSON) == "control_character"
+    route = verify("json:phone", "json:code")
+    assert reason(route, f'{{"phone":"1","code":"{value}"}}', JSON) == "control_character"
+
+
+def test_a_path_goes_through_objects_only() -> None:
+    route = send("json:user.phone")
+    for body in ('{"user":"1"}', '{"user":["phone"]}', '{"user":{"phone":{"phone":"1"}}}'):
+        assert reason(route, body, JSON) == "json_value"
+    assert reason(route, '{"user":{"phone":"1"},"User.Phone":"2"}', JSON) == "two_places"
+    assert reason(route, '{"user":null}', JSON) == "no_recipient"
+
+
+# Forms and queries…
+
+SPELLED_TWICE = [
+    "phone=1&phone=2",
+    "phone=1&phone=1",
+    "phone=1&Phone=2",
+    "phone=1&phone[]=2",
+    "phone=1&phone[0]=2",
+    "phone=1&phone[a][b]=2",
+    "phone=1&phone%5B%5D=2",
+    "phone=1&%70hone=2",
+    "phone=1&+phone=2",
+    "phone=1&phone.=2",
+    "phone=1&phone%00x=2",
+    "phone=1&phone",
+    "phone=1&ｐhone=2",
+    "phone[]=1",
+    "Phone=1",
+    "+phone=1",
+    "phone[" + "[" * 9 + "=1&phone=1",
+]
+
+
+@pytest.mark.parametrize("form", SPELLED_TWICE)
+def test_a_name_stands_once_and_as_configured(form: str) -> None:
+    assert reason(send("form:phone"), form, FORM) == "form_duplicate"
+    assert reason(send("query:phone"), target=f"/a?{form}") == "form_duplicate"
+
+
+@pytest.mark.parametrize("other", ["phone.number", "phone number", "phone[number", "phone+number", "PHONE_NUMBER"])
+def test_a_name_with_underscores_is_known_in_every_spelling(other: str) -> None:
+    assert reason(send("form:phone_number"), f"phone_number=1&{other}=2", FORM) == "form_duplicate"
+
+
+def test_other_names_may_stand_beside() -> None:
+    form = "phone=1&phone2=2&phones=3&xphone=4&user[phone]=5&x[]=6&x[]=7"
+    assert ask(send("form:phone"), form, FORM).to == "1"
+    assert ask(send("form:user[phone]"), "user[name]=a&user[phone]=1&phone=2", FORM).to == "1"
+
+
+@pytest.mark.parametrize("form", ["phone=1;phone=2", "x=1;phone=2&phone=1", "phone=1;x=2", "x;phone=1&phone=1"])
+def test_a_semicolon_that_some_backend_splits_at_is_refused(form: str) -> None:
+    assert reason(send("form:phone"), form, FORM) == "semicolon"
+    assert reason(send("query:phone"), target=f"/a?{form}") == "semicolon"
+
+
+@pytest.mark.parametrize("form", ["phone=%", "phone=1&x=%zz", "%4=1&phone=1", "phone=%u0031", "phone=1&x=100%"])
+def test_a_broken_escape_is_refused(form: str) -> None:
+    assert reason(send("form:phone"), form, FORM) == "percent_encoding"
+    assert reason(send("query:phone"), target=f"/a?{form}") == "percent_encoding"
+
+
+def test_what_is_no_utf_8_is_refused() -> None:
+    for form in (b"phone=1&x=%ff", b"phone=\xe9", b"%c0%af=1&phone=1", b"phone=%ed%a0%80"):
+        assert reason(send("form:phone"), form, FORM) == "form_encoding"
+    assert reason(send("query:phone"), target="/a?phone=\udce9") == "form_encoding"
+    assert reason(send("query:phone"), target="/a?phone=\ud800") == "form_encoding"
+
+
+def test_a_form_has_no_more_fields_than_backends_read() -> None:
+    assert ask(send("form:phone"), "x&" * (MAX_PAIRS - 1) + "phone=1", FORM).to == "1"
+    assert reason(send("form:phone"), "x&" * MAX_PAIRS + "phone=1", FORM) == "form_size"
+
+
+def test_a_fragment_is_refused_where_the_query_is_read() -> None:
+    assert reason(send("query:phone"), target="/a?phone=1#&phone=2") == "fragment"
+
+
+def test_a_null_in_a_form_value_is_refused() -> None:
+    assert reason(send("form:phone"), "phone=1%00", FORM) == "control_character"
+    assert reason(send("query:phone"), target="/a?phone=%001") == "control_character"
+
+
+# Two places…
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "phone=2",
+        "Phone",
+        "phone[]=2",
+        "x=1;phone=2",
+        "%70hone=2",
+        "%u0070hone=2",
+        "phone%00=2",
+        "phone.x=1",
+        "%ff&phone",
+    ],
+)
+def test_a_name_of_the_body_is_not_in_the_query(query: str) -> None:
+    for route, body, kind in ((send(), '{"phone":"1"}', JSON), (send("form:phone"), "phone=1", FORM)):
+        assert reason(route, body, kind, target=f"/a?{query}") == "two_places"
+        assert reason(route, body, kind, (b"X-Original-URL", f"/b?{query}".encode())) == "two_places"
+        assert ask(route, body, kind, target="/a?phones=1&q=100%&user[phone]=2").to == "1"
+
+
+def test_a_code_is_in_one_place_too() -> None:
+    route = verify("json:phone", "json:code")
+    assert reason(route, '{"phone":"1"}', JSON, target="/a?code=1") == "two_places"
+
+
+def test_a_nested_name_is_not_replaced_by_the_query() -> None:
+    for query in ("user=2", "user[phone]=2", "user.phone=2"):
+        assert reason(send("json:user.phone"), '{"user":{"phone":"1"}}', JSON, target=f"/a?{query}") == "two_places"
+        assert reason(send("form:user[phone]"), "user[phone]=1", FORM, target=f"/a?{query}") == "two_places"
+
+
+def test_a_name_of_the_query_is_not_in_the_body() -> None:
+    route = send("query:phone")
+    assert reason(route, '{"Phone":"2"}', JSON, target="/a?phone=1") == "two_places"
+    assert reason(route, "phone[]=2", FORM, target="/a?phone=1") == "two_places"
+    assert reason(route, "x=1;phone=2", FORM, target="/a?phone=1") == "two_places"
+    assert reason(route, "x", (b"Content-Type", b"multipart/form-data; boundary=b"), target="/a?phone=1")
+    assert reason(route, "phone=2", target="/a?phone=1") == "content_type"
+    assert reason(route, '{"phone":"2"', JSON, target="/a?phone=1") == "json"
+
+
+def test_a_query_is_not_read_beside_a_field_that_names_another() -> None:
+    assert reason(send("query:phone"), b"", (b"X-Rewrite-URL", b"/a?phone=2"), target="/a?phone=1") == "other_target"
+
+
+@pytest.mark.parametrize("cookie", [b"a=b; phone=2", b"Phone=2", b"%70hone=2", b"phone[]=2"])
+def test_a_form_name_is_no_cookie(cookie: bytes) -> None:
+    assert reason(send("form:phone"), "phone=1", FORM, (b"Cookie", cookie)) == "two_places"
+    assert reason(send("query:phone"), b"", (b"Cookie", cookie), target="/a?phone=1") == "two_places"
+    assert ask(send(), '{"phone":"1"}', JSON, (b"Cookie", cookie)).to == "1"
+
+
+# The API's own bodies, and forms to show again…
+
+
+def test_an_object_of_the_api_is_read_as_strictly() -> None:
+    assert read_json_object(b'{"to":"1","x":[1,2.5,null]}', [JSON]) == {"to": "1", "x": [1, 2.5, None]}
+    for body, fields in (
+        (b'{"to":"1","To":"2"}', [JSON]),
+        (b"[]", [JSON]),
+        (b"", [JSON]),
+        (b"{}", []),
+        (b"{}", [JSON, (b"Content-Encoding", b"gzip")]),
+    ):
+        with pytest.raises(Refusal, match="malformed_request"):
+            read_json_object(body, fields)
+
+
+def test_a_form_is_given_back_field_by_field() -> None:
+    assert form_pairs("/a?q=1", [FORM], b"b=1&a=%26&b=") == (("b", "1"), ("a", "&"), ("b", ""))
+    assert form_pairs("/a?q=1&r=%20", [], b"") == (("q", "1"), ("r", " "))
+    assert form_pairs("/a?q=1", [JSON], b"{}") == ()
+    assert form_pairs("/a?q=1", [FORM], b"") == ()
+
+
+# Laws: what is read is what naive readers read, too…
+
+KEYS = st.sampled_from(
+    ["phone", "Phone", "phone[]", "phone[0]", " phone", "phone.", "ph%6fne", "phone%00", "x", "code", ""]
+)
+VALUES = st.sampled_from(["1", "2", "%31", "+1", "1;phone=2", "1;x=3", "", "%", "%ff", "%00"])
+FORMS = st.lists(st.builds("{}={}".format, KEYS, VALUES), max_size=4).map("&".join)
+
+
+def first(pairs: list[tuple[str, str]]) -> str | None:
+    return next((value for name, value in pairs if name == "phone"), None)
+
+
+def last(pairs: list[tuple[str, str]]) -> str | None:
+    return dict(pairs).get("phone")
+
+
+def without_case(pairs: list[tuple[str, str]]) -> str | None:
+    return ",".join(value for name, value in pairs if name.lower() == "phone")
+
+
+def like_php(pairs: list[tuple[str, str]]) -> str | None:
+    read = {}
+    for name, value in pairs:
+        plain = name.lstrip(" ").partition("\0")[0]
+        base, bracket, _ = plain.partition("[")
+        read[base.replace(".", "_").replace(" ", "_")] = f"Array {value}" if bracket else value
+    return read.get("phone")
+
+
+@pytest.mark.parametrize("reader", [first, last, without_case, like_php])
+@pytest.mark.parametrize("separators", ["&", "&;"])
+@given(form=FORMS)
+def test_a_form_that_is_read_has_one_reading(
+    reader: Callable[[list[tuple[str, str]]], str | None], separators: str, form: str
+) -> None:
+    try:
+        read_here = ask(send("form:phone"), form, FORM).to
+    except Refusal:
+        return
+    parts = form.replace(";", "&") if ";" in separators else form
+    assert reader(urllib.parse.parse_qsl(parts, keep_blank_values=True, separator="&")) == read_here
+
+
+NAMES = st.sampled_from(["phone", "Phone", "PHONE", "phone\0", "x", "user", "K", "\u212a"])
+DOCUMENTS = st.recursive(
+    st.sampled_from(["1", "2", 1, 2**60, True, None, 1.5, "\0", ""]).map(json.dumps),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2).map(lambda items: f"[{','.join(items)}]"),
+        st.lists(st.tuples(NAMES, inner), min_size=1, max_size=3).map(
+            lambda pairs: f"{{{','.join(f'{json.dumps(name)}:{value}' for name, value in pairs)}}}"
+        ),
+    ),
+    max_leaves=5,
+)
+
+
+def keep_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(reversed(pairs))
+
+
+def ignore_case(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name.casefold(): value for name, value in pairs}
+
+
+def cut_at_null(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name.partition("\0")[0]: value for name, value in pairs}
+
+
+@pytest.mark.parametrize("reader", [dict, keep_first, ignore_case, cut_at_null])
+@given(
+    phone=st.sampled_from(['"1"', '"2"', "3"]),
+    rest=st.lists(st.tuples(NAMES, DOCUMENTS), max_size=3),
+    at=st.integers(0, 3),
+)
+def test_json_that_is_read_has_one_reading(
+    reader: Callable[[list[tuple[str, Any]]], dict[str, Any]], phone: str, rest: list[tuple[str, str]], at: int
+) -> None:
+    members = [*rest[:at], ("phone", phone), *rest[at:]]
+    body = f"{{{','.join(f'{json.dumps(name)}:{value}' for name, value in members)}}}"
+    try:
+        read_here = ask(send(), body, JSON).to
+    except Refusal:
+        return
+    naive = json.loads(body, object_pairs_hook=reader, parse_int=lambda digits: str(int(float(digits))))
+    assert naive["phone"] == read_here == json.loads(phone, parse_int=str)
+
+
+def came_to(route: Route, target: bytes | str, fields: list[Field], body: bytes) -> str:
+    try:
+        return "read" if read(route, target, fields, body).to else "read without recipient"
+    except Refusal as refusal:
+        return refusal.code
+
+
+SELECTORS = st.sampled_from(["json:phone", "json:a.b", "form:phone", "form:a[b]", "query:phone", "header:X-Phone"])
+
+
+@given(
+    to=SELECTORS,
+    code=SELECTORS,
+    target=st.one_of(st.text(), st.binary(), FORMS.map("/a?{}".format)),
+    fields=st.lists(
+        st.one_of(
+            st.sampled_from([JSON, FORM, (b"X-Phone", b"1"), (b"Cookie", b"a"), (b"X-Original-URL", b"/\xff?%")]),
+            st.tuples(st.binary(), st.binary()),
+        ),
+        max_size=3,
+    ),
+    body=st.one_of(st.binary(), FORMS.map(str.encode), DOCUMENTS.map(str.encode)),
+)
+def test_whatever_comes_is_read_or_refused(
+    to: str, code: str, target: bytes | str, fields: list[Field], body: bytes
+) -> None:
+    assert came_to(verify(to, code), target, fields, body) in {"read", "malformed_request"}
