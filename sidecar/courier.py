@@ -160,7 +160,8 @@ class Courier:
             await self._story(leased, log)
         except Exception as error:  # noqa: BLE001 - what cannot be understood now never will be: report it, go on
             log.error("message_unreadable", error=where(error))  # noqa: TRY400 - a traceback may quote the message
-            await self._conclude(leased, "failed", (), log)
+            if leased.id in self._leased:  # else it is concluded, and only the late attempts broke
+                await self._conclude(leased, "failed", (), log)
         finally:
             self._leased.discard(leased.id)
 

@@ -1,6 +1,7 @@
 """The story of a message, on a real store with real vendors on loopback."""
 
 import asyncio
+import itertools
 import json
 import sys
 import time
@@ -359,13 +360,15 @@ async def test_no_more_messages_are_taken_than_can_be_sent_at_once(store: Store)
 
 
 class Reclaiming(Outbox):
-    """Tells each time that it was asked for what others dropped, and what it found."""
+    """Tells each time that it was asked for what others dropped: when, and what it found."""
 
     def __init__(self, store: Store) -> None:
         super().__init__(store)
         self.found: asyncio.Queue[int] = asyncio.Queue()
+        self.moments: list[float] = []
 
     async def reclaim(self, idle_s: float, count: int) -> list[Leased]:
+        self.moments.append(time.monotonic())
         found = await super().reclaim(idle_s, count)
         self.found.put_nowait(len(found))
         return found
@@ -389,6 +392,28 @@ async def test_message_that_takes_long_stays_with_its_courier(store: Store, monk
                 await marked(it)
         assert looks == [0] * 8
         assert len(first.asked) == 1
+
+
+async def test_after_the_store_was_away_owners_are_given_time_to_renew(
+    store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases that nobody could renew look dropped and are not: no courier takes them over at once."""
+    monkeypatch.setattr(story, "_IDLE_S", 1.0)
+    monkeypatch.setattr(story, "_RECLAIM_EVERY_S", 0.05)
+    async with two(store) as (_, _, it):
+        outbox = Reclaiming(store)
+        async with delivering(it.courier(outbox=outbox)):
+            for _ in range(3):
+                await outbox.found.get()
+            killer = Store(store_url)
+            killed_at = time.monotonic()
+            with suppress(StoreAwayError):
+                await killer.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await killer.close()
+            while outbox.moments[-1] < killed_at + 1.0:
+                await outbox.found.get()
+    gaps = [later - earlier for earlier, later in itertools.pairwise(outbox.moments)]
+    assert max(gaps[:2]) < 1.0 <= max(gaps)
 
 
 async def test_message_of_a_killed_courier_is_sent_within_ten_seconds(store: Store, store_url: str) -> None:

@@ -1,8 +1,8 @@
 """What a provider kind is. Pure.
 
 A kind over HTTP is a pure module with `CHANNELS`, `Settings`, `request(...)` and `read(...)`; `remote.Remote` puts
-`outbound.call` between the two. A kind without HTTP is a class with what `Provider` asks for. The kind's file name is
-its TOML `kind` (`-` written as `_`).
+`outbound.call` between the two, and calls `prepare()` at start where the kind has one. A kind without HTTP is a class
+with what `Provider` asks for. The kind's file name is its TOML `kind` (`-` written as `_`).
 """
 
 from collections.abc import Collection
