@@ -6,7 +6,7 @@ it does not list is `not_found`.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -39,14 +39,12 @@ class Api:
         verifications: Verifications,
         challengers: Mapping[str, BuiltIn],
         signer: Signer,
-        new_id: Callable[[], str],
     ) -> None:
         self._config = config
         self._gate = gate
         self._verifications = verifications
         self._challengers = challengers
         self._signer = signer
-        self._new_id = new_id
         prefix = config.api.prefix
         self._prefix = prefix
         # The API's own send, as a route: what the gate needs to know of it.
@@ -82,7 +80,7 @@ class Api:
 
     async def _routed(self, visit: Visit) -> web.StreamResponse:
         visit.log["outcome"] = "answered"
-        path, _, query = visit.request.raw_path.removeprefix(self._prefix).partition("?")
+        path = visit.request.raw_path.removeprefix(self._prefix).partition("?")[0]
         match visit.request.method, path.strip("/").split("/"):
             case "OPTIONS", _:
                 answer = self._preflight(visit)
@@ -99,7 +97,7 @@ class Api:
             case "GET", ["openapi.json"]:
                 answer = problem.json_answer(200, document(self._prefix))
             case "GET", ["verify"]:
-                answer = self._page(visit)
+                answer = self._gate.hosted_page(visit, "", None)
             case "GET", ["client.js"] | ["static", _] as parts:
                 answer = _static(parts[-1], visit.header("If-None-Match"))
             case _:
@@ -169,18 +167,6 @@ class Api:
             raise Refusal("not_found", "no_challenge", "This captcha is not built in.")
         return problem.json_answer(200, captcha.challenge())
 
-    def _page(self, visit: Visit) -> Answer:
-        page = pages.hosted_page(
-            prefix=self._prefix,
-            captcha=self._gate.page_captcha(),
-            to="",
-            resume=None,
-            code_length=self._config.code.length,
-            locale=visit.header("Accept-Language"),
-            nonce=self._new_id(),
-        )
-        return Answer(200, (("Content-Type", page.content_type), *page.fields), page.body)
-
     def _preflight(self, visit: Visit) -> Answer:
         """The CORS preflight (Fetch standard): what an allowed origin may send. Others get no CORS fields."""
         allowed = visit.header("Origin") in self._config.api.cors_origins
@@ -200,13 +186,10 @@ def jwks(signer: Signer) -> Answer:
 
 
 def _static(name: str, if_none_match: str) -> Answer:
-    page = pages.static_file(name)
+    page = pages.static_file(name, if_none_match)
     if page is None:
         raise Refusal("not_found", "no_such_file")
-    fields = (("Content-Type", page.content_type), *page.fields)
-    if if_none_match and ("ETag", if_none_match) in page.fields:
-        return Answer(304, page.fields, b"")
-    return Answer(200, fields, page.body)
+    return Answer(page.status, (("Content-Type", page.content_type), *page.fields), page.body)
 
 
 def _prefer_wait(prefer: str) -> float:

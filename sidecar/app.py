@@ -5,6 +5,7 @@
 
 import asyncio
 import functools
+import hmac
 import os
 import secrets
 import sys
@@ -116,13 +117,14 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
             new_id=_new_id,
         )
         challengers = {name: verifier for name, verifier in verifiers.items() if isinstance(verifier, Altcha)}
-        api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer, _new_id)
+        api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer)
         courier = Courier(
             outbox=outbox,
             providers=_providers(config, session),
             rules=config.delivery,
             code=verifications.code,
             open_recipient=functools.partial(_open, secret, config),
+            read=verifications.read,
             mark=verifications.mark,
             refund=buckets.refund,
             metrics=metrics,
@@ -133,7 +135,7 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
         admin = Admin(
             prefix=config.api.prefix,
             store=store,
-            upstream_reachable=forwarder.reachable,
+            upstream_reachable=forwarder.is_reachable,
             outbox_length=outbox.length,
             is_draining=lambda: app.draining,
             signer=signer,
@@ -193,7 +195,10 @@ def _verifiers(config: Config, session: aiohttp.ClientSession, secret: Secret, s
     for name, settings in config.captcha.items():
         module = captcha.kinds()[settings.kind]
         if settings.kind == "altcha":
-            made[name] = Altcha(settings, secret.captcha_key, time.time, secrets.randbelow, spend_once)
+            own = hmac.digest(secret.captcha_key, name.encode(), "sha256")
+            made[name] = Altcha(
+                cast("captcha.altcha.Settings", settings), own, time.time, secrets.randbelow, spend_once
+            )
         else:
             made[name] = RemoteCaptcha(module, settings, session, time.time, _new_id)
     return made
@@ -215,5 +220,5 @@ def _open(secret: Secret, config: Config, sealed: bytes) -> Recipient:
 
 
 def _new_id() -> str:
-    """A random identifier: request ids, JWT ids, nonces, idempotency keys of vendors."""
-    return str(uuid.uuid4())
+    """A random identifier of 32 hex digits: request ids, JWT ids, nonces, idempotency keys of vendors."""
+    return uuid.uuid4().hex

@@ -1,4 +1,7 @@
-"""The command: parse arguments, call, print. Exit codes: 0 fine, 1 failed while running, 2 bad usage or configuration."""
+"""The command: parse arguments, call, print.
+
+Exit codes: 0 fine, 1 failed while running, 2 bad usage or configuration.
+"""
 
 import argparse
 import json

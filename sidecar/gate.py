@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import structlog
 from aiohttp import web
@@ -35,7 +35,7 @@ from sidecar.problem import Answer
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import fields as proxy_fields
 from sidecar.proxy.client import Client
-from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.forward import Forwarder, continue_100
 from sidecar.recipient import Recipient
 from sidecar.recipient import parse as parse_recipient
 from sidecar.routes import Found, Routes
@@ -75,9 +75,10 @@ class Visit:
         return self.request.headers.get(name, "")
 
     @property
-    def is_browser(self) -> bool:
-        """True when the client would show a page."""
-        return "text/html" in self.header("Accept")
+    def may_show_page(self) -> bool:
+        """True when the client would show a page, and its form can be sent again to where it came."""
+        path = self.request.raw_path
+        return "text/html" in self.header("Accept") and path.startswith("/") and not path.startswith("//")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,7 @@ class Gate:
             outcome = visit.log.pop("outcome", "forwarded")
         except (Refusal, StoreAwayError) as error:
             refusal = _as_refusal(error)
+            visit.log.pop("outcome", None)
             outcome = "refused"
             self._metrics.refusals.labels(refusal.code).inc()
             visit.log |= {"code": refusal.code, "reason": refusal.reason}
@@ -238,7 +240,7 @@ class Gate:
             return await self._forward(visit, body)
         return await self._stories[route.action](visit, route, body)
 
-    async def _deny(self, visit: Visit, route: Route, body: bytes | None) -> web.StreamResponse:
+    async def _deny(self, _visit: Visit, _route: Route, _body: bytes | None) -> web.StreamResponse:
         raise Refusal("route_denied", "deny", "This route is closed.")
 
     async def _guard(self, visit: Visit, route: Route, body: bytes | None) -> web.StreamResponse:
@@ -562,28 +564,35 @@ class Gate:
     async def _refused(self, visit: Visit, route: Route | None, refusal: Refusal) -> web.StreamResponse:
         """A refusal's face: the route's own shape, the hosted page for a browser, or a problem document."""
         own = route.errors.get(refusal.code) if route else None
-        if own is None and route is not None and route.browser and visit.is_browser and refusal.code in _PAGE_CODES:
-            page = pages.hosted_page(
-                prefix=self._config.api.prefix,
-                captcha=self.page_captcha(),
-                to=dict(visit.resume).get(str(route.to).partition(":")[2], ""),
-                resume=Resume(visit.request.method, visit.request.raw_path, tuple(visit.resume)),
-                code_length=self._config.code.length,
-                locale=visit.header("Accept-Language"),
-                nonce=self._new_id(),
+        if own is None and route and route.browser and visit.may_show_page and refusal.code in _PAGE_CODES:
+            field_name = (route.to or "").partition(":")[2]
+            page = self.hosted_page(
+                visit,
+                dict(visit.resume).get(field_name, ""),
+                Resume(cast("Any", visit.request.method), visit.request.raw_path, tuple(visit.resume)),
             )
-            return await self.answer(visit, Answer(403, (("Content-Type", page.content_type), *page.fields), page.body))
+            return await self.answer(visit, page)
         answer = problem.refused(refusal, visit.request_id, rate_limit_fields(refusal.limits), own)
         # What was not read of the body would be taken for the next request's head.
         return await self.answer(visit, answer, close=not visit.request.content.is_eof())
 
-    def page_captcha(self) -> tuple[str, str, str] | None:
-        """The captcha that the API demands, as the hosted page needs it: name, kind, site key."""
-        name = self._config.api.captcha
-        if not name:
-            return None
-        rules = self._config.captcha[name]
-        return name, rules.kind, getattr(rules, "site_key", "")
+    def hosted_page(self, visit: Visit, to: str, resume: Resume | None) -> Answer:
+        """The page that verifies a recipient, and then sends the form again that it stands in for."""
+        captcha = None
+        if self._config.api.captcha:
+            rules = self._config.captcha[self._config.api.captcha]
+            keys = (getattr(rules, "site_key", ""), getattr(rules, "action", ""))
+            captcha = pages.Captcha(self._config.api.captcha, rules.kind, *keys)
+        page = pages.hosted_page(
+            prefix=self._config.api.prefix,
+            captcha=captcha,
+            to=to,
+            resume=resume,
+            code_length=self._config.code.length,
+            locale=visit.header("Accept-Language"),
+            nonce=self._new_id(),
+        )
+        return Answer(page.status, (("Content-Type", page.content_type), *page.fields), page.body)
 
     async def answer(self, visit: Visit, answer: Answer, *, close: bool = False) -> web.StreamResponse:
         """Send an answer of our own."""

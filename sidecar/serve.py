@@ -70,7 +70,8 @@ class _Server:
             self._app = await apps.enter_async_context(running(self._config, url, self._metrics))
             admin = web.ServerRunner(web.Server(self._admin, access_log=None))
             public = web.ServerRunner(
-                web.Server(self._public, access_log=None, auto_decompress=False), shutdown_timeout=server.drain
+                web.Server(self._public, access_log=None, auto_decompress=False, handler_cancellation=True),
+                shutdown_timeout=server.drain,
             )
             await _listen(admin, server.admin, None)
             stack.push_async_callback(admin.cleanup)

@@ -13,12 +13,12 @@ import aiohttp
 import altcha
 import pytest_asyncio
 from aiohttp import web
+from fakes import DEADLINE_S, FakeUpstream
 
 from sidecar.app import App, kinds, running
 from sidecar.config.load import load
 from sidecar.metrics import Metrics
 from sidecar.store.client import Store
-from fakes import DEADLINE_S, FakeUpstream
 
 PHONE = "13900000001"
 E164 = "+8613900000001"
@@ -29,6 +29,7 @@ TEST_NUMBER = "13800000000"
 CONFIG = """
 [server]
 state_dir = "{state}"
+drain = "50ms"
 secret = "story-secret-story-secret-story-secret"
 [upstream]
 url = "{upstream}"

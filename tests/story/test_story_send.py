@@ -1,11 +1,15 @@
 """`send`: contract section 3, sentence by sentence, over real sockets."""
 
 import asyncio
+import logging
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
-
+import structlog
 from telling import CONFIG, E164, MAIN, OTHER, PHONE, TEST_NUMBER, VERIFY, Start
+
+from sidecar import logs
 
 JSON = {"Content-Type": "application/json"}
 
@@ -318,12 +322,17 @@ captcha_token = "header:X-Captcha"
     assert await sidecar.vendor.code("+8613900000002")
 
 
-async def test_nothing_of_the_recipient_or_the_code_is_logged(
-    start: Start, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Logs, metrics and the store hold masked, hashed or sealed recipients only, and no code or token."""
-    from sidecar import logs
+@pytest.fixture
+def log_again() -> Iterator[None]:
+    """Leave the log as it was found: its stream is the captured one of this test."""
+    yield
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = []
 
+
+@pytest.mark.usefixtures("log_again")
+async def test_nothing_of_the_recipient_or_the_code_is_logged(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    """Logs, metrics and the store hold masked, hashed or sealed recipients only, and no code or token."""
     logs.configure("json")
     sidecar = await start()
     await sidecar.send()

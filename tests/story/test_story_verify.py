@@ -8,7 +8,6 @@ from typing import Any
 
 import jwt
 import pytest
-
 from fakes import Message, Taken
 from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, Sidecar, Start
 
@@ -324,13 +323,20 @@ async def test_an_email_is_verified_as_one(start: Start) -> None:
     code = await sidecar.vendor.code("someone@mail.example")
     assert (await sidecar.register(code, "someone@mail.example")).status == 200
     said = await claims(sidecar, sidecar.upstream.requests[0])
-    assert (said["sub"], said["email"], said["email_verified"]) == ("someone@mail.example", "someone@mail.example", True)
+    assert (said["sub"], said["email"], said["email_verified"]) == (
+        "someone@mail.example",
+        "someone@mail.example",
+        True,
+    )
     assert said["amr"] == ["email"]
 
 
 async def test_the_browser_without_a_proof_gets_the_page_and_its_request_goes_on(start: Start) -> None:
     """`browser = "page"`: 403, no-store; with the token that the page gets, the same form passes."""
-    tables = SEND + '[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "form:phone"\ncode = "form:code"\nbrowser = "page"\n'
+    tables = (
+        SEND
+        + '[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "form:phone"\ncode = "form:code"\nbrowser = "page"\n'
+    )
     sidecar = await start(tables)
     form = {"phone": PHONE, "name": "<script>alert(1)</script>"}
     page = await sidecar.ask("POST", "/register", data=form, headers={"Accept": "text/html,*/*"})

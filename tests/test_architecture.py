@@ -1,0 +1,122 @@
+"""docs/architecture.md: arrows point down. Walks the imports of every module."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sidecar
+
+ROOT = Path(sidecar.__file__).parent
+ROOMS = {"captcha", "delivery", "limits", "pages", "proxy", "verification"}
+# Told a clock, randomness and bytes; they fetch none.
+PURE = [
+    "routes",
+    "intake",
+    "recipient",
+    "problem",
+    "openapi",
+    "errors",
+    "secret",
+    "limits.gcra",
+    "captcha.turnstile",
+    "captcha.yidun",
+    "delivery.plan",
+    "delivery.text",
+    "delivery.providers.twilio",
+    "delivery.providers.webhook",
+    "proxy.fields",
+    "proxy.client",
+    "verification.codes",
+    "verification.states",
+    "config.model",
+    "config.units",
+    "config.where",
+]
+IMPURE = {"aiohttp", "redis", "time", "random", "os", "secrets", "asyncio", "socket", "uvloop", "structlog"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module's dotted name below `sidecar`, and its file."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in ROOT.rglob("*.py")
+    }
+
+
+def imports(path: Path) -> Iterator[str]:
+    """What a file imports, anywhere in it, as dotted names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: write imports whole"
+            yield str(node.module)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+ALL = modules()
+IMPORTS = {name: set(imports(path)) for name, path in ALL.items()}
+
+
+def importers_of(package: str) -> set[str]:
+    """The modules of ours that import something at or below `package`."""
+    return {
+        name for name, found in IMPORTS.items() if any(one == package or one.startswith(f"{package}.") for one in found)
+    }
+
+
+def test_rooms_do_not_import_each_other() -> None:
+    """What crosses is a value; only gate and courier make rooms act together."""
+    for name, found in IMPORTS.items():
+        room = name.partition(".")[0]
+        others = {f"sidecar.{other}" for other in ROOMS - {room}}
+        if room in ROOMS:
+            assert not [one for one in found if ".".join(one.split(".")[:2]) in others], name
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_modules_import_no_world(name: str) -> None:
+    """`now`, `nonce` and bytes are arguments."""
+    assert not {one.partition(".")[0] for one in IMPORTS[name]} & IMPURE
+
+
+def test_every_kind_over_http_is_pure() -> None:
+    """A kind is two pure functions and a Settings; what is asked over HTTP goes through outbound.call."""
+    kinds = [name for name in ALL if name.startswith(("captcha.", "delivery.providers."))]
+    machinery = {"captcha.seam", "captcha.remote", "delivery.providers.seam", "delivery.providers.remote"}
+    built_in = {"captcha.altcha", "delivery.providers.console"}
+    for name in set(kinds) - machinery - built_in:
+        assert name in PURE, f"{name}: add it to PURE"
+
+
+def test_only_the_store_speaks_to_redis() -> None:
+    assert importers_of("redis") == {"store.client"}
+
+
+def test_only_app_builds() -> None:
+    """The stories are wired in one place; serve runs what app made."""
+    assert importers_of("sidecar.courier") == {"app"}
+    assert importers_of("sidecar.gate") == {"app", "api"}
+    assert importers_of("sidecar.api") == {"app", "admin"}
+    assert importers_of("sidecar.app") == {"serve", "cli"}
+    assert importers_of("sidecar.serve") == {"cli"}
+
+
+def test_only_the_command_imports_the_demo() -> None:
+    assert {name for name in importers_of("sidecar.demo") if not name.startswith("demo")} == {"cli"}
+
+
+def test_config_imports_no_kind() -> None:
+    """It is handed the kinds' Settings."""
+    for name, found in IMPORTS.items():
+        if name.startswith("config"):
+            assert not [one for one in found if one.startswith(tuple(f"sidecar.{room}" for room in ROOMS))], name
+
+
+def test_every_file_says_what_it_is_for() -> None:
+    """A module opens with the question it answers."""
+    for name, path in ALL.items():
+        text = path.read_text(encoding="utf-8")
+        assert not text or ast.get_docstring(ast.parse(text)), name
