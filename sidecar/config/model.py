@@ -1,18 +1,24 @@
 """The configuration as the program sees it: contract section 2, typed and frozen. Pure.
 
 Durations are seconds, sizes bytes. Each table refuses keys that it does not know. What one table alone cannot say
-(does this route's captcha exist?) is in `load.py`. Captcha and provider tables are read by their kind's own
+(does this route's captcha exist?) is in `checks.py`. Captcha and provider tables are read by their kind's own
 `Settings`, which `load.py` is handed; this module imports none.
 """
 
-from typing import Annotated, Any, Final, Literal
+import json
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+import phonenumbers
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, WrapSerializer
 
+from sidecar.config.findings import UnfitError, hide_userinfo, holds_secret, one_of
 from sidecar.config.units import (
     Count,
     Duration,
-    Flag,
     Listen,
     ListenText,
     Network,
@@ -22,14 +28,36 @@ from sidecar.config.units import (
     RateText,
     Size,
     Text,
+    fitting,
+    schema_text,
 )
 from sidecar.recipient import NUMBER_TYPES
 
+_T = TypeVar("_T")
+# A field name (RFC 9110 section 5.1).
+_FIELD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+
 
 class Table(BaseModel):
-    """A TOML table: frozen, and unknown keys are errors."""
+    """A TOML table: frozen, and unknown keys are errors. Its repr has no secrets."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self  # nothing in it changes
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            is_secret = value and name is not None and holds_secret((name,))
+            yield name, "***" if is_secret else hide_userinfo(value) if isinstance(value, str) else value
+
+
+def _frozen(value: Mapping[str, _T]) -> Mapping[str, _T]:
+    return MappingProxyType(dict(value))
+
+
+# A TOML table whose names are the user's own; read-only.
+Named = Annotated[Mapping[str, _T], AfterValidator(_frozen), WrapSerializer(lambda value, dump: dump(dict(value)))]
 
 
 class TlsServer(Table):
@@ -58,26 +86,96 @@ class TlsClient(Table):
     server_name: Text = ""
 
 
+def _upstream_url(value: str) -> str:
+    if value.startswith("unix:"):
+        if not value.startswith("unix:/"):
+            raise UnfitError("names no socket", 'write its whole path, such as "unix:/run/app.sock"')
+        return value
+    right = 'write "http://HOST:PORT", "https://HOST" or "unix:/path"'
+    scheme, host, rest = _split_url(value, right)
+    if scheme not in {"http", "https"} or not host:
+        raise UnfitError("is no address of an upstream", right)
+    if rest not in {"", "/"}:
+        raise UnfitError(
+            "has more than a host and a port",
+            f'write "{scheme}://{host}": a path is passed on as the client asks for it',
+        )
+    return f"{scheme}://{host}"
+
+
+def _split_url(value: str, right: str) -> tuple[str, str, str]:
+    """Scheme, host with port, and all that follows. Raises UnfitError."""
+    try:
+        parts = urlsplit(value)
+        port_fits = parts.port != 0
+    except ValueError:
+        port_fits = False
+    if not port_fits or any(c.isspace() or not c.isprintable() for c in value):
+        raise UnfitError("is no URL", right)
+    if "@" in parts.netloc:
+        raise UnfitError("names a user, which is not passed on", right)
+    host = parts.netloc if parts.hostname else ""
+    return parts.scheme, host, value.removeprefix(f"{value.partition('://')[0]}://{parts.netloc}")
+
+
 class Upstream(Table):
-    url: NonEmpty = "http://127.0.0.1:8000"
+    url: Annotated[NonEmpty, AfterValidator(_upstream_url)] = "http://127.0.0.1:8000"
     tls: TlsClient = TlsClient()
-    connect_timeout: Duration = 1.0
-    read_timeout: Duration = 60.0
+    connect_timeout: Annotated[Duration, Field(gt=0)] = 1.0
+    read_timeout: Annotated[Duration, Field(gt=0)] = 60.0
     max_connections: Count = 0
 
 
+def _store_url(value: str) -> str:
+    right = 'write "embedded", "redis://HOST:PORT/0", "rediss://HOST:PORT/0" or "unix:///path"'
+    scheme, colon, _ = value.partition("://")
+    if value == "embedded":
+        return value
+    if colon and scheme in {"redis+cluster", "redis+sentinel"}:
+        raise UnfitError(f"is not in this version ({scheme})", right)
+    if not colon or scheme not in {"redis", "rediss", "unix"}:
+        raise UnfitError("is no address of a store", right)
+    try:
+        parts = urlsplit(value)
+        has_place = parts.path.startswith("/") if scheme == "unix" else bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_place = False
+    if not has_place:
+        raise UnfitError("is no address of a store", right)
+    if scheme != "unix" and not re.fullmatch(r"(?:/[0-9]*)?", parts.path):
+        raise UnfitError("names no database by its number", f'write "{scheme}://HOST:PORT/0"')
+    return value
+
+
 class Store(Table):
-    url: NonEmpty = "embedded"
+    url: Annotated[NonEmpty, AfterValidator(_store_url)] = "embedded"
+
+
+# Fields with which a message is framed or routed (RFC 9110, RFC 9112); an identity in one of them breaks it.
+_NO_IDENTITY: Final = frozenset(
+    {
+        "connection", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer",
+        "transfer-encoding", "upgrade", "via",
+    }
+)  # fmt: skip
+
+
+def _identity_field(value: str) -> str:
+    if not re.fullmatch(_FIELD, value):
+        raise UnfitError("is no field name", 'write letters, digits and "-", such as "X-Verified-Identity"')
+    if value.lower() in _NO_IDENTITY:
+        raise UnfitError("has another meaning in HTTP", 'write a name of its own, such as "X-Verified-Identity"')
+    return value
 
 
 class Identity(Table):
-    header: NonEmpty = "X-Verified-Identity"
+    header: Annotated[Text, AfterValidator(_identity_field)] = "X-Verified-Identity"
     algorithm: Literal["ES256", "EdDSA", "RS256", "HS256"] = "ES256"
     private_key: Text = ""
     secret: Text = ""
     issuer: NonEmpty = "signup-sidecar"
     audience: NonEmpty = "upstream"
-    ttl: Duration = 60.0
+    ttl: Annotated[Duration, Field(ge=1)] = 60.0  # JWTs count whole seconds
 
 
 class CodeRules(Table):
@@ -86,39 +184,54 @@ class CodeRules(Table):
     attempts: Annotated[Positive, Field(le=10)] = 5
     failures: RateText = Rate(20, 3600.0)
     resend: Literal["same", "rotate"] = "same"
-    origin: Text = ""
+    # A host name, as origin-bound one-time codes have it; empty: no such line.
+    origin: Annotated[
+        Text,
+        fitting(
+            r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*)?",
+            "is no host name",
+            'write the site alone, such as "example.com"',
+        ),
+    ] = ""
 
 
 def _country(value: str) -> str:
-    if len(value) != 2 or not value.isascii() or not value.isalpha() or not value.isupper():
-        raise ValueError(f'{value!r} is no country; write an ISO 3166 alpha-2 code such as "CN"')
+    if value not in phonenumbers.SUPPORTED_REGIONS:
+        raise UnfitError("is no country", 'write its ISO 3166 alpha-2 code, such as "CN" or "GB"')
     return value
 
 
 def _number_type(value: str) -> str:
     if value not in NUMBER_TYPES.values():
-        raise ValueError(f"{value!r} is no number type; write one of {', '.join(sorted(NUMBER_TYPES.values()))}")
+        raise UnfitError("is no type of number", one_of(value, NUMBER_TYPES.values()))
     return value
 
 
-Country = Annotated[Text, AfterValidator(_country)]
+Country = Annotated[Text, AfterValidator(_country), schema_text("^[A-Z]{2}$", "CN")]
+NumberType = Annotated[
+    Text, AfterValidator(_number_type), WithJsonSchema({"type": "string", "enum": sorted(NUMBER_TYPES.values())})
+]
 
 
 class Numbers(Table):
     default_country: Country = "CN"
     countries: tuple[Country, ...] = ()
-    block_types: tuple[Annotated[Text, AfterValidator(_number_type)], ...] = (
-        "premium_rate",
-        "toll_free",
-        "voip",
-        "pager",
-    )
-    test: dict[str, NonEmpty] = {}
+    block_types: tuple[NumberType, ...] = ("premium_rate", "toll_free", "voip", "pager")
+    test: Named[NonEmpty] = Field(default_factory=dict, validate_default=True, repr=False)  # E.164 -> code
+
+
+LIMIT_KEYS: Final = ("ip", "ip_prefix", "to", "to_prefix", "country", "route", "global")
+
+
+def _limit_key(value: str) -> str:
+    if value in LIMIT_KEYS or re.fullmatch(f"header:{_FIELD}", value):
+        return value
+    raise UnfitError("is no key of a limit", one_of(value, [*LIMIT_KEYS, "header:NAME"]))
 
 
 class Limit(Table):
     key: Annotated[
-        Text, Field(pattern=r"^(ip|ip_prefix|to|to_prefix|country|route|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+|global)$")
+        Text, AfterValidator(_limit_key), schema_text(f"^({'|'.join(LIMIT_KEYS)}|header:{_FIELD})$", LIMIT_KEYS[0])
     ]
     rate: RateText
     burst: Positive | None = None  # None: the rate's count
@@ -129,7 +242,7 @@ class Captcha(Table):
     """What every captcha kind has; a kind's Settings extend it."""
 
     kind: NonEmpty
-    timeout: Duration = 3.0
+    timeout: Annotated[Duration, Field(gt=0)] = 3.0
     on_failure: Literal["deny", "allow"] = "deny"
     failures: RateText = Rate(10, 60.0)
 
@@ -150,25 +263,67 @@ class Delivery(Table):
     on_silence: Literal["switch"] = "switch"
 
 
+def _prefix(value: str) -> str:
+    if not re.fullmatch(r"(?:/[A-Za-z0-9._~-]+)+", value) or {".", ".."} & set(value.split("/")):
+        raise UnfitError("is no prefix of a path", 'write one or more names after "/" each, such as "/.sidecar"')
+    return value
+
+
 class Api(Table):
-    prefix: Annotated[Text, Field(pattern=r"^(/[A-Za-z0-9._~-]+)+$")] = "/.sidecar"
+    prefix: Annotated[Text, AfterValidator(_prefix), schema_text(r"^(/[A-Za-z0-9._~-]+)+$", "/.sidecar")] = "/.sidecar"
     captcha: Text = "altcha"
     limits: tuple[NonEmpty, ...] = ("ip", "to")
-    cors_origins: tuple[NonEmpty, ...] = ()
+    cors_origins: tuple[
+        Annotated[
+            Text,
+            fitting(
+                r"https?://[A-Za-z0-9.:\[\]_-]+", "is no origin", 'write scheme and host, such as "https://example.com"'
+            ),
+        ],
+        ...,
+    ] = ()
+
+
+def _json(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise UnfitError("holds what JSON cannot say", "leave out dates, nan and inf, or write them as text") from None
+    return value
 
 
 class Reply(Table):
     """An answer in the front end's own shape."""
 
     status: Annotated[Positive, Field(ge=200, le=599)] = 200
-    json_body: Any = Field(default=None, alias="json")
+    json_body: Annotated[Any, AfterValidator(_json)] = Field(default=None, alias="json")
 
 
-Selector = Annotated[Text, Field(pattern=r"^(json|form|query|header):.+$")]
+def _selector(value: str) -> str:
+    place, _, name = value.partition(":")
+    right = 'write where the value is: "json:a.b", "form:x", "query:x" or "header:X"'
+    if place not in {"json", "form", "query", "header"} or not name:
+        raise UnfitError("is no selector", right)
+    if place == "json" and "" in name.split("."):
+        raise UnfitError("has an empty name in it", 'write the way to the value, such as "json:a.b"')
+    if place == "header" and not re.fullmatch(_FIELD, name):
+        raise UnfitError("names no field", 'write a field name after "header:", such as "header:X-Captcha"')
+    return value
+
+
+Selector = Annotated[Text, AfterValidator(_selector), schema_text(r"^(json|form|query|header):.+$", "json:phone")]
 
 
 class Route(Table):
-    match: Annotated[Text, Field(pattern=r"^(\*|[A-Z]+) /\S*$")]
+    match: Annotated[
+        Text,
+        fitting(
+            r"(?:\*|[A-Z]+(?:-[A-Z]+)*) /[^\s?#]*",
+            "is no method and path",
+            'write a method in capitals (or "*"), a space and a path without query, such as "POST /api/sms/code"',
+        ),
+        schema_text(r"^(\*|[A-Z]+(-[A-Z]+)*) /[^\s?#]*$", "POST /api/sms/code"),
+    ]
     action: Literal["pass", "deny", "guard", "send", "verify"]
     to: Selector | None = None
     code: Selector | None = None
@@ -179,7 +334,7 @@ class Route(Table):
     channel: Literal["sms", "email", "auto"] = "sms"
     wait: Duration = 0.0
     reply: Reply | None = None
-    errors: dict[str, Reply] = {}
+    errors: Named[Reply] = Field(default_factory=dict, validate_default=True)
     browser: Literal["", "page"] = ""
 
 
@@ -190,24 +345,23 @@ class Config(Table):
     identity: Identity = Identity()
     code: CodeRules = CodeRules()
     numbers: Numbers = Numbers()
-    captcha: dict[str, Captcha] = {}
-    limits: dict[str, Limit] = {}
-    providers: dict[str, Provider] = {}
+    captcha: Named[Captcha] = Field(default_factory=dict, validate_default=True)
+    limits: Named[Limit] = Field(default_factory=dict, validate_default=True)
+    providers: Named[Provider] = Field(default_factory=dict, validate_default=True)
     delivery: tuple[Delivery, ...] = ()
     api: Api = Api()
     routes: tuple[Route, ...] = ()
 
 
-# Keys and words of the contract whose feature comes in a later version: path -> values that are accepted now (what the
-# contract says the default is), or () for none. `*` stands for any name or index.
+# Keys of the contract whose feature comes in a later version: path -> the values that are accepted now, or () for none.
+# `*` stands for any name or index. Where one value alone is accepted it is the contract's default, and says nothing.
+# Kinds are not here: those that there are, are handed to `load`.
 LATER: Final[dict[str, tuple[Any, ...]]] = {
     "server.workers": (1,),
     "server.public_url": ("",),
     "server.proxy_protocol": (False,),
     "store.on_failure": ("deny",),
-    "captcha.*.kind": ("turnstile", "yidun", "altcha"),
     "limits.*.mode": ("enforce", "observe"),
-    "providers.*.kind": ("twilio", "webhook", "console"),
     "providers.*.rate": (),
     "providers.*.price": (),
     "providers.*.receipt_token": (),
@@ -221,7 +375,7 @@ LATER: Final[dict[str, tuple[Any, ...]]] = {
     "budget": (),
 }
 
-# The words that the contract gives to a LATER key, now or later; any other word is simply wrong.
+# The words that the contract has for a key, now or later; any other word is simply wrong.
 CONTRACT_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "store.on_failure": ("deny", "local"),
     "captcha.*.kind": (

@@ -1,20 +1,44 @@
 """The units of the configuration: "250ms", "1/60s", "64KiB", addresses and networks. Pure.
 
 Each type is a pydantic annotation: it reads the TOML spelling, refuses every other with what would be right, and
-describes itself in the JSON Schema.
+describes itself in the JSON Schema. A value that is one already (30.0 for a duration) is taken from Python code, and
+refused from a TOML file, where it would have no unit.
 """
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, PlainSerializer, StrictBool, StrictInt, StrictStr, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+from sidecar.config.findings import UnfitError
+
+# The validation context that says: this comes from a TOML file.
+FROM_TOML: Final = {"from": "toml"}
+# By these the JSON Schema knows the units.
+DURATION_EXAMPLE: Final = "60s"
+SIZE_EXAMPLE: Final = "64KiB"
+
+# Nine digits are 31 years in seconds; more are a slip of the hand, and floats would lose them.
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE: Final = re.compile(r"(\d+)(B|KiB|MiB|GiB)")
+_COUNT: Final = re.compile(r"[1-9][0-9]{0,8}")
+_SIZE: Final = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)")
 _BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_HOST: Final = re.compile(r"[A-Za-z0-9.:_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +47,9 @@ class Rate:
 
     count: int
     period_s: float
+
+    def __str__(self) -> str:
+        return f"{self.count}/{spell_duration(self.period_s)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,43 +67,32 @@ class Listen:
 
 
 def read_duration(value: Any) -> float:
-    """Seconds of "250ms", "60s", "5m", "1h", "1d"."""
-    if isinstance(value, float):
-        return value
+    """Seconds of "250ms", "60s", "5m", "1h", "1d". Raises UnfitError."""
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        raise ValueError(f'{value!r} is no duration; write "250ms", "60s", "5m" or "1h"')
+        raise UnfitError("is no duration", 'write a number and its unit, such as "250ms", "60s", "5m" or "1h"')
     return float(found[1]) * _SECONDS[found[2]]
 
 
 def read_rate(value: Any) -> Rate:
-    """COUNT/PERIOD: "1/60s", "20/1h"."""
-    if isinstance(value, Rate):
-        return value
-    count, slash, period = value.partition("/") if isinstance(value, str) else ("", "", "")
-    if not slash or not count.isdecimal() or int(count) == 0 or _DURATION.fullmatch(period) is None:
-        raise ValueError(f'{value!r} is no rate; write COUNT/PERIOD with a count of 1 or more, such as "1/60s" or "20/1h"')
-    period_s = read_duration(period)
-    if period_s <= 0:
-        raise ValueError(f'{value!r} has an empty period; write COUNT/PERIOD such as "1/60s"')
-    return Rate(int(count), period_s)
+    """COUNT/PERIOD: "1/60s", "20/1h". Raises UnfitError."""
+    count, _, period = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if not _COUNT.fullmatch(count) or not _DURATION.fullmatch(period) or not read_duration(period):
+        raise UnfitError("is no rate", 'write COUNT/PERIOD, both above zero, such as "1/60s" or "20/1h"')
+    return Rate(int(count), read_duration(period))
 
 
 def read_size(value: Any) -> int:
-    """Bytes of "64KiB", "1MiB", "500B"."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    """Bytes of "64KiB", "1MiB", "500B". Raises UnfitError."""
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        raise ValueError(f'{value!r} is no size; write "64KiB", "1MiB" or "500B"')
+        raise UnfitError("is no size", 'write a whole number and its unit, such as "64KiB", "1MiB" or "500B"')
     return int(found[1]) * _BYTES[found[2]]
 
 
 def read_listen(value: Any) -> Listen:
-    """host:port, [ipv6]:port or unix:/path."""
-    if isinstance(value, Listen):
-        return value
-    wrong = ValueError(f'{value!r} is no listener address; write "127.0.0.1:8080", "[::1]:8080" or "unix:/path"')
+    """host:port, [ipv6]:port or unix:/path. Raises UnfitError."""
+    wrong = UnfitError("is no address to listen on", 'write "127.0.0.1:8080", "[::1]:8080" or "unix:/path"')
     if not isinstance(value, str):
         raise wrong
     if value.startswith("unix:"):
@@ -84,39 +100,95 @@ def read_listen(value: Any) -> Listen:
             raise wrong
         return Listen(path=value.removeprefix("unix:"))
     host, colon, port = value.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+    in_brackets = host.startswith("[") and host.endswith("]")
+    bare = host[1:-1] if in_brackets else host
+    if not colon or not _PORT.fullmatch(port) or int(port) > 65535:
         raise wrong
-    return Listen(host=host.strip("[]"), port=int(port))
+    if not _HOST.fullmatch(bare) or in_brackets != (":" in bare):
+        raise wrong
+    return Listen(host=bare, port=int(port))
 
 
-def read_network(value: Any) -> Any:
+def read_network(value: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Read a CIDR, or one address. Raises UnfitError."""
     try:
-        return ipaddress.ip_network(value)
-    except (ValueError, TypeError):
-        raise ValueError(f'{value!r} is no network; write a CIDR such as "10.0.0.0/8" or "2001:db8::/32"') from None
+        return ipaddress.ip_network(value if isinstance(value, str) else "")
+    except ValueError:
+        pass
+    try:
+        near = ipaddress.ip_network(value if isinstance(value, str) else "", strict=False)
+    except ValueError:
+        raise UnfitError("is no network", 'write a CIDR such as "10.0.0.0/8" or "2001:db8::/32"') from None
+    raise UnfitError("is an address inside a network", f'write the network "{near}", or the address with no "/…"')
 
 
-def _text(pattern: str, example: str) -> WithJsonSchema:
+def spell_duration(seconds: float) -> str:
+    """Write seconds in the largest unit that takes them whole."""
+    for unit in ("d", "h", "m", "s", "ms"):
+        count = seconds / _SECONDS[unit]
+        if seconds and count.is_integer():
+            return f"{int(count)}{unit}"
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
+
+
+def spell_size(size: int) -> str:
+    """Write bytes in the largest unit that takes them whole."""
+    unit = next(unit for unit in ("GiB", "MiB", "KiB", "B") if size % _BYTES[unit] == 0 and (size or unit == "B"))
+    return f"{size // _BYTES[unit]}{unit}"
+
+
+def _from_text(read: Callable[[Any], Any], *made: type) -> BeforeValidator:
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        if type(value) in made and info.context != FROM_TOML:
+            return value
+        return read(value)
+
+    return BeforeValidator(validate)
+
+
+def schema_text(pattern: str, example: str) -> WithJsonSchema:
+    """Describe a text in the JSON Schema."""
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 
 
-def _back(value: Any) -> str:
-    return str(value)
+def fitting(pattern: str, wrong: str, right: str) -> AfterValidator:
+    """Refuse a text that does not match the whole `pattern`, in words."""
+    compiled = re.compile(pattern)
+
+    def validate(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise UnfitError(wrong, right)
+        return value
+
+    return AfterValidator(validate)
 
 
-Duration = Annotated[float, BeforeValidator(read_duration), _text(r"^\d+(\.\d+)?(ms|s|m|h|d)$", "60s")]
-RateText = Annotated[
-    Rate, BeforeValidator(read_rate), PlainSerializer(_back), _text(r"^\d+/\d+(\.\d+)?(ms|s|m|h|d)$", "1/60s")
+Duration = Annotated[
+    float,
+    _from_text(read_duration, float),
+    PlainSerializer(spell_duration),
+    schema_text(r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$", DURATION_EXAMPLE),
 ]
-Size = Annotated[int, BeforeValidator(read_size), _text(r"^\d+(B|KiB|MiB|GiB)$", "64KiB")]
+RateText = Annotated[
+    Rate,
+    _from_text(read_rate, Rate),
+    PlainSerializer(str),
+    schema_text(r"^[1-9][0-9]*/[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$", "1/60s"),
+]
+Size = Annotated[
+    int, _from_text(read_size, int), PlainSerializer(spell_size), schema_text(r"^[0-9]+(B|KiB|MiB|GiB)$", SIZE_EXAMPLE)
+]
 ListenText = Annotated[
-    Listen, BeforeValidator(read_listen), PlainSerializer(_back), _text(r"^(unix:.+|.*:\d{1,5})$", "127.0.0.1:8080")
+    Listen,
+    _from_text(read_listen, Listen),
+    PlainSerializer(str),
+    schema_text(r"^(unix:.+|.*:[0-9]{1,5})$", "127.0.0.1:8080"),
 ]
 Network = Annotated[
     ipaddress.IPv4Network | ipaddress.IPv6Network,
-    BeforeValidator(read_network),
-    PlainSerializer(_back),
-    _text(".+", "10.0.0.0/8"),
+    _from_text(read_network, ipaddress.IPv4Network, ipaddress.IPv6Network),
+    PlainSerializer(str),
+    schema_text(r"^[0-9A-Fa-f.:]+(/[0-9]+)?$", "10.0.0.0/8"),
 ]
 Text = StrictStr
 NonEmpty = Annotated[StrictStr, Field(min_length=1)]

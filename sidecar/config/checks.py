@@ -1,0 +1,404 @@
+"""What can one table alone not say? The rules between tables, and those that ask this machine's files.
+
+Law: a check tells, it never mends; it reads files and changes none. It sees only what is right in itself (`Draft`), so
+one mistake is told once.
+"""
+
+import os
+import re
+import ssl
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from sidecar.config.findings import Findings, one_of, show
+from sidecar.config.model import (
+    Api,
+    Captcha,
+    CodeRules,
+    Delivery,
+    Identity,
+    Limit,
+    Numbers,
+    Provider,
+    Route,
+    Server,
+    Upstream,
+)
+from sidecar.config.where import KeyPath
+from sidecar.errors import CODES
+
+# 256 bits where every character carries one octet; shorter secrets can be searched.
+_SECRET_CHARS: Final = 32
+# ITU-T E.164: at most 15 digits, the first one of a country code.
+_E164: Final = re.compile(r"\+[1-9][0-9]{5,14}")
+
+# A route's key -> the actions with which it means something.
+_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "to": ("send", "verify"),
+    "code": ("verify",),
+    "captcha": ("guard", "send", "verify"),
+    "captcha_token": ("guard", "send", "verify"),
+    "limits": ("guard", "send", "verify"),
+    "mode": ("guard", "send", "verify"),
+    "channel": ("send", "verify"),
+    "wait": ("send",),
+    "reply": ("send",),
+    "errors": ("guard", "send", "verify"),
+    "browser": ("verify",),
+}
+_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {"send": ("to",), "verify": ("to", "code")}
+_SELECTORS: Final = {
+    "to": 'say where the recipient is, such as to = "json:phone"',
+    "code": 'say where the code is, such as code = "json:code"',
+}
+# Limits that count by recipient, which a guarded request has none of.
+_BY_RECIPIENT: Final = ("to", "to_prefix", "country")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """The tables of a configuration, each right in itself, or None where it is not."""
+
+    server: Server | None
+    upstream: Upstream | None
+    identity: Identity | None
+    code: CodeRules | None
+    numbers: Numbers | None
+    captcha: Mapping[str, Captcha | None]
+    limits: Mapping[str, Limit | None]
+    providers: Mapping[str, Provider | None]
+    delivery: Sequence[Delivery | None]
+    api: Api | None
+    routes: Sequence[Route | None]
+
+
+def check(draft: Draft, findings: Findings) -> None:
+    """Tell everything that does not fit together."""
+    if draft.server is not None:
+        _server(draft.server, findings)
+    if draft.upstream is not None:
+        _upstream(draft.upstream, findings)
+    if draft.identity is not None:
+        _identity(draft.identity, findings)
+    if draft.numbers is not None and draft.code is not None:
+        _test_numbers(draft.numbers, draft.code, findings)
+    if draft.api is not None:
+        _api(draft.api, draft, findings)
+    _delivery(draft, findings)
+    for index, route in enumerate(draft.routes):
+        if route is not None:
+            _route(route, ("routes", index), draft, findings)
+    _reachable([route.match if route else None for route in draft.routes], findings)
+
+
+# Single tables, with what they name…
+
+
+def _server(server: Server, findings: Findings) -> None:
+    _tls_pair(server.tls.cert, server.tls.key, ("server", "tls"), findings)
+    if server.secret:
+        _long_enough(server.secret, ("server", "secret"), findings)
+    for index, secret in enumerate(server.previous_secrets):
+        _long_enough(secret, ("server", "previous_secrets", index), findings)
+    if server.listen == server.admin and (server.listen.path or server.listen.port):
+        findings.tell(
+            ("server", "admin"), "is the public listener's own address", "write another port", ("server", "listen")
+        )
+    _state_dir(Path(server.state_dir), findings)
+
+
+def _state_dir(folder: Path, findings: Findings) -> None:
+    path = ("server", "state_dir")
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except (OSError, ValueError):
+        there, usable = folder, False
+    if usable:
+        return
+    shown = show(str(folder))
+    if there == folder:
+        findings.tell(
+            path, f"{shown} is no folder that this user may write to", "name one, or a new one where it may make it"
+        )
+    else:
+        findings.tell(
+            path, f"{shown} cannot be made in {show(str(there))}", "name a folder that this user may write to"
+        )
+
+
+def _upstream(upstream: Upstream, findings: Findings) -> None:
+    tls = upstream.tls
+    if not upstream.url.startswith("https://"):
+        for key in ("ca", "cert", "key", "server_name"):
+            if getattr(tls, key):
+                findings.tell(
+                    ("upstream", "tls", key),
+                    "has no meaning without TLS",
+                    'leave it out, or write url = "https://…"',
+                    ("upstream", "url"),
+                )
+        return
+    _tls_pair(tls.cert, tls.key, ("upstream", "tls"), findings)
+    if tls.ca and _readable(tls.ca, ("upstream", "tls", "ca"), findings):
+        try:
+            ssl.create_default_context(cafile=tls.ca)
+        except (ssl.SSLError, ValueError):
+            findings.tell(("upstream", "tls", "ca"), f"{show(tls.ca)} has no certificate in it", "name a PEM file")
+
+
+def _tls_pair(cert: str, key: str, path: KeyPath, findings: Findings) -> None:
+    for mine, other, name, missing in ((cert, key, "cert", "key"), (key, cert, "key", "cert")):
+        if mine and not other:
+            findings.tell((*path, missing), f"is missing beside {name}", f"write both, or leave {name} out")
+    readable = [_readable(file, (*path, name), findings) for file, name in ((cert, "cert"), (key, "key")) if file]
+    if len(readable) != 2 or not all(readable):
+        return
+    try:
+        # The password keeps an encrypted key from asking the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, ValueError, OSError):
+        findings.tell(
+            path,
+            "cert and key do not fit each other",
+            "name the PEM files of one certificate chain and its unencrypted key",
+        )
+
+
+def _readable(name: str, path: KeyPath, findings: Findings) -> bool:
+    try:
+        with Path(name).open("rb") as file:
+            file.read(1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no file name"
+        findings.tell(path, f"{show(name)} cannot be read ({why})", "name a PEM file that this user may read")
+        return False
+    return True
+
+
+def _identity(identity: Identity, findings: Findings) -> None:
+    secret, private_key = ("identity", "secret"), ("identity", "private_key")
+    if identity.algorithm == "HS256":
+        if identity.private_key:
+            findings.tell(private_key, "has no meaning with HS256", "leave it out, or write another algorithm")
+        if identity.secret:
+            _long_enough(identity.secret, secret, findings)
+        else:
+            findings.tell(
+                secret, "is missing, which HS256 signs with", 'write secret = "${NAME}", from the environment'
+            )
+        return
+    if identity.secret:
+        findings.tell(
+            secret,
+            f"has no meaning with {identity.algorithm}",
+            'leave it out, or write algorithm = "HS256"',
+            ("identity", "algorithm"),
+        )
+    if not identity.private_key:
+        return
+    try:
+        found: Any = serialization.load_pem_private_key(identity.private_key.encode(), password=None)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        findings.tell(
+            private_key, "is no unencrypted PEM private key", 'write it as private_key = "${file:/path/to/key.pem}"'
+        )
+        return
+    fits, right = {
+        "ES256": (isinstance(found, ec.EllipticCurvePrivateKey) and found.curve.name == "secp256r1", "a P-256 key"),
+        "EdDSA": (isinstance(found, ed25519.Ed25519PrivateKey), "an Ed25519 key"),
+        "RS256": (isinstance(found, rsa.RSAPrivateKey) and found.key_size >= 2048, "an RSA key of 2048 bits or more"),
+    }[identity.algorithm]
+    if not fits:
+        findings.tell(private_key, f"is no key for {identity.algorithm}", f"give it {right}", ("identity", "algorithm"))
+
+
+def _long_enough(secret: str, path: KeyPath, findings: Findings) -> None:
+    if len(secret) < _SECRET_CHARS:
+        findings.tell(
+            path,
+            f"is shorter than {_SECRET_CHARS} characters",
+            'make one with "openssl rand -base64 32" and give it as "${NAME}"',
+        )
+
+
+def _test_numbers(numbers: Numbers, code: CodeRules, findings: Findings) -> None:
+    for number, digits in numbers.test.items():
+        path = ("numbers", "test", number)
+        if not _E164.fullmatch(number):
+            findings.tell(path, "is no number in E.164", 'write "+", country code and number, such as "+8613800000000"')
+        elif not re.fullmatch(rf"[0-9]{{{code.length}}}", digits):
+            findings.tell(
+                path, "is no code", f"write {code.length} digits in quotes, as code.length says", ("code", "length")
+            )
+
+
+# Delivery…
+
+
+def _delivery(draft: Draft, findings: Findings) -> None:
+    sends = [index for index, route in enumerate(draft.routes) if route is not None and route.action == "send"]
+    if draft.providers and not draft.delivery:
+        findings.tell(
+            ("providers",),
+            "no rule says which provider sends",
+            f"add [[delivery]] with providers = [{', '.join(map(show, draft.providers))}]",
+            ("delivery",),
+        )
+    if sends and not draft.providers:
+        findings.tell(
+            ("routes", sends[0], "action"),
+            'there is no provider to "send" with',
+            "add [providers.NAME] and a [[delivery]] that names it",
+            ("providers",),
+        )
+    takes_all: int | None = None
+    for index, rule in enumerate(draft.delivery):
+        if rule is None:
+            continue
+        path = ("delivery", index)
+        _names(rule.providers, draft.providers, "providers", (*path, "providers"), findings)
+        if rule.deadline < rule.switch_after:
+            findings.tell(
+                (*path, "switch_after"),
+                "is later than deadline, so no second provider ever starts",
+                "write a shorter switch_after or a longer deadline",
+                (*path, "deadline"),
+            )
+        if takes_all is not None:
+            findings.tell(
+                path, f"can never match, as delivery[{takes_all}] takes every number", "put it above, or leave it out"
+            )
+        elif not rule.countries:
+            takes_all = index
+
+
+def _names(names: Sequence[str], known: Collection[str], table: str, path: KeyPath, findings: Findings) -> None:
+    """Tell what is named and not there, or named twice."""
+    for index, name in enumerate(names):
+        if name not in known:
+            _unknown(name, known, table, (*path, index), findings)
+        elif name in names[:index]:
+            findings.tell((*path, index), f"{findings.shown((*path, index))} is there twice", "name it once")
+
+
+def _unknown(name: str, known: Collection[str], table: str, path: KeyPath, findings: Findings) -> None:
+    right = one_of(name, known) if known else f"add [{table}.NAME]"
+    findings.tell(path, f"there is no [{table}.{_name_shown(findings, path)}]", right, (table,))
+
+
+def _name_shown(findings: Findings, path: KeyPath) -> str:
+    shown = findings.shown(path)
+    return shown[1:-1] if re.fullmatch(r'"[A-Za-z0-9_-]+"', shown) else shown
+
+
+# The API and the routes…
+
+
+def _api(api: Api, draft: Draft, findings: Findings) -> None:
+    # What stands here by default, and is defined nowhere, `load` adds.
+    if "captcha" in api.model_fields_set:
+        _captcha_is_there(api.captcha, ("api", "captcha"), draft, findings)
+    if "limits" in api.model_fields_set:
+        _names(api.limits, draft.limits, "limits", ("api", "limits"), findings)
+
+
+def _captcha_is_there(name: str, path: KeyPath, draft: Draft, findings: Findings) -> None:
+    if name == "altcha" and name not in draft.captcha:
+        findings.tell(path, "there is no [captcha.altcha]", 'add it, with kind = "altcha"', ("captcha",))
+    elif name and name not in draft.captcha:
+        _unknown(name, draft.captcha, "captcha", path, findings)
+
+
+def _route(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:
+    for key, actions in _ACTIONS.items():
+        if key in route.model_fields_set and route.action not in actions:
+            findings.tell(
+                (*path, key),
+                f'has no meaning with action = "{route.action}"',
+                f"leave it out, or write action = {' or '.join(map(show, actions))}",
+                (*path, "action"),
+            )
+    for key in _NEEDS.get(route.action, ()):
+        if getattr(route, key) is None:
+            findings.tell((*path, key), f'is missing, which "{route.action}" needs', _SELECTORS[key])
+    _route_captcha(route, path, draft, findings)
+    _route_limits(route, path, draft, findings)
+    for code in route.errors:
+        if code not in CODES:
+            findings.tell((*path, "errors", code), "is no error code", one_of(code, CODES))
+    if draft.api is not None:
+        target = route.match.partition(" ")[2].casefold()
+        prefix = draft.api.prefix.casefold()
+        if target == prefix or target.startswith(prefix + "/"):
+            findings.tell(
+                (*path, "match"),
+                f"is under {show(draft.api.prefix)}, where the sidecar's own API is",
+                "write another path, or another api.prefix",
+                ("api", "prefix"),
+            )
+
+
+def _route_captcha(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:
+    captcha, token = (*path, "captcha"), (*path, "captcha_token")
+    _captcha_is_there(route.captcha, captcha, draft, findings)
+    if route.captcha and route.captcha_token is None:
+        findings.tell(
+            token,
+            "is missing beside captcha",
+            'say where the token is, such as captcha_token = "json:captcha"',
+            captcha,
+        )
+    if route.captcha_token is not None and not route.captcha:
+        findings.tell(token, "has no meaning without captcha", "name a captcha, or leave it out", captcha)
+
+
+def _route_limits(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:
+    _names(route.limits, draft.limits, "limits", (*path, "limits"), findings)
+    if route.action != "guard":
+        return
+    for index, name in enumerate(route.limits):
+        limit = draft.limits.get(name)
+        if limit is not None and limit.key in _BY_RECIPIENT:
+            findings.tell(
+                (*path, "limits", index),
+                f'"{name}" counts by {show(limit.key)}, and "guard" knows no recipient',
+                'name limits by "ip", "ip_prefix", "header:NAME", "route" or "global"',
+            )
+
+
+def _reachable(matches: Iterable[str | None], findings: Findings) -> None:
+    """Tell every route all of whose requests an earlier one takes."""
+    earlier: list[tuple[int, str]] = []
+    for index, match in enumerate(matches):
+        if match is None:
+            continue
+        first = next((number for number, other in earlier if _takes_all(other, match)), None)
+        if first is not None:
+            findings.tell(
+                ("routes", index, "match"),
+                f"can never match, as routes[{first}] takes all its requests",
+                "put it above that one, or leave it out",
+            )
+        earlier.append((index, match))
+
+
+def _takes_all(one: str, other: str) -> bool:
+    """Tell whether the match `one` takes all that `other` takes. `{name}` is any one segment, a last `*` any rest."""
+    (method, _, path), (other_method, _, other_path) = one.partition(" "), other.partition(" ")
+    if method not in {"*", other_method} and (method, other_method) != ("GET", "HEAD"):
+        return False
+    has_rest, other_has_rest = path.endswith("/*"), other_path.endswith("/*")
+    segments = path.removesuffix("/*").split("/")
+    others = other_path.removesuffix("/*").split("/")
+    if len(segments) > len(others) or (not has_rest and (other_has_rest or len(segments) != len(others))):
+        return False
+    return all(
+        re.fullmatch(r"\{[^{}]+\}", mine) or mine == theirs for mine, theirs in zip(segments, others, strict=False)
+    )

@@ -1,0 +1,65 @@
+"""What stands where a text says `${…}`? `${NAME}` is an environment variable, `${file:/path}` a file's content.
+
+Law: an expansion never gives an empty text; what is missing or empty is a problem that names it. `$${` is a plain `${`.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from sidecar.config.findings import Findings, UnfitError
+from sidecar.config.where import KeyPath
+
+# Three cases: 1 `$${`, an escape; 2 `${…}`; 3 a `${` that nothing closes.
+_PLACE: Final = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RIGHT: Final = "write ${NAME} or ${file:/path}, and $${ where the text itself has ${"
+
+
+def expand(findings: Findings, value: Any, env: Mapping[str, str], path: KeyPath = ()) -> Any:
+    """Copy a TOML value, every text in it expanded. Reads the files that are named."""
+    if isinstance(value, dict):
+        return {name: expand(findings, inner, env, (*path, name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [expand(findings, inner, env, (*path, index)) for index, inner in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    try:
+        return _PLACE.sub(lambda place: _content(place, env), value)
+    except UnfitError as error:
+        findings.tell(path, error.wrong, error.right)
+        return value
+
+
+def _content(place: re.Match[str], env: Mapping[str, str]) -> str:
+    if place[0] == "$${":
+        return "${"
+    name = place[1] or ""
+    if name.startswith("file:"):
+        return _file(name.removeprefix("file:"))
+    if not _NAME.fullmatch(name):
+        raise UnfitError("has a ${ that names nothing", _RIGHT)
+    if name not in env:
+        raise UnfitError(f"the environment has no variable {name}", "set it, or name another")
+    if not env[name]:
+        raise UnfitError(f"the environment's variable {name} is empty", "set it, or leave the key out")
+    return env[name]
+
+
+def _file(name: str) -> str:
+    if not name.startswith("/"):
+        raise UnfitError(
+            f"the file {name or '(no name)'} has no whole path", "write it from / on: ${file:/run/secrets/x}"
+        )
+    try:
+        text = Path(name).read_bytes().decode()
+    except UnicodeDecodeError:
+        raise UnfitError(f"the file {name} is no UTF-8 text", "name a file of text") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UnfitError(f"the file {name} cannot be read ({why})", "name a file that this user may read") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise UnfitError(f"the file {name} is empty", "put the value into it, or leave the key out")
+    return text

@@ -1,0 +1,259 @@
+"""How does a TOML file become a `Config`? Read, expand, validate, check; every mistake at once, with its line and cure.
+
+The only door to the configuration: `load` gives a whole one or raises `ConfigError`. It reads files, and changes none.
+Kinds of captcha and provider are handed in, never imported.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import ValidationError
+
+from sidecar.config import words
+from sidecar.config.checks import Draft, check
+from sidecar.config.expand import expand
+from sidecar.config.findings import ConfigError, Findings, Problem, describe, one_of, show, spell
+from sidecar.config.model import (
+    CONTRACT_WORDS,
+    LATER,
+    Api,
+    Captcha,
+    CodeRules,
+    Config,
+    Delivery,
+    Identity,
+    Limit,
+    Numbers,
+    Provider,
+    Route,
+    Server,
+    Store,
+    Table,
+    Upstream,
+)
+from sidecar.config.schema import schema_of
+from sidecar.config.units import FROM_TOML, Rate
+from sidecar.config.where import KeyPath, places
+
+__all__ = ["ConfigError", "Kinds", "Problem", "describe", "load", "schema"]
+
+_T = TypeVar("_T", bound=Table)
+
+_SINGLE: Final[Mapping[str, type[Table]]] = {
+    "server": Server,
+    "upstream": Upstream,
+    "store": Store,
+    "identity": Identity,
+    "code": CodeRules,
+    "numbers": Numbers,
+    "api": Api,
+}
+# Names stand in paths, metric labels and store keys.
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# What `api.captcha` and `api.limits` name by default.
+_API_CAPTCHA: Final = "altcha"
+_API_LIMITS: Final[Mapping[str, Limit]] = {
+    "ip": Limit(key="ip", rate=Rate(5, 60.0)),
+    "to": Limit(key="to", rate=Rate(1, 60.0)),
+}
+_SYNTAX: Final = re.compile(r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Kinds:
+    """The kinds that there are: the TOML `kind` -> its Settings."""
+
+    captcha: Mapping[str, type[Captcha]]
+    providers: Mapping[str, type[Provider]]
+
+
+def load(path: Path, env: Mapping[str, str], kinds: Kinds) -> Config:
+    """Read a configuration. Raises ConfigError with everything that is wrong with it."""
+    text, raw = _read_toml(path)
+    findings = Findings(str(path), raw, places(text))
+    content = expand(findings, raw, env)
+    _refuse_later(findings, content)
+    draft, made = _make(findings, content, kinds)
+    check(draft, findings)
+    if findings.problems:
+        raise ConfigError(findings.sorted())
+    return Config(**_with_api_defaults(made, kinds))
+
+
+def schema(kinds: Kinds) -> dict[str, Any]:
+    """Describe the configuration as JSON Schema (draft 2020-12), for editors."""
+    return schema_of(kinds.captcha, kinds.providers)
+
+
+# Reading the file…
+
+
+def _read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    def fail(line: int, key: str, wrong: str, right: str) -> ConfigError:
+        return ConfigError((Problem(str(path), line, key, wrong, right),))
+
+    try:
+        # Some editors put a byte order mark first. TOML has LF and CRLF for a line's end.
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise fail(
+            1, "file", f"cannot be read ({error.strerror})", "name a configuration that this user may read"
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise fail(line, "file", "is no UTF-8 text here", "save it as UTF-8") from None
+    try:
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = _SYNTAX.fullmatch(str(error).partition("\n")[0])
+        if found is None or found["line"] is None:
+            what = found["what"] if found else "not readable"
+            raise fail(text.count("\n") + 1, "TOML", f"{what} at the end of the file", "close what is open") from None
+        again = found["what"].startswith("Cannot ")
+        right = "say everything once" if again else "write key = value, a text in quotes (https://toml.io)"
+        raise fail(int(found["line"]), "TOML", f"{found['what']} (column {found['column']})", right) from None
+    except RecursionError:
+        raise fail(1, "TOML", "is nested too deeply", "write tables with fewer levels") from None
+
+
+# What is in the contract, and not in this version…
+
+
+def _refuse_later(findings: Findings, content: dict[str, Any]) -> None:
+    """Tell keys and words whose feature comes later, and take them out of `content`."""
+    for pattern, accepted in LATER.items():
+        for path, holder in _holders(content, tuple(pattern.split("."))):
+            value = holder[path[-1]]
+            contract = CONTRACT_WORDS.get(pattern)
+            if any(type(value) is type(word) and value == word for word in accepted):
+                if len(accepted) > 1:
+                    continue
+            elif contract is not None and value not in contract:
+                right = one_of(str(value), [str(word) for word in accepted])
+                findings.tell(path, f"{findings.shown(path)} is not known here", right)
+            elif accepted:
+                right = " or ".join("[]" if word == [] else show(word) for word in accepted)
+                what = "is" if contract is None else f"{findings.shown(path)} is"
+                findings.tell(path, f"{what} not in this version", f"leave it out, or write {right}")
+            else:
+                findings.tell(path, "is not in this version", "leave it out")
+            del holder[path[-1]]
+
+
+def _holders(value: Any, pattern: Sequence[str], path: KeyPath = ()) -> list[tuple[KeyPath, Any]]:
+    """Every path in `value` that fits `pattern`, with the table that its last key is in."""
+    first, rest = pattern[0], pattern[1:]
+    inner: list[tuple[str | int, Any]] = []
+    if isinstance(value, dict):
+        inner = [(name, value[name]) for name in value if first in {"*", name}]
+    elif isinstance(value, list) and first == "*":
+        inner = list(enumerate(value))
+    if not rest:
+        return [((*path, name), value) for name, _ in inner]
+    return [found for name, below in inner for found in _holders(below, rest, (*path, name))]
+
+
+# Each table by itself…
+
+
+def _make(findings: Findings, content: Mapping[str, Any], kinds: Kinds) -> tuple[Draft, dict[str, Any]]:
+    """Validate each table by itself. Gives what `check` looks at, and what `Config` is made of if all is right."""
+    for name in content:
+        if name not in Config.model_fields:
+            findings.tell((name,), "is not known here", one_of(name, Config.model_fields, "known are"))
+    made: dict[str, Any] = {
+        name: _validated(findings, model, content.get(name, {}), (name,)) for name, model in _SINGLE.items()
+    }
+    made["captcha"] = _of_kinds(findings, content, "captcha", kinds.captcha)
+    made["providers"] = _of_kinds(findings, content, "providers", kinds.providers)
+    made["limits"] = {
+        name: _validated(findings, Limit, table, ("limits", name))
+        for name, table in _named(findings, content, "limits").items()
+    }
+    made["delivery"] = _listed(findings, Delivery, content, "delivery")
+    made["routes"] = _listed(findings, Route, content, "routes")
+
+    return Draft(**{name: made[name] for name in Draft.__dataclass_fields__}), made
+
+
+def _validated(findings: Findings, model: type[_T], value: Any, path: KeyPath) -> _T | None:
+    if not isinstance(value, dict):
+        findings.tell(path, f"{findings.shown(path)} is no table", f"write [{spell(path)}] and its keys below")
+        return None
+    try:
+        return _model(model, value)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)
+    words.tell_all(findings, model, path, value, wrong)
+    # Once more without what is wrong, so that the checks between tables see the rest.
+    bad = {details["loc"][0] for details in wrong if details["loc"]}
+    try:
+        return _model(model, {name: inner for name, inner in value.items() if name not in bad})
+    except ValidationError:
+        return None
+
+
+def _model(model: type[_T], value: Mapping[str, Any]) -> _T:
+    return model.model_validate(value, context=FROM_TOML, by_alias=True, by_name=False)
+
+
+def _named(findings: Findings, content: Mapping[str, Any], table: str) -> dict[str, Any]:
+    """The tables in [table.NAME], by their names."""
+    tables = content.get(table, {})
+    if not isinstance(tables, dict):
+        findings.tell((table,), f"{findings.shown((table,))} is no table", f"write [{table}.NAME] and its keys below")
+        return {}
+    for name in tables:
+        if not _NAME.fullmatch(name):
+            findings.tell((table, name), "is no name", 'write up to 64 letters, digits, "-" and "_"')
+    return tables
+
+
+def _of_kinds(
+    findings: Findings, content: Mapping[str, Any], table: str, kinds: Mapping[str, type[_T]]
+) -> dict[str, _T | None]:
+    """Validate each [table.NAME] by the Settings of its kind."""
+    made: dict[str, _T | None] = {}
+    for name, value in _named(findings, content, table).items():
+        path: KeyPath = (table, name, "kind")
+        kind = value.get("kind") if isinstance(value, dict) else None
+        made[name] = None
+        if not isinstance(value, dict):
+            findings.tell(
+                path[:-1], f"{findings.shown(path[:-1])} is no table", f"write [{table}.NAME] and its keys below"
+            )
+        elif isinstance(kind, str) and kind in kinds:
+            made[name] = _validated(findings, kinds[kind], value, path[:-1])
+        elif kind is None:
+            findings.tell(path, "is missing", f"write kind = {words.any_of(kinds)}")
+        elif kind in CONTRACT_WORDS[f"{table}.*.kind"]:
+            findings.tell(path, f"{findings.shown(path)} is not in this version", f"write {words.any_of(kinds)}")
+        else:
+            findings.tell(path, f"{findings.shown(path)} is not known here", one_of(str(kind), kinds))
+    return made
+
+
+def _listed(findings: Findings, model: type[_T], content: Mapping[str, Any], table: str) -> tuple[_T | None, ...]:
+    """Validate each [[table]]."""
+    tables = content.get(table, [])
+    if not isinstance(tables, list):
+        findings.tell(
+            (table,), f"{findings.shown((table,))} is no list of tables", f"write [[{table}]], with two brackets"
+        )
+        return ()
+    return tuple(_validated(findings, model, value, (table, index)) for index, value in enumerate(tables))
+
+
+def _with_api_defaults(made: Mapping[str, Any], kinds: Kinds) -> dict[str, Any]:
+    """Add what the API names by default and the file does not define: it sends messages, so it is never left open."""
+    captcha, limits, api = dict(made["captcha"]), dict(made["limits"]), made["api"]
+    if api.captcha and api.captcha not in captcha:
+        captcha[_API_CAPTCHA] = kinds.captcha[_API_CAPTCHA].model_validate({"kind": _API_CAPTCHA})
+    for name in api.limits:
+        if name not in limits:
+            limits[name] = _API_LIMITS[name]
+    return {**made, "captcha": captcha, "limits": limits}
