@@ -28,37 +28,39 @@ function openCaptcha() {
   return page.captcha.kind === "turnstile" ? openTurnstile(page.captcha) : openAltcha(page.captcha);
 }
 
+const unavailable = () => new SidecarError("captcha_unavailable");
+
 function openAltcha({ name }) {
-  const ready = customElements.whenDefined("altcha-widget").then(() => {
-    globalThis.$altcha.i18n.set(page.language, {
-      label: say("captcha_label"),
-      loading: say("captcha_checking"),
-      verifying: say("captcha_checking"),
-      verified: say("captcha_done"),
-      error: say("captcha_error"),
-      expired: say("captcha_expired"),
-      waitAlert: say("captcha_checking"),
-      verificationRequired: say("error_captcha_required"),
-    });
-    const widget = document.createElement("altcha-widget");
-    widget.setAttribute("challenge", `${page.prefix}/captcha/${encodeURIComponent(name)}/challenge`);
-    widget.setAttribute("language", page.language);
-    widget.setAttribute(
-      "configuration",
-      JSON.stringify({ auto: "onload", hideFooter: true, hideLogo: true, humanInteractionSignature: false }),
-    );
-    $("captcha").append(widget);
-    return new Promise((resolve) => widget.addEventListener("load", () => resolve(widget), { once: true }));
+  // Its script stands before this one, and has run or failed by now.
+  if (!customElements.get("altcha-widget")) return { token: () => Promise.reject(unavailable()), renew() {} };
+  globalThis.$altcha.i18n.set(page.language, {
+    label: say("captcha_label"),
+    loading: say("captcha_checking"),
+    verifying: say("captcha_checking"),
+    verified: say("captcha_done"),
+    error: say("captcha_error"),
+    expired: say("captcha_expired"),
+    waitAlert: say("captcha_checking"),
+    verificationRequired: say("error_captcha_required"),
   });
+  const widget = document.createElement("altcha-widget");
+  const ready = new Promise((resolve) => widget.addEventListener("load", resolve, { once: true }));
+  widget.setAttribute("challenge", `${page.prefix}/captcha/${encodeURIComponent(name)}/challenge`);
+  widget.setAttribute("language", page.language);
+  widget.setAttribute(
+    "configuration",
+    JSON.stringify({ auto: "onload", hideFooter: true, hideLogo: true, humanInteractionSignature: false }),
+  );
+  $("captcha").append(widget);
   let solved = null; // a promise of the token while one is being made
   async function solve() {
-    const widget = await ready;
+    await ready;
     if (widget.getState() === "verified") return widget.querySelector("input[name=altcha]").value;
     // It may be at work already, by itself.
     const done = new Promise((resolve, reject) => {
       const heard = ({ detail }) => {
         if (detail.state === "verified") resolve(detail.payload);
-        else if (detail.state === "error") reject(new SidecarError("captcha_unavailable"));
+        else if (detail.state === "error") reject(unavailable());
         else return;
         widget.removeEventListener("statechange", heard);
       };
@@ -69,7 +71,7 @@ function openAltcha({ name }) {
   }
   return {
     token: () => (solved ??= solve().finally(() => (solved = null))),
-    renew: () => ready.then((widget) => widget.reset()),
+    renew: () => ready.then(() => widget.reset()),
   };
 }
 
@@ -78,7 +80,7 @@ function openTurnstile({ site_key: sitekey, action }) {
   let token = null;
   let failed = false;
   const answer = () => {
-    for (const { resolve, reject } of waiting) failed ? reject(new SidecarError("captcha_unavailable")) : resolve(token);
+    for (const { resolve, reject } of waiting) failed ? reject(unavailable()) : resolve(token);
     waiting = [];
   };
   const settle = (value) => {
