@@ -142,8 +142,6 @@ class _Request:
         if source in {"query", "form"}:
             for cookies in _all(self._fields, b"cookie"):
                 elsewhere += _names(cookies)
-        if source == "json":  # a path, of which the query could replace the first name
-            name = name.partition(".")[0]
         if source == "query" and self._body:
             kind = _content_type(self._fields)
             if kind == _FORM:
@@ -152,6 +150,7 @@ class _Request:
                 elsewhere += _json_object(self._body)
             else:
                 raise _malformed("content_type", f"Expected no body, a form ({_FORM}) or JSON (application/json).")
+        # By the root, too: `user` in the query may replace the whole of `user[phone]` or `user.phone`.
         if any(_root(name) == _root(other) or _is_spelling(other, name) for other in elsewhere):
             raise _malformed("two_places", f"Expected {_told(selector)}, and the name nowhere else.")
 
@@ -355,13 +354,12 @@ def _plain(name: str) -> str:
 
 def _root(name: str) -> str:
     """Fold the first name of `user[phone]` or `user.phone`."""
-    return _plain(re.split(r"(?<=.)[.\[]", name.partition("\0")[0], maxsplit=1)[0])
+    return _plain(re.split(r"(?<=.)[.\[]", name, maxsplit=1)[0])
 
 
 def _is_spelling(other: str, name: str) -> bool:
     """True when some backend takes `other` for `name`, or for a list or table of that name: `phone[]`, `phone[0]`."""
     wanted = _plain(name)
-    other = other.partition("\0")[0]
     if other.count("[") > _MAX_BRACKETS:
         return _root(other) == _root(name)
     while _plain(other) != wanted:

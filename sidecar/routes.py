@@ -154,7 +154,7 @@ class Routes:
         if not targets:
             return _NOTHING
         route = self._decide(targets, methods)
-        if may_be_form and route is not CLOSED:
+        if may_be_form:
             # Only POST bodies override (Rack, Symfony, Laravel, Spring, Express and ASP.NET Core agree).
             strictest = self._decide(targets, methods | {_EVERY})
             if strictest is not None and strictest.action != "pass" and strictest is not route:
@@ -483,7 +483,7 @@ def _is_override(name: str) -> bool:
 
 def _named(value: str) -> set[str]:
     """The methods that an override's value names; every method if that is not plain to see."""
-    words = re.split(r"[\s,]+", _decoded(_decoded(value)).strip().upper())
+    words = re.split(r"[\s,]+", value.strip().upper())
     if words == [""]:
         return set()
     return set(words) if all(re.fullmatch("[A-Z]+", word) for word in words) else {_EVERY}

@@ -229,6 +229,7 @@ def test_json_may_be_as_deep_as_the_bound() -> None:
         '"phone":"1","ｐｈｏｎｅ":"2"',
         '"user":{"kind":"1","\u212aind":"2"},"phone":"1"',
         '"phone":"1","i":1,"ı":2',
+        '"phone":"1","i":1,"İ":2',
         '"phone":"1","phone\\u0000":"2"',
         '"phone":"1","x\\u0000":"2"',
     ],
@@ -295,6 +296,11 @@ def test_a_name_with_underscores_is_known_in_every_spelling(other: str) -> None:
     assert reason(send("form:phone_number"), f"phone_number=1&{other}=2", FORM) == "form_duplicate"
 
 
+def test_a_name_nested_deeper_than_anyone_reads_is_refused() -> None:
+    body = "user[phone]=1&user" + "[a]" * 9 + "=2"
+    assert reason(send("form:user[phone]"), body, FORM) == "form_duplicate"
+
+
 def test_other_names_may_stand_beside() -> None:
     form = "phone=1&phone2=2&phones=3&xphone=4&user[phone]=5&x[]=6&x[]=7"
     assert ask(send("form:phone"), form, FORM).to == "1"
@@ -356,6 +362,11 @@ def test_a_name_of_the_body_is_not_in_the_query(query: str) -> None:
         assert reason(route, body, kind, target=f"/a?{query}") == "two_places"
         assert reason(route, body, kind, (b"X-Original-URL", f"/b?{query}".encode())) == "two_places"
         assert ask(route, body, kind, target="/a?phones=1&q=100%&user[phone]=2").to == "1"
+
+
+def test_a_name_of_the_body_is_not_in_the_query_in_another_spelling() -> None:
+    """PHP reads both as phone_number."""
+    assert reason(send("form:phone_number"), "phone_number=1", FORM, target="/a?phone.number=2") == "two_places"
 
 
 def test_a_code_is_in_one_place_too() -> None:
