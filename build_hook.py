@@ -20,7 +20,7 @@ STATIC = Path(__file__).parent / "sidecar" / "pages" / "static"
 class WidgetHook(BuildHookInterface):  # type: ignore[type-arg]
     """Copies the widget and its licence text into the source tree, where the wheel and an editable install find it."""
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's signature
         files = distribution("altcha-django").files or []
         widget = next(f for f in files if str(f) == WIDGET).locate()
         licence = next(f for f in files if f.name == LICENCE).locate()

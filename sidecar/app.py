@@ -8,7 +8,6 @@ import functools
 import hmac
 import os
 import secrets
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -35,7 +34,7 @@ from sidecar.delivery.providers.remote import Remote as RemoteProvider
 from sidecar.delivery.providers.seam import Provider
 from sidecar.gate import Gate
 from sidecar.identity import Signer
-from sidecar.keys import Algorithm, KeyFiles, SigningKey, read_pem
+from sidecar.keys import KeyFiles, SigningKey, read_pem
 from sidecar.limits.buckets import Buckets
 from sidecar.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
@@ -183,7 +182,7 @@ def signing_keys(config: Config) -> KeyFiles | SigningKey | None:
         return None
     if rules.private_key:
         return read_pem(rules.private_key, 0.0)
-    return KeyFiles(Path(config.server.state_dir) / "keys", cast("Algorithm", rules.algorithm), rules.ttl, time.time)
+    return KeyFiles(Path(config.server.state_dir) / "keys", rules.algorithm, rules.ttl, time.time)
 
 
 def _verifiers(config: Config, session: aiohttp.ClientSession, secret: Secret, store: Store) -> dict[str, Verifier]:
@@ -209,7 +208,7 @@ def _providers(config: Config, session: aiohttp.ClientSession) -> dict[str, Prov
     for name, settings in config.providers.items():
         module = providers.kinds()[settings.kind]
         if settings.kind == "console":
-            made[name] = module.Console(sys.stdout.write)
+            made[name] = module.Console(functools.partial(print, end="", flush=True))
         else:
             made[name] = RemoteProvider(module, settings, session, time.time, _new_id)
     return made

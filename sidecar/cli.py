@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return call(options)
     except BrokenPipeError:  # `signup-sidecar schema | head`
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
 
 

@@ -1,6 +1,7 @@
 """How does the sidecar ask a vendor? One HTTP call with one time limit.
 
-It alone knows "never sent" from "no answer". Used by captcha and provider kinds. Never follows redirects, never retries, never reads more than `MAX_REPLY`.
+It alone knows "never sent" from "no answer". Used by captcha and provider kinds. Never follows redirects, never
+retries, never reads more than `MAX_REPLY`.
 """
 
 import ssl

@@ -25,7 +25,7 @@ def key(algorithm: str) -> SigningKey:
 @pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
 def test_a_token_verifies_against_the_jwks_and_says_all_of_the_contract(algorithm: str) -> None:
     """Header kid; every claim of contract section 3, with its value."""
-    signer = Signer(Identity(algorithm=algorithm), key(algorithm), lambda: NOW, lambda: "unique")  # type: ignore[arg-type]
+    signer = Signer(Identity(algorithm=algorithm), key(algorithm), lambda: NOW, lambda: "unique")
     token = signer.sign(of_recipient(parse("+8613900000001", "sms", "CN"), "the-id"), BOUND)
     (published,) = jwt.PyJWKSet.from_dict(signer.jwks()).keys
     assert jwt.get_unverified_header(token)["kid"] == published.key_id

@@ -289,8 +289,8 @@ def _names(names: Sequence[str], known: Collection[str], table: str, path: KeyPa
 
 
 def _unknown(name: str, known: Collection[str], table: str, path: KeyPath, findings: Findings) -> None:
-    right = one_of(name, known) if known else f"add [{table}.NAME]"
-    findings.tell(path, f"there is no [{table}.{_name_shown(findings, path)}]", right, (table,))
+    title = f"[{table}.{_name_shown(findings, path)}]"
+    findings.tell(path, f"there is no {title}", one_of(name, known) if known else f"add {title}", (table,))
 
 
 def _name_shown(findings: Findings, path: KeyPath) -> str:

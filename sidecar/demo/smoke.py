@@ -28,7 +28,7 @@ _IDENTITY: Final = "X-Verified-Identity"
 _PREFIX: Final = "/.sidecar"
 
 # Two operators, one after the other, and the slow one's four seconds.
-_MESSAGE_WITHIN_S: Final = 12.0
+_MESSAGE_WITHIN_S: Final = 10.0
 _ANSWER_WITHIN_S: Final = 5.0
 _SHOWN_CHARS: Final = 240
 

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from captcha.captcha_simulators import Simulator, TurnstileSimulator, YidunSimulator, running
+from captcha_simulators import Simulator, TurnstileSimulator, YidunSimulator, running
 
 from sidecar import outbound
 from sidecar.captcha import turnstile, yidun

@@ -335,7 +335,8 @@ async def test_the_browser_without_a_proof_gets_the_page_and_its_request_goes_on
     """`browser = "page"`: 403, no-store; with the token that the page gets, the same form passes."""
     tables = (
         SEND
-        + '[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "form:phone"\ncode = "form:code"\nbrowser = "page"\n'
+        + '[[routes]]\nmatch = "POST /register"\naction = "verify"\n'
+        + 'to = "form:phone"\ncode = "form:code"\nbrowser = "page"\n'
     )
     sidecar = await start(tables)
     form = {"phone": PHONE, "name": "<script>alert(1)</script>"}

@@ -1,0 +1,275 @@
+"""The sidecar's own HTTP API: contract section 4, over real sockets."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from telling import CONFIG, E164, MAIN, OTHER, PHONE, Reply, Sidecar, Start
+
+from sidecar.errors import CODES
+
+V1 = "/.sidecar/v1/verifications"
+
+
+async def begin(sidecar: Sidecar, to: str = PHONE, **more: Any) -> Reply:
+    return await sidecar.ask("POST", V1, json={"to": to, "captcha": await sidecar.solved()} | more)
+
+
+async def test_a_verification_from_start_to_token(start: Start) -> None:
+    """202, Location, status by status, a token that proves it once."""
+    sidecar = await start(to_rate="1/60s")
+    sent = await begin(sidecar, locale="zh-CN")
+    assert sent.status == 202
+    document = sent.json
+    assert document["to"].startswith("+86")
+    assert "13900000001" not in document["to"]
+    assert sent.headers["Location"] == f"{V1}/{document['id']}"
+    code = await sidecar.vendor.code()
+    assert sidecar.vendor.messages[0]["locale"] == "zh-CN"
+    assert code in sidecar.vendor.messages[0]["text"]
+    status = await sidecar.ask("GET", sent.headers["Location"], headers={"Prefer": "wait=5"})
+    assert status.status == 200
+    assert set(status.json) == set(document)
+    assert status.json["status"] in {"queued", "sent"}
+    assert 50 < status.json["resend_in"] <= 60
+    path = f"{V1}/{document['id']}/check"
+    assert (await sidecar.ask("POST", path, json={})).code == "code_required"
+    mismatch = await sidecar.ask("POST", path, json={"code": "x"})
+    assert (mismatch.code, mismatch.json["attempts_left"]) == ("code_mismatch", 4)
+    verified = await sidecar.ask("POST", path, json={"code": code})
+    assert (verified.status, verified.json["status"]) == (200, "verified")
+    assert (await sidecar.ask("POST", path, json={"code": code})).code == "code_expired"
+    assert (await sidecar.ask("GET", sent.headers["Location"])).json["status"] == "verified"
+    token = {"X-Verification-Token": verified.json["token"]}
+    assert (await sidecar.register(None, headers=token)).status == 200
+
+
+async def test_the_api_asks_the_same_of_everybody(start: Start) -> None:
+    """Captcha and limits of [api], and the recipient's bucket is the routes' too."""
+    sidecar = await start(to_rate="1/1h")
+    assert (await sidecar.ask("POST", V1, json={"to": PHONE})).code == "captcha_required"
+    assert (await sidecar.ask("POST", V1, json={"to": PHONE, "captcha": "x"})).code == "captcha_failed"
+    assert (await begin(sidecar, "nobody")).code == "invalid_recipient"
+    assert (await sidecar.send()).status == 202
+    assert (await begin(sidecar)).code == "rate_limited"
+    assert (await begin(sidecar, OTHER)).status == 202
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"to": "13900000001", "to": "13900000002"}',
+        '{"to": 13900000001}',
+        '{"to": "13900000001", "channel": "pigeon"}',
+        '{"to": "13900000001", "admin": true}',
+        "[]",
+        "",
+    ],
+)
+async def test_a_malformed_start_is_refused(start: Start, body: str) -> None:
+    """malformed_request."""
+    sidecar = await start()
+    reply = await sidecar.ask("POST", V1, data=body, headers={"Content-Type": "application/json"})
+    assert (reply.status, reply.code) == (400, "malformed_request")
+
+
+async def test_prefer_wait_holds_the_answer_until_it_changes(start: Start) -> None:
+    """The answer comes when the message was sent, and not before."""
+    sidecar = await start()
+    sidecar.vendor.open.clear()
+    sent = (await begin(sidecar)).json
+    waiting = asyncio.create_task(sidecar.ask("GET", f"{V1}/{sent['id']}", headers={"Prefer": "wait=9"}))
+    await sidecar.vendor.wait_for(lambda: sidecar.vendor.asked == 1)
+    assert not waiting.done()
+    sidecar.vendor.open.set()
+    reply = await waiting
+    assert reply.json["status"] == "sent"
+    assert reply.headers["Preference-Applied"] == "wait=9"
+
+
+async def test_a_failed_message_is_reported(start: Start) -> None:
+    """queued, then failed."""
+    sidecar = await start()
+    sidecar.vendor.status = 400
+    sent = (await begin(sidecar)).json
+    reply = await sidecar.ask("GET", f"{V1}/{sent['id']}", headers={"Prefer": "wait=9"})
+    assert reply.json["status"] == "failed"
+
+
+async def test_one_check_of_forty_gets_the_token(start: Start) -> None:
+    """Also here, one holder at a time."""
+    sidecar = await start()
+    sent = (await begin(sidecar)).json
+    code = await sidecar.vendor.code()
+    path = f"{V1}/{sent['id']}/check"
+    replies = await asyncio.gather(*(sidecar.ask("POST", path, json={"code": code}) for _ in range(40)))
+    assert sorted({reply.status for reply in replies} - {200}) in ([410], [409, 410], [409])
+    assert [reply.status for reply in replies].count(200) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/.sidecar"),
+        ("GET", "/.sidecar/nothing"),
+        ("DELETE", V1),
+        ("GET", f"{V1}/{'A' * 24}"),
+        ("GET", f"{V1}/%2e%2e"),
+        ("GET", "/.sidecar/captcha/nobody/challenge"),
+        ("GET", "/.sidecar/static/..%2fpages.py"),
+        ("GET", "/.sidecar/static/verify.html"),
+    ],
+)
+async def test_what_is_not_listed_is_not_found(start: Start, method: str, path: str) -> None:
+    """404, from us: nothing under the prefix reaches upstream."""
+    from yarl import URL
+
+    sidecar = await start()
+    async with sidecar.session.request(method, URL(sidecar.url + path, encoded=True)) as response:
+        assert response.status == 404
+        assert (await response.json(content_type=None))["code"] == "not_found"
+    assert not sidecar.upstream.requests
+
+
+async def test_pages_and_documents(start: Start) -> None:
+    """The hosted page, the browser client, the widget, the OpenAPI document and the keys, on both listeners."""
+    sidecar = await start()
+    page = await sidecar.ask("GET", "/.sidecar/verify", headers={"Accept-Language": "zh-CN"})
+    assert (page.status, page.headers["Content-Language"]) == (200, "zh")
+    assert (await sidecar.ask("GET", "/.sidecar/client.js")).headers["Content-Type"].startswith("text/javascript")
+    widget = await sidecar.ask("GET", "/.sidecar/static/altcha.min.js")
+    assert len(widget.body) > 50_000
+    cached = await sidecar.ask(
+        "GET", "/.sidecar/static/altcha.min.js", headers={"If-None-Match": widget.headers["ETag"]}
+    )
+    assert (cached.status, cached.body) == (304, b"")
+    document = (await sidecar.ask("GET", "/.sidecar/openapi.json")).json
+    assert document["openapi"].startswith("3.1")
+    assert set(document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]) == set(CODES)
+    keys = (await sidecar.ask("GET", "/.sidecar/jwks.json")).json
+    assert keys == (await sidecar.admin("/.sidecar/jwks.json")).json
+    assert not any("d" in key for key in keys["keys"])
+
+
+async def test_only_allowed_origins_may_read(start: Start) -> None:
+    """`api.cors_origins`."""
+    sidecar = await start(MAIN + '[api]\ncors_origins = ["https://app.example"]\n')
+    for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
+        preflight = await sidecar.ask("OPTIONS", V1, headers={"Origin": origin})
+        reply = await sidecar.ask("POST", V1, json={}, headers={"Origin": origin})
+        for one in (preflight, reply):
+            assert (one.headers.get("Access-Control-Allow-Origin") == origin) is allowed
+
+
+async def test_health_readiness_and_metrics(start: Start) -> None:
+    """healthz is the process; readyz the store and upstream; metrics the contract's names."""
+    sidecar = await start()
+    await sidecar.send()
+    await sidecar.vendor.code()
+    assert (await sidecar.admin("/healthz")).status == 200
+    assert (await sidecar.admin("/readyz")).status == 200
+    assert await sidecar.metric('sidecar_requests_total{action="send",outcome="queued"}') == 1
+    assert await sidecar.metric('sidecar_attempts_total{outcome="accepted",provider="hook"}') == 1
+    text = (await sidecar.admin("/metrics")).body.decode()
+    for name in (
+        "sidecar_refusals_total",
+        "sidecar_attempt_seconds_bucket",
+        "sidecar_delivery_duplicates_total",
+        "sidecar_outbox_messages",
+        "sidecar_verifications_total",
+        "sidecar_upstream_seconds_bucket",
+        "sidecar_store_seconds_bucket",
+    ):
+        assert f"\n{name}" in text or f"# TYPE {name}" in text or f"# TYPE {name.removesuffix('_total')}" in text, name
+    sidecar.app.draining = True
+    ready = await sidecar.admin("/readyz")
+    assert (ready.status, ready.json["not_draining"]) == (503, False)
+    await sidecar.upstream.__aexit__(None, None, None)
+    assert (await sidecar.admin("/readyz")).json["upstream"] is False
+
+
+async def test_every_error_code_has_one_status() -> None:
+    """The table of contract section 4."""
+    table = [
+        "malformed_request",
+        "400",
+        "code_required",
+        "401",
+        "invalid_recipient",
+        "422",
+        "code_mismatch",
+        "422",
+        "recipient_not_allowed",
+        "403",
+        "code_expired",
+        "410",
+        "captcha_required",
+        "403",
+        "too_many_attempts",
+        "429",
+        "captcha_failed",
+        "403",
+        "delivery_failed",
+        "502",
+        "captcha_unavailable",
+        "503",
+        "store_unavailable",
+        "503",
+        "rate_limited",
+        "429",
+        "overloaded",
+        "503",
+        "body_too_large",
+        "413",
+        "upstream_unavailable",
+        "502",
+        "upstream_timeout",
+        "504",
+        "verification_in_use",
+        "409",
+        "route_denied",
+        "403",
+    ]
+    expected = dict(zip(table[::2], map(int, table[1::2]), strict=True))
+    assert {code: status for code, (status, _) in CODES.items() if code != "not_found"} == expected
+
+
+async def test_the_verifier_away_is_the_configurations_decision(start: Start) -> None:
+    """captcha_unavailable 503 with "deny"; with "allow" the request goes on, and proves no person."""
+    tables = """
+[captcha.remote]
+kind = "turnstile"
+secret = "s"
+endpoint = "http://127.0.0.1:9/"
+timeout = "500ms"
+on_failure = "ON_FAILURE"
+[[routes]]
+match = "POST /login"
+action = "guard"
+captcha = "remote"
+captcha_token = "json:captcha"
+"""
+    denying = await start(tables.replace("ON_FAILURE", "deny"))
+    reply = await denying.ask("POST", "/login", json={"captcha": "x"})
+    assert (reply.status, reply.code) == (503, "captcha_unavailable")
+    allowing = await start(tables.replace("ON_FAILURE", "allow"))
+    assert (await allowing.ask("POST", "/login", json={"captcha": "x"})).status == 200
+    assert not allowing.upstream.requests[0].values(b"x-verified-identity")
+
+
+async def test_a_custom_prefix_moves_everything(start: Start) -> None:
+    """`api.prefix`."""
+    sidecar = await start(MAIN + '[api]\nprefix = "/_signup"\n')
+    assert (await sidecar.ask("GET", "/_signup/captcha/altcha/challenge")).status == 200
+    assert (await sidecar.ask("GET", "/.sidecar/jwks.json")).body == b"ok", "no longer ours: upstream's"
+    assert json.loads((await sidecar.ask("GET", "/_signup/openapi.json")).body)["servers"] == [{"url": "/_signup"}]
+
+
+async def test_the_codes_length_is_the_configurations(start: Start) -> None:
+    """`code.length`, and the origin-bound last line that phones autofill from."""
+    sidecar = await start(config=CONFIG.replace("246810", "24681012") + '[code]\nlength = 8\norigin = "example.com"\n')
+    await sidecar.send()
+    code = await sidecar.vendor.code(E164)
+    assert len(code) == 8
+    assert sidecar.vendor.messages[0]["text"].splitlines()[-1] == f"@example.com #{code}"
