@@ -71,15 +71,11 @@ class Forwarder:
     """The way to one upstream. `observe_upstream` is told the seconds until each status line."""
 
     def __init__(self, upstream: Upstream, observe_upstream: Callable[[float], None]) -> None:
-        """Raises ValueError for a URL that is no http, https or unix one, OSError for unreadable TLS files."""
+        """Raises OSError for unreadable TLS files."""
         self._upstream = upstream
         self._observe = observe_upstream
         self._path = upstream.url.removeprefix("unix:") if upstream.url.startswith("unix:") else ""
         self._url = yarl.URL("http://localhost" if self._path else upstream.url)
-        if self._url.scheme not in {"http", "https"} or not self._url.host or self._url.raw_path_qs != "/":
-            raise ValueError(
-                "upstream.url: write http://host:port, https://host:port or unix:/path, with no path behind"
-            )
         self._tls = tls_context(upstream.tls) if self._url.scheme == "https" else None
         self._connector: aiohttp.BaseConnector | None = None
         self._key: aiohttp.ClientRequest | None = None

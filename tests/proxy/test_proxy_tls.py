@@ -159,9 +159,3 @@ async def test_a_websocket_passes_over_tls_to_upstream(authority: Authority) -> 
 async def test_a_tls_file_that_is_not_there_is_told_at_once() -> None:
     with pytest.raises(OSError, match="No such file"):
         Forwarder(Upstream(url="https://127.0.0.1:1", tls=TlsClient(ca="/nowhere.pem")), print)
-
-
-@pytest.mark.parametrize("url", ["ftp://a", "http://", "http://a/b", "a:80"])
-def test_an_upstream_url_that_we_cannot_serve_is_told_at_once(url: str) -> None:
-    with pytest.raises(ValueError, match=r"upstream\.url"):
-        Forwarder(Upstream(url=url), print)

@@ -216,7 +216,7 @@ async def test_a_guest_takes_over(tmp_path: Path) -> None:
 
         async def is_ours() -> bool:
             with contextlib.suppress(StoreAwayError):
-                return await child_pid(store) != pid
+                return await child_pid(store) != pid and await store.ping()
             return False
 
         await until(is_ours)
