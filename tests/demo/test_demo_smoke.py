@@ -52,7 +52,7 @@ async def demo() -> AsyncIterator[tuple[Process, Ports, Path]]:
         async with asyncio.timeout(_PATIENCE_S):
             while "Configuration and log:" not in shown:
                 line = await process.stdout.readline()
-                assert line, "the demo ended before it said where it is"
+                assert line, (await ended(process))[2]
                 shown += line.decode()
         yield process, ports, Path(shown.rpartition(": ")[2].strip())
     finally:
