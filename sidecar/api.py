@@ -46,6 +46,8 @@ class Api:
         self._challengers = challengers
         self._signer = signer
         prefix = config.api.prefix
+        name = config.api.captcha
+        self._has_page = not name or config.captcha[name].kind in pages.CAPTCHA_KINDS
         self._prefix = prefix
         # The API's own send, as a route: what the gate needs to know of it.
         self._route = Route.model_validate(
@@ -96,7 +98,7 @@ class Api:
                 answer = jwks(self._signer)
             case "GET", ["openapi.json"]:
                 answer = problem.json_answer(200, document(self._prefix))
-            case "GET", ["verify"]:
+            case "GET", ["verify"] if self._has_page:
                 answer = self._gate.hosted_page(visit, "", None)
             case "GET", ["client.js"] | ["static", _] as parts:
                 answer = _static(parts[-1], visit.header("If-None-Match"))

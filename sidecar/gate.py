@@ -38,7 +38,7 @@ from sidecar.proxy.client import Client
 from sidecar.proxy.forward import Forwarder, continue_100
 from sidecar.recipient import Recipient
 from sidecar.recipient import parse as parse_recipient
-from sidecar.routes import Found, Routes
+from sidecar.routes import Routes
 from sidecar.secret import Secret
 from sidecar.store.names import Names
 from sidecar.verification.idempotency import MAX_KEY, Idempotency
@@ -178,12 +178,20 @@ class Gate:
         """Take one request of the public listener."""
         visit = self.visit(request)
         found = self._routes.find(request.method, request.raw_path, visit.raw)
-        if found.needs_body_for_override:
-            return await self.told(visit, None, "override", self._overridden(visit, found))
-        route = found.route
+        if not found.needs_body_for_override:
+            return await self._walked(visit, found.route, None)
+        # A form on a guarded path may name another method inside: it is read before anything is decided.
+        try:
+            body = await self.read_body(visit)
+        except Refusal as refusal:
+            return await self.told(visit, None, "override", _refuse(refusal))
+        found = self._routes.with_body_override(found, body, visit.header("Content-Type"))
+        return await self._walked(visit, found.route, body)
+
+    async def _walked(self, visit: Visit, route: Route | None, body: bytes | None) -> web.StreamResponse:
         if route is None or route.action == "pass":
-            return await self.told(visit, route, "pass", self._forward(visit, None))
-        return await self.told(visit, route, route.action, self._stories[route.action](visit, route, None))
+            return await self.told(visit, route, "pass", self._forward(visit, body))
+        return await self.told(visit, route, route.action, self._stories[route.action](visit, route, body))
 
     def visit(self, request: web.BaseRequest) -> Visit:
         """Name the client and the request."""
@@ -231,14 +239,6 @@ class Gate:
         return answer
 
     # The stories…
-
-    async def _overridden(self, visit: Visit, found: Found) -> web.StreamResponse:
-        """A form on a guarded path may name another method inside: it is read before anything is decided."""
-        body = await self.read_body(visit)
-        route = self._routes.with_body_override(found, body, visit.header("Content-Type")).route
-        if route is None or route.action == "pass":
-            return await self._forward(visit, body)
-        return await self._stories[route.action](visit, route, body)
 
     async def _deny(self, _visit: Visit, _route: Route, _body: bytes | None) -> web.StreamResponse:
         raise Refusal("route_denied", "deny", "This route is closed.")
@@ -625,6 +625,10 @@ def first_language(accept_language: str) -> str:
     """The first language of an Accept-Language field (RFC 9110 section 12.5.4), English if there is none."""
     tag = accept_language.partition(",")[0].partition(";")[0].strip()
     return tag if tag.replace("-", "").isalnum() and len(tag) <= 35 else "en"
+
+
+async def _refuse(refusal: Refusal) -> web.StreamResponse:
+    raise refusal
 
 
 def _as_refusal(error: Refusal | StoreAwayError) -> Refusal:
