@@ -16,7 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from sidecar.config.findings import Findings, one_of, show
+from sidecar.config.findings import Findings, any_of, one_of, show
 from sidecar.config.model import (
     Api,
     Captcha,
@@ -244,7 +244,7 @@ def _test_numbers(numbers: Numbers, code: CodeRules, findings: Findings) -> None
 
 def _delivery(draft: Draft, findings: Findings) -> None:
     sends = [index for index, route in enumerate(draft.routes) if route is not None and route.action == "send"]
-    if draft.providers and not draft.delivery:
+    if any(draft.providers.values()) and not draft.delivery:
         findings.tell(
             ("providers",),
             "no rule says which provider sends",
@@ -290,7 +290,9 @@ def _names(names: Sequence[str], known: Collection[str], table: str, path: KeyPa
 
 def _unknown(name: str, known: Collection[str], table: str, path: KeyPath, findings: Findings) -> None:
     title = f"[{table}.{_name_shown(findings, path)}]"
-    findings.tell(path, f"there is no {title}", one_of(name, known) if known else f"add {title}", (table,))
+    findings.tell(
+        path, f"there is no {title}", one_of(name, known, "add it, or write") if known else "add it", (table,)
+    )
 
 
 def _name_shown(findings: Findings, path: KeyPath) -> str:
@@ -311,7 +313,7 @@ def _api(api: Api, draft: Draft, findings: Findings) -> None:
 
 def _captcha_is_there(name: str, path: KeyPath, draft: Draft, findings: Findings) -> None:
     if name == "altcha" and name not in draft.captcha:
-        findings.tell(path, "there is no [captcha.altcha]", 'add it, with kind = "altcha"', ("captcha",))
+        findings.tell(path, "there is no [captcha.altcha]", 'add it with kind = "altcha"', ("captcha",))
     elif name and name not in draft.captcha:
         _unknown(name, draft.captcha, "captcha", path, findings)
 
@@ -322,7 +324,7 @@ def _route(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> Non
             findings.tell(
                 (*path, key),
                 f'has no meaning with action = "{route.action}"',
-                f"leave it out, or write action = {' or '.join(map(show, actions))}",
+                f"leave it out, or write action = {any_of(actions)}",
                 (*path, "action"),
             )
     for key in _NEEDS.get(route.action, ()):

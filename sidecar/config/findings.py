@@ -134,10 +134,14 @@ def holds_secret(path: KeyPath) -> bool:
     return bool(names) and _SECRET.search(names[-1].lower()) is not None
 
 
-def one_of(word: str, words: Iterable[str], otherwise: str = "write one of") -> str:
+def any_of(words: Iterable[str]) -> str:
+    """Write words as a choice, each in quotes."""
+    *most, last = map(show, words)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def one_of(word: str, words: Iterable[str], otherwise: str = "write") -> str:
     """Say which word was meant: the nearest one, else all of them after `otherwise`."""
     known = sorted(words)
     near = difflib.get_close_matches(word, known, n=1)
-    if near:
-        return f"did you mean {show(near[0])}?"
-    return f"{otherwise} {', '.join(map(show, known))}"
+    return f"did you mean {show(near[0])}?" if near else f"{otherwise} {any_of(known)}"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sidecar.config import words
 from sidecar.config.checks import Draft, check
 from sidecar.config.expand import expand
-from sidecar.config.findings import ConfigError, Findings, Problem, describe, one_of, show, spell
+from sidecar.config.findings import ConfigError, Findings, Problem, any_of, describe, one_of, show, spell
 from sidecar.config.model import (
     CONTRACT_WORDS,
     LATER,
@@ -136,7 +136,7 @@ def _refuse_later(findings: Findings, content: dict[str, Any]) -> None:
                 right = one_of(str(value), [str(word) for word in accepted])
                 findings.tell(path, f"{findings.shown(path)} is not known here", right)
             elif accepted:
-                right = " or ".join("[]" if word == [] else show(word) for word in accepted)
+                right = "[]" if accepted == ([],) else any_of(map(str, accepted)) if contract else show(accepted[0])
                 what = "is" if contract is None else f"{findings.shown(path)} is"
                 findings.tell(path, f"{what} not in this version", f"leave it out, or write {right}")
             else:
@@ -164,7 +164,7 @@ def _make(findings: Findings, content: Mapping[str, Any], kinds: Kinds) -> tuple
     """Validate each table by itself. Gives what `check` looks at, and what `Config` is made of if all is right."""
     for name in content:
         if name not in Config.model_fields:
-            findings.tell((name,), "is not known here", one_of(name, Config.model_fields, "known are"))
+            findings.tell((name,), "is not known here", one_of(name, Config.model_fields))
     made: dict[str, Any] = {
         name: _validated(findings, model, content.get(name, {}), (name,)) for name, model in _SINGLE.items()
     }
@@ -182,7 +182,8 @@ def _make(findings: Findings, content: Mapping[str, Any], kinds: Kinds) -> tuple
 
 def _validated(findings: Findings, model: type[_T], value: Any, path: KeyPath) -> _T | None:
     if not isinstance(value, dict):
-        findings.tell(path, f"{findings.shown(path)} is no table", f"write [{spell(path)}] and its keys below")
+        title = f"[[{path[0]}]]" if isinstance(path[-1], int) else f"[{spell(path)}]"
+        findings.tell(path, f"{findings.shown(path)} is no table", f"write {title} and its keys below")
         return None
     try:
         return _model(model, value)
@@ -229,9 +230,9 @@ def _of_kinds(
         elif isinstance(kind, str) and kind in kinds:
             made[name] = _validated(findings, kinds[kind], value, path[:-1])
         elif kind is None:
-            findings.tell(path, "is missing", f"write kind = {words.any_of(kinds)}")
+            findings.tell(path, "is missing", f"write kind = {any_of(kinds)}")
         elif kind in CONTRACT_WORDS[f"{table}.*.kind"]:
-            findings.tell(path, f"{findings.shown(path)} is not in this version", f"write {words.any_of(kinds)}")
+            findings.tell(path, f"{findings.shown(path)} is not in this version", f"write {any_of(kinds)}")
         else:
             findings.tell(path, f"{findings.shown(path)} is not known here", one_of(str(kind), kinds))
     return made

@@ -10,9 +10,10 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from sidecar.config import units
-from sidecar.config.findings import Findings, UnfitError, holds_secret, one_of, show
+from sidecar.config.findings import Findings, UnfitError, any_of, holds_secret, one_of, show
 from sidecar.config.where import KeyPath
 
+_WEB_ADDRESS: Final = '"https://HOST/PATH"'
 # pydantic's error type -> what the value is not, what to write. https://docs.pydantic.dev/latest/errors/validation_errors/
 _TEXT: Final = ("text", "write a text in quotes")
 _WHOLE: Final = ("whole number", "write a whole number without quotes, such as 6")
@@ -60,16 +61,6 @@ def tell_all(
         findings.tell((*table, *way), wrong, right)
 
 
-def missing(schema: Mapping[str, Any], key: str, way: KeyPath = ()) -> str:
-    """Say what to write for a key that is not there; `schema` is its table's, `way` leads to the key."""
-    return f"write {key} = {_example(_node(schema, way or (key,)), (key,))}"
-
-
-def any_of(known: Iterable[str]) -> str:
-    """Write words as a choice."""
-    return " or ".join(map(show, known))
-
-
 def _words(
     findings: Findings, schema: Mapping[str, Any], table: KeyPath, way: KeyPath, error: ErrorDetails
 ) -> tuple[str, str]:
@@ -77,9 +68,9 @@ def _words(
     path = (*table, *way)
     if kind == "extra_forbidden":
         known = _node(schema, way[:-1]).get("properties", {})
-        return "is not known here", one_of(str(way[-1]), known, "known are")
+        return "is not known here", one_of(str(way[-1]), known, "write")
     if kind == "missing":
-        return "is missing", missing(schema, str(way[-1]), way)
+        return "is missing", f"write {way[-1]} = {_example(_node(schema, way), path)}"
 
     shown = findings.shown(path)
     node = _node(schema, way)
@@ -102,11 +93,13 @@ def _words(
             words = node.get("enum") or [node.get("const", "")]
             return f"{shown} is not known here", one_of(str(error["input"]), [str(word) for word in words if word])
         case "string_too_short":
-            return "is empty" if not error["input"] else f"{shown} is too short", f"write {_example(node, path)}"
+            right = f"write {_example(node, path)}"
+            right = f"leave it out, or {right}" if "default" in node else right
+            return "is empty" if not error["input"] else f"{shown} is too short", right
         case "too_short":
             return "is empty" if not error["input"] else "is too short", "name at least one"
         case "string_pattern_mismatch" if "http" in context["pattern"]:
-            return f"{shown} is no web address", 'write "https://HOST/PATH"'
+            return f"{shown} is no web address", f"write {_WEB_ADDRESS}"
         case "string_pattern_mismatch":
             return f"{shown} has the wrong form", f"write a text that matches {context['pattern']}"
         case _:
@@ -153,6 +146,10 @@ def _example(node: Mapping[str, Any], path: KeyPath) -> str:
         return show(node["examples"][0])
     if "enum" in node:
         return any_of(word for word in node["enum"] if word)
+    if "default" in node:
+        return show(node["default"])
+    if "http" in node.get("pattern", ""):
+        return _WEB_ADDRESS
     return {"integer": "a whole number", "boolean": "true or false", "array": '["…"]', "object": "{ … }"}.get(
         node.get("type", ""), '"…"'
     )

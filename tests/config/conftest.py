@@ -1,55 +1,19 @@
 """What configurations are read with: an environment like a deployment's, and the real kinds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from config.deployment import Read, Told, deployment
 
 from sidecar.app import kinds
 from sidecar.config.load import ConfigError, load
 from sidecar.config.model import Config
 
-LONG_SECRET = "a-secret-of-more-than-32-characters"
-# Stands in files where a secret is, and must stand in no message.
-LEAK = "hunter2-do-not-print-me"
-
-
-def _pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey) -> str:
-    form = serialization.PrivateFormat.PKCS8
-    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
-
-
-def deployment() -> Mapping[str, str]:
-    return {
-        "SIDECAR_SECRET": LONG_SECRET,
-        "TURNSTILE_SECRET": "turnstile-secret",
-        "TURNSTILE_SITE_KEY": "0x4AAA",
-        "YIDUN_CAPTCHA_ID": "captcha-id",
-        "YIDUN_SECRET_ID": "secret-id",
-        "YIDUN_SECRET_KEY": "secret-key",
-        "TWILIO_ACCOUNT_SID": "AC0123456789",
-        "TWILIO_AUTH_TOKEN": "twilio-token",
-        "WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-        "EMPTY": "",
-        "DRAIN": "soon",
-        "LEAK": LEAK,
-        "EC_KEY": _pem(ec.generate_private_key(ec.SECP256R1())),
-        "P384_KEY": _pem(ec.generate_private_key(ec.SECP384R1())),
-        "ED_KEY": _pem(ed25519.Ed25519PrivateKey.generate()),
-        "RSA_KEY": _pem(rsa.generate_private_key(65537, 2048)),
-        "SMALL_RSA_KEY": _pem(rsa.generate_private_key(65537, 1024)),
-    }
-
 
 @pytest.fixture(scope="session")
 def env() -> Mapping[str, str]:
     return deployment()
-
-
-Read = Callable[[str], Config]
-Told = Callable[[str], list[str]]
 
 
 @pytest.fixture
