@@ -60,6 +60,9 @@ _SELECTORS: Final = {
 # Limits that count by recipient, which a guarded request has none of.
 _BY_RECIPIENT: Final = ("to", "to_prefix", "country")
 
+# The captcha kinds that the hosted page can show (pages.CAPTCHA_KINDS).
+_ON_PAGE: Final = ("altcha", "turnstile")
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -332,6 +335,7 @@ def _route(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> Non
             findings.tell((*path, key), f'is missing, which "{route.action}" needs', _SELECTORS[key])
     _route_captcha(route, path, draft, findings)
     _route_limits(route, path, draft, findings)
+    _route_page(route, path, draft, findings)
     for code in route.errors:
         if code not in CODES:
             findings.tell((*path, "errors", code), "is no error code", one_of(code, CODES))
@@ -359,6 +363,25 @@ def _route_captcha(route: Route, path: KeyPath, draft: Draft, findings: Findings
         )
     if route.captcha_token is not None and not route.captcha:
         findings.tell(token, "has no meaning without captcha", "name a captcha, or leave it out", captcha)
+
+
+def _route_page(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:
+    if not route.browser:
+        return
+    if route.to is not None and not route.to.startswith(("form:", "query:")):
+        findings.tell(
+            (*path, "browser"),
+            f"needs a form that a browser sends, and to = {show(route.to)} is none",
+            'write to = "form:NAME" or "query:NAME", or leave browser out',
+            (*path, "to"),
+        )
+    rules = draft.captcha.get(draft.api.captcha) if draft.api is not None else None
+    if rules is not None and rules.kind not in _ON_PAGE:
+        findings.tell(
+            (*path, "browser"),
+            f"shows the captcha of [api], and the page cannot show the kind {show(rules.kind)}",
+            f"name one of kind {any_of(_ON_PAGE)} as api.captcha",
+        )
 
 
 def _route_limits(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:

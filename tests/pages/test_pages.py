@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.config import checks
 from sidecar.errors import CODES
 from sidecar.pages import pages
 from sidecar.pages.pages import Captcha, Page, Resume
@@ -362,3 +363,8 @@ def test_what_the_page_loads_is_given() -> None:
     assert len(names) == 3
     for name in names:
         assert pages.static_file(name) is not None
+
+
+def test_the_configuration_knows_what_the_page_can_show() -> None:
+    """A captcha that the page cannot show is refused beside `browser = "page"`, and no other."""
+    assert set(checks._ON_PAGE) == pages.CAPTCHA_KINDS
