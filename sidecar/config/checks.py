@@ -368,13 +368,6 @@ def _route_captcha(route: Route, path: KeyPath, draft: Draft, findings: Findings
 def _route_page(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:
     if not route.browser:
         return
-    if route.to is not None and not route.to.startswith(("form:", "query:")):
-        findings.tell(
-            (*path, "browser"),
-            f"needs a form that a browser sends, and to = {show(route.to)} is none",
-            'write to = "form:NAME" or "query:NAME", or leave browser out',
-            (*path, "to"),
-        )
     rules = draft.captcha.get(draft.api.captcha) if draft.api is not None else None
     if rules is not None and rules.kind not in _ON_PAGE:
         findings.tell(
