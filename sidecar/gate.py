@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 import structlog
 from aiohttp import web
@@ -65,7 +65,8 @@ class Visit:
     request_id: str
     started: float
     log: dict[str, Any] = field(default_factory=dict)
-    resume: Sequence[tuple[str, str]] = ()  # the form's fields, where a hosted page may have to send them again
+    resume: Resume | None = None  # what a hosted page would send again
+    typed: str = ""  # the recipient as the request has it, for that page
 
     @property
     def raw(self) -> Sequence[tuple[bytes, bytes]]:
@@ -303,7 +304,8 @@ class Gate:
                 ask = intake.read(route, visit.request.raw_path, visit.raw, body)
                 recipient = self.recipient(ask.to, route.channel)
                 visit.log["to"] = recipient.masked
-                visit.resume = intake.form_pairs(visit.request.raw_path, visit.raw, body) if route.browser else ()
+                if route.browser:
+                    visit.typed, visit.resume = ask.to or "", _resume(visit, route, body)
                 proof = _proof(visit, ask.code)
                 await self._admit(visit, route, recipient, ask.captcha_token)
                 hold = await stack.enter_async_context(self._verifications.held(recipient, proof))
@@ -564,14 +566,8 @@ class Gate:
     async def _refused(self, visit: Visit, route: Route | None, refusal: Refusal) -> web.StreamResponse:
         """A refusal's face: the route's own shape, the hosted page for a browser, or a problem document."""
         own = route.errors.get(refusal.code) if route else None
-        if own is None and route and route.browser and visit.may_show_page and refusal.code in _PAGE_CODES:
-            field_name = (route.to or "").partition(":")[2]
-            page = self.hosted_page(
-                visit,
-                dict(visit.resume).get(field_name, ""),
-                Resume(cast("Any", visit.request.method), visit.request.raw_path, tuple(visit.resume)),
-            )
-            return await self.answer(visit, page)
+        if own is None and visit.resume and visit.may_show_page and refusal.code in _PAGE_CODES:
+            return await self.answer(visit, self.hosted_page(visit, visit.typed, visit.resume))
         answer = problem.refused(refusal, visit.request_id, rate_limit_fields(refusal.limits), own)
         # What was not read of the body would be taken for the next request's head.
         return await self.answer(visit, answer, close=not visit.request.content.is_eof())
@@ -601,6 +597,14 @@ class Gate:
         if close:
             response.force_close()
         return response
+
+
+def _resume(visit: Visit, route: Route, body: bytes) -> Resume:
+    """What a hosted page would send again: the form's fields, or the JSON."""
+    if (route.to or "").startswith("json:"):
+        return Resume(visit.request.method, visit.request.raw_path, json=body.decode())
+    fields = intake.form_pairs(visit.request.raw_path, visit.raw, body)
+    return Resume(visit.request.method, visit.request.raw_path, fields)
 
 
 def _proof(visit: Visit, code: str | None) -> Proof:

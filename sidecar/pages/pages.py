@@ -10,11 +10,11 @@ import html
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from string import Template
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 _HERE: Final = Path(__file__).parent
 
@@ -61,14 +61,16 @@ CAPTCHA_KINDS: Final = frozenset({"altcha", "turnstile"})
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """A browser's own form request, to be sent again once the number is verified.
+    """A browser's own request, to be sent again once the number is verified.
 
-    `action` is the path and query as they came; `fields` are the form's, in order, repeated names kept.
+    `action` is the path and query as they came; `fields` are the form's, in order, repeated names kept. A request
+    whose content is JSON has it as `json`, and is sent again by script: no form can.
     """
 
-    method: Literal["GET", "POST"]
+    method: str
     action: str
-    fields: tuple[tuple[str, str], ...]
+    fields: tuple[tuple[str, str], ...] = ()
+    json: str | None = None
 
     def __repr__(self) -> str:  # the fields hold what a person typed, passwords too
         return f"Resume({self.method}, {len(self.fields)} fields)"
@@ -102,9 +104,7 @@ def hosted_page(
         "codeLength": code_length,
         "to": to.strip(),
         "captcha": None if captcha is None else captcha._asdict(),
-        "resume": None
-        if resume is None
-        else {"method": resume.method, "action": resume.action, "fields": resume.fields},
+        "resume": None if resume is None else asdict(resume),
         "text": text,
     }
     body = _template().substitute(

@@ -87,7 +87,9 @@ def test_whatever_a_form_holds_comes_out_as_it_went_in_and_adds_no_element(text:
     read, plain = Reader(page), Reader(make(resume=Resume("POST", "/", ())))
     assert read.config["resume"] == {
         "method": "POST",
-        "action": f"/register?{text}",
+        "action": f"/register?{text,
+        "json": None,
+    }",
         "fields": [list(pair) for pair in fields],
     }
     assert read.config["to"] == text.strip()
@@ -368,3 +370,10 @@ def test_what_the_page_loads_is_given() -> None:
 def test_the_configuration_knows_what_the_page_can_show() -> None:
     """A captcha that the page cannot show is refused beside `browser = "page"`, and no other."""
     assert set(checks._ON_PAGE) == pages.CAPTCHA_KINDS
+
+
+def test_json_is_handed_to_the_script_as_it_came() -> None:
+    """A request that no form can send again."""
+    text = '{"phone": "</script>", "n": 1}'
+    page = make(resume=Resume("PUT", "/register", json=text))
+    assert Reader(page).config["resume"] == {"method": "PUT", "action": "/register", "fields": [], "json": text}

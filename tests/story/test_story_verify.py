@@ -411,3 +411,14 @@ async def test_forwarded_fields_are_set(start: Start) -> None:
     assert first.value(b"x-request-id") == b"mine"
     assert first.value(b"traceparent") == trace.encode()
     assert len(second.value(b"x-request-id")) == 32
+
+
+async def test_a_browser_that_posts_json_gets_the_page_too(start: Start) -> None:
+    """As the contract's own example has it; the page sends the JSON again itself."""
+    sidecar = await start(MAIN.replace('action = "verify"', 'action = "verify"\nbrowser = "page"'))
+    page = await sidecar.register(None, headers={"Accept": "text/html"})
+    assert (page.status, page.headers["Cache-Control"]) == (403, "no-store")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert b'{\\"phone\\": \\"13900000001\\"}' in page.body or b"13900000001" in page.body
+    assert (await sidecar.register(None)).code == "code_required"
+    assert not sidecar.upstream.requests

@@ -277,6 +277,10 @@ function finish(token) {
     return;
   }
   $("done-next").textContent = say("continuing");
+  if (page.resume.json !== null) {
+    resumeJson(page.resume, token);
+    return;
+  }
   const secure = location.protocol === "https:" ? "; Secure" : "";
   document.cookie = `${COOKIE}=${token}; Path=/; SameSite=Strict; Max-Age=${COOKIE_SECONDS}${secure}`;
   resume(page.resume);
@@ -300,6 +304,18 @@ function resume({ method, action, fields }) {
   }
   document.body.append(form);
   HTMLFormElement.prototype.submit.call(form); // a field may be named "submit"
+}
+
+/** Send the JSON that was held back, and show what comes of it. */
+async function resumeJson({ method, action, json }, token) {
+  const headers = { "Content-Type": "application/json", "X-Verification-Token": token };
+  try {
+    const answer = await fetch(location.origin + action, { method, headers, body: json });
+    if (answer.redirected) return location.replace(answer.url);
+    $("done-next").textContent = await answer.text();
+  } catch {
+    $("done-next").textContent = say("error_network");
+  }
 }
 
 /** The digits of what was typed or pasted, in whichever script. */
