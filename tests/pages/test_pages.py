@@ -87,10 +87,9 @@ def test_whatever_a_form_holds_comes_out_as_it_went_in_and_adds_no_element(text:
     read, plain = Reader(page), Reader(make(resume=Resume("POST", "/", ())))
     assert read.config["resume"] == {
         "method": "POST",
-        "action": f"/register?{text,
-        "json": None,
-    }",
+        "action": f"/register?{text}",
         "fields": [list(pair) for pair in fields],
+        "json": None,
     }
     assert read.config["to"] == text.strip()
     assert read.elements == plain.elements
