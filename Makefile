@@ -1,13 +1,14 @@
 # make demo   the whole story on this machine, in a browser
 # make test   everything that must hold: format, lint, types, tests, a smoke run of the demo
 # Both set themselves up in .venv, from PyPI only.
+# make test-browser   the pages in a real Chromium, which it installs where it may (Debian, as root)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test format clean
+.PHONY: demo test test-browser format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -19,6 +20,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/pytest
 	$(BIN)/signup-sidecar demo --smoke
+
+test-browser: $(VENV)/.installed-dev
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq chromium >/dev/null; } \
+	  || echo "skipped: no chromium on PATH, and it cannot be installed here (apt-get install chromium, as root)"
+	@! command -v chromium >/dev/null || $(BIN)/pytest -m browser
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""The hosted page in a real browser, its captcha really solved. Skipped where there is no Chromium on PATH."""
+"""The hosted page in a real browser, its captcha really solved. `make test-browser` runs it."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ from sidecar.captcha.seam import Verdict
 from sidecar.pages import pages
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),
