@@ -50,8 +50,9 @@ _WHO: Final = ("ip", "header:")  # ip, ip_prefix, header:NAME
 _BODY_S: Final = 20.0
 # What the hosted page can mend: a browser without a proof, or with one that is no longer good.
 _PAGE_CODES: Final = frozenset({"code_required", "code_expired"})
-# How often a held answer looks whether its message has moved.
+# How often a held answer looks whether its message has moved: at first, when most do, and later.
 _LOOK_S: Final = 0.05
+_MAX_LOOK_S: Final = 0.5
 TOKEN_FIELD: Final = "X-Verification-Token"  # noqa: S105 - a field's name
 TOKEN_COOKIE: Final = "sidecar-verification"  # noqa: S105 - a cookie's name; the hosted page sets it
 
@@ -166,6 +167,7 @@ class Gate:
         self._now = now
         self._new_id = new_id
         self._identity_field = config.identity.header
+        self._sending: set[asyncio.Task[Sent]] = set()  # the loop itself keeps none
         self._stories: Mapping[str, Callable[[Visit, Route, bytes | None], Awaitable[web.StreamResponse]]] = {
             "deny": self._deny,
             "guard": self._guard,
@@ -274,7 +276,16 @@ class Gate:
         return await self.answer(visit, problem.json_answer(202, sent.document(), [location]))
 
     async def send(self, visit: Visit, route: Route, asked: Asked) -> Sent:
-        """Admit, make a verification, queue its message. What a later refusal finds taken is given back."""
+        """Admit, make a verification, queue its message. A client that leaves meanwhile stops nothing.
+
+        Or it would buy a message for nothing, by leaving between the queueing and the end.
+        """
+        sending = asyncio.create_task(self._send(visit, route, asked))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+        return await asyncio.shield(sending)
+
+    async def _send(self, visit: Visit, route: Route, asked: Asked) -> Sent:
         recipient = asked.recipient
         visit.log["to"] = recipient.masked
         async with self._once(route, asked) as once:
@@ -282,15 +293,18 @@ class Gate:
                 visit.log["outcome"] = "repeated"
                 return Sent(recipient=recipient, **once.answer)
             admitted = await self._admit(visit, route, recipient, asked.captcha_token)
-            async with self._given_back(admitted.tickets):
+            try:
                 issued = await self._verifications.issue(recipient, admitted.again_in_s)
-                try:
-                    await self._queue(visit, asked, issued, admitted.tickets)
-                except (Refusal, StoreAwayError):
+                await self._queue(visit, asked, issued, admitted.tickets)
+            except Refusal:
+                # Surely not queued. When the store does not answer it may have been, and what was spent stays spent.
+                with suppress(StoreAwayError):
                     await self._verifications.withdraw(issued)
-                    raise
+                    await self._buckets.refund(admitted.tickets)
+                raise
             sent = Sent(issued.id, recipient, int(issued.expires_in_s), admitted.again_in_s)
             once.answer = {"id": sent.id, "expires_in_s": sent.expires_in_s, "resend_in_s": sent.resend_in_s}
+        self._metrics.verifications.labels("started" if issued.fresh else "resent").inc()
         visit.log |= {"outcome": "queued", "verification": sent.id}
         return sent
 
@@ -316,14 +330,13 @@ class Gate:
                 if hold is None:
                     return
                 try:
-                    if 200 <= status < 400:
-                        await hold.spend()
-                        self._metrics.verifications.labels("verified").inc()
-                    else:
-                        await hold.release()
+                    # Shielded: a client that leaves now does not get its code back.
+                    await asyncio.shield(hold.spend() if 200 <= status < 400 else hold.release())
                 except StoreAwayError:
                     # Upstream has acted on it, so its answer must reach the client; the hold lapses by itself.
                     structlog.get_logger().error("settle_failed", verification=hold.id, request_id=visit.request_id)
+                else:
+                    self._metrics.verifications.labels("verified" if 200 <= status < 400 else "released").inc()
 
             return await self._forward(visit, body, proven, settle)
 
@@ -479,16 +492,6 @@ class Gate:
                 else:
                     await self._idempotency.keep(key, json.dumps(once.answer).encode())
 
-    @asynccontextmanager
-    async def _given_back(self, tickets: Sequence[str]) -> AsyncIterator[None]:
-        """Whatever ends the block early gives back what was spent."""
-        try:
-            yield
-        except BaseException:
-            with suppress(StoreAwayError):
-                await self._buckets.refund(tickets)
-            raise
-
     async def _queue(self, visit: Visit, asked: Asked, issued: Issued, tickets: tuple[str, ...]) -> None:
         """Put the message where nothing is lost; a test number gets none."""
         if asked.recipient.address in self._config.numbers.test:
@@ -514,11 +517,13 @@ class Gate:
     async def wait_for_change(self, verification_id: str, status: str, wait_s: float) -> Record | None:
         """Read a verification once its status is no longer `status`, or the wait is over."""
         until = time.monotonic() + wait_s
+        pause_s = _LOOK_S
         while True:
             record = await self._verifications.read(verification_id)
             if record is None or record.status != status or time.monotonic() >= until:
                 return record
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(1.5 * pause_s, _MAX_LOOK_S)
 
     # Reading, forwarding, answering…
 

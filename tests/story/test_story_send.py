@@ -10,6 +10,7 @@ import structlog
 from telling import CONFIG, E164, MAIN, OTHER, PHONE, TEST_NUMBER, VERIFY, Start
 
 from sidecar import logs
+from sidecar.delivery.outbox import Entry
 
 JSON = {"Content-Type": "application/json"}
 
@@ -349,3 +350,27 @@ async def test_nothing_of_the_recipient_or_the_code_is_logged(start: Start, caps
     for key in await sidecar.store.execute("KEYS", "*"):
         for private in (PHONE, OTHER, code):
             assert private.encode() not in key
+
+
+async def test_a_client_that_leaves_changes_nothing(start: Start) -> None:
+    """What was begun is finished: a bucket is spent, so the message is queued, though nobody waits for the answer."""
+    sidecar = await start(to_rate="1/1h")
+    outbox, reached, go_on = sidecar.app.gate._outbox, asyncio.Event(), asyncio.Event()
+    put = outbox.put
+
+    async def slowly(entry: Entry) -> str:
+        reached.set()
+        await go_on.wait()
+        return await put(entry)
+
+    outbox.put = slowly  # type: ignore[method-assign] # a slow store, between spending and queueing
+    leaving = asyncio.create_task(sidecar.send())
+    await reached.wait()
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    async with asyncio.timeout(10):
+        while sidecar.app.in_flight:
+            await asyncio.sleep(0)
+    go_on.set()
+    assert await sidecar.vendor.code()
+    assert (await sidecar.send()).code == "rate_limited"
