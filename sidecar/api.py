@@ -18,6 +18,7 @@ from sidecar.errors import Refusal
 from sidecar.gate import Asked, Gate, Visit, first_language
 from sidecar.identity import Signer
 from sidecar.keys import JWKS_MAX_AGE_S
+from sidecar.metrics import Metrics
 from sidecar.openapi import document
 from sidecar.pages import pages
 from sidecar.problem import Answer
@@ -39,12 +40,14 @@ class Api:
         verifications: Verifications,
         challengers: Mapping[str, BuiltIn],
         signer: Signer,
+        metrics: Metrics,
     ) -> None:
         self._config = config
         self._gate = gate
         self._verifications = verifications
         self._challengers = challengers
         self._signer = signer
+        self._metrics = metrics
         prefix = config.api.prefix
         name = config.api.captcha
         self._has_page = not name or config.captcha[name].kind in pages.CAPTCHA_KINDS
@@ -160,6 +163,7 @@ class Api:
             raise Refusal("code_required", "no_code", "Send the code that the recipient was sent.")
         async with self._verifications.held_by_id(verification_id, code) as hold:
             token = await hold.exchange()
+        self._metrics.verifications.labels("verified").inc()
         visit.log |= {"outcome": "verified", "verification": verification_id}
         return problem.json_answer(200, {"status": "verified", "token": token})
 

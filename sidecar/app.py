@@ -32,6 +32,7 @@ from sidecar.delivery import providers
 from sidecar.delivery.outbox import Outbox
 from sidecar.delivery.providers.remote import Remote as RemoteProvider
 from sidecar.delivery.providers.seam import Provider
+from sidecar.errors import StoreAwayError
 from sidecar.gate import Gate
 from sidecar.identity import Signer
 from sidecar.keys import KeyFiles, SigningKey, read_pem
@@ -40,8 +41,9 @@ from sidecar.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import Recipient, parse
 from sidecar.routes import Routes
-from sidecar.secret import Secret
+from sidecar.secret import Secret, b64url
 from sidecar.store.client import Store
+from sidecar.store.instances import Instances
 from sidecar.verification.idempotency import Idempotency
 from sidecar.verification.verifications import Verifications
 
@@ -82,7 +84,10 @@ class App:
 
 @asynccontextmanager
 async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIterator[App]:
-    """Build and start everything that a configuration asks for. Raises OSError, ValueError for what cannot be."""
+    """Build and start everything that a configuration asks for.
+
+    Raises OSError, ValueError for what cannot be, ForeignSecretError beside instances with another secret.
+    """
     async with AsyncExitStack() as stack:
         store = Store(store_url, observe=metrics.store_seconds.observe)
         stack.push_async_callback(store.close)
@@ -94,6 +99,10 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
         secret = Secret(server_secret(config), config.server.previous_secrets, os.urandom)
         signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
         hold_s = config.upstream.connect_timeout + config.upstream.read_timeout + _HOLD_MARGIN_S
+        instances = Instances(store, _new_id(), b64url(secret.fingerprint), secret.accepted)
+        with suppress(StoreAwayError):  # everything but guarded routes works without
+            await instances.join()
+        stack.push_async_callback(instances.leave)
         verifications = Verifications(store, secret, config.code, config.numbers.test, os.urandom, hold_s)
         buckets = Buckets(store)
         outbox = Outbox(store)
@@ -116,7 +125,7 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
             new_id=_new_id,
         )
         challengers = {name: verifier for name, verifier in verifiers.items() if isinstance(verifier, Altcha)}
-        api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer)
+        api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer, metrics)
         courier = Courier(
             outbox=outbox,
             providers=_providers(config, session),
@@ -142,13 +151,14 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
         )
         app = App(config, gate, api, admin, courier)
         delivering = asyncio.create_task(courier.run(), name="courier")
+        staying = asyncio.create_task(instances.stay(), name="instances")
         try:
             yield app
         finally:
+            staying.cancel()
             await courier.drain(config.server.drain)
             delivering.cancel()
-            with suppress(asyncio.CancelledError):
-                await delivering
+            await asyncio.wait([delivering, staying])
 
 
 def server_secret(config: Config) -> str:

@@ -61,6 +61,11 @@ class Secret:
         return self._all[0].fingerprint
 
     @property
+    def accepted(self) -> frozenset[str]:
+        """The fingerprints of every secret that is accepted, as text."""
+        return frozenset(b64url(keys.fingerprint) for keys in self._all)
+
+    @property
     def captcha_key(self) -> bytes:
         """Signs the challenges of built-in captchas."""
         return self._all[0].captcha

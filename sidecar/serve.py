@@ -23,6 +23,7 @@ from sidecar.config.model import Config, Server
 from sidecar.config.units import Listen
 from sidecar.metrics import Metrics
 from sidecar.store.embedded import StoreMissingError, embedded
+from sidecar.store.instances import ForeignSecretError
 
 # What is bound or opened once; a reload that changes one of them is refused and says so.
 _FIXED: Final = ("listen", "admin", "tls", "state_dir", "log_format")
@@ -39,7 +40,7 @@ def run(path: Path) -> int:
     logs.configure(config.server.log_format)
     try:
         uvloop.run(_Server(path, config).serve())
-    except (OSError, StoreMissingError) as error:
+    except (OSError, StoreMissingError, ForeignSecretError) as error:
         structlog.get_logger().error("cannot_run", error=str(error))
         return 1
     return 0
@@ -112,7 +113,7 @@ class _Server:
         new = AsyncExitStack()
         try:
             app = await new.enter_async_context(running(config, url, self._metrics))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ForeignSecretError) as error:
             self._log.error("reload_refused", error=str(error))
             return old
         leaving, self._app, self._config = self._app, app, config

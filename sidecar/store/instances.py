@@ -1,0 +1,61 @@
+"""Who else uses this store? Instances that share one must share `server.secret`, or each refuses the others' codes.
+
+Every instance says every few seconds that it lives, and under which secret. One that starts beside living instances
+under a secret that it does not know refuses to start. Never says the secret: only its fingerprint.
+"""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from sidecar.errors import StoreAwayError
+from sidecar.store.client import Store
+
+_SAY_EVERY_S: Final = 5.0
+# Three words missed: it is gone.
+_GONE_S: Final = 15.0
+
+
+class ForeignSecretError(Exception):
+    """Living instances on this store have another secret."""
+
+
+class Instances:
+    """Our place among the instances of a store. `fingerprint` is ours; `accepted` those that our configuration knows."""
+
+    def __init__(self, store: Store, name: str, fingerprint: str, accepted: Collection[str]) -> None:
+        self._store = store
+        self._member = f"{fingerprint}:{name}"
+        self._accepted = accepted
+
+    async def join(self) -> None:
+        """Say that we live, unless strangers do. Raises ForeignSecretError, StoreAwayError."""
+        now_s = int((await self._store.execute("TIME"))[0])
+        key = self._store.names.instances()
+        living = await self._store.execute("ZRANGE", key, f"({now_s - _GONE_S}", "+inf", "BYSCORE")
+        if any(member.decode().partition(":")[0] not in self._accepted for member in living):
+            raise ForeignSecretError(
+                "another instance uses this store under another server.secret; give all of them the same one"
+                " (while rotating: the others' in previous_secrets)"
+            )
+        await self._store.execute("ZADD", key, now_s, self._member)
+        await self._store.execute("ZREMRANGEBYSCORE", key, "-inf", now_s - _GONE_S)
+
+    async def stay(self) -> None:
+        """Go on saying it, until cancelled."""
+        while True:
+            await asyncio.sleep(_SAY_EVERY_S)
+            try:
+                await self.join()
+            except StoreAwayError:
+                continue
+            except ForeignSecretError as error:
+                structlog.get_logger().error("foreign_secret", error=str(error))
+
+    async def leave(self) -> None:
+        """Say that we go."""
+        with suppress(StoreAwayError):
+            await self._store.execute("ZREM", self._store.names.instances(), self._member)
