@@ -24,7 +24,7 @@ class ForeignSecretError(Exception):
 
 
 class Instances:
-    """Our place among the instances of a store. `fingerprint` is ours; `accepted` those that our configuration knows."""
+    """Our place among a store's instances: `fingerprint` is ours, `accepted` those that our configuration knows."""
 
     def __init__(self, store: Store, name: str, fingerprint: str, accepted: Collection[str]) -> None:
         self._store = store
