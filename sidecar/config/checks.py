@@ -33,8 +33,10 @@ from sidecar.config.model import (
 from sidecar.config.where import KeyPath
 from sidecar.errors import CODES
 
-# 256 bits where every character carries one octet; shorter secrets can be searched.
-_SECRET_CHARS: Final = 32
+# Shorter ones can be searched: 16 random characters of base64 are 96 bits.
+_SECRET_CHARS: Final = 16
+# RFC 7518 section 3.2: a key of the hash's size, 256 bits.
+_HS256_CHARS: Final = 32
 # ITU-T E.164: at most 15 digits, the first one of a country code.
 _E164: Final = re.compile(r"\+[1-9][0-9]{5,14}")
 
@@ -106,9 +108,9 @@ def check(draft: Draft, findings: Findings) -> None:
 def _server(server: Server, findings: Findings) -> None:
     _tls_pair(server.tls.cert, server.tls.key, ("server", "tls"), findings)
     if server.secret:
-        _long_enough(server.secret, ("server", "secret"), findings)
+        _long_enough(server.secret, _SECRET_CHARS, ("server", "secret"), findings)
     for index, secret in enumerate(server.previous_secrets):
-        _long_enough(secret, ("server", "previous_secrets", index), findings)
+        _long_enough(secret, _SECRET_CHARS, ("server", "previous_secrets", index), findings)
     if server.listen == server.admin and (server.listen.path or server.listen.port):
         findings.tell(
             ("server", "admin"), "is the public listener's own address", "write another port", ("server", "listen")
@@ -191,7 +193,7 @@ def _identity(identity: Identity, findings: Findings) -> None:
         if identity.private_key:
             findings.tell(private_key, "has no meaning with HS256", "leave it out, or write another algorithm")
         if identity.secret:
-            _long_enough(identity.secret, secret, findings)
+            _long_enough(identity.secret, _HS256_CHARS, secret, findings)
         else:
             findings.tell(
                 secret, "is missing, which HS256 signs with", 'write secret = "${NAME}", from the environment'
@@ -222,11 +224,11 @@ def _identity(identity: Identity, findings: Findings) -> None:
         findings.tell(private_key, f"is no key for {identity.algorithm}", f"give it {right}", ("identity", "algorithm"))
 
 
-def _long_enough(secret: str, path: KeyPath, findings: Findings) -> None:
-    if len(secret) < _SECRET_CHARS:
+def _long_enough(secret: str, least: int, path: KeyPath, findings: Findings) -> None:
+    if len(secret) < least:
         findings.tell(
             path,
-            f"is shorter than {_SECRET_CHARS} characters",
+            f"is shorter than {least} characters",
             'make one with "openssl rand -base64 32" and give it as "${NAME}"',
         )
 
