@@ -12,7 +12,7 @@ Told = Callable[[str], list[str]]
 
 LONG_SECRET = "a-secret-of-more-than-32-characters"
 # Stands in files where a secret is, and must stand in no message.
-LEAK = "hunter2-do-not-print-me"
+LEAK = "hunter2-leak"
 
 
 def _pem(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey) -> str:
