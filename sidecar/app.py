@@ -156,7 +156,7 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
             yield app
         finally:
             staying.cancel()
-            await courier.drain(config.server.drain)
+            await asyncio.gather(gate.drain(config.server.drain), courier.drain(config.server.drain))
             delivering.cancel()
             await asyncio.wait([delivering, staying])
 

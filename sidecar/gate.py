@@ -12,10 +12,10 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
 from aiohttp import web
@@ -44,6 +44,7 @@ from sidecar.store.names import Names
 from sidecar.verification.idempotency import MAX_KEY, Idempotency
 from sidecar.verification.verifications import Hold, Issued, Proof, Record, Verifications
 
+_T = TypeVar("_T")
 # Limits on who asks, decided before the captcha; all others are on what is asked, decided after it.
 _WHO: Final = ("ip", "header:")  # ip, ip_prefix, header:NAME
 # A guarded body is small; a client that takes longer than this over it is not a sign-up form.
@@ -167,7 +168,7 @@ class Gate:
         self._now = now
         self._new_id = new_id
         self._identity_field = config.identity.header
-        self._sending: set[asyncio.Task[Sent]] = set()  # the loop itself keeps none
+        self._begun: set[asyncio.Task[Any]] = set()  # the loop itself keeps none
         self._stories: Mapping[str, Callable[[Visit, Route, bytes | None], Awaitable[web.StreamResponse]]] = {
             "deny": self._deny,
             "guard": self._guard,
@@ -276,14 +277,11 @@ class Gate:
         return await self.answer(visit, problem.json_answer(202, sent.document(), [location]))
 
     async def send(self, visit: Visit, route: Route, asked: Asked) -> Sent:
-        """Admit, make a verification, queue its message. A client that leaves meanwhile stops nothing.
+        """Admit, make a verification, queue its message.
 
-        Or it would buy a message for nothing, by leaving between the queueing and the end.
+        Finished in any case: or a client that left between the queueing and the end would have a message for nothing.
         """
-        sending = asyncio.create_task(self._send(visit, route, asked))
-        self._sending.add(sending)
-        sending.add_done_callback(self._sending.discard)
-        return await asyncio.shield(sending)
+        return await self._finished(self._send(visit, route, asked))
 
     async def _send(self, visit: Visit, route: Route, asked: Asked) -> Sent:
         recipient = asked.recipient
@@ -309,8 +307,15 @@ class Gate:
         return sent
 
     async def _verify(self, visit: Visit, route: Route, body: bytes | None) -> web.StreamResponse:
-        """Hold the proof, sign, forward; 2xx and 3xx spend the proof, everything else releases it."""
+        """Hold the proof, sign, forward; 2xx and 3xx spend the proof, everything else releases it.
+
+        Finished in any case: or a client that left before upstream's answer would have its code again, and upstream
+        the account.
+        """
         body = await self.read_body(visit) if body is None else body
+        return await self._finished(self._verified(visit, route, body))
+
+    async def _verified(self, visit: Visit, route: Route, body: bytes) -> web.StreamResponse:
         async with AsyncExitStack() as stack:
             hold: Hold | None = None
             proven: dict[str, Any] | None = None
@@ -329,16 +334,29 @@ class Gate:
             async def settle(status: int) -> None:
                 if hold is None:
                     return
+                is_yes = status < 400  # also the 101 that opens a WebSocket
                 try:
-                    # Shielded: a client that leaves now does not get its code back.
-                    await asyncio.shield(hold.spend() if 200 <= status < 400 else hold.release())
+                    await (hold.spend() if is_yes else hold.release())
                 except StoreAwayError:
                     # Upstream has acted on it, so its answer must reach the client; the hold lapses by itself.
                     structlog.get_logger().error("settle_failed", verification=hold.id, request_id=visit.request_id)
                 else:
-                    self._metrics.verifications.labels("verified" if 200 <= status < 400 else "released").inc()
+                    self._metrics.verifications.labels("verified" if is_yes else "released").inc()
 
             return await self._forward(visit, body, proven, settle)
+
+    async def _finished(self, story: Coroutine[Any, Any, _T]) -> _T:
+        """Run what may not be left half done, also when the client leaves meanwhile."""
+        task = asyncio.create_task(story)
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+        task.add_done_callback(_heard)
+        return await asyncio.shield(task)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for what clients began and did not wait for, at most `timeout_s` seconds."""
+        if self._begun:
+            await asyncio.wait(self._begun, timeout=timeout_s)
 
     # Being admitted…
 
@@ -634,6 +652,12 @@ def first_language(accept_language: str) -> str:
     """The first language of an Accept-Language field (RFC 9110 section 12.5.4), English if there is none."""
     tag = accept_language.partition(",")[0].partition(";")[0].strip()
     return tag if tag.replace("-", "").isalnum() and len(tag) <= 35 else "en"
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Take note of an error that nobody waits for any more, or asyncio would report it."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _refuse(refusal: Refusal) -> web.StreamResponse:

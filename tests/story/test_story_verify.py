@@ -8,7 +8,7 @@ from typing import Any
 
 import jwt
 import pytest
-from fakes import Message, Taken
+from fakes import DEADLINE_S, OK, Message, Taken, read_content
 from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, Sidecar, Start
 
 IDENTITY = b"x-verified-identity"
@@ -126,7 +126,7 @@ async def test_forty_right_answers_at_once_give_one_request_upstream(start: Star
 
 
 async def test_a_held_code_is_in_use(start: Start) -> None:
-    """verification_in_use while upstream still thinks; the client that leaves releases the code."""
+    """verification_in_use while upstream still thinks."""
 
     async def never(taken: Taken, _: Message) -> None:
         await taken.reader.read()
@@ -138,12 +138,38 @@ async def test_a_held_code_is_in_use(start: Start) -> None:
     await sidecar.upstream.wait_for(lambda: len(sidecar.upstream.requests) == 1)
     reply = await sidecar.register(code)
     assert (reply.status, reply.code) == (409, "verification_in_use")
-    first.cancel()
-    sidecar.upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-    async with asyncio.timeout(10):
+    assert len(sidecar.upstream.requests) == 1
+    assert (await first).status == 504
+
+
+@pytest.mark.parametrize(("answered", "again"), [("200 OK", 410), ("409 Conflict", 200)])
+async def test_upstreams_answer_decides_when_the_client_has_left(start: Start, answered: str, again: int) -> None:
+    """Who leaves before the answer has no second account for one code: 2xx spends it, 4xx releases it."""
+    has_left, has_answered = asyncio.Event(), asyncio.Event()
+
+    async def late(taken: Taken, message: Message) -> None:
+        await read_content(taken.reader, message)
+        await has_left.wait()
+        await taken.write(f"HTTP/1.1 {answered}\r\nContent-Length: 0\r\n\r\n".encode())
+        has_answered.set()
+
+    sidecar = await start()
+    code = await fresh_code(sidecar)
+    sidecar.upstream.answer = late
+    leaving = asyncio.create_task(sidecar.register(code))
+    await sidecar.upstream.wait_for(lambda: len(sidecar.upstream.requests) == 1)
+    leaving.cancel()
+    async with asyncio.timeout(DEADLINE_S):
+        while sidecar.app.in_flight:
+            await asyncio.sleep(0)
+        assert (await sidecar.register(code)).code == "verification_in_use"
+        has_left.set()
+        await has_answered.wait()
+        sidecar.upstream.answer = OK
         while (reply := await sidecar.register(code)).status == 409:
             pass
-    assert reply.status == 200
+    assert reply.status == again
+    assert len(sidecar.upstream.requests) == (1 if again == 410 else 2)
 
 
 async def test_upstream_away_releases_the_code(start: Start) -> None:
