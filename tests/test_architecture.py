@@ -24,6 +24,7 @@ PURE = [
     "captcha.yidun",
     "delivery.plan",
     "delivery.text",
+    "delivery.providers.answer",
     "delivery.providers.twilio",
     "delivery.providers.webhook",
     "proxy.fields",

@@ -23,7 +23,9 @@ class RemoteKind(Protocol):
         ...
 
     @property
-    def request(self) -> Callable[[Any, Message, float, str], outbound.HttpRequest]: ...
+    def request(self) -> Callable[[Any, Message, float, str], outbound.HttpRequest | Rejected]:
+        """What to ask, or why the vendor would refuse: then it is not asked."""
+        ...
 
     @property
     def read(self) -> Callable[[outbound.HttpReply, Message], Outcome]: ...
@@ -58,6 +60,8 @@ class Remote:
     async def send(self, message: Message, timeout_s: float) -> Outcome:
         """Try once, within `timeout_s` seconds."""
         request = self._kind.request(self._settings, message, self._now(), self._nonce())
+        if isinstance(request, Rejected):
+            return request
         try:
             reply = await outbound.call(self._session, request, timeout_s)
         except outbound.NeverSentError as error:

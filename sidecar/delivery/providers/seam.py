@@ -1,13 +1,16 @@
 """What a provider kind is. Pure.
 
 A kind over HTTP is a pure module with `CHANNELS`, `Settings`, `request(...)` and `read(...)`; `remote.Remote` puts
-`outbound.call` between the two, and calls `prepare()` at start where the kind has one. A kind without HTTP is a class
-with what `Provider` asks for. The kind's file name is its TOML `kind` (`-` written as `_`).
+`outbound.call` between the two, and calls `prepare()` at start where the kind has one. A kind without HTTP has, instead
+of the two functions, `opened(settings)`: an async context manager that gives a `Provider`, and closes it.
+A kind whose vendor reports what became of a message has `receipts(fields, body)` and `RECEIPT_REPLY`; one whose vendor
+does not says `RECEIPTS = None`. A vendor that signs its receipts has `receipt_signature_ok(...)`.
+The kind's file name is its TOML `kind` (`-` written as `_`).
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Protocol
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import Field
 
@@ -32,6 +35,8 @@ class Message:
     code: str
     minutes: int  # what is left of the code's lifetime, rounded up
     text: str  # the whole text, for kinds that carry text
+    # Where a vendor that takes an address with each message shall report to; None: nowhere.
+    callback_url: str | None = None
 
     def __repr__(self) -> str:
         return f"Message({self.id}, {self.recipient!r})"
@@ -80,6 +85,28 @@ class Uncertain:
 
 
 Outcome = Accepted | Rejected | Uncertain
+
+# What became of a message, after SMPP 3.4 section 5.2.28. "unknown": the vendor used a word that we do not know.
+ReceiptState = Literal["enroute", "delivered", "expired", "undeliverable", "rejected", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a vendor says became of one message. It may come late, twice, out of order, or be forged."""
+
+    provider_message_id: str  # as in Accepted
+    recipient: str | None = field(repr=False)  # digits, as this vendor writes them: some leave the country code out
+    state: ReceiptState
+    vendor_code: str  # the vendor's own word
+    client_ref: str | None  # `Message.id`, where the vendor gives it back
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptReply:
+    """What a vendor wants to hear, or it sends the same receipts again. `json` None: an empty body."""
+
+    status: int
+    json: Mapping[str, Any] | None
 
 
 class Provider(Protocol):

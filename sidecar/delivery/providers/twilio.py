@@ -3,24 +3,42 @@
 https://www.twilio.com/docs/messaging/api/message-resource and https://www.twilio.com/docs/api/errors (read as stored in
 2024-2026). The `twilio` package builds the request; its network client is never used, for it sets no time-out and can
 send a POST twice. Twilio has no idempotent sending. Success is 201 with a `sid`, and nothing else is.
+
+Receipts, https://www.twilio.com/docs/usage/webhooks/webhooks-security (public documentation, read 2026-11): one form
+for each change of status, signed over the address that it was sent to and all that it says.
 """
 
 import base64
 import functools
-import json
-from collections.abc import Collection
+import hashlib
+import hmac
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 from pydantic import Field, model_validator
 
-from sidecar.config.model import Provider
+from sidecar.config.model import Named, Provider
 from sidecar.config.units import NonEmpty, Text
-from sidecar.delivery.providers.seam import Accepted, Credential, Endpoint, Fault, Message, Outcome, Rejected, Uncertain
+from sidecar.delivery.providers import answer
+from sidecar.delivery.providers.seam import (
+    Accepted,
+    Credential,
+    Endpoint,
+    Fault,
+    Message,
+    Outcome,
+    Receipt,
+    ReceiptReply,
+    ReceiptState,
+    Rejected,
+    Uncertain,
+)
 from sidecar.outbound import HttpReply, HttpRequest
 from sidecar.recipient import Channel
 
 CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
+RECEIPT_REPLY: Final = ReceiptReply(200, None)  # any 2xx
 
 # Error code -> our word. Codes that are not here stay unknown. 20500, 20503 and 21730 (maintenance) are left out on
 # purpose: the message may have gone out.
@@ -56,6 +74,21 @@ _ERRORS: Final[dict[int, Fault]] = {
 }
 # For answers without a code that we know: what HTTP itself says.
 _STATUS: Final[dict[int, Fault]] = {401: "credentials", 403: "credentials", 429: "throttled"}
+# `MessageStatus` -> our word. partially_delivered (some of a message's parts) is left out: it is neither.
+_STATES: Final[dict[str, ReceiptState]] = {
+    "accepted": "enroute",
+    "scheduled": "enroute",
+    "queued": "enroute",
+    "sending": "enroute",
+    "sent": "enroute",  # to the carrier: not final
+    "delivered": "delivered",
+    "read": "delivered",
+    "undelivered": "undeliverable",
+    "failed": "rejected",  # never left Twilio
+    "canceled": "rejected",
+}
+_FORM: Final = "application/x-www-form-urlencoded"
+_HASHES: Final = {"HMAC_SHA1": hashlib.sha1, "HMAC_SHA256": hashlib.sha256}
 # ValidityPeriod's range, in seconds.
 _MAX_VALIDITY_S: Final = 36_000
 
@@ -68,6 +101,8 @@ class Settings(Provider):
     auth_token: Credential
     from_: Text = Field(default="", alias="from")
     messaging_service_sid: Annotated[Text, Field(pattern=r"^(MG[0-9A-Za-z]+)?$")] = ""
+    # Shared keys that receipts may be signed with instead of auth_token (public beta): their id -> the key.
+    receipt_keys: Named[Credential] = Field(default_factory=dict, validate_default=True, repr=False)
     endpoint: Endpoint = "https://api.twilio.com"
 
     @model_validator(mode="after")
@@ -96,6 +131,8 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
         arguments["from_"] = settings.from_
     if settings.messaging_service_sid:
         arguments["messaging_service_sid"] = settings.messaging_service_sid
+    if message.callback_url:
+        arguments["status_callback"] = message.callback_url
     return build(settings, arguments)
 
 
@@ -115,17 +152,97 @@ def build(settings: Settings, arguments: dict[str, Any]) -> HttpRequest:
 
 def read(reply: HttpReply, message: Message) -> Outcome:  # noqa: ARG001 - the seam's shape
     """Read the answer to one request. A code that is not in the table says nothing usable, so the outcome is open."""
-    answer = _json_object(reply.body)
+    said = answer.of_reply(reply.body)
     if reply.status == 201:
-        sid = answer.get("sid")
-        return Accepted(sid) if isinstance(sid, str) and sid else Uncertain("no_sid")
-    code = answer.get("code")
+        sid = answer.text(said, "sid")
+        return Accepted(sid) if sid else Uncertain("no_sid")
+    code = said.get("code")
     reason = str(code) if isinstance(code, int) else f"http_{reply.status}"
     # A server's fault may come after the message has gone out, whatever code it wears.
     if reply.status < 400 or reply.status >= 500:
         return Uncertain(reason)
     fault = (_ERRORS.get(code) if isinstance(code, int) else None) or _STATUS.get(reply.status)
     return Rejected(fault, reason) if fault else Uncertain(reason)
+
+
+def receipts(fields: Mapping[str, str], body: bytes) -> tuple[Receipt, ...]:
+    """Read one status callback. `fields` have lower-case names. Raises ValueError for what is none."""
+    if not _is_form(fields):
+        raise ValueError("expected a form")
+    said = dict(_pairs(body))
+    status = answer.needed(said, "MessageStatus", "SmsStatus")
+    return (
+        Receipt(
+            provider_message_id=answer.needed(said, "MessageSid", "SmsSid"),
+            recipient=answer.digits(said.get("To", "")),
+            state=_STATES.get(status, "unknown"),
+            vendor_code=said.get("ErrorCode") or status,
+            client_ref=None,
+        ),
+    )
+
+
+def receipt_signature_ok(settings: Settings, url: str, fields: Mapping[str, str], body: bytes) -> bool:
+    """Tell whether Twilio signed this callback to `url`, which is all of it as Twilio was given it, byte for byte.
+
+    `fields` have lower-case names. A request that says which shared key signed it is checked with that one, and refused
+    where it is not ours; one that does not is checked with the auth token.
+    """
+    secret, algorithm = settings.auth_token, "HMAC_SHA1"
+    if "x-twilio-webhooks-signature-settings" in fields:
+        named = dict(_settings_of(fields["x-twilio-webhooks-signature-settings"]))
+        secret, algorithm = settings.receipt_keys.get(named.get("key", ""), ""), named.get("algorithm", algorithm)
+    return bool(secret) and signature_ok(url, fields, body, secret, algorithm)
+
+
+def signature_ok(url: str, fields: Mapping[str, str], body: bytes, secret: str, algorithm: str) -> bool:
+    """Check X-Twilio-Signature with one secret. An unknown algorithm is refused."""
+    hashed = _HASHES.get(algorithm.upper())
+    if hashed is None:
+        return False
+    text = ""
+    try:
+        if _is_form(fields):
+            # Names by code point, and under each its distinct values: equal ones count once.
+            text = "".join(name + value for name, value in sorted(set(_pairs(body))))
+        elif not _is_the_hashed(url, body):
+            return False
+        urls = _spellings(url)
+    except ValueError:
+        return False
+    given = fields.get("x-twilio-signature", "").encode()
+    macs = [hmac.digest(secret.encode(), f"{spelt}{text}".encode(), hashed) for spelt in urls]
+    return any(hmac.compare_digest(base64.b64encode(mac), given) for mac in macs)
+
+
+def _is_form(fields: Mapping[str, str]) -> bool:
+    return fields.get("content-type", "").partition(";")[0].strip().lower() == _FORM
+
+
+def _pairs(body: bytes) -> list[tuple[str, str]]:
+    """Read a form, all of it, empty values too. Raises ValueError."""
+    return parse_qsl(body.decode(), keep_blank_values=True, errors="strict")
+
+
+def _is_the_hashed(url: str, body: bytes) -> bool:
+    """Tell whether a body that is no form is the one whose hash the signed address carries."""
+    hashes = parse_qs(urlsplit(url).query).get("bodySHA256", [])
+    return len(hashes) == 1 and hmac.compare_digest(hashlib.sha256(body).hexdigest().encode(), hashes[0].encode())
+
+
+def _spellings(url: str) -> tuple[str, str]:
+    """Spell the address with the port and without: Twilio signs now the one, now the other."""
+    parts = urlsplit(url)
+    bare = parts.netloc.removesuffix(f":{parts.port}")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    rest = url.removeprefix(f"{parts.scheme}://{parts.netloc}")
+    return f"{parts.scheme}://{bare}{rest}", f"{parts.scheme}://{bare}:{port}{rest}"
+
+
+def _settings_of(value: str) -> Iterable[tuple[str, str]]:
+    for part in value.split(","):
+        name, _, said = part.partition("=")
+        yield name.strip(), said.strip()
 
 
 @functools.cache
@@ -155,11 +272,3 @@ def _sdk() -> Any:
         return Client(account_sid, auth_token, http_client=catching, environment=environment), catching.caught
 
     return client
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        document: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}

@@ -13,17 +13,19 @@ import hashlib
 import hmac
 import json
 from collections.abc import Collection
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
 from sidecar.config.model import Provider
 from sidecar.config.units import NonEmpty
+from sidecar.delivery.providers import answer
 from sidecar.delivery.providers.seam import Accepted, Credential, Fault, Message, Outcome, Rejected, Uncertain
 from sidecar.outbound import HttpReply, HttpRequest
 from sidecar.recipient import Channel
 
 CHANNELS: Final[Collection[Channel]] = frozenset({"sms", "email"})
+RECEIPTS: Final = None
 
 _PREFIX: Final = "whsec_"
 
@@ -93,16 +95,15 @@ def sign(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
 
 def read(reply: HttpReply, message: Message) -> Outcome:
     """Read the endpoint's answer. 5xx may have sent the message before it failed."""
-    answer = _json_object(reply.body)
+    document = answer.of_reply(reply.body)
     if 200 <= reply.status <= 299:
-        given = answer.get("id")
-        return Accepted(given if isinstance(given, str) and given else message.id)
+        return Accepted(answer.text(document, "id") or message.id)
     vendor_code = f"http_{reply.status}"
     if reply.status >= 500:
         return Uncertain(vendor_code)
     # A redirect is not followed: the signature was for this address, and the code must not wander.
-    said = answer.get("error")
-    if reply.status >= 400 and isinstance(said, str) and said in _SAID:
+    said = answer.text(document, "error")
+    if reply.status >= 400 and said in _SAID:
         return Rejected(_SAID[said], said)
     return Rejected(_STATUS.get(reply.status, "request"), vendor_code)
 
@@ -112,11 +113,3 @@ def _key(secret: str) -> bytes:
     if secret.startswith(_PREFIX):
         return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     return secret.encode()
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        document: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return document if isinstance(document, dict) else {}
