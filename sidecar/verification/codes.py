@@ -44,7 +44,7 @@ def token_of(secret: Secret, verification_id: str) -> str | None:
 def id_of_token(secret: Secret, token: str) -> str | None:
     """The verification that a token proves; None for a forged or garbled one."""
     verification_id, dot, _ = token.partition(".")
-    expected = token_of(secret, verification_id) if dot else None
+    expected = token_of(secret, verification_id) if dot and token.isascii() else None
     return verification_id if expected and hmac.compare_digest(expected.encode(), token.encode()) else None
 
 

@@ -58,3 +58,11 @@ def test_a_token_is_one_text_only() -> None:
         changed = token[:position] + ("A" if character != "A" else "B") + token[position + 1 :]
         assert id_of_token(SECRET, changed) is None
     assert id_of_token(SECRET, f"{one}.{other.partition('.')[2]}") is None
+
+
+@given(st.text(min_size=1, max_size=60))
+def test_what_follows_an_id_is_no_token(text: str) -> None:
+    """Octets that are no UTF-8 reach us as surrogates; they prove nothing, and break nothing."""
+    verification_id = new_id(SECRET, SECRET.hash("x"), os.urandom(RANDOM))
+    for garbage in (text, "\udcff"):
+        assert id_of_token(SECRET, f"{verification_id}.{garbage}") is None
