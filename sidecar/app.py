@@ -29,14 +29,17 @@ from sidecar.config.load import Kinds
 from sidecar.config.model import Config
 from sidecar.courier import Courier
 from sidecar.delivery import providers
+from sidecar.delivery.breakers import Breakers
 from sidecar.delivery.outbox import Outbox
 from sidecar.delivery.providers.remote import Remote as RemoteProvider
 from sidecar.delivery.providers.seam import Provider
+from sidecar.delivery.rates import Rates
+from sidecar.delivery.router import Router
 from sidecar.errors import StoreAwayError
 from sidecar.gate import Gate
 from sidecar.identity import Signer
 from sidecar.keys import KeyFiles, SigningKey, read_pem
-from sidecar.limits.buckets import Buckets
+from sidecar.limits.buckets import Bucket, Buckets
 from sidecar.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import Recipient, parse
@@ -128,8 +131,7 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
         api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer, metrics)
         courier = Courier(
             outbox=outbox,
-            providers=_providers(config, session),
-            rules=config.delivery,
+            router=await stack.enter_async_context(_routing(config, store, session, buckets, metrics)),
             code=verifications.code,
             open_recipient=functools.partial(_open, secret, config),
             read=verifications.read,
@@ -159,6 +161,33 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
             await asyncio.gather(gate.drain(config.server.drain), courier.drain(config.server.drain))
             delivering.cancel()
             await asyncio.wait([delivering, staying])
+
+
+@asynccontextmanager
+async def _routing(
+    config: Config, store: Store, session: aiohttp.ClientSession, buckets: Buckets, metrics: Metrics
+) -> AsyncIterator[Router]:
+    """The router at work, with what it knows of the other workers."""
+    rates = {name: settings.rate for name, settings in config.providers.items() if settings.rate}
+
+    async def take(provider: str) -> float:
+        # A bucket of one: a burst would be faster than the rate.
+        rate = rates[provider]
+        key = store.names.bucket("provider", provider)
+        ruling = await buckets.spend([Bucket("provider", key, rate.count, rate.period_s, 1, enforce=True)])
+        return 0.0 if ruling.allowed else ruling.retry_after_s
+
+    lines = Rates(frozenset(rates), take)
+    breakers = Breakers(store, config.providers, metrics.breaker)
+    with suppress(StoreAwayError):
+        await breakers.look()
+    looking = asyncio.create_task(breakers.run(), name="breakers")
+    try:
+        yield Router(_providers(config, session), config.delivery, breakers, lines)
+    finally:
+        looking.cancel()
+        await asyncio.wait([looking])
+        await lines.close()
 
 
 def server_secret(config: Config) -> str:

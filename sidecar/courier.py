@@ -7,18 +7,18 @@ reported failed. Nothing here ends the courier but `drain`; no code and no unmas
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final, Literal, TypeVar
 
 import structlog
 
-from sidecar.config.model import CodeRules, Delivery
+from sidecar.config.model import CodeRules
 from sidecar.delivery import text
 from sidecar.delivery.outbox import Leased, Outbox
-from sidecar.delivery.plan import choose, plan
-from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Provider, Rejected
-from sidecar.delivery.send import Attempted, Result, race, where
+from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Rejected
+from sidecar.delivery.router import Router
+from sidecar.delivery.send import Attempted, Result, where
 from sidecar.errors import StoreAwayError
 from sidecar.metrics import Metrics
 from sidecar.recipient import Recipient
@@ -51,8 +51,7 @@ class Courier:
         self,
         *,
         outbox: Outbox,
-        providers: Mapping[str, Provider],
-        rules: Sequence[Delivery],
+        router: Router,
         code: Callable[[str, Recipient], str | None],
         open_recipient: Callable[[bytes], Recipient],
         read: Callable[[str], Awaitable[Record | None]],
@@ -63,8 +62,7 @@ class Courier:
         code_rules: CodeRules,
     ) -> None:
         self._outbox = outbox
-        self._providers = providers
-        self._rules = rules
+        self._router = router
         self._code = code
         self._open_recipient = open_recipient
         self._read = read
@@ -189,11 +187,9 @@ class Courier:
             return
 
         # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
-        rule = choose(self._rules, recipient)
-        usable = {name for name, provider in self._providers.items() if recipient.channel in provider.channels}
-        attempts = plan(rule, usable) if rule else ()
-        if rule is None or not attempts:
-            log.error("message_failed", reason="no_provider" if rule else "no_rule", country=recipient.country)
+        way = self._router.way(recipient)
+        if way is None or not way.usable:
+            log.error("message_failed", reason="no_provider" if way else "no_rule", country=recipient.country)
             await self._conclude(leased, "failed", entry.tickets, log)
             return
 
@@ -207,13 +203,7 @@ class Courier:
             minutes=minutes,
             text=text.render(entry.locale, code, minutes, self._code_rules.origin),
         )
-        async with race(
-            attempts,
-            lambda provider, timeout_s: self._providers[provider].send(message, timeout_s),
-            attempt_timeout_s=rule.attempt_timeout,
-            deadline_s=min(rule.deadline, left_s),
-            record=lambda attempted: self._record(attempted, log),
-        ) as result:
+        async with self._router.sent(way, message, left_s, lambda attempted: self._record(attempted, log)) as result:
             # Step 5: tell. Silence is not a failure: somebody may have the message.
             if result.kind == "refused":
                 log.warning("message_failed", reason=_reason(result))
@@ -228,7 +218,7 @@ class Courier:
             "attempt",
             provider=attempted.provider,
             outcome=outcome,
-            reason=_word(attempted.outcome),
+            reason=word(attempted.outcome),
             seconds=round(attempted.seconds, 3),
             duplicate=attempted.duplicate,
         )
@@ -267,10 +257,10 @@ async def _insist(step: Callable[[], Awaitable[_T]]) -> _T:
 
 
 def _reason(result: Result) -> str:
-    return ", ".join(f"{attempted.provider}: {_word(attempted.outcome)}" for attempted in result.attempts)
+    return ", ".join(f"{attempted.provider}: {word(attempted.outcome)}" for attempted in result.attempts)
 
 
-def _word(outcome: Outcome) -> str:
+def word(outcome: Outcome) -> str:
     """An outcome in the log's words: the vendor's own, never the message's."""
     if isinstance(outcome, Accepted):
         return outcome.provider_message_id

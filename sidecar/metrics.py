@@ -33,6 +33,12 @@ class Metrics:
         self.duplicates = Counter(
             "sidecar_delivery_duplicates", "Messages that a second provider took too", ["provider"], registry=r
         )
+        self.breaker_state = Gauge(
+            "sidecar_breaker_state",
+            "The worst of a provider's breakers: 0 closed, 1 half_open, 2 open",
+            ["provider"],
+            registry=r,
+        )
         self.outbox = Gauge("sidecar_outbox_messages", "Messages waiting or being sent", registry=r)
         self.verifications = Counter(
             "sidecar_verifications", "Verifications by what came of them", ["outcome"], registry=r
@@ -56,3 +62,6 @@ class Metrics:
 
     def duplicate(self, provider: str) -> None:
         self.duplicates.labels(provider).inc()
+
+    def breaker(self, provider: str, state: int) -> None:
+        self.breaker_state.labels(provider).set(state)

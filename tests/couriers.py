@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +17,12 @@ import aiohttp
 from sidecar import outbound
 from sidecar.config.model import CodeRules, Delivery
 from sidecar.courier import Courier
+from sidecar.delivery.breakers import Breakers
 from sidecar.delivery.outbox import Entry, Outbox
 from sidecar.delivery.providers import webhook
 from sidecar.delivery.providers.remote import Remote
+from sidecar.delivery.rates import Rates
+from sidecar.delivery.router import Router
 from sidecar.metrics import Metrics
 from sidecar.recipient import Recipient, of_address
 from sidecar.secret import Secret
@@ -47,12 +50,17 @@ class Post:
         self.secret = Secret(SECRET, (), os.urandom)
         self.verifications = Verifications(self.store, self.secret, self.code_rules, {}, os.urandom, 10.0)
         self.outbox = Outbox(self.store)
+        self.breakers = Breakers(self.store, self.urls, self.metrics.breaker)
 
-    def courier(self, outbox: Outbox | None = None, **other: Any) -> Courier:
+    def router(self, providers: Mapping[str, Any] | None = None, rates: Rates | None = None) -> Router:
         def provider(url: str) -> Remote:
             settings = webhook.Settings.model_validate({"kind": "webhook", "url": url, "secret": "s"})
             return Remote(webhook, settings, self.session, time.time, str)
 
+        made = providers or {name: provider(url) for name, url in self.urls.items()}
+        return Router(made, self.rules, self.breakers, rates or Rates(frozenset(), unlimited))
+
+    def courier(self, outbox: Outbox | None = None, router: Router | None = None, **other: Any) -> Courier:
         async def mark(verification_id: str, status: Any) -> None:
             await self.verifications.mark(verification_id, status)
             self.marked.put_nowait((verification_id, status))
@@ -62,8 +70,7 @@ class Post:
 
         made: dict[str, Any] = {
             "outbox": outbox or self.outbox,
-            "providers": {name: provider(url) for name, url in self.urls.items()},
-            "rules": self.rules,
+            "router": router or self.router(),
             "code": self.verifications.code,
             "open_recipient": self.open_recipient,
             "read": self.verifications.read,
@@ -98,6 +105,10 @@ class Post:
 
     def count(self, metric: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(metric, labels) or 0.0
+
+
+async def unlimited(provider: str) -> float:
+    return 0.0
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ PURE = [
     "limits.gcra",
     "captcha.turnstile",
     "captcha.yidun",
+    "delivery.breaker",
     "delivery.plan",
     "delivery.text",
     "delivery.providers.answer",

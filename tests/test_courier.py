@@ -16,9 +16,10 @@ from structlog.testing import capture_logs
 from vendors import SOON_S, Vendor, closed_port, vendor
 
 from sidecar import courier as story
-from sidecar.config.model import CodeRules, Delivery
+from sidecar.config.model import Breaker, CodeRules, Delivery
 from sidecar.courier import Courier
 from sidecar.delivery.outbox import Leased, Outbox
+from sidecar.delivery.rates import Rates
 from sidecar.errors import StoreAwayError
 from sidecar.recipient import parse
 from sidecar.store.client import ReplyError, Store
@@ -61,6 +62,24 @@ async def two(store: Store, *rules: Delivery, **other: Any) -> AsyncIterator[tup
 
 async def marked(it: Post) -> tuple[str, str]:
     return await asyncio.wait_for(it.marked.get(), SOON_S)
+
+
+@asynccontextmanager
+async def learning(it: Post) -> AsyncIterator[None]:
+    """The breakers at work."""
+    task = asyncio.create_task(it.breakers.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """What happens in the background has no event of its own: look until it has."""
+    async with asyncio.timeout(SOON_S):
+        while not is_so():
+            await asyncio.sleep(0.005)
 
 
 # What comes of a message…
@@ -177,7 +196,7 @@ async def test_address_that_no_provider_carries_is_failed_and_given_back(store: 
 
     async with two(store) as (_, _, it):
         verification_id = await it.ask(parse("a@example.com", "email", "CN"))
-        async with delivering(it.courier(providers={"first": SmsOnly()})):
+        async with delivering(it.courier(router=it.router({"first": SmsOnly(), "second": SmsOnly()}))):
             assert await marked(it) == (verification_id, "failed")
         assert it.refunded == [TICKETS]
 
@@ -484,3 +503,121 @@ async def test_courier_that_never_ran_is_drained_at_once(store: Store) -> None:
         await it.ask(PHONE)
         await asyncio.wait_for(courier.run(), SOON_S)
         assert await it.outbox.length() == 1
+
+
+# Breakers and rates…
+
+
+async def test_provider_that_keeps_failing_is_no_longer_asked(store: Store) -> None:
+    """Once its breaker is open, messages go to the next one at once, and the metric says so."""
+    rule = Delivery(providers=("first", "second"), switch_after=NEVER, breaker=Breaker(failures=2, open_for=NEVER))
+    async with two(store, rule) as (first, second, it), learning(it):
+        first.answers(*BUSY)
+        second.answers(202, "")
+        async with delivering(it.courier()):
+            for n in range(2):
+                await it.ask(parse(f"+86139000002{n:02}", "sms", "CN"))
+                await marked(it)
+            await until(lambda: it.count("sidecar_breaker_state", provider="first") == 2)
+            for n in range(5):
+                await it.ask(parse(f"+86139000003{n:02}", "sms", "CN"))
+                await marked(it)
+        assert (len(first.asked), len(second.asked)) == (2, 7)
+
+
+async def test_breaker_of_one_country_leaves_the_others_alone(store: Store) -> None:
+    rule = Delivery(providers=("first", "second"), switch_after=NEVER, breaker=Breaker(failures=1, open_for=NEVER))
+    async with two(store, rule) as (first, second, it), learning(it):
+        first.answers(*BUSY)
+        second.answers(202, "")
+        async with delivering(it.courier()):
+            await it.ask(PHONE)
+            await marked(it)
+            await until(lambda: it.count("sidecar_breaker_state", provider="first") == 2)
+            await it.ask(parse("+14155550100", "sms", "US"))
+            await marked(it)
+        assert [json.loads(one.body)["to"] for one in first.asked] == [PHONE.address, "+14155550100"]
+
+
+async def test_one_probe_finds_out_that_a_provider_is_back(store: Store) -> None:
+    rule = Delivery(providers=("first", "second"), switch_after=NEVER, breaker=Breaker(failures=1, open_for=0.01))
+    async with two(store, rule) as (first, second, it), learning(it):
+        first.answers(*BUSY)
+        second.answers(202, "")
+        async with delivering(it.courier()):
+            await it.ask(PHONE)
+            await marked(it)
+            await until(lambda: it.count("sidecar_breaker_state", provider="first") == 2)
+            first.hangs(202)
+            for n in range(3):
+                await it.ask(parse(f"+86139000002{n:02}", "sms", "CN"))
+            await first.arrival()
+            await marked(it)
+            await marked(it)
+            assert len(first.asked) == 2, "the others do not wait for the probe"
+            first.released.set()
+            await marked(it)
+            await until(lambda: it.count("sidecar_breaker_state", provider="first") == 0)
+
+
+async def test_number_at_fault_opens_no_breaker(store: Store) -> None:
+    """Who sends to numbers that do not exist cannot switch a provider off for everybody."""
+    rule = Delivery(providers=("first", "second"), breaker=Breaker(failures=1))
+    async with two(store, rule) as (first, _, it), learning(it):
+        first.answers(*BLOCKED)
+        async with delivering(it.courier()):
+            for n in range(3):
+                await it.ask(parse(f"+86139000002{n:02}", "sms", "CN"))
+                await marked(it)
+        assert len(first.asked) == 3
+
+
+async def test_when_every_breaker_is_open_all_are_asked_all_the_same(store: Store) -> None:
+    rule = Delivery(providers=("first", "second"), switch_after=NEVER, breaker=Breaker(failures=1, open_for=NEVER))
+    async with two(store, rule) as (first, second, it), learning(it):
+        first.answers(*BUSY)
+        second.answers(*BUSY)
+        async with delivering(it.courier()):
+            await it.ask(PHONE)
+            await marked(it)
+            await until(lambda: it.count("sidecar_breaker_state", provider="second") == 2)
+            second.answers(202, "")
+            pending = await it.ask(OTHER)
+            assert await marked(it) == (pending, "sent")
+            await until(lambda: it.count("sidecar_breaker_state", provider="second") == 0)
+
+
+async def test_message_that_cannot_be_sent_in_time_is_failed_and_given_back(store: Store) -> None:
+    """A provider's rate is never exceeded, and nobody gets a code too late."""
+    rule = Delivery(providers=("first",), deadline=0.5, switch_after=0.1)
+    async with two(store, rule) as (first, _, it):
+        first.answers(202, "")
+        turns = iter([0.0])
+
+        async def take(provider: str) -> float:
+            return next(turns, 60.0)
+
+        await it.ask(PHONE)
+        late = await it.ask(OTHER)
+        async with delivering(it.courier(router=it.router(rates=Rates(frozenset({"first"}), take)))):
+            assert {status for _, status in (await marked(it), await marked(it))} == {"sent", "failed"}
+        assert len(first.asked) == 1
+        assert it.refunded == [TICKETS]
+        assert await it.status(late) in {"sent", "failed"}
+        assert it.count("sidecar_attempts_total", provider="first", outcome="rejected") == 0, "it was not asked"
+
+
+async def test_provider_whose_rate_is_used_up_is_followed_by_the_next(store: Store) -> None:
+    rule = Delivery(providers=("first", "second"), switch_after=0.1, deadline=NEVER, attempt_timeout=NEVER)
+    async with two(store, rule) as (first, second, it):
+        second.answers(202, "")
+
+        async def take(provider: str) -> float:
+            return NEVER
+
+        verification_id = await it.ask(PHONE)
+        rates = Rates(frozenset({"first"}), take)
+        async with delivering(it.courier(router=it.router(rates=rates))):
+            assert await marked(it) == (verification_id, "sent")
+        assert (len(first.asked), len(second.asked)) == (0, 1)
+        await rates.close()

@@ -251,6 +251,12 @@ class Provider(Table):
     """What every provider kind has; a kind's Settings extend it."""
 
     kind: NonEmpty
+    rate: RateText | None = None  # None: as fast as messages come
+
+
+class Breaker(Table):
+    failures: Positive = 5  # in a row; or half of the last 20
+    open_for: Annotated[Duration, Field(gt=0)] = 10.0
 
 
 class Delivery(Table):
@@ -261,6 +267,7 @@ class Delivery(Table):
     attempt_timeout: Annotated[Duration, Field(gt=0)] = 3.0
     deadline: Annotated[Duration, Field(gt=0)] = 5.0
     on_silence: Literal["switch"] = "switch"
+    breaker: Breaker = Breaker()
 
 
 def _prefix(value: str) -> str:
@@ -362,14 +369,12 @@ LATER: Final[dict[str, tuple[Any, ...]]] = {
     "server.proxy_protocol": (False,),
     "store.on_failure": ("deny",),
     "limits.*.mode": ("enforce", "observe"),
-    "providers.*.rate": (),
     "providers.*.price": (),
     "providers.*.receipt_token": (),
     "delivery.*.operators": ([],),
     "delivery.*.provinces": ([],),
     "delivery.*.strategy": ("priority",),
     "delivery.*.on_silence": ("switch",),
-    "delivery.*.breaker": (),
     "delivery.*.confirm_within": (),
     "pumping": (),
     "budget": (),

@@ -3,7 +3,8 @@
 An attempt ends in one of three ways. Accepted: nobody else is asked. Rejected by a provider for its own reasons, or
 lost without an answer: the next is asked at once. Rejected because of the number: nobody else is asked. An attempt is
 never cut short for having lost: its message may be on its way, and its late answer is recorded.
-No attempt starts after the deadline, and none is given more time than is left before it.
+No attempt starts after the deadline, and none is given more time than is left before it. An attempt may have to wait
+for its turn; one whose turn does not come, or comes when another has won, was never made (`HELD`): the next is asked.
 """
 
 import asyncio
@@ -21,7 +22,12 @@ from sidecar.delivery.providers.seam import Accepted, Outcome, Rejected, Uncerta
 # later.
 _GRACE_S: Final = 0.25
 
+# Make one attempt at a provider within so many seconds.
 Start = Callable[[str, float], Awaitable[Outcome]]
+# May it start now? Waits at most `patience_s`, and never past `deadline`, which is in the loop's time.
+Turn = Callable[[str, float, float], Awaitable[bool]]
+# What an attempt comes to that was never made.
+HELD: Final = Rejected("throttled", "no_turn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +62,14 @@ async def race(
     attempt_timeout_s: float,
     deadline_s: float,
     record: Callable[[Attempted], None],
+    turn: Turn | None = None,
 ) -> AsyncIterator[Result]:
     """Run a plan and yield its result as soon as it is known; leaving the block waits for those still under way.
 
     `start(provider, timeout_s)` makes one attempt; `record` is told of every one that ends, before or after the result.
     An error in the block, or a cancellation, cancels what is under way.
     """
-    running = _Race(plan, start, attempt_timeout_s, deadline_s, record)
+    running = _Race(plan, start, attempt_timeout_s, deadline_s, record, turn)
     try:
         yield await running.decide()
         await running.finish()
@@ -78,16 +85,18 @@ class _Race:
         attempt_timeout_s: float,
         deadline_s: float,
         record: Callable[[Attempted], None],
+        turn: Turn | None,
     ) -> None:
         self._clock = asyncio.get_running_loop().time
         self._start = start
         self._attempt_timeout_s = attempt_timeout_s
         self._deadline = self._clock() + deadline_s
         self._record = record
+        self._turn = turn
         self._to_come = deque(plan)
         # When the next one joins those that are silent.
         self._due = self._clock()
-        self._under_way: dict[asyncio.Task[Outcome], tuple[str, float]] = {}
+        self._under_way: dict[asyncio.Task[tuple[Outcome, float]], str] = {}
         self._over: list[Attempted] = []
         self._winner: str | None = None
 
@@ -123,23 +132,34 @@ class _Race:
             self._to_come.clear()
             return
         attempt = self._to_come.popleft()
-        timeout_s = min(self._attempt_timeout_s, self._deadline - now)
-        task = asyncio.create_task(_try(self._start, attempt.provider, timeout_s))
-        self._under_way[task] = (attempt.provider, now)
+        patience_s = self._deadline - now
         if self._to_come:
-            self._due = now + self._to_come[0].offset_s - attempt.offset_s
+            patience_s = min(patience_s, self._to_come[0].offset_s - attempt.offset_s)
+            self._due = now + patience_s
+        self._under_way[asyncio.create_task(self._try(attempt.provider, patience_s))] = attempt.provider
+
+    async def _try(self, provider: str, patience_s: float) -> tuple[Outcome, float]:
+        """Make one attempt when its turn comes; what it came to, and how many seconds that took."""
+        if self._turn is not None and not await self._turn(provider, self._deadline, patience_s):
+            return HELD, 0.0
+        started = self._clock()
+        if self._winner is not None or started >= self._deadline:
+            return HELD, 0.0
+        timeout_s = min(self._attempt_timeout_s, self._deadline - started)
+        outcome = await _within(timeout_s, self._start(provider, timeout_s))
+        return outcome, self._clock() - started
 
     async def _ended(self, wait_s: float | None) -> list[Attempted]:
         """Wait for attempts to end, at most `wait_s` seconds, and record those that did."""
         done, _ = await asyncio.wait(self._under_way, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         ended = []
         for task in done:
-            provider, since = self._under_way.pop(task)
-            outcome = task.result()
+            provider = self._under_way.pop(task)
+            outcome, seconds = task.result()
             duplicate = isinstance(outcome, Accepted) and self._winner is not None
             if isinstance(outcome, Accepted) and self._winner is None:
                 self._winner = provider
-            ended.append(Attempted(provider, outcome, self._clock() - since, duplicate))
+            ended.append(Attempted(provider, outcome, seconds, duplicate))
             self._record(ended[-1])
         self._over += ended
         return ended
@@ -150,10 +170,10 @@ class _Race:
         return "refused" if all(isinstance(a.outcome, Rejected) for a in self._over) else "uncertain"
 
 
-async def _try(start: Start, provider: str, timeout_s: float) -> Outcome:
+async def _within(timeout_s: float, attempt: Awaitable[Outcome]) -> Outcome:
     try:
         async with asyncio.timeout(timeout_s + _GRACE_S):
-            return await start(provider, timeout_s)
+            return await attempt
     except TimeoutError:
         return Uncertain("no_answer_in_time")
     except Exception as error:  # noqa: BLE001 - a fault in a provider's file must not lose the message

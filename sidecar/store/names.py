@@ -10,7 +10,7 @@ shard only. So keys that one script uses carry one tag, decided here:
   the first two characters of its hash. A verification's id is found without its recipient, so it begins with that
   route, and so does the hash of an idempotency key. Two characters spread recipients over a few hundred tags, and tell
   whoever reads an id next to nothing of the number.
-- The outbox is one stream; `spent` and `instances` are used alone, so they need no tag.
+- The outbox is one stream, the breakers are one hash; `spent` and `instances` are used alone, so they need no tag.
 
 Hashes are keyed hashes made by the caller: no address, number or token ever stands in a key.
 """
@@ -59,6 +59,10 @@ class Names:
     def outbox(self) -> str:
         """Name the messages to send. stream."""
         return f"{{{self.prefix}:outbox}}"
+
+    def breakers(self) -> str:
+        """Name the circuit breakers. hash: provider and segment -> the breaker's text."""
+        return f"{{{self.prefix}:breakers}}"
 
     def spent(self, kind: str, token_hash: str) -> str:
         """Name the mark of a proof that works once. string."""

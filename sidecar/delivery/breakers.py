@@ -1,0 +1,128 @@
+"""Which providers does somebody know to be broken? Every worker's breakers, as one worker sees them.
+
+The store has them and moves them (`breaker.lua`); each worker reads them twice a second in the background and tells
+its results there, so a breaker that one worker opened is honoured by all within a second, and asking costs a look into
+a dictionary. Only the one message that probes waits for the store. While the store is away the last picture stays.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import structlog
+
+from sidecar.delivery.breaker import Breaker, of_text
+from sidecar.errors import StoreAwayError
+from sidecar.store.client import ReplyError, Script, Store
+
+_BREAKER: Final = Script.load(Path(__file__).with_name("breaker.lua"))
+# Half of the second in which all workers must know.
+_REFRESH_S: Final = 0.5
+# Results told in one go, and results kept while the store is slow: the oldest news matters least.
+_BATCH: Final = 200
+_KEPT: Final = 5_000
+# The states as `breaker_state` tells them; a provider's is that of its worst segment.
+STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
+
+_log = structlog.get_logger()
+
+
+class Key(NamedTuple):
+    """What breaks alone."""
+
+    provider: str
+    segment: str
+
+    @property
+    def field(self) -> str:
+        return f"{self.provider}|{self.segment}"
+
+
+class Breakers:
+    """The breakers of one store. `report(provider, state)` is told every provider's worst state at each look."""
+
+    def __init__(self, store: Store, providers: Mapping[str, object], report: Callable[[str, int], None]) -> None:
+        self._store = store
+        self._key = store.names.breakers()
+        self._providers = tuple(providers)
+        self._report = report
+        self._seen: dict[Key, Breaker] = {}
+        # The store's clock less ours, milliseconds.
+        self._ahead_ms = 0.0
+        self._results: asyncio.Queue[tuple[str, int, int, int, int]] = asyncio.Queue(_KEPT)
+
+    def of(self, key: Key) -> Breaker:
+        """The breaker as last seen."""
+        return self._seen.get(key, Breaker())
+
+    def now_ms(self) -> int:
+        """The store's time, by our clock."""
+        return int(time.monotonic() * 1000 + self._ahead_ms)
+
+    async def probe(self, key: Key, lease_s: float) -> Breaker | None:
+        """Claim the one probe, which has `lease_s` seconds to come back; None when it is not to be had."""
+        try:
+            now, won, text = await self._store.run(_BREAKER, [self._key], ["probe", key.field, int(lease_s * 1000)])
+        except StoreAwayError:
+            return None
+        breaker = self._saw(now, key.field, text)
+        return breaker if won else None
+
+    def record(self, key: Key, generation: int, *, fine: bool, failures: int, open_for_s: float) -> None:
+        """Count a result, some time soon."""
+        if self._results.full():
+            self._results.get_nowait()
+        self._results.put_nowait((key.field, generation, int(fine), failures, int(open_for_s * 1000)))
+
+    async def run(self) -> None:
+        """Tell and look until cancelled."""
+        clock = time.monotonic
+        look_at = clock()
+        while True:
+            try:
+                if clock() >= look_at:
+                    look_at = clock() + _REFRESH_S
+                    await self.look()
+                async with asyncio.timeout(look_at - clock()):
+                    first = await self._results.get()
+                await self._tell(first)
+            except TimeoutError:
+                continue
+            except (StoreAwayError, ReplyError, ValueError) as error:
+                _log.warning("breakers_away", error=type(error).__name__)
+                await asyncio.sleep(_REFRESH_S)
+
+    async def look(self) -> None:
+        """See what the store has. Raises StoreAwayError."""
+        now, *flat = await self._store.run(_BREAKER, [self._key], ["read"])
+        self._seen.clear()
+        for field, text in zip(flat[::2], flat[1::2], strict=True):
+            self._saw(now, field.decode(), text)
+        for provider in self._providers:
+            self._tell_worst(provider)
+
+    async def _tell(self, first: tuple[str, int, int, int, int]) -> None:
+        results = [first]
+        while len(results) < _BATCH and not self._results.empty():
+            results.append(self._results.get_nowait())
+        arguments: list[str | int] = [word for result in results for word in result]
+        now, *texts = await self._store.run(_BREAKER, [self._key], ["record", *arguments])
+        for result, text in zip(results, texts, strict=True):
+            self._saw(now, result[0], text)
+
+    def _saw(self, now_ms: int, field: str, text: bytes) -> Breaker:
+        self._ahead_ms = now_ms - time.monotonic() * 1000
+        provider, _, segment = field.rpartition("|")
+        key, breaker = Key(provider, segment), of_text(text.decode())
+        before = self._seen.get(key)
+        self._seen[key] = breaker
+        if before is not None and before.state != breaker.state:
+            _log.info("breaker", provider=provider, segment=segment, state=breaker.state, was=before.state)
+            self._tell_worst(provider)
+        return breaker
+
+    def _tell_worst(self, provider: str) -> None:
+        states = [STATES[breaker.state] for key, breaker in self._seen.items() if key.provider == provider]
+        self._report(provider, max(states, default=0))

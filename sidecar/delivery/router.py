@@ -1,0 +1,135 @@
+"""Through whom does a message go, and what is learnt from it? Rule, plan and race, with breakers and rates around them.
+
+`courier` uses it for what is in the outbox, and the command `send` for one test message: both send alike. It keeps no
+message and knows no verification.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.config.model import Delivery
+from sidecar.delivery import plan
+from sidecar.delivery.breakers import Breakers, Key
+from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Provider, Rejected
+from sidecar.delivery.rates import Rates
+from sidecar.delivery.send import HELD, Attempted, Result, race
+from sidecar.recipient import Recipient
+
+# What a probe has beside its attempt's own time before another may be sent.
+_PROBE_MARGIN_S: Final = 2.0
+# Refusals that say nothing against the provider: it works, and does not send to this number.
+_ABOUT_THE_NUMBER: Final = frozenset({"number_invalid", "number_unsupported", "number_blocked", "number_frequency"})
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Who may take a message: the rule, and its providers that carry the recipient's channel."""
+
+    rule: Delivery
+    usable: tuple[str, ...]
+    segment: str
+
+
+@dataclass(slots=True)
+class _Trip:
+    """One message under way: the breakers' generations that its attempts started under."""
+
+    way: Way
+    asked: int
+    generations: dict[str, int] = field(default_factory=dict)
+
+
+class Router:
+    """The providers and rules of one configuration."""
+
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        rules: Sequence[Delivery],
+        breakers: Breakers,
+        rates: Rates,
+    ) -> None:
+        self._providers = providers
+        self._rules = rules
+        self._breakers = breakers
+        self._rates = rates
+
+    def way(self, recipient: Recipient, via: str | None = None) -> Way | None:
+        """Find who may take it; None when no rule matches. `via` asks that provider alone."""
+        rule = plan.choose(self._rules, recipient)
+        if via is not None:
+            rule = (rule or Delivery(providers=(via,))).model_copy(update={"providers": (via,)})
+        if rule is None:
+            return None
+        usable = tuple(name for name in rule.providers if recipient.channel in self._providers[name].channels)
+        return Way(rule, usable, recipient.country)
+
+    @asynccontextmanager
+    async def sent(
+        self, way: Way, message: Message, left_s: float, record: Callable[[Attempted], None]
+    ) -> AsyncIterator[Result]:
+        """Race the message, which is worth sending for `left_s` more seconds, and learn from every attempt.
+
+        As `send.race`: the result is yielded as soon as it is known, and the block's end waits for the attempts that
+        lost. `record` is told of those that were made.
+        """
+        attempts = plan.plan(way.rule, way.usable, self._broken(way))
+        trip = _Trip(way, len(attempts))
+
+        async def turn(provider: str, deadline: float, patience_s: float) -> bool:
+            return await self._may_start(trip, provider) and await self._rates.turn(provider, deadline, patience_s)
+
+        def told(attempted: Attempted) -> None:
+            if attempted.outcome is not HELD:
+                self._learn(trip, attempted)
+                record(attempted)
+
+        async with race(
+            attempts,
+            lambda provider, timeout_s: self._providers[provider].send(message, timeout_s),
+            attempt_timeout_s=way.rule.attempt_timeout,
+            deadline_s=min(way.rule.deadline, left_s),
+            record=told,
+            turn=turn,
+        ) as result:
+            yield result
+
+    def _broken(self, way: Way) -> dict[str, int]:
+        """Whom the breakers keep from being asked, and until when. One that may be probed is not among them."""
+        now_ms = self._breakers.now_ms()
+        seen = {name: self._breakers.of(Key(name, way.segment)) for name in way.usable}
+        return {
+            name: breaker.until_ms
+            for name, breaker in seen.items()
+            if breaker.state != "closed" and not breaker.may_be_probed(now_ms)
+        }
+
+    async def _may_start(self, trip: _Trip, provider: str) -> bool:
+        """Ask the breaker when an attempt begins; with one that may be probed, claim the probe."""
+        key = Key(provider, trip.way.segment)
+        breaker = self._breakers.of(key)
+        if breaker.may_be_probed(self._breakers.now_ms()):
+            probed = await self._breakers.probe(key, trip.way.rule.attempt_timeout + _PROBE_MARGIN_S)
+            # Another message has the probe. Where there is nobody else to ask, this one goes too.
+            if probed is None and trip.asked > 1:
+                return False
+            breaker = probed or self._breakers.of(key)
+        trip.generations[provider] = breaker.generation
+        return True
+
+    def _learn(self, trip: _Trip, attempted: Attempted) -> None:
+        rules = trip.way.rule.breaker
+        self._breakers.record(
+            Key(attempted.provider, trip.way.segment),
+            trip.generations[attempted.provider],
+            fine=is_fine(attempted.outcome),
+            failures=rules.failures,
+            open_for_s=rules.open_for,
+        )
+
+
+def is_fine(outcome: Outcome) -> bool:
+    """True when the provider did its work: it took the message, or refused the number and not us."""
+    return isinstance(outcome, Accepted) or (isinstance(outcome, Rejected) and outcome.fault in _ABOUT_THE_NUMBER)

@@ -1,0 +1,196 @@
+"""A breaker's moves, and that the store's script makes the same."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from sidecar.delivery import breaker as law
+from sidecar.delivery.breaker import NEXT, Breaker, of_text
+from sidecar.delivery.breakers import Breakers, Key
+from sidecar.store.client import Script, Store
+
+SCRIPT = Script.load(Path(law.__file__).with_name("breaker.lua"))
+OPEN_FOR_MS = 10_000
+LEASE_MS = 3_000
+
+
+def after(results: str, failures: int = 5, before: Breaker | None = None) -> Breaker:
+    """A breaker after these results ("1" fine, "0" failed), each of the generation that it had."""
+    breaker = before or Breaker()
+    for result in results:
+        breaker = law.record(
+            breaker, breaker.generation, fine=result == "1", failures=failures, open_for_ms=OPEN_FOR_MS, now_ms=0
+        )
+    return breaker
+
+
+def test_opens_after_so_many_failures_in_a_row() -> None:
+    assert after("0000").state == "closed"
+    assert after("00000") == Breaker("open", 1, until_ms=OPEN_FOR_MS)
+    assert after("000010000").state == "closed"
+
+
+def test_opens_when_half_of_the_last_twenty_failed() -> None:
+    assert after("10" * 9 + "1").state == "closed"
+    assert after("10" * 10).state == "open"
+    assert after("110" * 10).state == "closed"
+
+
+def test_result_of_an_older_generation_counts_for_nothing() -> None:
+    """What was started before the breaker opened says nothing about the provider now."""
+    opened = after("00000")
+    late = law.record(opened, 0, fine=True, failures=5, open_for_ms=OPEN_FOR_MS, now_ms=1)
+    assert late is opened
+
+
+def test_one_probe_at_a_time_decides() -> None:
+    opened = after("00000")
+    assert law.probe(opened, LEASE_MS, OPEN_FOR_MS - 1) is None
+    probing = law.probe(opened, LEASE_MS, OPEN_FOR_MS)
+    assert probing == Breaker("half_open", 2, until_ms=OPEN_FOR_MS + LEASE_MS)
+    assert law.probe(probing, LEASE_MS, OPEN_FOR_MS + 1) is None
+    assert after("1", before=probing) == Breaker("closed", 3)
+    assert after("0", before=probing) == Breaker("open", 3, until_ms=OPEN_FOR_MS)
+
+
+def test_probe_that_never_comes_back_is_followed_by_another() -> None:
+    probing = law.probe(after("00000"), LEASE_MS, OPEN_FOR_MS)
+    assert probing
+    again = law.probe(probing, LEASE_MS, OPEN_FOR_MS + LEASE_MS)
+    assert again
+    assert (again.state, again.generation) == ("half_open", 3)
+
+
+def test_attempt_for_want_of_any_other_closes_but_does_not_keep_open() -> None:
+    opened = after("00000")
+    assert after("1", before=opened) == Breaker("closed", 2)
+    assert after("000", before=opened) == opened
+
+
+class Moves(RuleBasedStateMachine):
+    """Any results and probes, in any order, on a clock that goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaker = Breaker()
+        self.now_ms = 0
+        self.probes = 0
+
+    @rule(passed_ms=st.integers(0, 2 * OPEN_FOR_MS))
+    def time_passes(self, passed_ms: int) -> None:
+        self.now_ms += passed_ms
+
+    @rule(fine=st.booleans(), age=st.integers(0, 2), failures=st.integers(1, 6))
+    def a_result_comes(self, fine: bool, age: int, failures: int) -> None:
+        before = self.breaker
+        generation = before.generation - age
+        self.breaker = law.record(
+            before, generation, fine=fine, failures=failures, open_for_ms=OPEN_FOR_MS, now_ms=self.now_ms
+        )
+        if age:
+            assert self.breaker is before
+        elif fine:
+            assert self.breaker.state == "closed" or before.state == "closed"
+
+    @precondition(lambda self: self.breaker.state != "closed")
+    @rule()
+    def two_ask_to_probe(self) -> None:
+        first = law.probe(self.breaker, LEASE_MS, self.now_ms)
+        assert (first is not None) == (self.now_ms >= self.breaker.until_ms)
+        self.breaker = first or self.breaker
+        assert law.probe(self.breaker, LEASE_MS, self.now_ms) is None
+
+    @invariant()
+    def it_is_asked_or_will_be(self) -> None:
+        """No breaker stays open for ever, and a closed one is not about to open."""
+        if self.breaker.state == "closed":
+            assert self.breaker.run < 6
+            assert not self.breaker.until_ms
+        else:
+            assert self.breaker.until_ms <= self.now_ms + OPEN_FOR_MS
+            assert (self.breaker.run, self.breaker.window) == (0, "")
+
+    @invariant()
+    def it_reads_back(self) -> None:
+        assert of_text(self.breaker.text) == self.breaker
+
+
+TestMoves = Moves.TestCase
+
+
+def test_table_has_every_move_that_there_is() -> None:
+    assert {state for state, _ in NEXT} == {"closed", "open", "half_open"}
+    assert set(NEXT.values()) == {"closed", "open", "half_open"}
+
+
+@pytest.mark.parametrize("text", ["", "ajar 0 0 - 0", "open 1 0 -", "open x 0 - 0"])
+def test_text_that_is_no_breaker_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        of_text(text)
+
+
+# In the store…
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from([0, 0, 0, 0, 1])), min_size=1, max_size=40), st.integers(1, 30)
+)
+def test_script_moves_as_the_table_says(store_url: str, results: list[tuple[bool, int]], failures: int) -> None:
+    """The same results, one by one: the same states, generations, runs and windows."""
+
+    async def both() -> None:
+        store = Store(store_url, prefix="breaker-law")
+        key = store.names.breakers()
+        await store.execute("DEL", key)
+        mine = Breaker()
+        try:
+            for fine, age in results:
+                generation = mine.generation - age
+                words: list[str | int] = ["record", "a|CN", generation, int(fine), failures, OPEN_FOR_MS]
+                now, text = await store.run(SCRIPT, [key], words)
+                mine = law.record(mine, generation, fine=fine, failures=failures, open_for_ms=OPEN_FOR_MS, now_ms=now)
+                assert of_text(text.decode()) == mine
+        finally:
+            await store.close()
+
+    asyncio.run(both())
+
+
+async def test_script_gives_the_probe_to_one(store: Store) -> None:
+    breakers = [Breakers(store, {"a": None}, lambda *_: None) for _ in range(5)]
+    key = Key("a", "CN")
+    await store.run(SCRIPT, [store.names.breakers()], ["record", key.field, 0, 0, 1, 0])
+    won = [one for one in await asyncio.gather(*(one.probe(key, 60) for one in breakers)) if one]
+    assert [one.state for one in won] == ["half_open"]
+
+
+async def test_breaker_that_one_worker_opens_is_honoured_by_another(store: Store) -> None:
+    """Within a second, without a message of its own having failed."""
+    told: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+    key = Key("a", "CN/china-mobile")
+    mine = Breakers(store, {"a": None}, lambda *_: None)
+    other = Breakers(store, {"a": None, "b": None}, lambda provider, state: told.put_nowait((provider, state)))
+    tasks = [asyncio.create_task(one.run()) for one in (mine, other)]
+    try:
+        async with asyncio.timeout(10):
+            assert {await told.get(), await told.get()} == {("a", 0), ("b", 0)}
+            for _ in range(5):
+                mine.record(key, 0, fine=False, failures=5, open_for_s=60)
+            clock = asyncio.get_running_loop().time
+            opened_at = clock()
+            while await told.get() != ("a", 2):
+                pass
+        assert clock() - opened_at < 1.0
+        assert other.of(key).state == "open"
+        assert other.of(Key("a", "US")).state == "closed"
+        assert not other.of(key).may_be_probed(other.now_ms())
+        assert other.of(key).may_be_probed(other.now_ms() + 61_000)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
