@@ -164,6 +164,16 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
 
 
 @asynccontextmanager
+async def routing(config: Config, store_url: str) -> AsyncIterator[Router]:
+    """The router alone, for a test message: it shares rates and breakers with the sidecars on that store."""
+    async with AsyncExitStack() as stack:
+        store = Store(store_url)
+        stack.push_async_callback(store.close)
+        session = await stack.enter_async_context(outbound.open_session())
+        yield await stack.enter_async_context(_routing(config, store, session, Buckets(store), Metrics()))
+
+
+@asynccontextmanager
 async def _routing(
     config: Config, store: Store, session: aiohttp.ClientSession, buckets: Buckets, metrics: Metrics
 ) -> AsyncIterator[Router]:

@@ -4,15 +4,24 @@ Exit codes: 0 fine, 1 failed while running, 2 bad usage or configuration.
 """
 
 import argparse
+import asyncio
 import json
+import math
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sidecar import __version__
+
+if TYPE_CHECKING:
+    from sidecar.config.model import Config
+    from sidecar.recipient import Recipient
 
 # Imports of what a command needs stand in its function: `check` shall not load a web server.
 
@@ -53,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--operators", default="ok,ok", metavar="A,B", help="how the two operators start: ok, slow or dead each"
     )
+    send = command("send", _send, "send a real test message through the router, and print each attempt")
+    config(send)
+    send.add_argument("--to", required=True, metavar="RECIPIENT", help="a telephone number (+86…) or an e-mail address")
+    send.add_argument("--via", metavar="PROVIDER", help="ask this provider alone, whatever the rules say")
     keys = command("keys", _keys, "the signing keys: list them, or publish the next one")
     keys.add_argument("verb", choices=["list", "rotate"])
     config(keys)
@@ -88,6 +101,74 @@ def _demo(options: argparse.Namespace) -> int:
         print("demo: --operators: expected two of ok, slow, dead, such as ok,dead", file=sys.stderr)
         return 2
     return demo.main(options.port, smoke=options.smoke, operators=(states[0], states[1]))
+
+
+def _send(options: argparse.Namespace) -> int:
+    from sidecar.app import kinds  # noqa: PLC0415 - see above
+    from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
+    from sidecar.errors import Refusal  # noqa: PLC0415 - see above
+    from sidecar.recipient import parse  # noqa: PLC0415 - see above
+
+    try:
+        config = load(options.config, os.environ, kinds())
+        recipient = parse(options.to, "auto", config.numbers.default_country)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Refusal as refusal:
+        print(f"send: --to: {refusal.detail}", file=sys.stderr)
+        return 2
+    if options.via is not None and options.via not in config.providers:
+        known = ", ".join(config.providers) or "none is configured"
+        print(f"send: --via: there is no [providers.{options.via}]; expected one of: {known}", file=sys.stderr)
+        return 2
+    return asyncio.run(_sent(config, recipient, options.via))
+
+
+async def _sent(config: "Config", recipient: "Recipient", via: str | None) -> int:
+    """Send a code that nobody waits for. The exit code: 0 when a provider took the message."""
+    from sidecar.app import routing  # noqa: PLC0415 - see above
+    from sidecar.delivery import text  # noqa: PLC0415 - see above
+    from sidecar.delivery.providers.seam import Message  # noqa: PLC0415 - see above
+    from sidecar.delivery.send import Attempted, word  # noqa: PLC0415 - see above
+    from sidecar.store.embedded import StoreMissingError, embedded  # noqa: PLC0415 - see above
+
+    def tell(attempted: Attempted) -> None:
+        outcome = type(attempted.outcome).__name__.lower()
+        twice = ", a duplicate" if attempted.duplicate else ""
+        print(f"  {attempted.provider:12} {attempted.seconds:6.3f} s  {outcome:9}  {word(attempted.outcome)}{twice}")
+
+    started = time.monotonic()
+    code = f"{secrets.randbelow(10**config.code.length):0{config.code.length}}"
+    minutes = math.ceil(config.code.ttl / 60)
+    locale = "zh" if recipient.country == "CN" else "en"
+    message = Message(
+        id=f"test_{secrets.token_hex(8)}",
+        recipient=recipient,
+        locale=locale,
+        code=code,
+        minutes=minutes,
+        text=text.render(locale, code, minutes, config.code.origin),
+    )
+    try:
+        async with AsyncExitStack() as stack:
+            url = config.store.url
+            if url == "embedded":
+                url = await stack.enter_async_context(embedded(Path(config.server.state_dir)))
+            router = await stack.enter_async_context(routing(config, url))
+            way = router.way(recipient, locale, via)
+            if way is None or not way.usable:
+                why = f"none of its providers carries {recipient.channel}" if way else "no [[delivery]] rule matches"
+                print(f"send: {recipient.masked} ({recipient.country}): {why}", file=sys.stderr)
+                return 2
+            print(f"{recipient.masked} ({way.segment}), at most {way.rule.deadline:g} s: {', '.join(way.usable)}")
+            async with router.sent(way, message, config.code.ttl, tell) as result:
+                seconds = time.monotonic() - started
+                print(f"{result.kind}{f' by {result.provider}' if result.provider else ''} after {seconds:.3f} s")
+    except (OSError, StoreMissingError) as error:
+        print(f"send: {error}", file=sys.stderr)
+        return 1
+    return 0 if result.kind == "accepted" else 1
 
 
 def _keys(options: argparse.Namespace) -> int:

@@ -16,9 +16,9 @@ import structlog
 from sidecar.config.model import CodeRules
 from sidecar.delivery import text
 from sidecar.delivery.outbox import Leased, Outbox
-from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Rejected
+from sidecar.delivery.providers.seam import Message
 from sidecar.delivery.router import Router
-from sidecar.delivery.send import Attempted, Result, where
+from sidecar.delivery.send import Attempted, Result, where, word
 from sidecar.errors import StoreAwayError
 from sidecar.metrics import Metrics
 from sidecar.recipient import Recipient
@@ -187,7 +187,7 @@ class Courier:
             return
 
         # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
-        way = self._router.way(recipient)
+        way = self._router.way(recipient, entry.locale)
         if way is None or not way.usable:
             log.error("message_failed", reason="no_provider" if way else "no_rule", country=recipient.country)
             await self._conclude(leased, "failed", entry.tickets, log)
@@ -258,12 +258,3 @@ async def _insist(step: Callable[[], Awaitable[_T]]) -> _T:
 
 def _reason(result: Result) -> str:
     return ", ".join(f"{attempted.provider}: {word(attempted.outcome)}" for attempted in result.attempts)
-
-
-def word(outcome: Outcome) -> str:
-    """An outcome in the log's words: the vendor's own, never the message's."""
-    if isinstance(outcome, Accepted):
-        return outcome.provider_message_id
-    if isinstance(outcome, Rejected):
-        return f"{outcome.fault} ({outcome.vendor_code})"
-    return outcome.reason

@@ -32,6 +32,16 @@ NUMBER_TYPES: Final = {
     PhoneNumberType.UNKNOWN: "unknown",
 }
 
+# What delivery rules may ask of a number (`numbering.py`); what its digits do not tell is "unknown".
+UNKNOWN: Final = "unknown"
+OPERATORS: Final = ("china-mobile", "china-unicom", "china-telecom", "china-broadnet")
+PROVINCES: Final = (
+    "Anhui", "Beijing", "Chongqing", "Fujian", "Gansu", "Guangdong", "Guangxi", "Guizhou", "Hainan", "Hebei",
+    "Heilongjiang", "Henan", "Hubei", "Hunan", "Inner Mongolia", "Jiangsu", "Jiangxi", "Jilin", "Liaoning", "Ningxia",
+    "Qinghai", "Shaanxi", "Shandong", "Shanghai", "Shanxi", "Sichuan", "Tianjin", "Tibet", "Xinjiang", "Yunnan",
+    "Zhejiang",
+)  # fmt: skip
+
 # Longest spelling of a number worth reading: 15 digits (E.164) with a generous separator after each.
 _MAX_PHONE_CHARS: Final = 64
 # RFC 5321 section 4.5.3.1.3: a path is at most 256 octets, two of them angle brackets.

@@ -280,7 +280,7 @@ def _delivery(draft: Draft, findings: Findings) -> None:
             findings.tell(
                 path, f"can never match, as delivery[{takes_all}] takes every number", "put it above, or leave it out"
             )
-        elif not rule.countries:
+        elif not (rule.countries or rule.operators or rule.provinces or rule.channels or rule.locales):
             takes_all = index
 
 

@@ -31,7 +31,7 @@ from sidecar.config.units import (
     fitting,
     schema_text,
 )
-from sidecar.recipient import NUMBER_TYPES
+from sidecar.recipient import NUMBER_TYPES, OPERATORS, PROVINCES, UNKNOWN
 
 _T = TypeVar("_T")
 # A field name (RFC 9110 section 5.1).
@@ -213,6 +213,27 @@ NumberType = Annotated[
 ]
 
 
+def _operator(value: str) -> str:
+    if value not in (*OPERATORS, UNKNOWN):
+        raise UnfitError("is no operator", one_of(value, (*OPERATORS, UNKNOWN)))
+    return value
+
+
+def _province(value: str) -> str:
+    if value not in (*PROVINCES, UNKNOWN):
+        raise UnfitError("is no province of China", one_of(value, (*PROVINCES, UNKNOWN)))
+    return value
+
+
+# "unknown" takes the numbers that the data says nothing of.
+Operator = Annotated[Text, AfterValidator(_operator), WithJsonSchema({"type": "string", "enum": [*OPERATORS, UNKNOWN]})]
+Province = Annotated[Text, AfterValidator(_province), WithJsonSchema({"type": "string", "enum": [*PROVINCES, UNKNOWN]})]
+# A language range, RFC 4647 section 2.1: "en" takes en, en-GB, …
+LanguageRange = Annotated[
+    Text, fitting(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*", "is no language", 'write it as "zh", "zh-Hant" or "en-GB"')
+]
+
+
 class Numbers(Table):
     default_country: Country = "CN"
     countries: tuple[Country, ...] = ()
@@ -260,7 +281,13 @@ class Breaker(Table):
 
 
 class Delivery(Table):
+    """A delivery rule. Of its conditions each that is not empty must hold."""
+
     countries: tuple[Country, ...] = ()
+    operators: tuple[Operator, ...] = ()
+    provinces: tuple[Province, ...] = ()
+    channels: tuple[Literal["sms", "email"], ...] = ()
+    locales: tuple[LanguageRange, ...] = ()
     providers: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
     strategy: Literal["priority"] = "priority"
     switch_after: Annotated[Duration, Field(gt=0)] = 1.0
@@ -371,8 +398,6 @@ LATER: Final[dict[str, tuple[Any, ...]]] = {
     "limits.*.mode": ("enforce", "observe"),
     "providers.*.price": (),
     "providers.*.receipt_token": (),
-    "delivery.*.operators": ([],),
-    "delivery.*.provinces": ([],),
     "delivery.*.strategy": ("priority",),
     "delivery.*.on_silence": ("switch",),
     "delivery.*.confirm_within": (),

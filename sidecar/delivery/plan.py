@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from sidecar.config.model import Delivery
-from sidecar.recipient import Recipient
+from sidecar.recipient import UNKNOWN
 
 _NONE: Final[Mapping[str, int]] = MappingProxyType({})
 
@@ -25,9 +25,20 @@ class Attempt:
     offset_s: float
 
 
-def choose(rules: Sequence[Delivery], recipient: Recipient) -> Delivery | None:
-    """Find the first rule that matches the recipient; one with no condition matches all. None: nobody may be asked."""
-    return next((rule for rule in rules if not rule.countries or recipient.country in rule.countries), None)
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a rule may ask of a message. `operator` and `province` are "unknown" where no rule asks for them."""
+
+    country: str
+    channel: str
+    locale: str
+    operator: str = UNKNOWN
+    province: str = UNKNOWN
+
+
+def choose(rules: Sequence[Delivery], facts: Facts) -> Delivery | None:
+    """Find the first rule that matches; one with no condition matches all. None: nobody may be asked."""
+    return next((rule for rule in rules if _matches(rule, facts)), None)
 
 
 def plan(rule: Delivery, usable: Container[str], broken: Mapping[str, int] = _NONE) -> tuple[Attempt, ...]:
@@ -38,3 +49,18 @@ def plan(rule: Delivery, usable: Container[str], broken: Mapping[str, int] = _NO
     names = [name for name in dict.fromkeys(rule.providers) if name in usable]
     whole = [name for name in names if name not in broken] or sorted(names, key=lambda name: broken[name])
     return tuple(Attempt(name, i * rule.switch_after) for i, name in enumerate(whole))
+
+
+def _matches(rule: Delivery, facts: Facts) -> bool:
+    return (
+        (not rule.countries or facts.country in rule.countries)
+        and (not rule.operators or facts.operator in rule.operators)
+        and (not rule.provinces or facts.province in rule.provinces)
+        and (not rule.channels or facts.channel in rule.channels)
+        and (not rule.locales or any(_in_range(facts.locale, language) for language in rule.locales))
+    )
+
+
+def _in_range(locale: str, language: str) -> bool:
+    """Basic filtering, RFC 4647 section 3.3.1: "zh" takes zh and zh-Hant, and not zhx."""
+    return f"{locale}-".lower().startswith(f"{language}-".lower())

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+from sidecar import numbering
 from sidecar.config.model import Delivery
 from sidecar.delivery import plan
 from sidecar.delivery.breakers import Breakers, Key
 from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Provider, Rejected
 from sidecar.delivery.rates import Rates
 from sidecar.delivery.send import HELD, Attempted, Result, race
-from sidecar.recipient import Recipient
+from sidecar.recipient import UNKNOWN, Phone, Recipient
 
 # What a probe has beside its attempt's own time before another may be sent.
 _PROBE_MARGIN_S: Final = 2.0
@@ -55,16 +56,32 @@ class Router:
         self._rules = rules
         self._breakers = breakers
         self._rates = rates
+        self._asks_operator = any(rule.operators for rule in rules)
+        self._asks_province = any(rule.provinces for rule in rules)
+        # The data is slow to load: now, and not while the first message waits.
+        probe = Phone("+8613000000000", "CN", "mobile")
+        if self._asks_operator:
+            numbering.operator(probe)
+        if self._asks_province:
+            numbering.province(probe)
 
-    def way(self, recipient: Recipient, via: str | None = None) -> Way | None:
+    def way(self, recipient: Recipient, locale: str, via: str | None = None) -> Way | None:
         """Find who may take it; None when no rule matches. `via` asks that provider alone."""
-        rule = plan.choose(self._rules, recipient)
+        facts = plan.Facts(
+            recipient.country,
+            recipient.channel,
+            locale,
+            numbering.operator(recipient) if self._asks_operator else UNKNOWN,
+            numbering.province(recipient) if self._asks_province else UNKNOWN,
+        )
+        rule = plan.choose(self._rules, facts)
         if via is not None:
             rule = (rule or Delivery(providers=(via,))).model_copy(update={"providers": (via,)})
         if rule is None:
             return None
         usable = tuple(name for name in rule.providers if recipient.channel in self._providers[name].channels)
-        return Way(rule, usable, recipient.country)
+        segment = recipient.country if facts.operator in {"", UNKNOWN} else f"{recipient.country}/{facts.operator}"
+        return Way(rule, usable, segment)
 
     @asynccontextmanager
     async def sent(

@@ -184,3 +184,12 @@ def where(error: Exception) -> str:
     """Name an error and its place, and not what it says: that may quote the message."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}"
+
+
+def word(outcome: Outcome) -> str:
+    """An outcome in the log's words: the vendor's own, never the message's."""
+    if isinstance(outcome, Accepted):
+        return outcome.provider_message_id
+    if isinstance(outcome, Rejected):
+        return f"{outcome.fault} ({outcome.vendor_code})"
+    return outcome.reason

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.config.model import Delivery
-from sidecar.delivery.plan import Attempt, choose, plan
-from sidecar.recipient import Email, Phone
+from sidecar.delivery.plan import Attempt, Facts, choose, plan
 
 CHINA = Delivery(countries=("CN",), providers=("a",))
 ALPS = Delivery(countries=("AT", "CH"), providers=("b",))
@@ -13,8 +12,8 @@ REST = Delivery(providers=("c",))
 NAMES = ("a", "b", "c", "d", "e")
 
 
-def phone(country: str) -> Phone:
-    return Phone("+8613900000001", country, "mobile")
+def phone(country: str, **other: str) -> Facts:
+    return Facts(**{"country": country, "channel": "sms", "locale": "zh", **other})
 
 
 def test_first_rule_that_matches_wins() -> None:
@@ -25,12 +24,47 @@ def test_first_rule_that_matches_wins() -> None:
 
 def test_rule_without_condition_matches_all() -> None:
     assert choose((CHINA, REST), phone("unknown")) is REST
-    assert choose((CHINA, REST), Email("a@example.com")) is REST
+    assert choose((CHINA, REST), Facts("email", "email", "en")) is REST
 
 
 def test_no_rule_matches_nobody() -> None:
     assert choose((CHINA, ALPS), phone("US")) is None
     assert choose((), phone("CN")) is None
+
+
+def test_every_condition_of_a_rule_must_hold() -> None:
+    rule = Delivery(countries=("CN",), operators=("china-mobile",), provinces=("Guangdong",), providers=("a",))
+    right = {"operator": "china-mobile", "province": "Guangdong"}
+    assert choose((rule,), phone("CN", **right)) is rule
+    for wrong in ({"operator": "china-unicom"}, {"province": "unknown"}, {"country": "HK"}):
+        assert choose((rule,), phone(**({"country": "CN"} | right | wrong))) is None
+
+
+def test_what_nobody_knows_can_be_matched() -> None:
+    rule = Delivery(operators=("unknown",), providers=("a",))
+    assert choose((rule,), phone("CN")) is rule
+    assert choose((rule,), phone("CN", operator="china-mobile")) is None
+    assert choose((rule,), Facts("email", "email", "en", "", "")) is None, "an address has no operator, known or not"
+
+
+def test_rule_decides_by_channel_and_language() -> None:
+    mail = Delivery(channels=("email",), providers=("a",))
+    chinese = Delivery(locales=("zh",), providers=("b",))
+    assert choose((mail, chinese, REST), Facts("email", "email", "en")) is mail
+    assert choose((mail, chinese, REST), phone("TW", locale="zh-Hant")) is chinese
+    assert choose((mail, chinese, REST), phone("CN", locale="ZH")) is chinese
+    assert choose((mail, chinese, REST), phone("CN", locale="zha")) is REST
+
+
+def test_provider_whose_breaker_is_open_is_left_out() -> None:
+    rule = Delivery(providers=("a", "b", "c"), switch_after=0.5)
+    assert plan(rule, NAMES, {"a": 9, "c": 9}) == (Attempt("b", 0.0),)
+
+
+def test_when_all_are_broken_the_one_that_may_be_back_soonest_goes_first() -> None:
+    """A message that was accepted is owed a try."""
+    rule = Delivery(providers=("a", "b", "c"), switch_after=0.5)
+    assert plan(rule, NAMES, {"a": 9, "b": 3, "c": 5}) == (Attempt("b", 0.0), Attempt("c", 0.5), Attempt("a", 1.0))
 
 
 def test_providers_start_one_switch_after_another() -> None:
