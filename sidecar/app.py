@@ -101,6 +101,7 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
 
         secret = Secret(server_secret(config), config.server.previous_secrets, os.urandom)
         signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
+        signer.jwks()  # a key that cannot be read is told now, and not to the first who is verified
         hold_s = config.upstream.connect_timeout + config.upstream.read_timeout + _HOLD_MARGIN_S
         instances = Instances(store, _new_id(), b64url(secret.fingerprint), secret.accepted)
         with suppress(StoreAwayError):  # everything but guarded routes works without
@@ -205,12 +206,12 @@ def server_secret(config: Config) -> str:
     if config.server.secret:
         return config.server.secret
     path = Path(config.server.state_dir) / "secret"
-    try:
-        return path.read_text().strip()
-    except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        return _kept_secret(path)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = secrets.token_urlsafe(32)
-    partial = path.with_suffix(f".{os.getpid()}")
+    # A name of its own: in containers, process ids are the same after a crash, and next door.
+    partial = path.with_suffix(f".{secrets.token_hex(8)}")
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(made + "\n")
         file.flush()
@@ -218,10 +219,17 @@ def server_secret(config: Config) -> str:
     try:
         path.hardlink_to(partial)  # whoever comes second uses the first one's
     except FileExistsError:
-        return path.read_text().strip()
+        return _kept_secret(path)
     finally:
         partial.unlink()
     return made
+
+
+def _kept_secret(path: Path) -> str:
+    kept = path.read_text().strip()
+    if not kept:
+        raise ValueError(f"{path} is empty; restore it, or remove it to begin with a new secret")
+    return kept
 
 
 def signing_keys(config: Config) -> KeyFiles | SigningKey | None:

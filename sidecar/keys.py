@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
@@ -113,12 +114,20 @@ class KeyFiles:
         self._keys: tuple[SigningKey, ...] = ()
 
     def all(self) -> tuple[SigningKey, ...]:
-        """Every key there is, the one that signs first last. Raises OSError, ValueError for a garbled file."""
+        """Every key there is, the one that signs first last.
+
+        Raises OSError, ValueError for a file that cannot be used; once there are keys, those are kept instead.
+        """
         changed = self._folder.stat().st_mtime_ns if self._folder.is_dir() else 0
         if changed != self._seen:
-            files = sorted(self._folder.glob("*.pem"))
-            self._keys = tuple(read_pem(file.read_bytes(), float(file.name.split("-", 1)[0])) for file in files)
             self._seen = changed
+            try:
+                self._keys = tuple(_read(file) for file in sorted(self._folder.glob("*.pem")))
+            except (OSError, ValueError) as error:
+                if not self._keys:
+                    raise
+                # Such as a key that root has rotated, and that is root's alone. SIGHUP looks again.
+                structlog.get_logger().error("keys_unreadable", error=str(error), kept=len(self._keys))
         return self._keys
 
     def current(self) -> SigningKey:
@@ -159,3 +168,10 @@ class KeyFiles:
 
     def _file(self, key: SigningKey) -> Path:
         return self._folder / f"{int(key.signs_from)}-{key.kid}.pem"
+
+
+def _read(file: Path) -> SigningKey:
+    try:
+        return read_pem(file.read_bytes(), float(file.name.split("-", 1)[0]))
+    except ValueError as error:
+        raise ValueError(f"{file} is no signing key of ours: {error}") from None

@@ -40,7 +40,7 @@ def run(path: Path) -> int:
     logs.configure(config.server.log_format)
     try:
         uvloop.run(_Server(path, config).serve())
-    except (OSError, StoreMissingError, ForeignSecretError) as error:
+    except (OSError, ValueError, StoreMissingError, ForeignSecretError) as error:
         structlog.get_logger().error("cannot_run", error=str(error))
         return 1
     return 0
@@ -56,6 +56,7 @@ class _Server:
         self._log = structlog.get_logger()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._tls = _tls(config.server)
         self._app: App
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -76,7 +77,7 @@ class _Server:
             )
             await _listen(admin, server.admin, None)
             stack.push_async_callback(admin.cleanup)
-            await _listen(public, server.listen, _tls(server))
+            await _listen(public, server.listen, self._tls)
             stack.push_async_callback(public.cleanup)
             self._log.info("listening", public=str(server.listen), admin=str(server.admin), pid=os.getpid())
             while not self._stop.is_set():
@@ -116,6 +117,9 @@ class _Server:
         except (OSError, ValueError, ForeignSecretError) as error:
             self._log.error("reload_refused", error=str(error))
             return old
+        if self._tls is not None:
+            # A renewed certificate has the path of the old one; whoever connects from now on gets it.
+            self._tls.load_cert_chain(config.server.tls.cert, config.server.tls.key)
         leaving, self._app, self._config = self._app, app, config
         task = asyncio.create_task(_leave(leaving, old))
         self._leaving.add(task)
@@ -131,13 +135,13 @@ class _Server:
 
 
 async def _leave(app: App, stack: AsyncExitStack) -> None:
-    """Let a replaced configuration finish what it has, then take it down."""
-    try:
-        async with asyncio.timeout(app.config.server.drain):
-            while app.in_flight:
-                await asyncio.sleep(_LOOK_S)
-    except TimeoutError:
-        pass
+    """Take a replaced configuration down: its courier now, the rest once its last request is over.
+
+    That may be a download or a WebSocket of hours, and no reload shall cut it off. The drain at the end does.
+    """
+    await app.courier.drain(app.config.server.drain)
+    while app.in_flight:
+        await asyncio.sleep(_LOOK_S)
     await stack.aclose()
 
 

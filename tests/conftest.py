@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from children import run
 from telling import start
 
 from sidecar.store.client import Store
 from sidecar.store.embedded import embedded
 
-__all__ = ["start", "store", "store_url"]
+__all__ = ["run", "start", "store", "store_url"]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from structlog.testing import capture_logs
 
 from sidecar.keys import PUBLISH_AHEAD_S, KeyFiles, make, read_pem, signing
 
@@ -92,3 +93,24 @@ def test_what_we_cannot_sign_with_is_refused(pem: str) -> None:
     """Only P-256, Ed25519 and RSA keys are read."""
     with pytest.raises(ValueError, match="not a"):
         read_pem(pem, 0)
+
+
+@pytest.mark.parametrize("name", ["1-garbled.pem", "garbled.pem"])
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str) -> None:
+    """At the start there is nothing to sign with instead."""
+    (tmp_path / name).write_text("garbled")
+    with pytest.raises(ValueError, match=name):
+        KeyFiles(tmp_path, "ES256", 60, Clock()).current()
+
+
+def test_a_file_that_comes_later_and_cannot_be_used_stops_nothing(tmp_path: Path) -> None:
+    """The keys that there are go on signing."""
+    files = KeyFiles(tmp_path, "ES256", 60, Clock())
+    key = files.current()
+    (tmp_path / "1-garbled.pem").write_text("garbled")
+    with capture_logs() as logs:
+        assert files.current() == key
+        assert files.all() == (key,)
+    (line,) = logs
+    assert (line["event"], line["log_level"]) == ("keys_unreadable", "error")
+    assert "1-garbled.pem" in line["error"]

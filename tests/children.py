@@ -1,0 +1,166 @@
+"""The sidecar as its operator has it: a child process, its log, its signals, its exit code."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import pytest_asyncio
+from fakes import FakeUpstream
+
+# A start takes a second on an idle machine; tests run on busy ones.
+PATIENCE_S: Final = 60.0
+
+# A store that is there already: what is tested here is the process, not the embedded store.
+CONFIG: Final = """
+[server]
+listen = "{listen}"
+admin = "127.0.0.1:{admin_port}"
+state_dir = "{state}"
+drain = "20s"
+secret = "children-secret-children-secret-children"
+tls = {{}}
+[upstream]
+url = "{upstream}"
+[store]
+url = "{store}"
+[api]
+captcha = ""
+limits = []
+[numbers]
+test = {{ "+8613800000000" = "246810" }}
+[providers.console]
+kind = "console"
+[[delivery]]
+providers = ["console"]
+"""
+
+
+def free_port() -> int:
+    """A port of ours that nobody listens on now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def rewritten(text: str, more: str, changed: Mapping[str, str]) -> str:
+    """A configuration with `more` at its end, and each key of `changed` with another value, as TOML has it."""
+    for key, value in changed.items():
+        (old,) = [line for line in text.splitlines() if line.startswith(f"{key} = ")]
+        text = text.replace(old, f"{key} = {value}")
+    return text + more
+
+
+@dataclass
+class Child:
+    """A running `signup-sidecar run`, and the upstream behind it."""
+
+    process: Process
+    path: Path
+    text: str
+    listen: str
+    admin_port: int
+    upstream: FakeUpstream
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    log: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.listen}"
+
+    async def line(self, event: str) -> dict[str, Any]:
+        """The next line of the log that tells of `event`."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(PATIENCE_S):
+            while raw := await self.process.stderr.readline():
+                self.log += raw.decode()
+                self.lines.append(json.loads(raw))
+                if self.lines[-1]["event"] == event:
+                    return self.lines[-1]
+        raise AssertionError(f"no {event!r} in {self.log}")
+
+    def rewrite(self, more: str = "", **changed: str) -> None:
+        """Write the configuration anew: what it was, with `more` tables, and keys with other values."""
+        self.path.write_text(rewritten(self.text, more, changed), encoding="utf-8")
+
+    async def reload(self, event: str) -> dict[str, Any]:
+        self.process.send_signal(signal.SIGHUP)
+        return await self.line(event)
+
+    async def ended(self) -> int:
+        """The exit code; the rest of the log is in `log`."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(PATIENCE_S):
+            self.log += (await self.process.stderr.read()).decode()
+            return await self.process.wait()
+
+    async def asked(self, path: str, port: int | None = None, **more: Any) -> tuple[int, bytes]:
+        """One GET of the public listener, or of another port."""
+        url = f"http://127.0.0.1:{port}" if port else self.url
+        async with aiohttp.ClientSession() as session, session.get(url + path, **more) as answer:
+            return answer.status, await answer.read()
+
+
+async def command(*arguments: str, env: Mapping[str, str] | None = None) -> Process:
+    """Start `signup-sidecar` with arguments."""
+    whole = (sys.executable, "-m", "sidecar", *arguments)
+    return await asyncio.create_subprocess_exec(*whole, stdout=PIPE, stderr=PIPE, env={**os.environ, **(env or {})})
+
+
+async def said(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+    """Run a command to its end: its exit code, stdout and stderr."""
+    process = await command(*arguments, env=env)
+    async with asyncio.timeout(PATIENCE_S):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+Run = Callable[..., Awaitable[Child]]
+
+
+@pytest_asyncio.fixture
+async def run(tmp_path: Path, store_url: str) -> AsyncIterator[Run]:
+    """Start sidecars as child processes, and wait until each serves."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(more: str = "", *, listen: str = "", serves: bool = True, **changed: str) -> Child:
+            upstream = await stack.enter_async_context(FakeUpstream())
+            listen = listen or f"127.0.0.1:{free_port()}"
+            admin_port = free_port()
+            text = CONFIG.format(
+                listen=listen,
+                admin_port=admin_port,
+                state=tmp_path / "state",
+                upstream=upstream.url,
+                store=store_url,
+            )
+            path = tmp_path / "sidecar.toml"
+            path.write_text(rewritten(text, more, changed), encoding="utf-8")
+            process = await stack.enter_async_context(_process(path))
+            child = Child(process, path, text, listen, admin_port, upstream)
+            if serves:
+                await child.line("listening")
+            return child
+
+        yield begin
+
+
+@asynccontextmanager
+async def _process(path: Path) -> AsyncIterator[Process]:
+    process = await command("run", str(path))
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()

@@ -1,0 +1,198 @@
+"""sidecar/serve.py: the process as its operator has it. Signals, reloads, listeners, exit codes."""
+
+import asyncio
+import datetime as dt
+import json
+import signal
+import socket
+import ssl
+from pathlib import Path
+
+import aiohttp
+import pytest
+from children import CONFIG, Child, Run, free_port
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from fakes import OK, Message, RawClient, Taken, read_content
+
+DENY = '[[routes]]\nmatch = "GET /closed"\naction = "deny"\n'
+VERIFY = '[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "json:phone"\ncode = "json:code"\n'
+
+
+class Late:
+    """An upstream that answers when it may."""
+
+    def __init__(self) -> None:
+        self.may = asyncio.Event()
+
+    async def __call__(self, taken: Taken, message: Message) -> None:
+        await read_content(taken.reader, message)
+        await self.may.wait()
+        await taken.write(OK)
+
+
+def port_of(child: Child) -> int:
+    return int(child.listen.rpartition(":")[2])
+
+
+async def test_it_runs_until_sigterm_and_drains(run: Run) -> None:
+    """Ready; then an in-flight request finishes, new ones are refused, the probe says so, and the exit code is 0."""
+    child = await run()
+    assert (await child.asked("/readyz", child.admin_port))[0] == 200
+    child.upstream.answer = late = Late()
+    in_flight = asyncio.create_task(child.asked("/slow"))
+    await child.upstream.wait_for(lambda: len(child.upstream.requests) == 1)
+    child.process.send_signal(signal.SIGTERM)
+    await child.line("draining")
+    status, body = await child.asked("/readyz", child.admin_port)
+    assert (status, json.loads(body)["not_draining"]) == (503, False)
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await child.asked("/new")
+    late.may.set()
+    assert await in_flight == (200, b"ok")
+    assert await child.ended() == 0
+    assert '"stopped"' in child.log
+
+
+async def test_a_bad_file_replaces_nothing(run: Run) -> None:
+    """SIGHUP: every problem is logged, the good configuration goes on; what needs a restart is refused by name."""
+    child = await run(DENY)
+    child.rewrite('[[routes]]\nmatch = "closed"\naction = "dney"\n')
+    refused = await child.reload("reload_refused")
+    assert [problem.partition(": ")[2].partition(":")[0] for problem in refused["problems"]] == [
+        "routes[0].match",
+        "routes[0].action",
+    ]
+    child.path.unlink()
+    assert "cannot be read" in (await child.reload("reload_refused"))["problems"][0]
+    assert (await child.asked("/closed"))[0] == 403
+    assert (await child.asked("/open"))[0] == 200
+
+
+async def test_what_is_bound_once_needs_a_restart(run: Run, tmp_path: Path) -> None:
+    """SIGHUP with another listener or state_dir is refused and says which keys."""
+    child = await run()
+    child.rewrite(DENY, admin=f'"127.0.0.1:{free_port()}"', state_dir=f'"{tmp_path / "other"}"')
+    assert (await child.reload("reload_refused"))["needs_restart"] == ["server.admin", "server.state_dir"]
+    assert (await child.asked("/closed"))[0] == 200
+
+
+async def test_a_good_file_takes_over_without_dropping_anybody(run: Run) -> None:
+    """SIGHUP: a kept connection meets the new routes; what is under way goes on, if need be for longer than `drain`."""
+    child = await run(drain='"0s"')
+    child.upstream.answer = late = Late()
+    in_flight = asyncio.create_task(child.asked("/slow"))
+    await child.upstream.wait_for(lambda: len(child.upstream.requests) == 1)
+    child.upstream.answer = OK
+    async with RawClient(port_of(child)) as client:
+        assert (await client.ask(target="/closed")).status == 200
+        child.rewrite(DENY)
+        await child.reload("reloaded")
+        assert (await client.ask(target="/closed")).status == 403
+    for _ in range(3):  # each takes longer than it would to take the first one down
+        await child.reload("reloaded")
+    late.may.set()
+    assert await in_flight == (200, b"ok")
+
+
+async def test_a_bad_configuration_never_starts(run: Run) -> None:
+    """Exit code 2 and every problem as FILE:LINE: key, on stderr."""
+    child = await run('[serer]\nx = 1\n[limits.ip]\nkey = "ip"\nrate = "often"\n', serves=False)
+    assert await child.ended() == 2
+    first, second = child.log.splitlines()
+    line = CONFIG.count("\n") + 1
+    assert first.startswith(f"{child.path}:{line}: serer: ")
+    assert second.startswith(f"{child.path}:{line + 4}: limits.ip.rate: ")
+
+
+async def test_a_taken_port_is_named(run: Run) -> None:
+    """Exit code 1 and one line that says which listener."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        child = await run(listen=f"127.0.0.1:{port}", serves=False)
+        line = await child.line("cannot_run")
+        assert f"cannot listen on 127.0.0.1:{port}" in line["error"]
+        assert await child.ended() == 1
+        assert "Traceback" not in child.log
+
+
+@pytest.mark.parametrize("name", ["keys/1-x.pem", "secret"])
+async def test_a_file_of_the_state_that_cannot_be_used_is_named(run: Run, tmp_path: Path, name: str) -> None:
+    """Exit code 1 and a line that says which file."""
+    path = tmp_path / "state" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    child = await run(VERIFY, serves=False, secret='""')
+    assert str(path) in (await child.line("cannot_run"))["error"]
+    assert await child.ended() == 1
+
+
+async def test_it_listens_on_a_unix_socket(run: Run, tmp_path: Path) -> None:
+    """server.listen = "unix:/path"."""
+    child = await run(DENY, listen=f"unix:{tmp_path / 'public.sock'}")
+    async with RawClient(path=str(tmp_path / "public.sock")) as client:
+        assert (await client.ask(target="/closed")).status == 403
+        assert (await client.ask(target="/open")).status == 200
+    assert child.upstream.requests[0].value(b"x-forwarded-for") == b"127.0.0.1"
+
+
+async def test_it_speaks_tls(run: Run, tmp_path: Path) -> None:
+    """server.tls; and a renewed certificate is taken with SIGHUP, though its path is the same."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    first = self_signed(cert, key)
+    child = await run(tls=f'{{ cert = "{cert}", key = "{key}" }}')
+    assert await served(child) == first
+    second = self_signed(cert, key)
+    await child.reload("reloaded")
+    assert await served(child) == second
+    cert.write_text("garbled")
+    assert "problems" in await child.reload("reload_refused")
+    assert await served(child) == second
+
+
+async def served(child: Child) -> bytes:
+    """The certificate that the listener shows, DER; and one request over it works."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with RawClient(port_of(child), tls=context) as client:
+        answer = await client.ask(target="/open")
+        assert answer.status == 200
+        assert child.upstream.requests[-1].value(b"x-forwarded-proto") == b"https"
+        shown: bytes = client.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return shown
+
+
+async def test_nothing_that_a_client_garbles_reaches_the_log(run: Run) -> None:
+    """A parser's words quote the octets that it choked on: they may be a number, a code or a token."""
+    child = await run(VERIFY)
+    private = b'{"phone":"13912345678","code":"987654"}'
+    heads = [
+        b"POST /register HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n" + private + b"\r\n0\r\n\r\n",
+        b"GET /x?phone=13912345678&code=987654 HTTP/1.1\nHost: x\n\n",
+        b"GET /x HTTP/1.1\r\nHost: x\r\nX-Verification-Token : 13912345678.987654\r\n\r\n",
+    ]
+    for head in heads:
+        async with RawClient(port_of(child)) as client:
+            await client.send(head)
+            assert b" 400 " in (await client.rest()).partition(b"\r\n")[0]
+    child.process.send_signal(signal.SIGTERM)
+    assert await child.ended() == 0
+    assert child.log.count("Error handling request") == len(heads)
+    assert "13912345678" not in child.log
+    assert "987654" not in child.log
+
+
+def self_signed(cert: Path, key: Path) -> bytes:
+    """Write a new certificate and its key; gives the certificate as DER."""
+    private, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(private.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
+    made = builder.sign(private, hashes.SHA256())
+    cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key.write_bytes(private.private_bytes(serialization.Encoding.PEM, pkcs8, plain))
+    return made.public_bytes(serialization.Encoding.DER)
