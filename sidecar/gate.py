@@ -617,6 +617,7 @@ class Gate:
         """Send an answer of our own."""
         response = web.Response(status=answer.status, body=answer.body, headers=CIMultiDict(answer.fields))
         response.headers["X-Request-Id"] = visit.request_id
+        response.headers["Server"] = "signup-sidecar"  # not what it is made of
         if close:
             response.force_close()
         return response
