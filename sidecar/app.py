@@ -35,13 +35,15 @@ from sidecar.delivery.providers.remote import Remote as RemoteProvider
 from sidecar.delivery.providers.seam import Provider
 from sidecar.delivery.rates import Rates
 from sidecar.delivery.router import Router
-from sidecar.errors import StoreAwayError
+from sidecar.errors import Refusal, StoreAwayError
 from sidecar.gate import Gate
 from sidecar.identity import Signer
 from sidecar.keys import KeyFiles, SigningKey, read_pem
 from sidecar.limits.buckets import Bucket, Buckets
 from sidecar.metrics import Metrics
+from sidecar.plain import Plain
 from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.listener import handed_back
 from sidecar.recipient import Recipient, parse
 from sidecar.routes import Routes
 from sidecar.secret import Secret, b64url
@@ -71,6 +73,7 @@ class App:
     api: Api
     admin: Admin
     courier: Courier
+    plain: Plain
     in_flight: int = 0
     draining: bool = False
 
@@ -78,11 +81,23 @@ class App:
         """What the public listener calls."""
         self.in_flight += 1
         try:
+            if (failed := handed_back(request)) is not None:
+                return await self._failed(request, *failed)
             if self.api.owns(request.raw_path):
                 return await self.api.handle(request)
             return await self.gate.handle(request)
         finally:
             self.in_flight -= 1
+
+    async def _failed(self, request: web.BaseRequest, refusal: Refusal, started: float) -> web.StreamResponse:
+        """Tell of a plain request that came to nothing on its short way."""
+
+        async def story() -> web.StreamResponse:
+            raise refusal
+
+        visit = self.gate.visit(request)
+        visit.started = started
+        return await self.gate.told(visit, None, "pass", story())
 
 
 @asynccontextmanager
@@ -112,9 +127,10 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
         outbox = Outbox(store)
         verifiers = _verifiers(config, session, secret, store)
 
+        routes = Routes(config.routes)
         gate = Gate(
             config=config,
-            routes=Routes(config.routes),
+            routes=routes,
             forwarder=forwarder,
             buckets=buckets,
             names=store.names,
@@ -130,6 +146,7 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
         )
         challengers = {name: verifier for name, verifier in verifiers.items() if isinstance(verifier, Altcha)}
         api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer, metrics)
+        plain = Plain(config=config, routes=routes, owns=api.owns, forwarder=forwarder, metrics=metrics, new_id=_new_id)
         courier = Courier(
             outbox=outbox,
             router=await stack.enter_async_context(_routing(config, store, session, buckets, metrics)),
@@ -152,7 +169,7 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
             signer=signer,
             metrics=metrics,
         )
-        app = App(config, gate, api, admin, courier)
+        app = App(config, gate, api, admin, courier, plain)
         delivering = asyncio.create_task(courier.run(), name="courier")
         staying = asyncio.create_task(instances.stay(), name="instances")
         try:

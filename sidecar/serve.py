@@ -15,6 +15,8 @@ from typing import Final
 import structlog
 import uvloop
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
 
 from sidecar import logs
 from sidecar.app import App, kinds, running
@@ -22,6 +24,8 @@ from sidecar.config.load import ConfigError, load
 from sidecar.config.model import Config, Server
 from sidecar.config.units import Listen
 from sidecar.metrics import Metrics
+from sidecar.proxy import listener
+from sidecar.proxy.lean import Exchange
 from sidecar.store.embedded import StoreMissingError, embedded
 from sidecar.store.instances import ForeignSecretError
 
@@ -72,7 +76,7 @@ class _Server:
             self._app = await apps.enter_async_context(running(self._config, url, self._metrics))
             admin = web.ServerRunner(web.Server(self._admin, access_log=None))
             public = web.ServerRunner(
-                web.Server(self._public, access_log=None, auto_decompress=False, handler_cancellation=True),
+                listener.Server(self._public, self._plain),
                 shutdown_timeout=server.drain,
             )
             await _listen(admin, server.admin, None)
@@ -94,6 +98,11 @@ class _Server:
 
     async def _public(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._app.public(request)
+
+    def _plain(
+        self, message: RawRequestMessage, payload: StreamReader, transport: asyncio.Transport
+    ) -> Exchange | None:
+        return self._app.plain.exchange(message, payload, transport)
 
     async def _admin(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._app.admin.handle(request)
@@ -140,7 +149,7 @@ async def _leave(app: App, stack: AsyncExitStack) -> None:
     That may be a download or a WebSocket of hours, and no reload shall cut it off. The drain at the end does.
     """
     await app.courier.drain(app.config.server.drain)
-    while app.in_flight:
+    while app.in_flight or app.plain.in_flight:
         await asyncio.sleep(_LOOK_S)
     await stack.aclose()
 

@@ -8,12 +8,19 @@ from ipaddress import ip_network
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
 from fakes import RawClient
 
 from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
 from sidecar.proxy import client as proxy_client
+from sidecar.proxy import listener
 from sidecar.proxy.forward import Forwarder, continue_100
+from sidecar.proxy.lean import Exchange
+
+# Whether simple requests take the short way: `engine` in conftest runs every test on both.
+LEAN = True
 
 
 @dataclass(slots=True)
@@ -28,6 +35,8 @@ class Passing:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     on_status: Callable[[int], Awaitable[None]] | None = None
     guarded: bool = False
+    lean: bool = True
+    leanly: int = 0
     extra: Sequence[tuple[bytes, bytes]] = ()
 
     def client(self) -> RawClient:
@@ -43,9 +52,11 @@ async def passing(
     read_timeout: float = 5.0,
     connect_timeout: float = 2.0,
     max_connections: int = 0,
+    head_s: float = listener.HEAD_S,
+    send_s: float = listener.SEND_S,
 ) -> AsyncIterator[Passing]:
     """Run one in front of the upstream at `url`."""
-    running = Passing(0)
+    running = Passing(0, lean=LEAN)
     networks = [ip_network(network) for network in trusted]
     forwarder = Forwarder(
         Upstream(
@@ -70,6 +81,8 @@ async def passing(
         )
         body = None
         try:
+            if (failed := listener.handed_back(request)) is not None:
+                raise failed[0]
             if running.guarded:
                 await continue_100(request)
                 body = await request.content.read()
@@ -93,13 +106,40 @@ async def passing(
         running.answers.append(answer)
         return answer
 
-    server = web.Server(handle, auto_decompress=False, handler_cancellation=True)
-    listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
-    running.port = listener.sockets[0].getsockname()[1]
+    def ended(exchange: Exchange, counts: bool) -> None:
+        if counts:
+            running.statuses.append(exchange.status)
+            running.answers.append(exchange)
+        else:
+            running.cancelled.set()
+
+    def plain(message: RawRequestMessage, payload: StreamReader, transport: asyncio.Transport) -> Exchange | None:
+        if not running.lean or running.guarded or running.extra or running.on_status:
+            return None
+        try:
+            exchange = forwarder.exchange(
+                message,
+                payload,
+                client=proxy_client.name(
+                    transport.get_extra_info("peername")[0], message.raw_headers, networks, "http"
+                ),
+                request_id="made-here",
+                identity_header="X-Verified-Identity",
+                route=None,
+                ended=ended,
+            )
+        except Refusal:
+            return None
+        running.leanly += exchange is not None
+        return exchange
+
+    server = listener.Server(handle, plain, head_s=head_s, send_s=send_s)
+    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    running.port = listening.sockets[0].getsockname()[1]
     await forwarder.start()
     try:
         yield running
     finally:
-        listener.close()
+        listening.close()
         await server.shutdown(1.0)
         await forwarder.close()

@@ -18,6 +18,7 @@ from fakes import DEADLINE_S, FakeUpstream
 from sidecar.app import App, kinds, running
 from sidecar.config.load import load
 from sidecar.metrics import Metrics
+from sidecar.proxy import listener
 from sidecar.store.client import Store
 
 PHONE = "13900000001"
@@ -216,7 +217,7 @@ async def start(tmp_path: Path, store_url: str) -> AsyncIterator[Start]:
             path = tmp_path / "sidecar.toml"
             path.write_text(text + tables, encoding="utf-8")
             app = await stack.enter_async_context(running(load(path, {}, kinds()), url, Metrics()))
-            port = await _serve(stack, app.public)
+            port = await _serve_public(stack, app)
             admin_port = await _serve(stack, app.admin.handle)
             session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
             return Sidecar(app, port, admin_port, upstream, vendor, session, store)
@@ -226,6 +227,14 @@ async def start(tmp_path: Path, store_url: str) -> AsyncIterator[Start]:
 
 async def _serve(stack: AsyncExitStack, handler: Callable[[Any], Awaitable[web.StreamResponse]]) -> int:
     server = web.Server(handler, access_log=None, auto_decompress=False, handler_cancellation=True)
+    return await _listen(stack, server)
+
+
+async def _serve_public(stack: AsyncExitStack, app: App) -> int:
+    return await _listen(stack, listener.Server(app.public, app.plain.exchange))
+
+
+async def _listen(stack: AsyncExitStack, server: web.Server) -> int:
     runner = web.ServerRunner(server, shutdown_timeout=0.5)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)

@@ -5,6 +5,7 @@ and ends at the first address that is no trusted proxy's. What lies left of it c
 never believed. `Forwarded` (RFC 7239) is not read.
 """
 
+import functools
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ def name(
     )
 
 
+@functools.lru_cache(4096)
 def _address(entry: str) -> str | None:
     """Read one entry of the list: without port, brackets, quotes and zone; an IPv4-mapped IPv6 address as IPv4."""
     text = entry.strip(' \t"')
@@ -72,6 +74,8 @@ def _address(entry: str) -> str | None:
 
 
 def _is_trusted(address: str, networks: Sequence[Network]) -> bool:
+    if not networks:
+        return False
     parsed = ipaddress.ip_address(address)
     return any(parsed in network for network in networks)
 

@@ -8,6 +8,7 @@ A CGI or WSGI backend turns every octet of a name that is no letter or digit int
 such octets alike: `X_Forwarded-For` is `X-Forwarded-For`.
 """
 
+import functools
 import re
 import string
 from collections.abc import Sequence
@@ -82,20 +83,37 @@ def read_head(method: str, raw_target: str, version: tuple[int, int], raw: RawFi
         # RFC 9110 section 9.3.8: it would answer with the fields that upstream alone should see.
         raise Refusal("route_denied", "trace", "TRACE is not served.")
     target, authority = _origin_form(method, raw_target.encode("utf-8", "surrogateescape"))
-    hosts = [value for key, value in raw if key.lower() == b"host"]
+    hosts: list[bytes] = []
+    may_upgrade = False
+    for key, value in raw:
+        name = key.lower()
+        if name == b"host":
+            hosts.append(value)
+        elif name == b"upgrade":
+            may_upgrade = True
     if len(hosts) > 1 or (hosts and _AUTHORITY.fullmatch(hosts[0]) is None):
         raise _malformed("host", "Send one Host field with a host and perhaps a port.")
     length, chunked = framing(raw)
     if chunked and version == (1, 0):
         # RFC 9112 section 6.1: its framing is faulty, even if a length could be found.
         raise _malformed("chunked_1_0", "HTTP/1.0 has no transfer codings.")
-    return Head(target, authority, length, chunked, _is_websocket(method, version, raw, length, chunked))
+    is_websocket = may_upgrade and _is_websocket(method, version, raw, length, chunked)
+    return Head(target, authority, length, chunked, is_websocket)
 
 
 def framing(raw: RawFields) -> tuple[int | None, bool]:
     """Return a message's length and whether it is chunked. Raises Refusal. RFC 9112 section 6.3."""
-    codings = b",".join(value for key, value in raw if key.lower() == b"transfer-encoding")
-    lengths = [value for key, value in raw if key.lower() == b"content-length"]
+    every_coding: list[bytes] = []
+    lengths: list[bytes] = []
+    for key, value in raw:
+        name = key.lower()
+        if name == b"content-length":
+            lengths.append(value)
+        elif name == b"transfer-encoding":
+            every_coding.append(value)
+    if not every_coding and not lengths:
+        return None, False
+    codings = b",".join(every_coding)
     if len(lengths) > 1 or (lengths and (codings or not lengths[0].isdigit())):
         raise _malformed("content_length", "Send one Content-Length, or Transfer-Encoding: chunked.")
     if codings and codings.strip(b" \t").lower() != b"chunked":
@@ -138,25 +156,28 @@ def to_upstream(
     `body` is the content where it is sent whole: then no transfer coding and no expectation remains. `host` is the Host
     of a request that named none (HTTP/1.0). `request_id` is what X-Request-Id becomes.
     """
-    gone = (_named_in_connection(raw) - _NEVER_NAMED) | _HOP_BY_HOP | _OURS
-    gone |= {identity_header.encode().translate(_ALIKE), b"host"}
-    hosts = [head.authority] if head.authority is not None else [value for key, value in raw if key.lower() == b"host"]
-    kept = [(b"Host", (hosts or [host])[0])]
+    names = [_read_name(key) for key, _ in raw]
+    gone = _never_passed(identity_header)
+    if any(name.alike == b"connection" for name in names):
+        gone |= _named_in_connection(raw) - _NEVER_NAMED
+    hosts = [value for name, (_, value) in zip(names, raw, strict=True) if name.lower == b"host"]
+    kept = [(b"Host", head.authority if head.authority is not None else hosts[0] if hosts else host)]
     asked_for = client.host.encode("latin-1")
-    if head.authority is not None and not any(value != asked_for for key, value in raw if key.lower() == b"host"):
+    if head.authority is not None and not any(value != asked_for for value in hosts):
         asked_for = head.authority  # the Host field was not what they asked for
-    for key, value in raw:
-        alike = key.translate(_ALIKE)
-        exact = key.lower() == alike
+    for name, field in zip(names, raw, strict=True):
+        alike = name.alike
         if alike in gone:
             continue
-        if not exact and (alike in _FRAMING or alike in _PROXYS or alike.startswith(b"x-forwarded-")):
-            continue  # another spelling of a field that only a proxy writes, or that frames the message
-        if not client.trusted_peer and (alike in _PROXYS or alike.startswith(b"x-forwarded-")):
-            continue
+        if name.is_proxys:
+            # Another spelling of a field that only a proxy writes, or a client's own of it.
+            if not client.trusted_peer or name.lower != alike:
+                continue
+        elif alike in _FRAMING and name.lower != alike:
+            continue  # frames the message, for a backend that reads it so
         if body is not None and alike in {b"content-length", b"expect"}:
             continue
-        kept.append((key, value))
+        kept.append(field)
     if body is None and head.chunked:
         kept.append((b"Transfer-Encoding", b"chunked"))
     elif body is not None and (body or head.chunked or head.length is not None):
@@ -174,24 +195,52 @@ def to_upstream(
 
 def to_client(raw: RawFields, version: tuple[int, int] = (1, 1)) -> list[tuple[bytes, bytes]]:
     """Return the fields of an answer that the client gets: the end-to-end ones in order, then Via."""
-    named = _named_in_connection(raw) - _NEVER_NAMED
-    kept = [(key, value) for key, value in raw if key.lower() not in _HOP_BY_HOP and key.lower() not in named]
+    gone = _HOP_BY_HOP
+    if any(key.lower() == b"connection" for key, _ in raw):
+        gone |= _named_in_connection(raw) - _NEVER_NAMED
+    kept = [field for field in raw if field[0].lower() not in gone]
     kept.append((b"Via", b"%d.%d %s" % (*version, PSEUDONYM)))
     return kept
 
 
 def serialize(start_line: bytes, fields: RawFields) -> bytes:
     """Write a head. Raises ValueError if any part would end its line early. RFC 9112 sections 3-5."""
-    lines = [start_line, *(key + b": " + value for key, value in fields), b"", b""]
+    lines = [start_line, *[b"%b: %b" % field for field in fields], b"", b""]
     octets = b"\r\n".join(lines)
     if octets.count(b"\r") != len(lines) - 1 or octets.count(b"\n") != len(lines) - 1 or b"\0" in octets:
         raise ValueError("a field holds CR, LF or NUL")
     return octets
 
 
-def _named_in_connection(raw: RawFields) -> set[bytes]:
-    options = b",".join(value for key, value in raw if key.lower() == b"connection")
-    return {option.strip(b" \t").translate(_ALIKE) for option in options.split(b",") if option.strip(b" \t")}
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """A field's name, read once. `is_proxys`: however spelled, a backend could take it for a front proxy's word."""
+
+    lower: bytes
+    alike: bytes
+    is_proxys: bool
+
+
+@functools.lru_cache(512)
+def _read_name(key: bytes) -> _Name:
+    alike = key.translate(_ALIKE)
+    return _Name(key.lower(), alike, alike in _PROXYS or alike.startswith(b"x-forwarded-"))
+
+
+@functools.lru_cache(16)
+def _never_passed(identity_header: str) -> frozenset[bytes]:
+    return _HOP_BY_HOP | _OURS | {identity_header.encode().translate(_ALIKE), b"host"}
+
+
+def _named_in_connection(raw: RawFields) -> frozenset[bytes]:
+    return _options(b",".join([value for key, value in raw if key.lower() == b"connection"]))
+
+
+@functools.lru_cache(256)
+def _options(connection: bytes) -> frozenset[bytes]:
+    return frozenset(
+        option.strip(b" \t").translate(_ALIKE) for option in connection.split(b",") if option.strip(b" \t")
+    )
 
 
 def _is_websocket(method: str, version: tuple[int, int], raw: RawFields, length: int | None, chunked: bool) -> bool:

@@ -13,9 +13,8 @@ to one request at a time and is dropped, not pooled, whenever that request did n
 """
 
 import asyncio
-import socket
 import ssl
-import struct
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -28,24 +27,20 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from aiohttp.http import HttpVersion10, HttpVersion11, RawResponseMessage, StreamWriter
+from aiohttp.http import HttpVersion, HttpVersion11, RawRequestMessage, RawResponseMessage, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
-from sidecar.proxy import fields, websocket
+from sidecar.proxy import answers, fields, websocket
 from sidecar.proxy.client import Client
+from sidecar.proxy.lean import IDLE_S, MAX_FIELD, Exchange, Pool
 
 # Safe in RFC 9110 section 9.2.1, so that a second try does nothing that the first might have done.
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-# Below the five seconds after which Node and uvicorn close an idle connection: a request should not meet their FIN.
-_IDLE_S: Final = 4.0
 # How often a silent upload is checked for content that could not be parsed, which aiohttp tells nobody.
 _CHECK_S: Final = 2.0
-# Larger than what the common servers write (8 KiB): a backend may set many cookies.
-_MAX_FIELD: Final = 64 << 10
-_SWITCHING: Final = 101
 # Everything that a connection can come to while upstream's answer is read.
 _BROKEN: Final = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError, Refusal)
 
@@ -77,6 +72,13 @@ class Forwarder:
         self._path = upstream.url.removeprefix("unix:") if upstream.url.startswith("unix:") else ""
         self._url = yarl.URL("http://localhost" if self._path else upstream.url)
         self._tls = tls_context(upstream.tls) if self._url.scheme == "https" else None
+        self._host = self._url.raw_authority.encode()
+        self.pool = Pool(
+            self._dial,
+            connect_timeout_s=upstream.connect_timeout,
+            read_timeout_s=upstream.read_timeout,
+            observe=observe_upstream,
+        )
         self._connector: aiohttp.BaseConnector | None = None
         self._key: aiohttp.ClientRequest | None = None
         self._seen: weakref.WeakSet[ResponseHandler] = weakref.WeakSet()
@@ -85,9 +87,9 @@ class Forwarder:
         """Open the pool. Must run inside the loop; connects to nothing."""
         limit = self._upstream.max_connections
         if self._path:
-            self._connector = aiohttp.UnixConnector(self._path, limit=limit, keepalive_timeout=_IDLE_S)
+            self._connector = aiohttp.UnixConnector(self._path, limit=limit, keepalive_timeout=IDLE_S)
         else:
-            self._connector = aiohttp.TCPConnector(limit=limit, keepalive_timeout=_IDLE_S)
+            self._connector = aiohttp.TCPConnector(limit=limit, keepalive_timeout=IDLE_S)
         self._connector._factory = lambda: _Connection(asyncio.get_running_loop())  # type: ignore[assignment]  # noqa: SLF001 - the one place where it can be given
         # The connector asks a request where to connect to; this one is never sent.
         self._key = aiohttp.ClientRequest(
@@ -100,6 +102,7 @@ class Forwarder:
 
     async def close(self) -> None:
         """Drop every connection."""
+        await self.pool.close()
         if self._connector is not None:
             await self._connector.close()
 
@@ -130,19 +133,17 @@ class Forwarder:
         answered. Raises Refusal(malformed_request, upstream_unavailable, upstream_timeout) while nothing of the
         answer is sent; later the answer is cut off and returned all the same, for the log.
         """
-        version = (request.version.major, request.version.minor)
-        head = fields.read_head(request.method, request.raw_path, version, request.raw_headers)
-        passed = fields.to_upstream(
+        head, octets = self._written(
+            request.method,
+            request.raw_path,
+            request.version,
             request.raw_headers,
             client=client,
-            request_id=fields.request_id(request.raw_headers) or request_id,
+            request_id=request_id,
             identity_header=identity_header,
-            head=head,
-            version=version,
             body=body,
-            host=self._url.raw_authority.encode(),
+            extra=extra,
         )
-        octets = fields.serialize(b"%s %s HTTP/1.1" % (request.method.encode(), head.target), [*passed, *extra])
         ask = _Ask(request, head, octets, body, on_status)
         while True:
             connection = await self._connect()
@@ -164,6 +165,91 @@ class Forwarder:
                     if exchange.end == "cut":
                         protocol.abort()
                     connection.close()
+
+    def exchange(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        *,
+        client: Client,
+        request_id: str,
+        identity_header: str,
+        route: str | None,
+        ended: Callable[[Exchange, bool], None],
+    ) -> Exchange | None:
+        """Make the same request ready for `lean`; None if it is none of the simple ones. Raises Refusal.
+
+        Simple: no HEAD, no Upgrade, no expectation, no chunks, content that is whole by now, and no limit on how many
+        connections there may be, as there are two pools.
+        """
+        if self._upstream.max_connections or message.method == "HEAD" or not payload.is_eof():
+            return None
+        if message.chunked or "Upgrade" in message.headers or "Expect" in message.headers:
+            return None
+        head, octets = self._written(
+            message.method,
+            message.path,
+            message.version,
+            message.raw_headers,
+            client=client,
+            request_id=request_id,
+            identity_header=identity_header,
+        )
+        if payload is not EMPTY_PAYLOAD:
+            octets += payload.read_nowait(-1)
+        return Exchange(
+            method=message.method,
+            version=message.version,
+            keep_alive=not message.should_close,
+            octets=octets,
+            may_repeat=message.method in _SAFE and not head.length,
+            pool=self.pool,
+            ended=ended,
+            request_id=request_id,
+            client_ip=client.ip,
+            route=route,
+            started=time.perf_counter(),
+        )
+
+    def _written(
+        self,
+        method: str,
+        raw_path: str,
+        http_version: HttpVersion,
+        raw: fields.RawFields,
+        *,
+        client: Client,
+        request_id: str,
+        identity_header: str,
+        body: bytes | None = None,
+        extra: Sequence[tuple[bytes, bytes]] = (),
+    ) -> tuple[fields.Head, bytes]:
+        """Return what the head says and the octets of the one that upstream gets. Raises Refusal."""
+        version = (http_version.major, http_version.minor)
+        head = fields.read_head(method, raw_path, version, raw)
+        passed = fields.to_upstream(
+            raw,
+            client=client,
+            request_id=fields.request_id(raw) or request_id,
+            identity_header=identity_header,
+            head=head,
+            version=version,
+            body=body,
+            host=self._host,
+        )
+        return head, fields.serialize(b"%s %s HTTP/1.1" % (method.encode(), head.target), [*passed, *extra])
+
+    async def _dial(self, factory: Callable[[], asyncio.Protocol]) -> tuple[asyncio.Transport, asyncio.Protocol]:
+        """Make a connection for `lean`. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        if self._path:
+            return await loop.create_unix_connection(factory, self._path)
+        assert self._url.host is not None
+        assert self._url.port is not None
+        name = (self._upstream.tls.server_name or self._url.host) if self._tls else None
+        return await loop.create_connection(
+            factory, self._url.host, self._url.port, ssl=self._tls, server_hostname=name
+        )
 
     async def _connect(self) -> Connection:
         """Take a connection from the pool, or a new one. Raises Refusal."""
@@ -222,8 +308,8 @@ class _Exchange:
             read_until_eof=True,
             auto_decompress=False,
             read_timeout=self._read_timeout_s,
-            max_line_size=_MAX_FIELD,
-            max_field_size=_MAX_FIELD,
+            max_line_size=MAX_FIELD,
+            max_field_size=MAX_FIELD,
         )
         upload = loop.create_task(self._send())
         try:
@@ -232,7 +318,7 @@ class _Exchange:
             answer = Answer(status, request)
             if self._ask.on_status is not None:
                 await self._ask.on_status(status.code)
-            if status.code == _SWITCHING:
+            if status.code == answers.SWITCHING:
                 await self._switch(answer)
                 return answer
             await self._relay(answer, payload)
@@ -300,13 +386,13 @@ class _Exchange:
         while True:
             message, payload = await self._upstream.read()
             self.has_answer = True
-            if message.code == _SWITCHING and not self._ask.head.is_websocket:
+            if message.code == answers.SWITCHING and not self._ask.head.is_websocket:
                 raise Refusal("upstream_unavailable", "unasked_101")
-            if message.code == _SWITCHING or message.code >= 200:
+            if message.code == answers.SWITCHING or message.code >= 200:
                 return message, payload
             self._upstream.start_timeout()
             if request.version >= HttpVersion11:
-                await request.writer.write(_head(message, fields.to_client(message.raw_headers)))
+                await request.writer.write(answers.head(message, fields.to_client(message.raw_headers)))
 
     async def _relay(self, answer: "Answer", payload: StreamReader) -> None:
         """Pass the content on as it comes. What breaks on the way breaks the answer too."""
@@ -328,14 +414,6 @@ class _Exchange:
             answer.cut()
 
 
-def _head(message: RawResponseMessage, passed: fields.RawFields) -> bytes:
-    reason = message.reason.encode("utf-8", "surrogateescape")
-    try:
-        return fields.serialize(b"HTTP/1.1 %d %s" % (message.code, reason), passed)
-    except ValueError as error:
-        raise Refusal("upstream_unavailable", "malformed:field") from error
-
-
 class Answer(web.StreamResponse):
     """Upstream's answer on its way to the client, framed anew: its head leaves as the octets that came."""
 
@@ -345,32 +423,11 @@ class Answer(web.StreamResponse):
         self.is_cut = False
         self._request = request
         self._is_sent = self._is_ended = False
-        # RFC 9110 section 6.4.1: these have no content.
-        self._is_empty = request.method == "HEAD" or message.code in {_SWITCHING, 204, 304}
-        try:
-            length, _ = fields.framing(message.raw_headers)
-        except Refusal as refusal:
-            raise Refusal("upstream_unavailable", f"malformed:{refusal.reason}") from refusal
-        self._is_chunked = not self._is_empty and length is None and request.version >= HttpVersion11
-        self._until_close = not self._is_empty and length is None and not self._is_chunked
         # After an Upgrade that is no WebSocket's, aiohttp's parser has lost what followed in the same segment.
         is_odd = any(key.lower() == b"upgrade" for key, _ in request.raw_headers)
-        self._stays_open = bool(request.keep_alive) and not self._until_close and not is_odd
-        self._head = _head(message, self._passed(message))
-
-    def _passed(self, message: RawResponseMessage) -> list[tuple[bytes, bytes]]:
-        passed = fields.to_client(message.raw_headers)
-        if message.code == _SWITCHING:
-            return [*passed, (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        if message.code == 204:  # RFC 9110 section 8.6: no length either
-            passed = [pair for pair in passed if pair[0].lower() != b"content-length"]
-        if self._is_chunked:
-            passed.append((b"Transfer-Encoding", b"chunked"))
-        if not self._stays_open:
-            passed.append((b"Connection", b"close"))
-        elif self._request.version == HttpVersion10:
-            passed.append((b"Connection", b"keep-alive"))
-        return passed
+        keep_alive = bool(request.keep_alive) and not is_odd
+        self._head = answers.read(message, request.method, request.version, keep_alive=keep_alive)
+        self._stays_open = self._head.stays_open
 
     @property
     def prepared(self) -> bool:
@@ -387,20 +444,20 @@ class Answer(web.StreamResponse):
         """Give the head to who sends the rest himself; the connection is of no more use to aiohttp."""
         self._is_sent = self._is_ended = True
         self._stays_open = False
-        return self._head
+        return self._head.octets
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send the head, once."""
         if self._is_sent:
             return None
         self._is_sent = True
-        await request.writer.write(self._head)
-        if self._is_chunked:
+        await request.writer.write(self._head.octets)
+        if self._head.is_chunked:
             request.writer.enable_chunking()
         return request.writer
 
     async def write(self, data: Any) -> None:
-        if not self._is_empty:
+        if not self._head.is_empty:
             await self._request.writer.write(data)
 
     async def write_eof(self, data: bytes = b"") -> None:
@@ -422,10 +479,7 @@ class Answer(web.StreamResponse):
         transport = self._request.transport
         if transport is None:
             return
-        if self._until_close and (sock := transport.get_extra_info("socket")) is not None:
-            # Its end would look like the content's: only a reset tells them apart.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+        answers.break_off(transport, until_close=self._head.until_close)
         self._request.protocol.force_close()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
+import proxied
 import pytest
 import uvloop
 from fakes import FakeUpstream
@@ -12,6 +13,13 @@ from proxied import Passing, passing
 @pytest.hookimpl(optionalhook=True)
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(params=["lean", "whole"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have simple requests take the short way, or none: the octets must not tell."""
+    monkeypatch.setattr(proxied, "LEAN", request.param == "lean")
+    return str(request.param)
 
 
 @pytest.fixture

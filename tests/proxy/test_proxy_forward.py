@@ -11,6 +11,8 @@ from sidecar.config.model import Upstream
 from sidecar.errors import Refusal
 from sidecar.proxy.forward import Forwarder
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 HOST = b"Host: example.com\r\n"
 

@@ -17,6 +17,8 @@ from proxied import passing
 from sidecar.config.model import TlsClient, Upstream
 from sidecar.proxy.forward import Forwarder
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 NOW = dt.datetime.now(dt.UTC)
 
 
