@@ -211,7 +211,8 @@ async def _routing(
         await breakers.look()
     looking = asyncio.create_task(breakers.run(), name="breakers")
     try:
-        yield Router(_providers(config, session), config.delivery, breakers, lines)
+        async with _providers(config, session) as made:
+            yield Router(made, config.delivery, breakers, lines)
     finally:
         looking.cancel()
         await asyncio.wait([looking])
@@ -277,15 +278,18 @@ def _verifiers(config: Config, session: aiohttp.ClientSession, secret: Secret, s
     return made
 
 
-def _providers(config: Config, session: aiohttp.ClientSession) -> dict[str, Provider]:
-    made: dict[str, Provider] = {}
-    for name, settings in config.providers.items():
-        module = providers.kinds()[settings.kind]
-        if settings.kind == "console":
-            made[name] = module.Console(functools.partial(print, end="", flush=True))
-        else:
-            made[name] = RemoteProvider(module, settings, session, time.time, _new_id)
-    return made
+@asynccontextmanager
+async def _providers(config: Config, session: aiohttp.ClientSession) -> AsyncIterator[dict[str, Provider]]:
+    """Every provider by its name. A kind that is not spoken to over HTTP opens its own, and closes them."""
+    async with AsyncExitStack() as stack:
+        made: dict[str, Provider] = {}
+        for name, settings in config.providers.items():
+            module = providers.kinds()[settings.kind]
+            if hasattr(module, "opened"):
+                made[name] = await stack.enter_async_context(module.opened(settings))
+            else:
+                made[name] = RemoteProvider(module, settings, session, time.time, _new_id)
+        yield made
 
 
 def _open(secret: Secret, config: Config, sealed: bytes) -> Recipient:

@@ -18,6 +18,7 @@ class Asked:
 
     method: str
     path: str
+    target: str  # path and query, as they came
     headers: list[tuple[str, str]]
     body: bytes
 
@@ -70,7 +71,9 @@ async def vendor() -> AsyncIterator[Vendor]:
     it = Vendor()
 
     async def handle(request: web.BaseRequest) -> web.Response:
-        asked = Asked(request.method, request.path, list(request.headers.items()), await request.read())
+        asked = Asked(
+            request.method, request.path, request.raw_path, list(request.headers.items()), await request.read()
+        )
         it.asked.append(asked)
         it.arrivals.put_nowait(asked)
         try:

@@ -181,6 +181,9 @@ def test_a_configuration_shows_no_secret_and_cannot_be_changed(env: Mapping[str,
     shown = repr(config) + repr(dict(config.captcha)) + repr(dict(config.providers))
     for name in ("SIDECAR_SECRET", "TURNSTILE_SECRET", "YIDUN_SECRET_KEY", "TWILIO_AUTH_TOKEN", "WEBHOOK_SECRET"):
         assert env[name] not in shown
+    for name in ("ALIYUN_SECRET", "TENCENT_SECRET", "JUHE_KEY", "QINIU_SECRET"):
+        assert env[name] not in shown
+    assert "user:pass" not in shown
     assert "246810" not in shown
     assert config.server.secret == env["SIDECAR_SECRET"]
     with pytest.raises(ValueError, match="frozen"):

@@ -3,7 +3,9 @@
 No vendor, no page; the only place where a code is shown on purpose.
 """
 
-from collections.abc import Callable, Collection
+import functools
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 
 from sidecar.config.model import Provider
@@ -11,12 +13,19 @@ from sidecar.delivery.providers.seam import Accepted, Message, Outcome
 from sidecar.recipient import Channel
 
 CHANNELS: Final[Collection[Channel]] = frozenset({"sms", "email"})
+RECEIPTS: Final = None
 
 
 class Settings(Provider):
     """[providers.NAME] with kind = "console"."""
 
     kind: Literal["console"]
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator["Console"]:  # noqa: ARG001 - the seam's shape
+    """Give the provider, on standard output."""
+    yield Console(functools.partial(print, end="", flush=True))
 
 
 class Console:

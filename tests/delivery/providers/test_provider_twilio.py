@@ -1,15 +1,20 @@
-"""Twilio: the package's own requests, and every recorded reply."""
+"""Twilio: the package's own requests and signatures, and every recorded reply."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import MultiDict
 from pydantic import ValidationError
+from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 
 from sidecar.delivery.providers import twilio
-from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Rejected, Uncertain
+from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Receipt, Rejected, Uncertain
 from sidecar.outbound import HttpReply
 from sidecar.recipient import parse
 
@@ -123,3 +128,127 @@ def test_twilio_settings_refuse_what_cannot_work(wrong: dict[str, str]) -> None:
     table = {"kind": "twilio", "account_sid": "ACtest", "auth_token": "t0ken", "from": "+15005550006"}
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         twilio.Settings.model_validate(table | wrong)
+
+
+# Receipts…
+
+WEBHOOKS: list[dict[str, Any]] = json.loads((DATA / "twilio_webhook.json").read_text(encoding="utf-8"))
+FORM = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
+URL = "https://guard.example/dlr/twilio"
+NAMES_KEY = "x-twilio-webhooks-signature-settings"
+
+
+def fields_of(webhook: dict[str, Any]) -> dict[str, str]:
+    named = {name.lower(): value for name, value in webhook["headers"].items()}
+    return {"content-type": webhook["content_type"]} | named
+
+
+@pytest.mark.parametrize("webhook", WEBHOOKS, ids=lambda webhook: webhook["id"])
+def test_twilio_signature_is_judged_as_the_package_does(webhook: dict[str, Any]) -> None:
+    """Recorded verdicts of the package's own validator."""
+    fields = fields_of(webhook)
+    key_id = fields.get(NAMES_KEY, "").partition(",")[0].removeprefix("key=")
+    if key_id:
+        table = settings().model_copy(update={"receipt_keys": {key_id: webhook["secret"]}})
+    else:
+        table = settings(auth_token=webhook["secret"])
+    assert twilio.receipt_signature_ok(table, webhook["url"], fields, webhook["body"].encode()) is webhook["valid"]
+
+
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
+
+
+@given(
+    st.lists(st.tuples(NAMES, st.text(st.characters(codec="utf-8"), max_size=4)), min_size=1, max_size=6),
+    st.sampled_from(["https://a.example", "https://a.example:443", "http://a.example:80", "https://a.example:8443"]),
+    st.sampled_from(["/x", "/tw%69lio/%E9%AA%8C?x=~*+%20", "/x?k=a%2Bb&empty=", ""]),
+    st.sampled_from(["HMAC_SHA1", "HMAC_SHA256"]),
+    st.booleans(),
+)
+def test_twilio_signature_agrees_with_the_package(
+    pairs: list[tuple[str, str]], host: str, path: str, algorithm: str, spoilt: bool
+) -> None:
+    """Whatever the form, the address and the hash: what the package signs is taken, and nothing else."""
+    validator = RequestValidator("t0ken")
+    params = MultiDict(pairs)
+    signature = validator.compute_signature(host + path, params, algorithm)
+    body = urlencode(pairs).encode() + (b"&Injected=1" if spoilt else b"")
+    fields = FORM | {"x-twilio-signature": signature}
+    ours = twilio.signature_ok(host + path, fields, body, "t0ken", algorithm)
+    theirs = validator.validate(host + path, MultiDict(parse_qsl(body.decode(), True)), signature, algorithm)
+    assert ours is theirs is not spoilt
+
+
+def signed(body: bytes, key: str, algorithm: str = "HMAC_SHA1") -> dict[str, str]:
+    signature = RequestValidator(key).compute_signature(URL, MultiDict(parse_qsl(body.decode())), algorithm)
+    return FORM | {"x-twilio-signature": signature}
+
+
+@pytest.mark.parametrize(
+    ("said", "key", "algorithm"),
+    [
+        ("key=other,algorithm=HMAC_SHA256", "t0ken", "HMAC_SHA256"),  # a key that is not ours, signed with the token
+        ("key=,algorithm=HMAC_SHA1", "t0ken", "HMAC_SHA1"),
+        ("", "t0ken", "HMAC_SHA1"),
+        ("algorithm=HMAC_SHA1", "t0ken", "HMAC_SHA1"),
+        ("key=ours,algorithm=none", "shared", "HMAC_SHA1"),
+        ("key=ours,algorithm=", "shared", "HMAC_SHA1"),
+        ("key=other", "", "HMAC_SHA1"),  # an empty key signs for nobody
+    ],
+)
+def test_twilio_sender_cannot_choose_an_easier_check(said: str, key: str, algorithm: str) -> None:
+    table = settings().model_copy(update={"receipt_keys": {"ours": "shared"}})
+    body = b"MessageSid=SM1&MessageStatus=delivered"
+    fields = signed(body, key, algorithm) | {NAMES_KEY: said}
+    assert not twilio.receipt_signature_ok(table, URL, fields, body)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        FORM,
+        FORM | {"x-twilio-signature": ""},
+        FORM | {"x-twilio-signature": "é"},
+        {"content-type": "application/json"},
+        {},
+    ],
+)
+def test_twilio_receipt_that_nobody_signed_is_refused(fields: dict[str, str]) -> None:
+    assert not twilio.receipt_signature_ok(settings(), URL, fields, b"MessageSid=SM1&MessageStatus=delivered")
+
+
+@pytest.mark.parametrize("body", [b"MessageSid=%ff", b"\xff", b"a=\xe9"])
+def test_twilio_form_that_is_no_utf_8_is_refused(body: bytes) -> None:
+    assert not twilio.receipt_signature_ok(settings(), URL, FORM | {"x-twilio-signature": "x"}, body)
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("queued", "enroute"),
+        ("sent", "enroute"),
+        ("delivered", "delivered"),
+        ("read", "delivered"),
+        ("undelivered", "undeliverable"),
+        ("failed", "rejected"),
+        ("canceled", "rejected"),
+        ("partially_delivered", "unknown"),
+        ("something_new", "unknown"),
+    ],
+)
+def test_twilio_receipt_state(status: str, state: str) -> None:
+    body = f"MessageSid=SM1&MessageStatus={status}&To=whatsapp%3A%2B14155550100&New=1".encode()
+    assert twilio.receipts(FORM, body) == (Receipt("SM1", None, state, status, None),)  # type: ignore[arg-type]
+
+
+def test_twilio_receipt_is_a_form() -> None:
+    with pytest.raises(ValueError, match="form"):
+        twilio.receipts({"content-type": "application/json"}, b"MessageSid=SM1&MessageStatus=sent")
+
+
+def test_twilio_is_told_where_to_report() -> None:
+    """Only where there is an address to report to."""
+    callback = "https://guard.example/.sidecar/receipts/twilio"
+    made = twilio.request(settings(), replace(MESSAGE, callback_url=callback), 0.0, "")
+    assert dict(parse_qsl(made.body.decode()))["StatusCallback"] == callback
+    assert b"StatusCallback" not in twilio.request(settings(), MESSAGE, 0.0, "").body

@@ -1,0 +1,207 @@
+"""Tencent Cloud SMS (SendSms 2021-01-11): what to ask, how it is signed, and what the answer means. Pure.
+
+https://cloud.tencent.com/document/product/382/55981 (SendSms and its error codes), 38780 (error codes), 59178
+(receipts), and the signature method v3, TC3-HMAC-SHA256: public documentation, read 2026-11. Every refusal is HTTP 200.
+Success is `Code` "Ok" of the number itself, with a `SerialNo`. Not idempotent: `SessionContext` is only given back.
+Receipts are not signed, and their `ext` is there only where Tencent enabled it.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
+
+from sidecar.config.model import Provider
+from sidecar.config.units import NonEmpty, Text
+from sidecar.delivery.providers import answer
+from sidecar.delivery.providers.seam import (
+    Accepted,
+    Credential,
+    Endpoint,
+    Fault,
+    Message,
+    Outcome,
+    Receipt,
+    ReceiptReply,
+    ReceiptState,
+    Rejected,
+    Uncertain,
+)
+from sidecar.delivery.providers.template import ListedParams, Template, choose, fill
+from sidecar.outbound import HttpReply, HttpRequest
+from sidecar.recipient import Channel
+
+CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
+# Anything else is sent twice more.
+RECEIPT_REPLY: Final = ReceiptReply(200, MappingProxyType({"result": 0, "errmsg": "OK"}))
+
+_ALGORITHM: Final = "TC3-HMAC-SHA256"
+_CONTENT_TYPE: Final = "application/json"
+_SIGNED: Final = "content-type;host"
+
+# `Code`, of the number or of the whole call -> our word. Codes that are not here stay unknown. InternalError,
+# InternalError.Timeout, .SendAndRecvFail, .OtherError, .UnknownError and .ParseBackendResponseFail are left out on
+# purpose: the message may have gone out.
+_ERRORS: Final[Mapping[str, Fault]] = {
+    "UnauthorizedOperation.RequestIpNotInWhitelist": "credentials",
+    "UnauthorizedOperation.RequestPermissionDeny": "credentials",
+    "UnauthorizedOperation.SdkAppIdIsDisabled": "credentials",
+    "UnauthorizedOperation.SmsSdkAppIdVerifyFail": "credentials",
+    "UnauthorizedOperation.IndividualUserMarketingSmsPermissionDeny": "credentials",
+    "FailedOperation.ProhibitSubAccountUse": "credentials",
+    "InvalidParameterValue.SdkAppIdNotExist": "credentials",
+    "InternalError.SigVerificationFail": "credentials",
+    "InternalError.SigFieldMissing": "credentials",
+    "InternalError.RequestTimeException": "credentials",  # our clock is off
+    "FailedOperation.SignatureIncorrectOrUnapproved": "request",
+    "FailedOperation.MissingSignature": "request",
+    "FailedOperation.TemplateIncorrectOrUnapproved": "request",
+    "FailedOperation.TemplateUnapprovedOrNotExist": "request",
+    "FailedOperation.TemplateIdNotExist": "request",
+    "FailedOperation.TemplateParamSetNotMatchApprovedTemplate": "request",
+    "FailedOperation.ContainSensitiveWord": "request",
+    "FailedOperation.FailResolvePacket": "request",
+    "FailedOperation.JsonParseFail": "request",
+    "InvalidParameterValue.TemplateParameterFormatError": "request",
+    "InvalidParameterValue.TemplateParameterLengthLimit": "request",
+    "InvalidParameterValue.ProhibitedUseUrlInTemplateParameter": "request",
+    "InvalidParameterValue.ContentLengthLimit": "request",
+    "LimitExceeded.PhoneNumberCountLimit": "request",
+    "UnsupportedOperation.ContainDomesticAndInternationalPhoneNumber": "request",
+    "InvalidParameterValue.IncorrectPhoneNumber": "number_invalid",
+    "FailedOperation.PhoneNumberParseFail": "number_invalid",
+    "UnsupportedOperation.UnsupportedRegion": "number_unsupported",
+    "UnsupportedOperation.ChineseMainlandTemplateToGlobalPhone": "number_unsupported",
+    "UnsupportedOperation.GlobalTemplateToChineseMainlandPhone": "number_unsupported",
+    "LimitExceeded.AppCountryOrRegionInBlacklist": "number_unsupported",
+    "FailedOperation.PhoneNumberInBlacklist": "number_blocked",  # unsubscribed, or on a carrier's list
+    "LimitExceeded.PhoneNumberThirtySecondLimit": "number_frequency",
+    "LimitExceeded.PhoneNumberOneHourLimit": "number_frequency",
+    "LimitExceeded.PhoneNumberDailyLimit": "number_frequency",
+    "LimitExceeded.PhoneNumberSameContentDailyLimit": "number_frequency",
+    "LimitExceeded.DeliveryFrequencyLimit": "number_frequency",
+    "LimitExceeded.AppDailyLimit": "throttled",
+    "LimitExceeded.AppMainlandChinaDailyLimit": "throttled",
+    "LimitExceeded.AppGlobalDailyLimit": "throttled",
+    "LimitExceeded.AppCountryOrRegionDailyLimit": "throttled",
+    "LimitExceeded.DailyLimit": "throttled",
+    "LimitExceeded.GlobalSmsSendingRateLimit": "throttled",
+    "FailedOperation.InsufficientBalanceInSmsPackage": "balance",
+    "UnauthorizedOperation.ServiceSuspendDueToArrears": "balance",
+}
+# Whole families, each with or without a word after its dot.
+_FAMILIES: Final[Mapping[str, Fault]] = {
+    "AuthFailure": "credentials",
+    "MissingParameter": "request",
+    "RequestLimitExceeded": "throttled",
+}
+_STATES: Final[Mapping[str, ReceiptState]] = {"SUCCESS": "delivered", "FAIL": "undeliverable"}
+
+
+class Settings(Provider):
+    """[providers.NAME] with kind = "tencent"."""
+
+    kind: Literal["tencent"]
+    secret_id: NonEmpty
+    secret_key: Credential
+    token: Text = Field(default="", repr=False)  # of temporary credentials
+    region: NonEmpty = "ap-guangzhou"
+    app_id: NonEmpty
+    sign_name: Text = ""  # a must for numbers in the mainland
+    template: Template
+    params: ListedParams = ("{code}",)  # by position; as many as the template has
+    endpoint: Endpoint = "https://sms.tencentcloudapi.com"
+
+
+def request(settings: Settings, message: Message, now: float, nonce: str) -> HttpRequest | Rejected:  # noqa: ARG001 - the seam's shape
+    """Ask for one message. A value that a code template cannot hold is refused here."""
+    params = [fill(value, message) for value in settings.params]
+    if any(not re.fullmatch("[0-9]{0,6}", value) for value in params):
+        return Rejected("request", "a value is not up to 6 digits")
+    if not settings.sign_name and message.recipient.address.startswith("+86"):
+        return Rejected("request", "no sign_name")
+    content = {
+        "PhoneNumberSet": [message.recipient.address],
+        "SmsSdkAppId": settings.app_id,
+        "TemplateId": choose(settings.template, message.locale),
+        "TemplateParamSet": params,
+        "SessionContext": message.id,
+    }
+    if settings.sign_name:
+        content["SignName"] = settings.sign_name
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    host = urlsplit(settings.endpoint).netloc
+    fields = {
+        "Host": host,
+        "Content-Type": _CONTENT_TYPE,
+        "X-TC-Action": "SendSms",
+        "X-TC-Version": "2021-01-11",
+        "X-TC-Timestamp": str(int(now)),
+        "X-TC-Region": settings.region,
+        "Authorization": sign("sms", host, int(now), body, (settings.secret_id, settings.secret_key)),
+    }
+    if settings.token:
+        fields["X-TC-Token"] = settings.token
+    # The signature is for the path "/".
+    return HttpRequest("POST", settings.endpoint.rstrip("/") + "/", tuple(fields.items()), body)
+
+
+def sign(service: str, host: str, timestamp: int, body: bytes, key: tuple[str, str]) -> str:
+    """Give the Authorization of one call with a key (id, secret). `timestamp` in seconds; its date is UTC's."""
+    # Step 1: the request as the vendor writes it.
+    digest = hashlib.sha256(body).hexdigest()
+    canonical = f"POST\n/\n\ncontent-type:{_CONTENT_TYPE}\nhost:{host}\n\n{_SIGNED}\n{digest}"
+    # Steps 2 and 3: what is signed.
+    date = datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d")
+    scope = f"{date}/{service}/tc3_request"
+    to_sign = f"{_ALGORITHM}\n{timestamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    # Step 4: a key for this day and service.
+    derived = f"TC3{key[1]}".encode()
+    for part in (date, service, "tc3_request"):
+        derived = hmac.digest(derived, part.encode(), hashlib.sha256)
+    signature = hmac.digest(derived, to_sign.encode(), hashlib.sha256).hex()
+    # Step 5.
+    return f"{_ALGORITHM} Credential={key[0]}/{scope}, SignedHeaders={_SIGNED}, Signature={signature}"
+
+
+def read(reply: HttpReply, message: Message) -> Outcome:  # noqa: ARG001 - the seam's shape
+    """Read the answer to one request for one number. A code that is not in the tables leaves the outcome open."""
+    said = answer.member(answer.of_reply(reply.body), "Response")
+    if reply.status != 200:
+        return Uncertain(f"http_{reply.status}")
+    if "Error" in said:
+        return _refusal(answer.text(answer.member(said, "Error"), "Code"))
+    numbers = said.get("SendStatusSet")
+    if not isinstance(numbers, list) or len(numbers) != 1 or not isinstance(numbers[0], dict):
+        return Uncertain("http_200")
+    code = answer.text(numbers[0], "Code")
+    if code == "Ok":
+        serial = answer.text(numbers[0], "SerialNo")
+        return Accepted(serial) if serial else Uncertain("no_serial_no")
+    return _refusal(code)
+
+
+def receipts(fields: Mapping[str, str], body: bytes) -> tuple[Receipt, ...]:  # noqa: ARG001 - the seam's shape
+    """Read a push of up to 100. Raises ValueError for what is none."""
+    return tuple(
+        Receipt(
+            provider_message_id=answer.needed(item, "sid"),
+            recipient=answer.digits(answer.text(item, "nationcode") + answer.text(item, "mobile")),
+            state=_STATES.get(answer.text(item, "report_status"), "unknown"),
+            vendor_code=answer.text(item, "errmsg"),
+            client_ref=answer.text(item, "ext") or None,
+        )
+        for item in answer.of_receipts(body)
+    )
+
+
+def _refusal(code: str) -> Outcome:
+    fault = _ERRORS.get(code) or _FAMILIES.get(code.partition(".")[0])
+    return Rejected(fault, code) if fault else Uncertain(code or "http_200")
