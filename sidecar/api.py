@@ -14,6 +14,7 @@ from aiohttp import web
 from sidecar import intake, problem
 from sidecar.captcha.seam import BuiltIn
 from sidecar.config.model import Config, Route
+from sidecar.delivery.receipts import Receipts
 from sidecar.errors import Refusal
 from sidecar.gate import Asked, Gate, Visit, first_language
 from sidecar.identity import Signer
@@ -41,6 +42,7 @@ class Api:
         challengers: Mapping[str, BuiltIn],
         signer: Signer,
         metrics: Metrics,
+        receipts: Receipts,
     ) -> None:
         self._config = config
         self._gate = gate
@@ -48,6 +50,7 @@ class Api:
         self._challengers = challengers
         self._signer = signer
         self._metrics = metrics
+        self._receipts = receipts
         prefix = config.api.prefix
         name = config.api.captcha
         self._has_page = not name or config.captcha[name].kind in pages.CAPTCHA_KINDS
@@ -97,6 +100,10 @@ class Api:
                 answer = await self._check(visit, verification_id)
             case "GET", ["captcha", name, "challenge"]:
                 answer = await self._challenge(name)
+            case "POST", ["receipts", name]:
+                answer = await self._receive(visit, name, None)
+            case "POST", ["receipts", name, token]:
+                answer = await self._receive(visit, name, token)
             case "GET", ["jwks.json"]:
                 answer = jwks(self._signer)
             case "GET", ["openapi.json"]:
@@ -166,6 +173,13 @@ class Api:
         self._metrics.verifications.labels("verified").inc()
         visit.log |= {"outcome": "verified", "verification": verification_id}
         return problem.json_answer(200, {"status": "verified", "token": token})
+
+    async def _receive(self, visit: Visit, name: str, token: str | None) -> Answer:
+        body = await self._gate.read_body(visit)
+        query = visit.request.raw_path.partition("?")[2]
+        fields = {field.lower(): value for field, value in visit.request.headers.items()}
+        reply = await self._receipts.take(name, token, query, visit.client.ip, fields, body)
+        return Answer(reply.status, (), b"") if reply.json is None else problem.json_answer(reply.status, reply.json)
 
     async def _challenge(self, name: str) -> Answer:
         captcha = self._challengers.get(name)

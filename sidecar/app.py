@@ -30,10 +30,12 @@ from sidecar.config.model import Config
 from sidecar.courier import Courier
 from sidecar.delivery import providers
 from sidecar.delivery.breakers import Breakers
+from sidecar.delivery.ledger import Ledger
 from sidecar.delivery.outbox import Outbox
 from sidecar.delivery.providers.remote import Remote as RemoteProvider
 from sidecar.delivery.providers.seam import Provider
 from sidecar.delivery.rates import Rates
+from sidecar.delivery.receipts import Receipts, callback_url
 from sidecar.delivery.router import Router
 from sidecar.errors import Refusal, StoreAwayError
 from sidecar.gate import Gate
@@ -145,11 +147,11 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
             new_id=_new_id,
         )
         challengers = {name: verifier for name, verifier in verifiers.items() if isinstance(verifier, Altcha)}
-        api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer, metrics)
-        plain = Plain(config=config, routes=routes, owns=api.owns, forwarder=forwarder, metrics=metrics, new_id=_new_id)
+        ledger = Ledger(store, secret.hashes)
         courier = Courier(
             outbox=outbox,
             router=await stack.enter_async_context(_routing(config, store, session, buckets, metrics)),
+            ledger=ledger,
             code=verifications.code,
             open_recipient=functools.partial(_open, secret, config),
             read=verifications.read,
@@ -159,6 +161,9 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
             now=time.time,
             code_rules=config.code,
         )
+        receipts = Receipts(config.providers, providers.kinds(), _receipts_url(config), ledger, courier.received)
+        api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer, metrics, receipts)
+        plain = Plain(config=config, routes=routes, owns=api.owns, forwarder=forwarder, metrics=metrics, new_id=_new_id)
         app: App
         admin = Admin(
             prefix=config.api.prefix,
@@ -205,6 +210,8 @@ async def _routing(
         ruling = await buckets.spend([Bucket("provider", key, rate.count, rate.period_s, 1, enforce=True)])
         return 0.0 if ruling.allowed else ruling.retry_after_s
 
+    url = _receipts_url(config)
+    callbacks = {name: callback_url(url, name, settings) for name, settings in config.providers.items()}
     lines = Rates(frozenset(rates), take)
     breakers = Breakers(store, config.providers, metrics.breaker)
     with suppress(StoreAwayError):
@@ -212,11 +219,16 @@ async def _routing(
     looking = asyncio.create_task(breakers.run(), name="breakers")
     try:
         async with _providers(config, session) as made:
-            yield Router(made, config.delivery, breakers, lines)
+            yield Router(made, config.delivery, breakers, lines, callbacks)
     finally:
         looking.cancel()
         await asyncio.wait([looking])
         await lines.close()
+
+
+def _receipts_url(config: Config) -> str:
+    """How the world reaches the receipts endpoint, without a provider's name; "" when nobody said."""
+    return f"{config.server.public_url}{config.api.prefix}/receipts" if config.server.public_url else ""
 
 
 def server_secret(config: Config) -> str:

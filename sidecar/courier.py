@@ -9,14 +9,16 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
 
 import structlog
 
 from sidecar.config.model import CodeRules
 from sidecar.delivery import text
-from sidecar.delivery.outbox import Leased, Outbox
-from sidecar.delivery.providers.seam import Message
+from sidecar.delivery.ledger import Ledger, Posted
+from sidecar.delivery.outbox import Entry, Leased, Outbox
+from sidecar.delivery.providers.seam import Accepted, Message, Receipt
 from sidecar.delivery.router import Router
 from sidecar.delivery.send import Attempted, Result, where, word
 from sidecar.errors import StoreAwayError
@@ -31,10 +33,15 @@ LEASES: Final = 64
 _IDLE_S: Final = 5.0
 _RECLAIM_EVERY_S: Final = 2.0
 _RENEW_EVERY_S: Final = 2.0
+# How often to look for messages that nobody has confirmed in time.
+_DUE_EVERY_S: Final = 1.0
 _LEASE_WAIT_S: Final = 1.0
 # How long to leave a store alone that is away: at first, and at most.
 _BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 2.0
+
+# Receipts that say the message will not arrive.
+_LOST: Final = frozenset({"expired", "undeliverable", "rejected"})
 
 _T = TypeVar("_T")
 _log = structlog.get_logger()
@@ -52,10 +59,11 @@ class Courier:
         *,
         outbox: Outbox,
         router: Router,
+        ledger: Ledger,
         code: Callable[[str, Recipient], str | None],
         open_recipient: Callable[[bytes], Recipient],
         read: Callable[[str], Awaitable[Record | None]],
-        mark: Callable[[str, Literal["sent", "failed"]], Awaitable[Any]],
+        mark: Callable[[str, Literal["sent", "delivered", "failed"]], Awaitable[Any]],
         refund: Callable[[Sequence[str]], Awaitable[None]],
         metrics: Metrics,
         now: Callable[[], float],
@@ -63,6 +71,7 @@ class Courier:
     ) -> None:
         self._outbox = outbox
         self._router = router
+        self._ledger = ledger
         self._code = code
         self._open_recipient = open_recipient
         self._read = read
@@ -79,6 +88,7 @@ class Courier:
         # Also those that are acked and wait for an attempt that lost.
         self._deliveries: set[asyncio.Task[None]] = set()
         self._reclaim_at = 0.0
+        self._due_at = 0.0
         self._backoff_s = _BACKOFF_S
 
     async def run(self) -> None:
@@ -121,6 +131,9 @@ class Courier:
             if clock() >= self._reclaim_at:
                 self._reclaim_at = clock() + _RECLAIM_EVERY_S
                 self._begin(await self._outbox.reclaim(_IDLE_S, LEASES - len(self._leased)))
+            if clock() >= self._due_at:
+                self._due_at = clock() + _DUE_EVERY_S
+                await self._outbox.bring_due(LEASES)
             if len(self._leased) < LEASES:
                 self._begin(await self._outbox.lease(LEASES - len(self._leased), _LEASE_WAIT_S))
         except Exception as error:  # noqa: BLE001 - a courier that dies breaks every promise that was made
@@ -177,13 +190,13 @@ class Courier:
         # Step 2: does anybody still wait for it?
         record = await _insist(lambda: self._read(entry.verification_id))
         left_s = entry.expires_at - self._now()
-        if record is None or record.status == "verified":
-            log.info("message_dropped", reason="verified" if record else "withdrawn")
+        if record is None or record.status == "verified" or (entry.tried and record.status == "delivered"):
+            log.info("message_dropped", reason=record.status if record else "withdrawn")
             await self._conclude(leased, None, (), log)
             return
         if record.status == "expired" or left_s <= 0:
             log.warning("message_dropped", reason="expired")
-            await self._conclude(leased, "failed", (), log)
+            await self._conclude(leased, None if entry.tried else "failed", (), log)
             return
 
         # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
@@ -203,16 +216,45 @@ class Courier:
             minutes=minutes,
             text=text.render(entry.locale, code, minutes, self._code_rules.origin),
         )
-        async with self._router.sent(way, message, left_s, lambda attempted: self._record(attempted, log)) as result:
-            # Step 5: tell. Silence is not a failure: somebody may have the message.
+        async with self._router.sent(
+            way, message, left_s, lambda attempted: self._record(attempted, entry, way.segment, log), entry.tried
+        ) as result:
+            # Step 5: tell. Silence is not a failure: somebody may have the message. One that comes back because nobody
+            # confirmed it was told of before.
             if result.kind == "refused":
-                log.warning("message_failed", reason=_reason(result))
-                await self._conclude(leased, "failed", entry.tickets, log)
+                log.warning("message_failed", reason=_reason(result), again=bool(entry.tried))
+                if entry.tried:
+                    await self._conclude(leased, None, (), log)
+                else:
+                    await self._conclude(leased, "failed", entry.tickets, log)
             else:
-                log.info("message_sent", provider=result.provider, outcome=result.kind)
-                await self._conclude(leased, "sent", (), log)
+                log.info("message_sent", provider=result.provider, outcome=result.kind, again=bool(entry.tried))
+                # Step 6: nobody may confirm it. Then it comes back, once, for the next provider.
+                within_s = way.rule.confirm_within
+                again = None
+                if within_s is not None and within_s < left_s and not entry.tried:
+                    again = replace(entry, tried=result.asked)
+                await self._conclude(leased, "sent", (), log, again, within_s or 0.0)
 
-    def _record(self, attempted: Attempted, log: Any) -> None:
+    async def received(self, posted: Posted, receipt: Receipt) -> None:
+        """Take what a vendor says became of one of our messages. Raises StoreAwayError."""
+        _log.info(
+            "receipt",
+            provider=posted.provider,
+            verification_id=posted.verification_id,
+            state=receipt.state,
+            vendor_code=receipt.vendor_code,
+            seconds=round(posted.after_s, 3),
+        )
+        self._metrics.receipt(posted.provider, receipt.state)
+        if receipt.state == "delivered":
+            await self._mark(posted.verification_id, "delivered")
+        elif receipt.state in _LOST:
+            await self._mark(posted.verification_id, "failed")
+            # Nobody will confirm it any more: its one more try is due now.
+            await self._outbox.bring_due(LEASES, at_once=posted.verification_id)
+
+    def _record(self, attempted: Attempted, entry: Entry, segment: str, log: Any) -> None:
         outcome = type(attempted.outcome).__name__.lower()
         log.info(
             "attempt",
@@ -225,17 +267,33 @@ class Courier:
         self._metrics.attempt(attempted.provider, outcome, attempted.seconds)
         if attempted.duplicate:
             self._metrics.duplicate(attempted.provider)
+        if isinstance(attempted.outcome, Accepted):
+            # Not on the message's way: without it a receipt moves nothing, and nothing else is lost.
+            message_id = attempted.outcome.provider_message_id
+            posted = self._ledger.posted(attempted.provider, message_id, entry.verification_id, segment)
+            noting = asyncio.create_task(_noted(posted, log))
+            self._deliveries.add(noting)
+            noting.add_done_callback(self._deliveries.discard)
 
     async def _conclude(
-        self, leased: Leased, status: Literal["sent", "failed"] | None, refund: Sequence[str], log: Any
+        self,
+        leased: Leased,
+        status: Literal["sent", "failed"] | None,
+        refund: Sequence[str],
+        log: Any,
+        again: Entry | None = None,
+        after_s: float = 0.0,
     ) -> None:
-        """Say what became of the verification, give back what it had cost, and last of all ack."""
+        """Say what became of the verification, give back what it had cost, and last of all ack.
+
+        `again` is what comes back after `after_s` seconds, put aside in the same step.
+        """
         steps: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
         if status and leased.verification_id:
             steps.append(("mark", lambda: self._mark(leased.verification_id, status)))
         if refund:
             steps.append(("refund", lambda: self._refund(refund)))
-        steps.append(("ack", lambda: self._outbox.ack(leased.id)))
+        steps.append(("ack", lambda: self._outbox.ack(leased.id, again, after_s)))
         for name, step in steps:
             try:
                 await _insist(step)
@@ -254,6 +312,13 @@ async def _insist(step: Callable[[], Awaitable[_T]]) -> _T:
         except StoreAwayError:
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
+
+
+async def _noted(posted: Awaitable[None], log: Any) -> None:
+    try:
+        await posted
+    except Exception as error:  # noqa: BLE001 - as in _conclude
+        log.warning("message_not_noted", error=where(error))
 
 
 def _reason(result: Result) -> str:

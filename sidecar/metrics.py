@@ -33,6 +33,9 @@ class Metrics:
         self.duplicates = Counter(
             "sidecar_delivery_duplicates", "Messages that a second provider took too", ["provider"], registry=r
         )
+        self.receipts = Counter(
+            "sidecar_receipts", "Receipts of our messages, by provider and state", ["provider", "state"], registry=r
+        )
         self.breaker_state = Gauge(
             "sidecar_breaker_state",
             "The worst of a provider's breakers: 0 closed, 1 half_open, 2 open",
@@ -62,6 +65,9 @@ class Metrics:
 
     def duplicate(self, provider: str) -> None:
         self.duplicates.labels(provider).inc()
+
+    def receipt(self, provider: str, state: str) -> None:
+        self.receipts.labels(provider, state).inc()
 
     def breaker(self, provider: str, state: int) -> None:
         self.breaker_state.labels(provider).set(state)

@@ -18,6 +18,7 @@ from sidecar import outbound
 from sidecar.config.model import CodeRules, Delivery
 from sidecar.courier import Courier
 from sidecar.delivery.breakers import Breakers
+from sidecar.delivery.ledger import Ledger
 from sidecar.delivery.outbox import Entry, Outbox
 from sidecar.delivery.providers import webhook
 from sidecar.delivery.providers.remote import Remote
@@ -50,6 +51,7 @@ class Post:
         self.secret = Secret(SECRET, (), os.urandom)
         self.verifications = Verifications(self.store, self.secret, self.code_rules, {}, os.urandom, 10.0)
         self.outbox = Outbox(self.store)
+        self.ledger = Ledger(self.store, self.secret.hashes)
         self.breakers = Breakers(self.store, self.urls, self.metrics.breaker)
 
     def router(self, providers: Mapping[str, Any] | None = None, rates: Rates | None = None) -> Router:
@@ -71,6 +73,7 @@ class Post:
         made: dict[str, Any] = {
             "outbox": outbox or self.outbox,
             "router": router or self.router(),
+            "ledger": self.ledger,
             "code": self.verifications.code,
             "open_recipient": self.open_recipient,
             "read": self.verifications.read,

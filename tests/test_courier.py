@@ -36,6 +36,7 @@ NEVER = 600.0
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty outbox is looked at again sooner than need be, so that draining takes no time."""
     monkeypatch.setattr(story, "_LEASE_WAIT_S", 0.05)
+    monkeypatch.setattr(story, "_DUE_EVERY_S", 0.05)
 
 
 @asynccontextmanager
@@ -621,3 +622,91 @@ async def test_provider_whose_rate_is_used_up_is_followed_by_the_next(store: Sto
             assert await marked(it) == (verification_id, "sent")
         assert (len(first.asked), len(second.asked)) == (0, 1)
         await rates.close()
+
+
+# Confirming…
+
+
+async def test_message_that_nobody_confirms_goes_to_the_next_provider_once(store: Store) -> None:
+    rule = Delivery(providers=("first", "second", "third"), switch_after=NEVER, confirm_within=0.2)
+    async with vendor() as first, vendor() as second, vendor() as third:
+        async with post(store, {"first": first.url, "second": second.url, "third": third.url}, rule) as it:
+            for one in (first, second, third):
+                one.answers(202, "")
+            verification_id = await it.ask(PHONE)
+            async with delivering(it.courier()):
+                assert await marked(it) == (verification_id, "sent")
+                assert await marked(it) == (verification_id, "sent")
+                await until_empty(it)
+        codes = [json.loads(one.body)["code"] for vendor in (first, second, third) for one in vendor.asked]
+        assert codes == [it.verifications.code(verification_id, PHONE)] * 2
+        assert (len(first.asked), len(second.asked)) == (1, 1)
+
+
+async def test_confirmed_message_is_not_sent_again(store: Store) -> None:
+    """By a receipt, or by the code itself."""
+    rule = Delivery(providers=("first", "second"), switch_after=NEVER, confirm_within=0.3)
+    async with two(store, rule) as (first, second, it):
+        first.answers(202, "")
+        received, used = await it.ask(PHONE), await it.ask(OTHER)
+        async with delivering(it.courier()):
+            await marked(it)
+            await marked(it)
+            await it.verifications.mark(received, "delivered")
+            code = it.verifications.code(used, OTHER)
+            assert code
+            async with it.verifications.held_by_id(used, code) as hold:
+                await hold.exchange()
+            await until_empty(it)
+        assert (len(first.asked), len(second.asked)) == (2, 0)
+
+
+async def test_unconfirmed_message_outlives_its_courier(store: Store) -> None:
+    """It waits in the store: the courier that sent it may be gone when its time comes."""
+    rule = Delivery(providers=("first", "second"), switch_after=NEVER, confirm_within=0.5)
+    async with two(store, rule) as (first, second, it):
+        first.answers(202, "")
+        second.answers(202, "")
+        await it.ask(PHONE)
+        async with delivering(it.courier()):
+            await marked(it)
+        assert not second.asked
+        async with delivering(it.courier(outbox=Outbox(store))):
+            await second.arrival()
+            await marked(it)
+            await until_empty(it)
+
+
+async def test_nobody_left_to_ask_leaves_the_status_as_it_is(store: Store) -> None:
+    rule = Delivery(providers=("first",), confirm_within=0.1)
+    async with two(store, rule) as (first, _, it):
+        first.answers(202, "")
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            await marked(it)
+            await until_empty(it)
+        assert await it.status(verification_id) == "sent"
+        assert not it.refunded
+
+
+async def test_on_silence_wait_leaves_the_next_provider_to_the_receipt(store: Store) -> None:
+    """No answer is no failure: only when nobody confirms it does the next one send."""
+    rule = Delivery(
+        providers=("first", "second"), on_silence="wait", switch_after=0.05, attempt_timeout=0.2, confirm_within=0.2
+    )
+    async with two(store, rule) as (first, second, it):
+        first.hangs()
+        second.answers(202, "")
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "sent")
+            assert not second.asked
+            await second.arrival()
+            await marked(it)
+
+
+async def until_empty(it: Post) -> None:
+    """Until nothing is to be sent, now or later."""
+    async with asyncio.timeout(SOON_S):
+        while await it.outbox.length() or await it.store.execute("ZCARD", it.store.names.later()):
+            await asyncio.sleep(0.01)

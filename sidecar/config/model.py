@@ -65,9 +65,35 @@ class TlsServer(Table):
     key: Text = ""
 
 
+def _public_url(value: str) -> str:
+    right = 'write "https://HOST", and the path before api.prefix if there is one'
+    if not value:
+        return value
+    scheme, host, rest = _split_url(value, right)
+    if scheme not in {"http", "https"} or not host or "?" in rest or "#" in rest:
+        raise UnfitError("is no address that the world could reach", right)
+    return value.rstrip("/")
+
+
+def _split_url(value: str, right: str) -> tuple[str, str, str]:
+    """Scheme, host with port, and all that follows. Raises UnfitError."""
+    try:
+        parts = urlsplit(value)
+        port_fits = parts.port != 0
+    except ValueError:
+        port_fits = False
+    if not port_fits or any(c.isspace() or not c.isprintable() for c in value):
+        raise UnfitError("is no URL", right)
+    if "@" in parts.netloc:
+        raise UnfitError("names a user, which is not passed on", right)
+    host = parts.netloc if parts.hostname else ""
+    return parts.scheme, host, value.removeprefix(f"{value.partition('://')[0]}://{parts.netloc}")
+
+
 class Server(Table):
     listen: ListenText = Listen(host="127.0.0.1", port=8080)
     admin: ListenText = Listen(host="127.0.0.1", port=9090)
+    public_url: Annotated[Text, AfterValidator(_public_url)] = ""
     trusted_proxies: tuple[Network, ...] = ()
     tls: TlsServer = TlsServer()
     max_guarded_body: Size = 64 << 10
@@ -101,21 +127,6 @@ def _upstream_url(value: str) -> str:
             f'write "{scheme}://{host}": a path is passed on as the client asks for it',
         )
     return f"{scheme}://{host}"
-
-
-def _split_url(value: str, right: str) -> tuple[str, str, str]:
-    """Scheme, host with port, and all that follows. Raises UnfitError."""
-    try:
-        parts = urlsplit(value)
-        port_fits = parts.port != 0
-    except ValueError:
-        port_fits = False
-    if not port_fits or any(c.isspace() or not c.isprintable() for c in value):
-        raise UnfitError("is no URL", right)
-    if "@" in parts.netloc:
-        raise UnfitError("names a user, which is not passed on", right)
-    host = parts.netloc if parts.hostname else ""
-    return parts.scheme, host, value.removeprefix(f"{value.partition('://')[0]}://{parts.netloc}")
 
 
 class Upstream(Table):
@@ -273,6 +284,13 @@ class Provider(Table):
 
     kind: NonEmpty
     rate: RateText | None = None  # None: as fast as messages come
+    # The last part of the path that the vendor posts receipts to; empty: it posts none, or signs them.
+    receipt_token: Annotated[
+        Text,
+        Field(repr=False),
+        fitting(r"(?:[A-Za-z0-9._~-]{16,})?", "is no secret part of a path", 'make one with "openssl rand -hex 16"'),
+    ] = ""
+    receipt_sources: tuple[Network, ...] = ()  # where its receipts come from; empty: anywhere
 
 
 class Breaker(Table):
@@ -293,8 +311,9 @@ class Delivery(Table):
     switch_after: Annotated[Duration, Field(gt=0)] = 1.0
     attempt_timeout: Annotated[Duration, Field(gt=0)] = 3.0
     deadline: Annotated[Duration, Field(gt=0)] = 5.0
-    on_silence: Literal["switch"] = "switch"
+    on_silence: Literal["switch", "wait"] = "switch"
     breaker: Breaker = Breaker()
+    confirm_within: Annotated[Duration, Field(gt=0)] | None = None  # None: nothing is sent again
 
 
 def _prefix(value: str) -> str:
@@ -392,15 +411,11 @@ class Config(Table):
 # Kinds are not here: those that there are, are handed to `load`.
 LATER: Final[dict[str, tuple[Any, ...]]] = {
     "server.workers": (1,),
-    "server.public_url": ("",),
     "server.proxy_protocol": (False,),
     "store.on_failure": ("deny",),
     "limits.*.mode": ("enforce", "observe"),
     "providers.*.price": (),
-    "providers.*.receipt_token": (),
     "delivery.*.strategy": ("priority",),
-    "delivery.*.on_silence": ("switch",),
-    "delivery.*.confirm_within": (),
     "pumping": (),
     "budget": (),
 }

@@ -1,7 +1,8 @@
 """What is still to be sent? A bounded, durable stream: put, lease, renew, reclaim, ack. At least once.
 
 A message is in the stream from `put` until `ack`. Who leases it says so again and again (`renew`); a lease that nobody
-renews is taken over by whoever asks first (`reclaim`). Recipients are sealed by the caller, and there is no code.
+renews is taken over by whoever asks first (`reclaim`). One that is acked may be put aside in the same step, to come
+back later (`bring_due`). Recipients are sealed by the caller, and there is no code.
 Everything raises StoreAwayError.
 """
 
@@ -18,6 +19,7 @@ from sidecar.store.client import ReplyError, Script, Store
 _HERE: Final = Path(__file__).parent
 _PUT: Final = Script.load(_HERE / "put.lua")
 _ACK: Final = Script.load(_HERE / "ack.lua")
+_DUE: Final = Script.load(_HERE / "due.lua")
 _LEAVE: Final = Script.load(_HERE / "leave.lua")
 
 _GROUP: Final = "couriers"
@@ -39,6 +41,8 @@ class Entry:
     tickets: tuple[str, ...]  # what to give back when every provider refuses; the limits room's own words
     expires_at: float  # when the code dies, seconds since the epoch
     request_id: str
+    # Who had it before: not empty when it comes back because nobody confirmed it.
+    tried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class Outbox:
     def __init__(self, store: Store, *, max_messages: int = MAX_MESSAGES) -> None:
         self._store = store
         self._key = store.names.outbox()
+        self._aside = (self._key, store.names.later(), store.names.waiting())
         self._max_messages = max_messages
         self._consumer = uuid.uuid4().hex
 
@@ -103,9 +108,16 @@ class Outbox:
             # An id that has been acked is not made pending again: that would take FORCE.
             await self._store.execute("XCLAIM", self._key, _GROUP, self._consumer, 0, *ids, "JUSTID")
 
-    async def ack(self, message_id: str) -> None:
-        """Take a message out: it is done with."""
-        await self._store.run(_ACK, [self._key], [_GROUP, message_id])
+    async def ack(self, message_id: str, again: Entry | None = None, after_s: float = 0.0) -> None:
+        """Take a message out: it is done with, or comes back as `again` after so many seconds."""
+        arguments: list[str | int | bytes] = [_GROUP, message_id, ""]
+        if again is not None:
+            arguments = [_GROUP, message_id, int(after_s * 1000), again.verification_id, *_fields(again)]
+        await self._store.run(_ACK, self._aside, arguments)
+
+    async def bring_due(self, count: int, at_once: str = "") -> int:
+        """Bring back up to `count` that were put aside and are due, and the one of the verification `at_once`."""
+        return int(await self._store.run(_DUE, self._aside, [count, at_once]))
 
     async def length(self) -> int:
         """Count the messages waiting or being sent."""
@@ -135,6 +147,7 @@ def _fields(entry: Entry) -> list[str | bytes]:
         *("tickets", json.dumps(entry.tickets)),
         *("expires_at", repr(entry.expires_at)),
         *("request", entry.request_id),
+        *("tried", json.dumps(entry.tried)),
     ]
 
 
@@ -146,6 +159,7 @@ def _leased(message_id: bytes, flat: Sequence[bytes]) -> Leased:
 def _entry(fields: Mapping[bytes, bytes]) -> Entry | None:
     try:
         tickets: Any = json.loads(fields[b"tickets"])
+        tried: Any = json.loads(fields.get(b"tried", b"[]"))
         return Entry(
             verification_id=fields[b"verification"].decode(),
             sealed=fields[b"sealed"],
@@ -153,6 +167,7 @@ def _entry(fields: Mapping[bytes, bytes]) -> Entry | None:
             tickets=tuple(str(ticket) for ticket in tickets),
             expires_at=float(fields[b"expires_at"]),
             request_id=fields[b"request"].decode(),
+            tried=tuple(str(provider) for provider in tried),
         )
     except (KeyError, ValueError, TypeError):
         return None

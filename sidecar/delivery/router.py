@@ -6,7 +6,8 @@ message and knows no verification.
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 from sidecar import numbering
@@ -51,11 +52,13 @@ class Router:
         rules: Sequence[Delivery],
         breakers: Breakers,
         rates: Rates,
+        callback_urls: Mapping[str, str | None] = MappingProxyType({}),
     ) -> None:
         self._providers = providers
         self._rules = rules
         self._breakers = breakers
         self._rates = rates
+        self._callback_urls = callback_urls
         self._asks_operator = any(rule.operators for rule in rules)
         self._asks_province = any(rule.provinces for rule in rules)
         # The data is slow to load: now, and not while the first message waits.
@@ -85,14 +88,15 @@ class Router:
 
     @asynccontextmanager
     async def sent(
-        self, way: Way, message: Message, left_s: float, record: Callable[[Attempted], None]
+        self, way: Way, message: Message, left_s: float, record: Callable[[Attempted], None], tried: Sequence[str] = ()
     ) -> AsyncIterator[Result]:
         """Race the message, which is worth sending for `left_s` more seconds, and learn from every attempt.
 
         As `send.race`: the result is yielded as soon as it is known, and the block's end waits for the attempts that
-        lost. `record` is told of those that were made.
+        lost. `record` is told of those that were made. Where some had tried before, who might have it, one more is
+        asked, and no others but those that follow a sure failure.
         """
-        attempts = plan.plan(way.rule, way.usable, self._broken(way))
+        attempts = plan.plan(way.rule, [name for name in way.usable if name not in tried], self._broken(way))
         trip = _Trip(way, len(attempts))
 
         async def turn(provider: str, deadline: float, patience_s: float) -> bool:
@@ -105,11 +109,14 @@ class Router:
 
         async with race(
             attempts,
-            lambda provider, timeout_s: self._providers[provider].send(message, timeout_s),
+            lambda provider, timeout_s: self._providers[provider].send(
+                replace(message, callback_url=self._callback_urls.get(provider)), timeout_s
+            ),
             attempt_timeout_s=way.rule.attempt_timeout,
             deadline_s=min(way.rule.deadline, left_s),
             record=told,
             turn=turn,
+            switch=way.rule.on_silence == "switch" and not tried,
         ) as result:
             yield result
 

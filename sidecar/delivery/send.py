@@ -52,6 +52,7 @@ class Result:
     kind: Literal["accepted", "refused", "uncertain"]
     provider: str | None
     attempts: tuple[Attempted, ...]
+    asked: tuple[str, ...] = ()  # all that were, those still under way too
 
 
 @asynccontextmanager
@@ -63,13 +64,15 @@ async def race(
     deadline_s: float,
     record: Callable[[Attempted], None],
     turn: Turn | None = None,
+    switch: bool = True,
 ) -> AsyncIterator[Result]:
     """Run a plan and yield its result as soon as it is known; leaving the block waits for those still under way.
 
     `start(provider, timeout_s)` makes one attempt; `record` is told of every one that ends, before or after the result.
+    `switch=False`: whoever is silent is not followed, for somebody may have the message; only a sure failure is.
     An error in the block, or a cancellation, cancels what is under way.
     """
-    running = _Race(plan, start, attempt_timeout_s, deadline_s, record, turn)
+    running = _Race(plan, start, attempt_timeout_s, deadline_s, record, turn, switch)
     try:
         yield await running.decide()
         await running.finish()
@@ -86,6 +89,7 @@ class _Race:
         deadline_s: float,
         record: Callable[[Attempted], None],
         turn: Turn | None,
+        switch: bool,
     ) -> None:
         self._clock = asyncio.get_running_loop().time
         self._start = start
@@ -93,6 +97,8 @@ class _Race:
         self._deadline = self._clock() + deadline_s
         self._record = record
         self._turn = turn
+        self._switch = switch
+        self._asked: list[str] = []
         self._to_come = deque(plan)
         # When the next one joins those that are silent.
         self._due = self._clock()
@@ -104,15 +110,17 @@ class _Race:
         """Go on until somebody has accepted, or nobody is left who could."""
         self._start_next()
         while self._under_way and self._winner is None:
-            wait_s = max(0.0, self._due - self._clock()) if self._to_come else None
+            wait_s = max(0.0, self._due - self._clock()) if self._to_come and self._switch else None
             for ended in await self._ended(wait_s):
                 if isinstance(ended.outcome, Rejected) and not ended.outcome.may_try_next:
                     self._to_come.clear()
+                if not self._switch and isinstance(ended.outcome, Uncertain):
+                    self._to_come.clear()
                 if self._winner is None:
                     self._start_next()
-            if self._winner is None and self._clock() >= self._due:
+            if self._winner is None and self._switch and self._clock() >= self._due:
                 self._start_next()
-        return Result(self._kind(), self._winner, tuple(self._over))
+        return Result(self._kind(), self._winner, tuple(self._over), tuple(self._asked))
 
     async def finish(self) -> None:
         """Wait for the attempts that lost; each ends within its own time."""
@@ -145,6 +153,7 @@ class _Race:
         started = self._clock()
         if self._winner is not None or started >= self._deadline:
             return HELD, 0.0
+        self._asked.append(provider)
         timeout_s = min(self._attempt_timeout_s, self._deadline - started)
         outcome = await _within(timeout_s, self._start(provider, timeout_s))
         return outcome, self._clock() - started

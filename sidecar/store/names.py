@@ -10,7 +10,8 @@ shard only. So keys that one script uses carry one tag, decided here:
   the first two characters of its hash. A verification's id is found without its recipient, so it begins with that
   route, and so does the hash of an idempotency key. Two characters spread recipients over a few hundred tags, and tell
   whoever reads an id next to nothing of the number.
-- The outbox is one stream, the breakers are one hash; `spent` and `instances` are used alone, so they need no tag.
+- The outbox and what comes back to it carry one tag. The breakers are one hash; `posted`, `spent` and `instances` are
+  used alone, so they need no tag.
 
 Hashes are keyed hashes made by the caller: no address, number or token ever stands in a key.
 """
@@ -59,6 +60,18 @@ class Names:
     def outbox(self) -> str:
         """Name the messages to send. stream."""
         return f"{{{self.prefix}:outbox}}"
+
+    def later(self) -> str:
+        """Name the messages that come back unless they are confirmed. zset: verification id by milliseconds."""
+        return f"{self.outbox()}:later"
+
+    def waiting(self) -> str:
+        """Name what those messages are. hash: verification id -> fields and values."""
+        return f"{self.outbox()}:waiting"
+
+    def posted(self, hashed: str) -> str:
+        """Name a message that a provider accepted. hash."""
+        return f"{self.prefix}:posted:{hashed}"
 
     def breakers(self) -> str:
         """Name the circuit breakers. hash: provider and segment -> the breaker's text."""

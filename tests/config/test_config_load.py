@@ -76,7 +76,7 @@ def test_the_example_names_every_key_that_there_is(env: Mapping[str, str]) -> No
     for name, table in example["captcha"].items():
         assert set(table) | of_every_captcha == keys(config.captcha[name])
     assert of_every_captcha < set(example["captcha"]["altcha"])
-    of_every_provider = {"rate"}
+    of_every_provider = {"rate", "receipt_token", "receipt_sources"}
     assert of_every_provider < set(example["providers"]["twilio"])
     for name, table in example["providers"].items():
         assert set(table) | of_every_provider == keys(config.providers[name])

@@ -3,10 +3,15 @@
 import asyncio
 import json
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
+from telling import Reply, Sidecar, Start
+from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 from vendors import Vendor, closed_port, vendor
 
 from sidecar import cli
@@ -123,3 +128,130 @@ async def test_send_that_cannot_be_meant_exits_with_2(sending: Sending, options:
     assert code == 2
     assert said in err
     assert not out
+
+
+# Receipts…
+
+RECEIPTS = """
+[server]
+state_dir = "{{state}}"
+drain = "50ms"
+secret = "story-secret-story-secret-story-secret"
+public_url = "https://www.example.com"
+[upstream]
+url = "{{upstream}}"
+[captcha.altcha]
+kind = "altcha"
+cost = 1
+max_counter = 10
+[limits.ip]
+key = "ip"
+rate = "{{ip_rate}}"
+[limits.to]
+key = "to"
+rate = "{{to_rate}}"
+[providers.twilio]
+kind = "twilio"
+account_sid = "AC00000000000000000000000000000000"
+auth_token = "{token}"
+from = "+15005550006"
+endpoint = "{url}"
+receipt_token = "{path_token}"
+[providers.hook]
+kind = "webhook"
+url = "{{vendor}}/hook"
+secret = "s"
+[[delivery]]
+providers = ["twilio", "hook"]
+confirm_within = "60s"
+"""
+AUTH_TOKEN = "twilio-auth-token-of-the-story"
+SID = "SM00000000000000000000000000000001"
+PATH = "/.sidecar/receipts/twilio"
+
+
+class Twilio:
+    """A sidecar that sent one message through a simulated Twilio, and what Twilio then posts."""
+
+    def __init__(self, sidecar: Sidecar, asked: Any, path: str) -> None:
+        self.sidecar = sidecar
+        self.callback = dict(parse_qsl(asked.body.decode())).get("StatusCallback", "")
+        self._path = path
+
+    async def post(self, status: str, sid: str = SID, key: str = AUTH_TOKEN, path: str = "") -> Reply:
+        form = {"MessageSid": sid, "MessageStatus": status, "To": PHONE, "AccountSid": "AC0"}
+        signature = RequestValidator(key).compute_signature(f"https://www.example.com{self._path}", form)
+        headers = {"X-Twilio-Signature": signature} if key else {}
+        return await self.sidecar.ask("POST", path or self._path, data=form, headers=headers)
+
+
+@asynccontextmanager
+async def sent_by_twilio(start: Start, path_token: str = "") -> AsyncIterator[tuple[Twilio, str]]:
+    """Yield Twilio and the id of the verification whose message it took."""
+    async with vendor() as twilio:
+        twilio.answers(201, json.dumps({"sid": SID, "status": "queued"}))
+        config = RECEIPTS.format(token=AUTH_TOKEN, url=twilio.url, path_token=path_token)
+        sidecar = await start("", config=config)
+        body = {"to": PHONE, "captcha": await sidecar.solved()}
+        begun = await sidecar.ask("POST", "/.sidecar/v1/verifications", json=body)
+        verification_id = begun.json["id"]
+        while (await status(sidecar, verification_id)) != "sent":
+            pass
+        path = PATH + (f"/{path_token}" if path_token else "")
+        yield Twilio(sidecar, twilio.asked[0], path), verification_id
+
+
+async def status(sidecar: Sidecar, verification_id: str) -> str:
+    return str((await sidecar.ask("GET", f"/.sidecar/v1/verifications/{verification_id}")).json["status"])
+
+
+async def test_signed_receipt_moves_the_verification(start: Start) -> None:
+    async with sent_by_twilio(start) as (twilio, verification_id):
+        assert twilio.callback == f"https://www.example.com{PATH}"
+        reply = await twilio.post("delivered")
+        assert (reply.status, reply.body) == (200, b"")
+        assert await status(twilio.sidecar, verification_id) == "delivered"
+        assert await twilio.sidecar.metric('sidecar_receipts_total{provider="twilio",state="delivered"}') == 1
+
+
+async def test_receipt_late_repeated_or_out_of_order_does_no_harm(start: Start) -> None:
+    async with sent_by_twilio(start) as (twilio, verification_id):
+        for word in ("delivered", "delivered", "sent", "undelivered", "queued"):
+            assert (await twilio.post(word)).status == 200
+        assert await status(twilio.sidecar, verification_id) == "delivered"
+        assert await twilio.sidecar.metric('sidecar_receipts_total{provider="twilio",state="delivered"}') == 1
+        assert await twilio.sidecar.metric('sidecar_receipts_total{provider="twilio",state="undeliverable"}') == 0
+
+
+async def test_receipt_of_a_message_that_we_did_not_send_moves_nothing(start: Start) -> None:
+    async with sent_by_twilio(start) as (twilio, verification_id):
+        assert (await twilio.post("delivered", sid="SM99999999999999999999999999999999")).status == 200
+        assert await status(twilio.sidecar, verification_id) == "sent"
+
+
+async def test_undeliverable_message_goes_to_the_next_provider_at_once(start: Start) -> None:
+    """With `confirm_within`, nobody waits for a confirmation that can no longer come."""
+    async with sent_by_twilio(start) as (twilio, verification_id):
+        assert (await twilio.post("undelivered")).status == 200
+        await twilio.sidecar.vendor.wait_for(lambda: len(twilio.sidecar.vendor.messages) == 1)
+        assert twilio.sidecar.vendor.messages[0]["to"] == PHONE
+        while await status(twilio.sidecar, verification_id) != "sent":
+            pass
+
+
+@pytest.mark.parametrize("key", ["", "another-token"])
+async def test_receipt_that_twilio_did_not_sign_is_refused(start: Start, key: str) -> None:
+    async with sent_by_twilio(start) as (twilio, verification_id):
+        assert (await twilio.post("delivered", key=key)).code == "not_found"
+        assert await status(twilio.sidecar, verification_id) == "sent"
+
+
+@pytest.mark.parametrize("path", [PATH, f"{PATH}/", f"{PATH}/wrong-wrong-wrong", "/.sidecar/receipts/hook", f"{PATH}x"])
+async def test_receipt_on_another_path_is_refused(start: Start, path: str) -> None:
+    """Where there is a token, no token and a wrong one find nothing, signature or not."""
+    async with sent_by_twilio(start, "the-secret-end-of-a-path") as (twilio, verification_id):
+        assert twilio.callback.endswith("/the-secret-end-of-a-path")
+        assert (await twilio.post("delivered", path=path)).code == "not_found"
+        assert await status(twilio.sidecar, verification_id) == "sent"
+        assert (await twilio.post("delivered")).status == 200
+        assert await status(twilio.sidecar, verification_id) == "delivered"
