@@ -110,10 +110,10 @@ class Child:
             return answer.status, await answer.read()
 
 
-async def command(*arguments: str, env: Mapping[str, str] | None = None) -> Process:
+async def command(*arguments: str, env: Mapping[str, str] | None = None, stdout: int = PIPE) -> Process:
     """Start `signup-sidecar` with arguments."""
     whole = (sys.executable, "-m", "sidecar", *arguments)
-    return await asyncio.create_subprocess_exec(*whole, stdout=PIPE, stderr=PIPE, env={**os.environ, **(env or {})})
+    return await asyncio.create_subprocess_exec(*whole, stdout=stdout, stderr=PIPE, env={**os.environ, **(env or {})})
 
 
 async def said(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:

@@ -1,0 +1,139 @@
+"""sidecar/cli.py: what is typed and what comes of it, as a child process."""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+from children import PATIENCE_S, Run, command, said
+
+from sidecar import __version__
+from sidecar.app import kinds
+from sidecar.config.load import schema
+
+GOOD = '[upstream]\nurl = "http://127.0.0.1:8000"\n[providers.console]\nkind = "console"\n'
+GOOD += '[[delivery]]\nproviders = ["console"]\n'
+VERIFY = '[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "json:phone"\ncode = "json:code"\n'
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "sidecar.toml"
+
+
+def write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+async def test_version() -> None:
+    assert await said("--version") == (0, f"signup-sidecar {__version__}\n", "")
+
+
+async def test_help_names_every_command() -> None:
+    code, out, _ = await said("--help")
+    assert code == 0
+    for name in ("run", "check", "demo", "keys", "openapi", "schema"):
+        assert f"\n    {name} " in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("chek",),
+        ("check",),
+        ("check", "a", "b"),
+        ("keys", "delete", "a"),
+        ("run",),
+        ("demo", "--operators", "fast"),
+    ],
+)
+async def test_bad_usage_exits_2_and_says_what_is_right(arguments: tuple[str, ...]) -> None:
+    code, out, err = await said(*arguments)
+    assert (code, out) == (2, "")
+    assert "usage: " in err or "expected" in err
+
+
+async def test_check_of_a_good_file_says_so_and_leaves_nothing_behind(config: Path) -> None:
+    """No key, no secret, no store, no directory is made."""
+    write(config, f'[server]\nstate_dir = "{config.parent / "state"}"\n{GOOD}')
+    before = sorted(config.parent.rglob("*"))
+    assert await said("check", str(config)) == (0, f"{config}: fine\n", "")
+    assert sorted(config.parent.rglob("*")) == before
+
+
+async def test_check_of_a_bad_file_tells_every_problem_and_no_secret(config: Path) -> None:
+    """Exit code 2; FILE:LINE: key: what is wrong, what would be right. What a secret is stays a secret."""
+    write(
+        config,
+        '[server]\nsecret = "${SHORT}"\nlisten = "nowhere"\n[identity]\nalgorithm = "HS256"\nsecret = "${SHORT}"\n'
+        '[upstream]\nurl = "${MISSING}"\n',
+    )
+    code, out, err = await said("check", str(config), env={"SHORT": "hunter2-hunter"})
+    assert (code, out) == (2, "")
+    keys = [line.removeprefix(f"{config}:").split(": ")[:2] for line in err.splitlines()]
+    assert keys == [["2", "server.secret"], ["3", "server.listen"], ["6", "identity.secret"], ["8", "upstream.url"]]
+    assert "hunter2" not in err
+
+
+@pytest.mark.parametrize("verb", [("check",), ("run",), ("keys", "list"), ("keys", "rotate")])
+async def test_a_file_that_is_not_there_is_a_bad_configuration(tmp_path: Path, verb: tuple[str, ...]) -> None:
+    code, out, err = await said(*verb, str(tmp_path / "none.toml"))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"{tmp_path / 'none.toml'}:1: file: cannot be read")
+
+
+async def test_the_schema_is_printed_for_an_editor() -> None:
+    """JSON Schema with every table, and with every kind that there is a file of."""
+    code, out, _ = await said("schema")
+    assert code == 0
+    assert json.loads(out) == schema(kinds())
+    assert json.loads(out)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+
+
+async def test_openapi_is_the_document_that_the_api_serves(run: Run) -> None:
+    child = await run()
+    code, out, _ = await said("openapi")
+    assert code == 0
+    assert json.loads(out)["openapi"].startswith("3.1")
+    assert json.loads((await child.asked("/.sidecar/openapi.json"))[1]) == json.loads(out)
+
+
+async def test_a_key_rotated_beside_a_running_sidecar_is_published_at_once(run: Run) -> None:
+    """`keys rotate` needs no restart and no signal; the old key still signs, and the list says so."""
+    child = await run(VERIFY)
+
+    async def published() -> list[str]:
+        return [
+            key["kid"] for key in json.loads((await child.asked("/.sidecar/jwks.json", child.admin_port))[1])["keys"]
+        ]
+
+    (old,) = await published()
+    code, out, _ = await said("keys", "rotate", str(child.path))
+    assert code == 0
+    new = out.split()[0]
+    assert out.startswith(f"{new} is published now and signs from ")
+    assert await published() == [old, new]
+    code, out, _ = await said("keys", "list", str(child.path))
+    assert code == 0
+    assert [line.split()[:3] for line in out.splitlines()] == [[old, "ES256", "signs"], [new, "ES256", "waits"]]
+
+
+async def test_keys_of_a_configuration_that_names_its_own(config: Path) -> None:
+    """There is nothing to rotate: exit code 2, and what to do instead."""
+    write(config, GOOD + '[identity]\nalgorithm = "HS256"\nsecret = "0123456789abcdef0123456789abcdef"\n')
+    code, out, err = await said("keys", "rotate", str(config))
+    assert (code, out) == (2, "")
+    assert "SIGHUP" in err
+
+
+async def test_a_reader_that_leaves_early_is_no_error() -> None:
+    """`signup-sidecar schema | head`."""
+    read, write = os.pipe()
+    os.close(read)
+    process = await command("schema", stdout=write)
+    os.close(write)
+    async with asyncio.timeout(PATIENCE_S):
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
