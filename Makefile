@@ -1,6 +1,8 @@
 # make demo   the whole story on this machine, in a browser
 # make test   everything that must hold: format, lint, types, tests, a smoke run of the demo
 # Both set themselves up in .venv, from PyPI only.
+# make bench-pass     the cost of passing, beside other proxies (wrk, nginx, curl; Caddy by go, Fastify by npm, where there are)
+# make fuzz-proxy     coverage-guided fuzzing of heads and chunks, FUZZ_SECONDS=3600
 # make test-browser   the pages in a real Chromium, which it installs where it may (Debian, as root)
 
 PYTHON ?= python3
@@ -8,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test test-browser format clean
+.PHONY: demo test test-browser bench-pass fuzz-proxy format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -25,6 +27,21 @@ test-browser: $(VENV)/.installed-dev
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq chromium >/dev/null; } \
 	  || echo "skipped: no chromium on PATH, and it cannot be installed here (apt-get install chromium, as root)"
 	@! command -v chromium >/dev/null || $(BIN)/pytest -m browser
+
+# The rivals go into .bench, which git ignores; what cannot be fetched is left out and named.
+bench-pass: $(VENV)/.installed
+	@mkdir -p .bench/node
+	-@command -v go >/dev/null && ! test -x .bench/bin/caddy && \
+	  GOFLAGS=-modcacherw GOBIN=$(CURDIR)/.bench/bin GOPATH=$(CURDIR)/.bench/go go install github.com/caddyserver/caddy/v2/cmd/caddy@latest
+	-@command -v npm >/dev/null && ! test -d .bench/node/node_modules && \
+	  npm install --prefix .bench/node --no-audit --no-fund --silent fastify@5 @fastify/http-proxy@11
+	$(BIN)/python bench/pass.py $(BENCH)
+
+FUZZ_SECONDS ?= 3600
+fuzz-proxy: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
+	@mkdir -p .bench/corpus
+	$(BIN)/python bench/fuzz_proxy.py -max_total_time=$(FUZZ_SECONDS) -timeout=20 .bench/corpus
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

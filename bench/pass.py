@@ -1,0 +1,368 @@
+"""How much does it cost to pass? The sidecar beside other proxies, in one run: `make bench-pass`.
+
+Everything under test is pinned to core 0, the load and upstream to core 1. Rounds are interleaved, so that what else
+the machine does falls on all alike; the table gives medians and ratios. A rival that is not installed is left out and
+says why. Loopback only.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvloop
+
+HERE = Path(__file__).parent
+WORK = HERE.parent / ".bench"
+UPSTREAM, ECHO = 18000, 18001
+CONNECTIONS = 64
+BODY_MB = 100
+FRAME = b"\x81\xa0" + bytes(4) + b"x" * 32  # a masked text of 32 octets; the mask is zero
+ECHOED = b"\x81\x20" + b"x" * 32
+
+NGINX = """daemon off; worker_processes 1; pid {work}/{name}.pid; error_log {work}/{name}.err;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; keepalive_requests 1000000000; client_max_body_size 0; client_body_temp_path {work}/{name}.body;
+  proxy_temp_path {work}/{name}.proxy; fastcgi_temp_path {work}/f; uwsgi_temp_path {work}/u; scgi_temp_path {work}/s;
+  map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
+  {http}
+}}
+"""
+SERVES = """server {{ listen 127.0.0.1:{port};
+  location / {{ default_type application/json; return 200 '{{"id": 1, "name": "a small answer"}}'; }}
+  location /big {{ root {work}; }}
+}}"""
+PROXIES = """upstream u {{ server 127.0.0.1:{upstream}; keepalive 128; keepalive_requests 1000000000; }}
+server {{ listen 127.0.0.1:{port};
+  location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_buffering {buffering}; proxy_request_buffering off;
+    proxy_set_header Connection $connection_upgrade; proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr; }}
+}}"""
+SIDECAR = """[server]
+listen = "127.0.0.1:{port}"
+admin = "127.0.0.1:{admin}"
+state_dir = "{work}/state-{port}"
+access_log = "{log}"
+[upstream]
+url = "http://127.0.0.1:{upstream}"
+[api]
+captcha = ""
+"""
+CADDY = """{{
+  admin off
+  auto_https off
+}}
+http://127.0.0.1:{port} {{
+  reverse_proxy 127.0.0.1:{upstream}
+}}
+"""
+
+
+@dataclass
+class Rival:
+    """One proxy: `command` is made of its own port and upstream's. `missing` says why it cannot run."""
+
+    name: str
+    port: int
+    command: Callable[[int, int], list[str]]
+    missing: str = ""
+    rates: list[float] = field(default_factory=list)
+    p50s: list[float] = field(default_factory=list)
+    p99s: list[float] = field(default_factory=list)
+    down: list[float] = field(default_factory=list)
+    up: list[float] = field(default_factory=list)
+    echoes: list[float] = field(default_factory=list)
+    errors: int = 0
+
+
+def nginx(name: str, template: str) -> Callable[[int, int], list[str]]:
+    def command(port: int, upstream: int) -> list[str]:
+        http = template.format(port=port, upstream=upstream, work=WORK, buffering="on")
+        path = WORK / f"{name}-{port}.conf"
+        path.write_text(NGINX.format(work=WORK, name=f"{name}-{port}", http=http))
+        return [shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin") or "nginx", "-c", str(path)]
+
+    return command
+
+
+def sidecar(log: str) -> Callable[[int, int], list[str]]:
+    def command(port: int, upstream: int) -> list[str]:
+        path = WORK / f"sidecar-{port}.toml"
+        path.write_text(SIDECAR.format(port=port, admin=port + 1000, upstream=upstream, work=WORK, log=log))
+        return [str(Path(sys.executable).parent / "signup-sidecar"), "run", str(path)]
+
+    return command
+
+
+def caddy(port: int, upstream: int) -> list[str]:
+    path = WORK / f"Caddyfile-{port}"
+    path.write_text(CADDY.format(port=port, upstream=upstream))
+    return [caddy_path() or "caddy", "run", "--adapter", "caddyfile", "--config", str(path)]
+
+
+def caddy_path() -> str | None:
+    return shutil.which("caddy", path=f"{WORK / 'bin'}:{os.environ['PATH']}")
+
+
+def rivals() -> list[Rival]:
+    node = WORK / "node" / "node_modules" / "@fastify" / "http-proxy"
+    missing_node = "" if shutil.which("node") and node.exists() else "needs node, and npm install in .bench/node"
+    return [
+        Rival("sidecar", 18080, sidecar("guarded")),
+        Rival("sidecar, access_log = all", 18081, sidecar("all")),
+        Rival("nginx", 18082, nginx("nginx", PROXIES)),
+        Rival("caddy", 18083, caddy, "" if caddy_path() else "needs caddy on PATH or in .bench/bin"),
+        Rival(
+            "fastify http-proxy",
+            18084,
+            lambda port, upstream: ["node", str(WORK / "node" / "fastify.cjs"), str(port), str(upstream)],
+            missing_node,
+        ),
+        Rival(
+            "aiohttp client + server",
+            18085,
+            lambda port, upstream: [
+                sys.executable,
+                str(HERE / "rivals" / "plain_aiohttp.py"),
+                str(port),
+                str(upstream),
+            ],
+        ),
+    ]
+
+
+@contextmanager
+def running(core: int, command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server on one core until the block ends."""
+    name = Path(command[0]).name
+    with (WORK / f"{name}-{port}.log").open("wb") as log:
+        process = subprocess.Popen(
+            ["taskset", "-c", str(core), *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=WORK
+        )
+        try:
+            until = time.monotonic() + 20
+            while True:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                if process.poll() is not None or time.monotonic() > until:
+                    raise RuntimeError(f"{name} did not start: see {log.name}")
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def requests(rival: Rival, seconds: int) -> None:
+    out = subprocess.run(
+        ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency",
+         f"http://127.0.0.1:{rival.port}/api/items/1?x=2"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    rival.rates.append(float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]))
+    for share, into in (("50", rival.p50s), ("99", rival.p99s)):
+        number, unit = re.search(rf"{share}%\s+([\d.]+)(us|ms|s)", out).groups()
+        into.append(float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit])
+    rival.errors += "Non-2xx" in out or "Socket errors" in out
+
+
+def bodies(rival: Rival) -> None:
+    url = f"http://127.0.0.1:{rival.port}"
+    big = str(WORK / "big" / "body")
+    for into, what, extra in (
+        (rival.down, "%{http_code} %{speed_download}", [f"{url}/big/body"]),
+        (rival.up, "%{http_code} %{speed_upload}", ["-H", "Expect:", "-T", big, f"{url}/sink"]),
+    ):
+        done = subprocess.run(
+            ["taskset", "-c", "1", "curl", "-s", "-o", "/dev/null", "-w", what, *extra], capture_output=True, text=True
+        )
+        status, speed = done.stdout.split()
+        if done.returncode or status != "200":
+            rival.errors += 1
+        into.append(float(speed) / 1e6)
+
+
+class Echo(asyncio.Protocol):
+    """Upstream's end: the handshake, then every frame back without its mask."""
+
+    def connection_made(self, transport):
+        self.transport, self.buffer, self.is_open = transport, b"", False
+
+    def data_received(self, data):
+        self.buffer += data
+        if not self.is_open:
+            head, end, rest = self.buffer.partition(b"\r\n\r\n")
+            if not end:
+                return
+            import base64
+            import hashlib
+
+            key = re.search(rb"(?im)^sec-websocket-key:\s*(\S+)", head)
+            if key is None:
+                return self.transport.close()
+            accept = base64.b64encode(hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+            self.transport.write(
+                b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+            )
+            self.is_open, self.buffer = True, rest
+        out = []
+        while len(self.buffer) >= 6 and len(self.buffer) >= (size := 6 + (self.buffer[1] & 127)):
+            mask, payload = self.buffer[2:6], self.buffer[6:size]
+            if any(mask):
+                payload = bytes(octet ^ mask[at & 3] for at, octet in enumerate(payload))
+            out.append(bytes([self.buffer[0], len(payload)]) + payload)
+            self.buffer = self.buffer[size:]
+        if out:
+            self.transport.write(b"".join(out))
+
+
+class Asker(asyncio.Protocol):
+    """The client's end: one message at a time, the next when its echo is whole."""
+
+    def __init__(self, port):
+        self.count, self.got, self.port, self.is_open = 0, b"", port, False
+
+    def connection_made(self, transport):
+        self.transport = transport
+        transport.write(
+            b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" % self.port
+        )
+
+    def data_received(self, data):
+        self.got += data
+        if not self.is_open:
+            if b"\r\n\r\n" not in self.got:
+                return
+            head, _, self.got = self.got.partition(b"\r\n\r\n")
+            self.is_open = head.startswith(b"HTTP/1.1 101")
+            self.transport.write(FRAME)
+            return
+        while self.got.startswith(ECHOED):
+            self.got = self.got[len(ECHOED) :]
+            self.count += 1
+            self.transport.write(FRAME)
+
+
+async def _serve_echo():
+    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", ECHO, backlog=1024)
+    await server.serve_forever()
+
+
+async def _ask(port, seconds):
+    loop = asyncio.get_running_loop()
+    ends = [(await loop.create_connection(lambda: Asker(port), "127.0.0.1", port))[1] for _ in range(CONNECTIONS)]
+    await asyncio.sleep(0.3)
+    before, began = sum(end.count for end in ends), time.perf_counter()
+    await asyncio.sleep(seconds)
+    print((sum(end.count for end in ends) - before) / (time.perf_counter() - began))
+    for end in ends:
+        end.transport.abort()
+
+
+def echoes(rival: Rival, port: int, seconds: int) -> None:
+    done = subprocess.run(
+        ["taskset", "-c", "1", sys.executable, __file__, "--ask", str(port), "--seconds", str(seconds)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    rival.echoes.append(float(done.stdout or 0))
+
+
+def table(found: list[Rival]) -> str:
+    def median(values: list[float]) -> float:
+        return statistics.median(values) if values else 0.0
+
+    by_name = {rival.name: rival for rival in found}
+    rows = [
+        "| proxy | req/s | × nginx | × caddy | p50 ms | p99 ms | MB/s down | MB/s up | ws msg/s |",
+        "|---" * 9 + "|",
+    ]
+    for rival in found:
+        rate = median(rival.rates)
+        ratios = [
+            f"{rate / median(by_name[name].rates):.2f}" if name in by_name and by_name[name].rates else "–"
+            for name in ("nginx", "caddy")
+        ]
+        rows.append(
+            f"| {rival.name} | {rate:.0f} | {' | '.join(ratios)} | {median(rival.p50s):.2f} | {median(rival.p99s):.2f} "
+            f"| {median(rival.down):.0f} | {median(rival.up):.0f} | {median(rival.echoes):.0f} |"
+            + (f" ({rival.errors} runs with errors)" if rival.errors else "")
+        )
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", default="", help="names, separated by commas")
+    parser.add_argument("--ask", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--echo", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.echo:
+        return uvloop.run(_serve_echo())
+    if args.ask:
+        return uvloop.run(_ask(args.ask, args.seconds))
+    for tool in ("wrk", "nginx", "curl", "taskset"):
+        if not shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin"):
+            return print(f"skipped: no {tool} on PATH")
+    if (os.cpu_count() or 1) < 2:
+        return print("skipped: needs two cores, one of them for what is measured")
+    (WORK / "big").mkdir(parents=True, exist_ok=True)
+    (WORK / ".gitignore").write_text("*\n")
+    (WORK / "big" / "body").write_bytes(os.urandom(1 << 20) * BODY_MB)
+    (WORK / "node").mkdir(exist_ok=True)
+    # Node looks for packages beside the script.
+    (WORK / "node" / "fastify.cjs").write_text((HERE / "rivals" / "fastify.cjs").read_text())
+    wanted = [rival for rival in rivals() if not args.only or rival.name in args.only.split(",")]
+    found = []
+    for rival in wanted:
+        if rival.missing:
+            print(f"skipped: {rival.name}: {rival.missing}")
+        else:
+            found.append(rival)
+    with ExitStack() as stack:
+        stack.enter_context(running(1, nginx("upstream", SERVES)(UPSTREAM, 0), UPSTREAM))
+        for rival in found:
+            stack.enter_context(running(0, rival.command(rival.port, UPSTREAM), rival.port))
+        for number in range(args.repeats):
+            for rival in found:
+                requests(rival, args.seconds)
+                bodies(rival)
+            print(
+                f"round {number + 1}: " + ", ".join(f"{rival.name} {rival.rates[-1]:.0f}" for rival in found),
+                flush=True,
+            )
+    with ExitStack() as stack:
+        stack.enter_context(running(1, [sys.executable, __file__, "--echo"], ECHO))
+        for rival in found:
+            stack.enter_context(running(0, rival.command(rival.port + 20, ECHO), rival.port + 20))
+        for _ in range(args.repeats):
+            for rival in found:
+                echoes(rival, rival.port + 20, max(2, args.seconds // 2))
+    print(
+        f"\nmedians of {args.repeats} interleaved runs of {args.seconds} s, {CONNECTIONS} connections, {BODY_MB} MB bodies\n"
+    )
+    print(table(found))
+    (WORK / "pass.json").write_text(json.dumps([{**vars(rival), "command": None} for rival in found], indent=1))
+
+
+if __name__ == "__main__":
+    main()
