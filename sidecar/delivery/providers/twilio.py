@@ -207,11 +207,11 @@ def signature_ok(url: str, fields: Mapping[str, str], body: bytes, secret: str, 
             text = "".join(name + value for name, value in sorted(set(_pairs(body))))
         elif not _is_the_hashed(url, body):
             return False
-        urls = _spellings(url)
-    except ValueError:
+        signed = [f"{spelt}{text}".encode() for spelt in _spellings(url)]
+        given = fields.get("x-twilio-signature", "").encode()
+    except ValueError:  # no URL, no form, no UTF-8
         return False
-    given = fields.get("x-twilio-signature", "").encode()
-    macs = [hmac.digest(secret.encode(), f"{spelt}{text}".encode(), hashed) for spelt in urls]
+    macs = [hmac.digest(secret.encode(), one, hashed) for one in signed]
     return any(hmac.compare_digest(base64.b64encode(mac), given) for mac in macs)
 
 

@@ -209,12 +209,19 @@ def test_twilio_sender_cannot_choose_an_easier_check(said: str, key: str, algori
         FORM,
         FORM | {"x-twilio-signature": ""},
         FORM | {"x-twilio-signature": "é"},
+        FORM | {"x-twilio-signature": "\udcff"},
         {"content-type": "application/json"},
         {},
     ],
 )
 def test_twilio_receipt_that_nobody_signed_is_refused(fields: dict[str, str]) -> None:
     assert not twilio.receipt_signature_ok(settings(), URL, fields, b"MessageSid=SM1&MessageStatus=delivered")
+
+
+@pytest.mark.parametrize("url", ["https://guard.example/\udcff", "https://guard.example:x/", "https://[/"])
+def test_twilio_address_that_is_none_is_refused(url: str) -> None:
+    """Whoever asks may write anything after the question mark."""
+    assert not twilio.receipt_signature_ok(settings(), url, FORM | {"x-twilio-signature": "x"}, b"MessageSid=SM1")
 
 
 @pytest.mark.parametrize("body", [b"MessageSid=%ff", b"\xff", b"a=\xe9"])
