@@ -119,7 +119,8 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
         secret = Secret(server_secret(config), config.server.previous_secrets, os.urandom)
         signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
         signer.jwks()  # a key that cannot be read is told now, and not to the first who is verified
-        hold_s = config.upstream.connect_timeout + config.upstream.read_timeout + _HOLD_MARGIN_S
+        # With max_connections, a request waits for its connection as long as for its answer.
+        hold_s = config.upstream.connect_timeout + 2 * config.upstream.read_timeout + _HOLD_MARGIN_S
         instances = Instances(store, _new_id(), b64url(secret.fingerprint), secret.accepted)
         with suppress(StoreAwayError):  # everything but guarded routes works without
             await instances.join()

@@ -44,6 +44,8 @@ PROVINCES: Final = (
 
 # Longest spelling of a number worth reading: 15 digits (E.164) with a generous separator after each.
 _MAX_PHONE_CHARS: Final = 64
+# A number as people write it: digits of any script, the signs between them that libphonenumber reads, a plus in front.
+_PHONE: Final = re.compile(r"[\s(\[]*\+?[\d\s().\[\]/~\u2053\u223c\u2010-\u2015\u2212\u30fc-]*")
 # RFC 5321 section 4.5.3.1.3: a path is at most 256 octets, two of them angle brackets.
 _MAX_EMAIL_CHARS: Final = 254
 # A dot-atom (RFC 5322 section 3.2.3) at a host name of two labels or more: what sign-up forms accept, no quoted forms.
@@ -128,8 +130,10 @@ def _parse_phone(text: str, default_country: str, known: Container[str]) -> Phon
     if len(text) > _MAX_PHONE_CHARS:
         raise refusal
     # Vanity spellings (1-800-FLOWERS) read as digits in the library; a person typing letters made a mistake.
-    bare = re.sub(r"(?i)^tel:|(?:;?ext[.=:]?|x)\s*\d{1,7}$", "", unicodedata.normalize("NFKC", text).strip())
-    if any(c.isalpha() for c in bare):
+    # And it looks for a number in any text, so that "one;another" is one to it, and another to a backend.
+    visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    bare = re.sub(r"(?i)^tel:|(?:;?ext[.=:]?|x)\s*\d{1,7}$", "", visible.strip())
+    if not _PHONE.fullmatch(bare):
         raise refusal
     try:
         number = phonenumbers.parse(text, default_country)

@@ -60,6 +60,20 @@ def test_what_is_no_number_is_refused(text: str) -> None:
     assert not text or text not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "13900000001;13911111111", "13900000001&to=13911111111", "13900000001'--", "'13900000001", "*13900000001",
+        "$13900000001",
+        "13900000001}", "13900000001<", "13900000001*", '"13900000001"', "13900000001,", "+86+13900000001",
+    ],
+)  # fmt: skip
+def test_a_number_in_the_midst_of_something_is_no_number(text: str) -> None:
+    """libphonenumber finds it there; a backend that gets the same text may find another."""
+    with pytest.raises(Refusal, match="invalid_recipient"):
+        parse(text, "sms", "CN")
+
+
 def test_a_test_number_need_not_be_valid() -> None:
     """`numbers.test` names it, so the number data is not asked."""
     with pytest.raises(Refusal):
