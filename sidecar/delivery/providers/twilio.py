@@ -68,6 +68,8 @@ _ERRORS: Final[dict[int, Fault]] = {
     14107: "throttled",
     20429: "throttled",
     21611: "throttled",  # From's queue is full
+    30022: "throttled",  # limits of carriers in the US
+    30023: "throttled",
     60728: "throttled",
     63017: "throttled",
     63038: "throttled",
@@ -86,6 +88,19 @@ _STATES: Final[dict[str, ReceiptState]] = {
     "undelivered": "undeliverable",
     "failed": "rejected",  # never left Twilio
     "canceled": "rejected",
+}
+# `ErrorCode` of what failed -> our word, where that says more than the status.
+_FAILED: Final[dict[str, ReceiptState]] = {
+    "30001": "rejected",  # queue overflow
+    "30002": "rejected",  # account suspended
+    "30003": "undeliverable",  # unreachable
+    "30004": "rejected",  # blocked
+    "30005": "undeliverable",  # unknown number
+    "30006": "undeliverable",  # landline
+    "30007": "rejected",  # filtered
+    "30032": "rejected",  # unregistered sender in the US
+    "30034": "rejected",
+    "30450": "rejected",  # taken for pumping
 }
 _FORM: Final = "application/x-www-form-urlencoded"
 _HASHES: Final = {"HMAC_SHA1": hashlib.sha1, "HMAC_SHA256": hashlib.sha256}
@@ -171,12 +186,15 @@ def receipts(fields: Mapping[str, str], body: bytes) -> tuple[Receipt, ...]:
         raise ValueError("expected a form")
     said = dict(_pairs(body))
     status = answer.needed(said, "MessageStatus", "SmsStatus")
+    state, code = _STATES.get(status, "unknown"), said.get("ErrorCode", "")
+    if status in {"failed", "undelivered"}:
+        state = _FAILED.get(code, state)
     return (
         Receipt(
             provider_message_id=answer.needed(said, "MessageSid", "SmsSid"),
             recipient=answer.digits(said.get("To", "")),
-            state=_STATES.get(status, "unknown"),
-            vendor_code=said.get("ErrorCode") or status,
+            state=state,
+            vendor_code=code or status,
             client_ref=None,
         ),
     )

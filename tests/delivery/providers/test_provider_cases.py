@@ -3,6 +3,7 @@
 import itertools
 import json
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +11,8 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sms_simulators import SECRET, VENDORS, simulated
 from vendors import SOON_S, closed_port, vendor
 
@@ -145,8 +148,11 @@ def test_documented_code_is_read_as_the_vendor_means_it(kind: str, code: str, sa
         "aliyun-intl": {"ResponseCode": code, "ResponseDescription": "d"},
         "tencent": {"Response": {"Error": {"Code": code, "Message": "m"}}},
         "juhe": {"reason": "r", "result": None, "error_code": int(code) if code.isdigit() else code},
+        "qiniu": {"error": code, "message": "m", "request_id": "q"},
+        "twilio": {"code": int(code) if code.isdigit() else code, "message": "m", "status": 400},
     }
-    outcome = kinds()[kind].read(HttpReply(200, {}, json.dumps(bodies[kind]).encode()), MESSAGE)
+    status = 400 if kind in {"qiniu", "twilio"} else 200
+    outcome = kinds()[kind].read(HttpReply(status, {}, json.dumps(bodies[kind]).encode()), MESSAGE)
     assert outcome == (Uncertain(code) if said == "unknown" else Rejected(said, code))  # type: ignore[arg-type]
 
 
@@ -182,6 +188,41 @@ def test_recorded_receipt_is_read_as_documented(case: dict[str, Any]) -> None:
 def test_receipt_that_cannot_be_read_is_refused(kind: str, body: bytes) -> None:
     with pytest.raises(ValueError, match=r"expected|codec"):
         kinds()[kind].receipts({"content-type": "application/x-www-form-urlencoded"}, body)
+
+
+# Answers and receipts made of the vendors' own words, in every wrong shape.
+WORDS = st.sampled_from(
+    [
+        *("Code", "OK", "Ok", "BizId", "ResponseCode", "MessageId", "Response"),
+        *("Error", "SendStatusSet", "SerialNo", "error_code", "result", "sid", "message_id"),
+        *("job_id", "error", "code", "id", "items", "status", "DELIVRD"),
+        *("FAILED", "success", "biz_id", "err_code", "To", "Status", "report_status"),
+    ]
+)
+LEAVES = st.none() | st.booleans() | st.sampled_from([0, 1, -1, 205401, 21211, 1.5]) | WORDS | st.text(max_size=3)
+DOCUMENTS = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(WORDS, inner, max_size=4), max_leaves=8
+)
+
+
+@given(st.sampled_from(REMOTE), st.sampled_from([199, 200, 201, 204, 302, 400, 401, 403, 429, 500, 503]), DOCUMENTS)
+def test_whatever_is_answered_has_an_outcome(kind: str, status: int, document: Any) -> None:
+    """Never an exception; a yes only with an id, and never where the vendor's server failed."""
+    outcome = kinds()[kind].read(HttpReply(status, {}, json.dumps(document).encode()), MESSAGE)
+    if isinstance(outcome, Accepted):
+        assert 200 <= status <= 299
+        assert outcome.provider_message_id
+    else:
+        assert isinstance(outcome, Rejected | Uncertain)
+        assert status < 500 or isinstance(outcome, Uncertain)
+
+
+@given(st.sampled_from(sorted(kind for kind, module in kinds().items() if hasattr(module, "receipts"))), DOCUMENTS)
+def test_whatever_is_reported_is_a_receipt_or_refused(kind: str, document: Any) -> None:
+    with suppress(ValueError):
+        for receipt in kinds()[kind].receipts({"content-type": "application/json"}, json.dumps(document).encode()):
+            assert isinstance(receipt, Receipt)
+            assert receipt.provider_message_id
 
 
 @pytest.mark.parametrize("kind", sorted(VENDORS))

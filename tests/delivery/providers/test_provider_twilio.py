@@ -248,6 +248,22 @@ def test_twilio_receipt_state(status: str, state: str) -> None:
     assert twilio.receipts(FORM, body) == (Receipt("SM1", None, state, status, None),)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "state"),
+    [
+        ("undelivered", "30003", "undeliverable"),
+        ("undelivered", "30007", "rejected"),
+        ("failed", "30006", "undeliverable"),
+        ("failed", "99999", "rejected"),
+        ("undelivered", "99999", "undeliverable"),
+        ("delivered", "30007", "delivered"),  # it arrived, whatever was said on the way
+    ],
+)
+def test_twilio_receipt_of_a_failure_says_why(status: str, code: str, state: str) -> None:
+    [receipt] = twilio.receipts(FORM, f"MessageSid=SM1&MessageStatus={status}&ErrorCode={code}".encode())
+    assert (receipt.state, receipt.vendor_code) == (state, code)
+
+
 def test_twilio_receipt_is_a_form() -> None:
     with pytest.raises(ValueError, match="form"):
         twilio.receipts({"content-type": "application/json"}, b"MessageSid=SM1&MessageStatus=sent")
