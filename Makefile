@@ -3,6 +3,7 @@
 # Both set themselves up in .venv, from PyPI only.
 # make bench-pass     the cost of passing, beside other proxies (wrk, nginx, curl; Caddy by go, Fastify by npm, where there are)
 # make fuzz-proxy     coverage-guided fuzzing of heads and chunks, FUZZ_SECONDS=3600
+# make bench-router   how soon a message arrives when vendors fail; about four minutes
 # make test-browser   the pages in a real Chromium, which it installs where it may (Debian, as root)
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test test-browser bench-pass fuzz-proxy format clean
+.PHONY: demo test test-browser bench-router bench-pass fuzz-proxy format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -42,6 +43,9 @@ fuzz-proxy: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
 	@mkdir -p .bench/corpus
 	$(BIN)/python bench/fuzz_proxy.py -max_total_time=$(FUZZ_SECONDS) -timeout=20 .bench/corpus
+
+bench-router: $(VENV)/.installed-dev
+	$(BIN)/python bench/router.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -188,6 +188,16 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
 
 
 @asynccontextmanager
+async def outbox_of(store_url: str) -> AsyncIterator[Outbox]:
+    """The outbox alone, for its dead letters."""
+    store = Store(store_url)
+    try:
+        yield Outbox(store)
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
 async def routing(config: Config, store_url: str) -> AsyncIterator[Router]:
     """The router alone, for a test message: it shares rates and breakers with the sidecars on that store."""
     async with AsyncExitStack() as stack:

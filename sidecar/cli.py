@@ -66,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     config(send)
     send.add_argument("--to", required=True, metavar="RECIPIENT", help="a telephone number (+86…) or an e-mail address")
     send.add_argument("--via", metavar="PROVIDER", help="ask this provider alone, whatever the rules say")
+    dead = command("dead", _dead, "the messages that nobody could send: list them, send them again, or drop them")
+    dead.add_argument("verb", choices=["list", "redrive", "drop"])
+    config(dead)
+    dead.add_argument("id", nargs="*", metavar="ID", help="which, as `list` shows them")
+    dead.add_argument("--all", action="store_true", help="all of them")
     keys = command("keys", _keys, "the signing keys: list them, or publish the next one")
     keys.add_argument("verb", choices=["list", "rotate"])
     config(keys)
@@ -169,6 +174,50 @@ async def _sent(config: "Config", recipient: "Recipient", via: str | None) -> in
         print(f"send: {error}", file=sys.stderr)
         return 1
     return 0 if result.kind == "accepted" else 1
+
+
+def _dead(options: argparse.Namespace) -> int:
+    from sidecar.app import kinds  # noqa: PLC0415 - see above
+    from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
+
+    try:
+        config = load(options.config, os.environ, kinds())
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if options.verb != "list" and bool(options.id) == options.all:
+        print(f"dead: {options.verb}: which? Give the IDs that `dead list` shows, or --all", file=sys.stderr)
+        return 2
+    return asyncio.run(_buried(config, options.verb, None if options.all else options.id))
+
+
+async def _buried(config: "Config", verb: str, ids: Sequence[str] | None) -> int:
+    """List, redrive or drop dead letters. The exit code: 1 when one is not there."""
+    from sidecar.app import outbox_of  # noqa: PLC0415 - see above
+    from sidecar.errors import StoreAwayError  # noqa: PLC0415 - see above
+    from sidecar.store.client import ReplyError  # noqa: PLC0415 - see above
+    from sidecar.store.embedded import StoreMissingError, embedded  # noqa: PLC0415 - see above
+
+    missing = 0
+    try:
+        async with AsyncExitStack() as stack:
+            url = config.store.url
+            if url == "embedded":
+                url = await stack.enter_async_context(embedded(Path(config.server.state_dir)))
+            outbox = await stack.enter_async_context(outbox_of(url))
+            if verb == "list":
+                for letter in await outbox.dead():
+                    print(f"{letter.id}  {_when(letter.died_at)}  {letter.verification_id}  {letter.reason}")
+                return 0
+            done = outbox.redrive if verb == "redrive" else outbox.drop
+            for letter_id in ids if ids is not None else [letter.id for letter in await outbox.dead()]:
+                found = await done(letter_id)
+                missing += not found
+                print(f"{letter_id}  {('queued again' if verb == 'redrive' else 'dropped') if found else 'not there'}")
+    except (OSError, StoreMissingError, StoreAwayError, ReplyError) as error:
+        print(f"dead: {error}", file=sys.stderr)
+        return 1
+    return 1 if missing else 0
 
 
 def _keys(options: argparse.Namespace) -> int:

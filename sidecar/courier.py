@@ -33,8 +33,10 @@ LEASES: Final = 64
 _IDLE_S: Final = 5.0
 _RECLAIM_EVERY_S: Final = 2.0
 _RENEW_EVERY_S: Final = 2.0
-# How often to look for messages that nobody has confirmed in time.
-_DUE_EVERY_S: Final = 1.0
+# How often to look for messages that nobody has confirmed in time, and how many of them come back at once: a vendor
+# that takes messages and sends none must not make a queue here.
+_DUE_EVERY_S: Final = 0.25
+_DUE: Final = 1_000
 _LEASE_WAIT_S: Final = 1.0
 # How long to leave a store alone that is away: at first, and at most.
 _BACKOFF_S: Final = 0.1
@@ -133,7 +135,7 @@ class Courier:
                 self._begin(await self._outbox.reclaim(_IDLE_S, LEASES - len(self._leased)))
             if clock() >= self._due_at:
                 self._due_at = clock() + _DUE_EVERY_S
-                await self._outbox.bring_due(LEASES)
+                await self._outbox.bring_due(_DUE)
             if len(self._leased) < LEASES:
                 self._begin(await self._outbox.lease(LEASES - len(self._leased), _LEASE_WAIT_S))
         except Exception as error:  # noqa: BLE001 - a courier that dies breaks every promise that was made
@@ -172,7 +174,7 @@ class Courier:
         except Exception as error:  # noqa: BLE001 - what cannot be understood now never will be: report it, go on
             log.error("message_unreadable", error=where(error))  # noqa: TRY400 - a traceback may quote the message
             if leased.id in self._leased:  # else it is concluded, and only the late attempts broke
-                await self._conclude(leased, "failed", (), log)
+                await self._conclude(leased, "failed", (), log, dead=f"unreadable: {where(error)}")
         finally:
             self._leased.discard(leased.id)
 
@@ -202,8 +204,9 @@ class Courier:
         # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
         way = self._router.way(recipient, entry.locale)
         if way is None or not way.usable:
-            log.error("message_failed", reason="no_provider" if way else "no_rule", country=recipient.country)
-            await self._conclude(leased, "failed", entry.tickets, log)
+            reason = "no_provider" if way else "no_rule"
+            log.error("message_failed", reason=reason, country=recipient.country)
+            await self._conclude(leased, "failed", entry.tickets, log, dead=reason)
             return
 
         # Step 4: race. What comes of it is told at once; the attempts that lost end in their own time.
@@ -226,7 +229,7 @@ class Courier:
                 if entry.tried:
                     await self._conclude(leased, None, (), log)
                 else:
-                    await self._conclude(leased, "failed", entry.tickets, log)
+                    await self._conclude(leased, "failed", entry.tickets, log, dead=_reason(result))
             else:
                 log.info("message_sent", provider=result.provider, outcome=result.kind, again=bool(entry.tried))
                 # Step 6: nobody may confirm it. Then it comes back, once, for the next provider.
@@ -252,7 +255,7 @@ class Courier:
         elif receipt.state in _LOST:
             await self._mark(posted.verification_id, "failed")
             # Nobody will confirm it any more: its one more try is due now.
-            await self._outbox.bring_due(LEASES, at_once=posted.verification_id)
+            await self._outbox.bring_due(_DUE, at_once=posted.verification_id)
 
     def _record(self, attempted: Attempted, entry: Entry, segment: str, log: Any) -> None:
         outcome = type(attempted.outcome).__name__.lower()
@@ -283,17 +286,22 @@ class Courier:
         log: Any,
         again: Entry | None = None,
         after_s: float = 0.0,
+        dead: str = "",
     ) -> None:
         """Say what became of the verification, give back what it had cost, and last of all ack.
 
-        `again` is what comes back after `after_s` seconds, put aside in the same step.
+        `again` is what comes back after `after_s` seconds, put aside in the same step. `dead`: why nobody could send
+        it, for the dead letters.
         """
         steps: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
         if status and leased.verification_id:
             steps.append(("mark", lambda: self._mark(leased.verification_id, status)))
         if refund:
             steps.append(("refund", lambda: self._refund(refund)))
-        steps.append(("ack", lambda: self._outbox.ack(leased.id, again, after_s)))
+        if dead:
+            steps.append(("bury", lambda: self._outbox.bury(leased.id, dead)))
+        else:
+            steps.append(("ack", lambda: self._outbox.ack(leased.id, again, after_s)))
         for name, step in steps:
             try:
                 await _insist(step)

@@ -710,3 +710,56 @@ async def until_empty(it: Post) -> None:
     async with asyncio.timeout(SOON_S):
         while await it.outbox.length() or await it.store.execute("ZCARD", it.store.names.later()):
             await asyncio.sleep(0.01)
+
+
+# Dead letters…
+
+
+async def test_refused_message_is_a_dead_letter_that_can_be_sent_after_all(store: Store) -> None:
+    """Its tickets were given back once, and are not given back again."""
+    async with two(store, Delivery(providers=("first",))) as (first, _, it):
+        first.answers(*BUSY)
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "failed")
+            await until_empty(it)
+        [letter] = await it.outbox.dead()
+        assert (letter.verification_id, letter.reason) == (verification_id, "first: throttled (http_429)")
+        assert abs(letter.died_at - time.time()) < 60
+        assert await it.outbox.redrive(letter.id)
+        assert not await it.outbox.redrive(letter.id)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "failed")
+            await until_empty(it)
+        assert it.refunded == [TICKETS]
+        [again] = await it.outbox.dead()
+        first.answers(202, "")
+        assert await it.outbox.redrive(again.id)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "sent")
+        assert not await it.outbox.dead()
+
+
+async def test_message_that_cannot_be_read_is_a_dead_letter_that_can_be_dropped(store: Store) -> None:
+    async with two(store) as (_, _, it):
+        await it.ask(PHONE, sealed=b"x" * 40)
+        async with delivering(it.courier()):
+            await marked(it)
+            await until_empty(it)
+        [letter] = await it.outbox.dead()
+        assert letter.reason.startswith("unreadable: ValueError at secret.py:")
+        assert await it.outbox.drop(letter.id)
+        assert not await it.outbox.drop(letter.id)
+        assert not await it.outbox.dead()
+
+
+async def test_message_that_was_sent_or_came_too_late_is_no_dead_letter(store: Store) -> None:
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        await it.ask(PHONE)
+        await it.ask(OTHER, expires_at=time.time() - 1)
+        async with delivering(it.courier()):
+            await marked(it)
+            await marked(it)
+            await until_empty(it)
+        assert not await it.outbox.dead()

@@ -19,16 +19,22 @@ from sidecar.store.client import ReplyError, Script, Store
 _HERE: Final = Path(__file__).parent
 _PUT: Final = Script.load(_HERE / "put.lua")
 _ACK: Final = Script.load(_HERE / "ack.lua")
+_BURY: Final = Script.load(_HERE / "bury.lua")
+_REDRIVE: Final = Script.load(_HERE / "redrive.lua")
 _DUE: Final = Script.load(_HERE / "due.lua")
 _LEAVE: Final = Script.load(_HERE / "leave.lua")
 
 _GROUP: Final = "couriers"
 # About 5 MB in the store, and more than the slowest vendor account sends before the codes die.
 MAX_MESSAGES: Final = 10_000
+# Dead letters that are kept; the oldest go first.
+_MAX_DEAD: Final = 10_000
 # When one that finds the outbox full may ask again: some will have left it by then.
 _RETRY_AFTER_S: Final = 5.0
 # A courier speaks every second; one that has not for an hour is not coming back.
 _DEAD_MS: Final = 3_600_000
+# What is shown of a dead letter.
+_SHOWN: Final = (b"verification", b"reason")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +60,23 @@ class Leased:
     entry: Entry | None
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that nobody could send. `died_at` in seconds since the epoch; `reason` in the log's words."""
+
+    id: str
+    verification_id: str
+    died_at: float
+    reason: str
+
+
 class Outbox:
     """The outbox of one store, as one courier sees it."""
 
     def __init__(self, store: Store, *, max_messages: int = MAX_MESSAGES) -> None:
         self._store = store
         self._key = store.names.outbox()
+        self._dead = store.names.dead()
         self._aside = (self._key, store.names.later(), store.names.waiting())
         self._max_messages = max_messages
         self._consumer = uuid.uuid4().hex
@@ -114,6 +131,28 @@ class Outbox:
         if again is not None:
             arguments = [_GROUP, message_id, int(after_s * 1000), again.verification_id, *_fields(again)]
         await self._store.run(_ACK, self._aside, arguments)
+
+    async def bury(self, message_id: str, reason: str) -> None:
+        """Take a message out that nobody could send, and keep it as a dead letter."""
+        await self._store.run(_BURY, [self._key, self._dead], [_GROUP, message_id, reason, _MAX_DEAD])
+
+    async def dead(self) -> list[DeadLetter]:
+        """Every dead letter, the oldest first."""
+        found = []
+        for letter_id, flat in await self._store.execute("XRANGE", self._dead, "-", "+"):
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            verification_id, reason = (fields.get(name, b"").decode("utf-8", "replace") for name in _SHOWN)
+            died_at = int(letter_id.partition(b"-")[0]) / 1000
+            found.append(DeadLetter(letter_id.decode(), verification_id, died_at, reason))
+        return found
+
+    async def redrive(self, letter_id: str) -> bool:
+        """Queue a dead letter again; False when there is none."""
+        return bool(await self._store.run(_REDRIVE, [self._key, self._dead], [letter_id]))
+
+    async def drop(self, letter_id: str) -> bool:
+        """Forget a dead letter; False when there is none."""
+        return bool(await self._store.execute("XDEL", self._dead, letter_id))
 
     async def bring_due(self, count: int, at_once: str = "") -> int:
         """Bring back up to `count` that were put aside and are due, and the one of the verification `at_once`."""

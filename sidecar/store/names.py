@@ -69,6 +69,10 @@ class Names:
         """Name what those messages are. hash: verification id -> fields and values."""
         return f"{self.outbox()}:waiting"
 
+    def dead(self) -> str:
+        """Name the messages that nobody could send. stream."""
+        return f"{self.outbox()}:dead"
+
     def posted(self, hashed: str) -> str:
         """Name a message that a provider accepted. hash."""
         return f"{self.prefix}:posted:{hashed}"

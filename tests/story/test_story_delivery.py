@@ -15,6 +15,8 @@ from twilio.request_validator import RequestValidator  # type: ignore[import-unt
 from vendors import Vendor, closed_port, vendor
 
 from sidecar import cli
+from sidecar.delivery.outbox import Entry, Outbox
+from sidecar.store.client import Store
 
 PHONE = "+8613900000001"
 CONFIG = """
@@ -54,7 +56,13 @@ class Sending:
         self._path.write_text(CONFIG.format(state=self._state, store=self._store_url, **names))
 
     async def send(self, *options: str) -> tuple[int, str, str]:
-        code = await asyncio.to_thread(cli.main, ["send", str(self._path), *options])
+        return await self._main("send", str(self._path), *options)
+
+    async def run(self, command: str, verb: str, *options: str) -> tuple[int, str, str]:
+        return await self._main(command, verb, str(self._path), *options)
+
+    async def _main(self, *words: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(cli.main, list(words))
         told = self._capsys.readouterr()
         return code, told.out, told.err
 
@@ -128,6 +136,35 @@ async def test_send_that_cannot_be_meant_exits_with_2(sending: Sending, options:
     assert code == 2
     assert said in err
     assert not out
+
+
+# Dead letters…
+
+
+async def test_dead_letters_are_listed_sent_again_and_dropped(sending: Sending, store_url: str) -> None:
+    sending.urls(closed_port(), closed_port())
+    store = Store(store_url)
+    outbox = Outbox(store)
+    await store.execute("DEL", store.names.outbox(), store.names.dead())
+    try:
+        for reason in ("first: throttled (http_429)", "no_rule"):
+            await outbox.put(Entry("v-1", b"sealed", "en", ("1:a",), 1.0, "r-1"))
+            [leased] = await outbox.lease(1, 1.0) or await outbox.lease(1, 1.0)
+            await outbox.bury(leased.id, reason)
+        code, out, _ = await sending.run("dead", "list")
+        shown = [line.split("  ") for line in out.splitlines()]
+        assert (code, [line[2:] for line in shown]) == (0, [["v-1", "first: throttled (http_429)"], ["v-1", "no_rule"]])
+        assert (await sending.run("dead", "redrive"))[0] == 2
+        assert (await sending.run("dead", "drop", "1-1", "--all"))[0] == 2
+        assert (await sending.run("dead", "redrive", shown[0][0]))[:2] == (0, f"{shown[0][0]}  queued again\n")
+        assert (await sending.run("dead", "redrive", shown[0][0]))[:2] == (1, f"{shown[0][0]}  not there\n")
+        [again] = await outbox.lease(1, 1.0)
+        assert again.entry == Entry("v-1", b"sealed", "en", (), 1.0, "r-1")
+        assert (await sending.run("dead", "drop", "--all"))[:2] == (0, f"{shown[1][0]}  dropped\n")
+        assert (await sending.run("dead", "list"))[:2] == (0, "")
+    finally:
+        await store.execute("DEL", store.names.outbox(), store.names.dead())
+        await store.close()
 
 
 # Receipts…
