@@ -93,6 +93,8 @@ def check(draft: Draft, findings: Findings) -> None:
         _identity(draft.identity, findings)
     if draft.numbers is not None and draft.code is not None:
         _test_numbers(draft.numbers, draft.code, findings)
+    if draft.code is not None:
+        _code_length(draft.code, draft.providers, findings)
     if draft.api is not None:
         _api(draft.api, draft, findings)
     _delivery(draft, findings)
@@ -231,6 +233,16 @@ def _long_enough(secret: str, least: int, path: KeyPath, findings: Findings) -> 
             f"is shorter than {least} characters",
             'make one with "openssl rand -base64 32" and give it as "${NAME}"',
         )
+
+
+def _code_length(code: CodeRules, providers: Mapping[str, Provider | None], findings: Findings) -> None:
+    for name, provider in providers.items():
+        if provider is not None and code.length > provider.longest_code:
+            findings.tell(
+                ("code", "length"),
+                f"is more than providers.{name} can send",
+                f"write {provider.longest_code}, or leave providers.{name} out",
+            )
 
 
 def _test_numbers(numbers: Numbers, code: CodeRules, findings: Findings) -> None:

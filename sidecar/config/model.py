@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import phonenumbers
@@ -281,6 +281,9 @@ class Captcha(Table):
 
 class Provider(Table):
     """What every provider kind has; a kind's Settings extend it."""
+
+    # As many digits as the vendor's templates hold; `code.length` may be no more.
+    longest_code: ClassVar[int] = 8
 
     kind: NonEmpty
     rate: RateText | None = None  # None: as fast as messages come

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -105,6 +105,8 @@ _FAILED: Final[Mapping[str, ReceiptState]] = {
 
 class Settings(Provider):
     """[providers.NAME] with kind = "aliyun"."""
+
+    longest_code: ClassVar[int] = 6
 
     kind: Literal["aliyun"]
     access_key_id: NonEmpty

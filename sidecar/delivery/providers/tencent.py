@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -107,6 +107,8 @@ _STATES: Final[Mapping[str, ReceiptState]] = {"SUCCESS": "delivered", "FAIL": "u
 
 class Settings(Provider):
     """[providers.NAME] with kind = "tencent"."""
+
+    longest_code: ClassVar[int] = 6
 
     kind: Literal["tencent"]
     secret_id: NonEmpty
