@@ -42,7 +42,7 @@ FUZZ_SECONDS ?= 3600
 fuzz-proxy: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
 	@mkdir -p .bench/corpus
-	$(BIN)/python bench/fuzz_proxy.py -max_total_time=$(FUZZ_SECONDS) -timeout=20 .bench/corpus
+	$(BIN)/python bench/fuzz_proxy.py -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=2048 -dict=bench/fuzz.dict .bench/corpus
 
 bench-router: $(VENV)/.installed-dev
 	$(BIN)/python bench/router.py

@@ -164,7 +164,10 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
         )
         receipts = Receipts(config.providers, providers.kinds(), _receipts_url(config), ledger, courier.received)
         api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer, metrics, receipts)
-        plain = Plain(config=config, routes=routes, owns=api.owns, forwarder=forwarder, metrics=metrics, new_id=_new_id)
+        request_id = functools.partial(secrets.token_hex, 16)
+        plain = Plain(
+            config=config, routes=routes, owns=api.owns, forwarder=forwarder, metrics=metrics, new_id=request_id
+        )
         app: App
         admin = Admin(
             prefix=config.api.prefix,

@@ -5,12 +5,12 @@ fields. Whatever is not sure is left to the gate, and so is every refusal. Count
 """
 
 import time
-from asyncio import Transport
 from collections.abc import Callable
 
 import structlog
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
 
 from sidecar.config.model import Config
 from sidecar.errors import Refusal
@@ -45,7 +45,9 @@ class Plain:
         self._forwarded = metrics.requests.labels("pass", "forwarded")
         self._logs = config.server.access_log == "all"
 
-    def exchange(self, message: RawRequestMessage, payload: StreamReader, transport: Transport) -> Exchange | None:
+    def exchange(
+        self, message: RawRequestMessage, payload: StreamReader, connection: RequestHandler
+    ) -> Exchange | None:
         """Make an exchange of a request that surely passes; None leaves it to the gate."""
         raw = message.raw_headers
         if self._owns(message.path):
@@ -53,8 +55,8 @@ class Plain:
         found = self._find(message.method, message.path, raw)
         if found.needs_body_for_override or (found.route is not None and found.route.action != "pass"):
             return None
-        peer = transport.get_extra_info("peername")
-        scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        peer = connection.peername
+        scheme = "https" if connection.ssl_context else "http"
         client = proxy_client.name(peer[0] if isinstance(peer, tuple) else "", raw, self._trusted, scheme)
         try:
             exchange = self._forwarder.exchange(

@@ -17,6 +17,7 @@ import uvloop
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
 
 from sidecar import logs
 from sidecar.app import App, kinds, running
@@ -99,10 +100,8 @@ class _Server:
     async def _public(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._app.public(request)
 
-    def _plain(
-        self, message: RawRequestMessage, payload: StreamReader, transport: asyncio.Transport
-    ) -> Exchange | None:
-        return self._app.plain.exchange(message, payload, transport)
+    def _plain(self, message: RawRequestMessage, payload: StreamReader, connection: RequestHandler) -> Exchange | None:
+        return self._app.plain.exchange(message, payload, connection)
 
     async def _admin(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._app.admin.handle(request)

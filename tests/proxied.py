@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
 from fakes import RawClient
 
 from sidecar.config.model import TlsClient, Upstream
@@ -113,16 +114,15 @@ async def passing(
         else:
             running.cancelled.set()
 
-    def plain(message: RawRequestMessage, payload: StreamReader, transport: asyncio.Transport) -> Exchange | None:
+    def plain(message: RawRequestMessage, payload: StreamReader, connection: RequestHandler) -> Exchange | None:
+        assert isinstance(connection.peername, tuple)
         if not running.lean or running.guarded or running.extra or running.on_status:
             return None
         try:
             exchange = forwarder.exchange(
                 message,
                 payload,
-                client=proxy_client.name(
-                    transport.get_extra_info("peername")[0], message.raw_headers, networks, "http"
-                ),
+                client=proxy_client.name(connection.peername[0], message.raw_headers, networks, "http"),
                 request_id="made-here",
                 identity_header="X-Verified-Identity",
                 route=None,

@@ -1,9 +1,8 @@
 """Who serves a connection of the public listener? aiohttp, but plain requests do not get that far.
 
 The law: aiohttp's request parser is the only reader of what a client sends; what it has read is sorted here. A request
-that `plain` takes is relayed by `lean`, but only while aiohttp has nothing to do on this connection; everything else,
-and everything that waits behind it, goes to aiohttp's own queue, in the order in which it came. So answers leave in
-order, and no octet is read twice.
+that `plain` takes is relayed by `lean`, everything else goes to aiohttp's own queue: one at a time, each when the one
+before it is answered. So answers leave in the order in which the requests came, and no octet is read twice.
 """
 
 import asyncio
@@ -26,7 +25,7 @@ HEAD_S: Final = 10.0
 KEEP_ALIVE_S: Final = 75.0
 SEND_S: Final = 60.0
 
-Plain = Callable[[RawRequestMessage, StreamReader, asyncio.Transport], Exchange | None]
+Plain = Callable[[RawRequestMessage, StreamReader, RequestHandler], Exchange | None]
 
 
 class Server(web.Server):
@@ -67,14 +66,25 @@ def handed_back(request: web.BaseRequest) -> tuple[Refusal, float] | None:
 class _Handler(RequestHandler):
     """One connection of a client."""
 
-    __slots__ = ("_exchange", "_head_timer", "_held", "_left", "_send_timer", "_server", "last_content", "refusal")
+    __slots__ = (
+        "_exchange",
+        "_head_timer",
+        "_held",
+        "_left",
+        "_send_timer",
+        "_server",
+        "_waits",
+        "last_content",
+        "refusal",
+    )
 
     def __init__(self, server: Server, **kwargs: Any) -> None:
+        self._held: deque[tuple[Any, StreamReader]] = deque()
+        self._waits: asyncio.Future[None] | None = None
         super().__init__(server, **kwargs)
         self._server = server
         self._parser: Any = _Sieve(self._parser, self)
         self._exchange: Exchange | None = None
-        self._held: deque[tuple[Any, StreamReader]] = deque()
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._left = 0
@@ -87,15 +97,13 @@ class _Handler(RequestHandler):
         """Take what can be relayed now; hold what must wait for it; return what is aiohttp's."""
         self.last_content = messages[-1][1]
         self._stop_head_timer()
-        if self._is_lean_busy():
+        if self._is_lean_busy() or not self._is_idle():
             self._hold(messages)
             return ()
-        if not self._is_idle() or not self._takes(*messages[0]):
-            return messages
-        if len(messages) > 1:
+        if not self._takes(*messages[0]):
             self._hold(messages[1:])
-            if self._exchange is None:  # it was refused on the spot
-                self._next()
+            return messages[:1]
+        self._hold(messages[1:])
         return ()
 
     def failed(self, error: HttpProcessingError) -> None:
@@ -114,18 +122,23 @@ class _Handler(RequestHandler):
 
     def _is_idle(self) -> bool:
         """True when aiohttp waits for a request, and the client for nothing."""
-        waiter = self._waiter
+        waiter = self._waits
         return waiter is not None and not waiter.done() and not self._messages and not self._paused
 
     def _hold(self, messages: Sequence[tuple[Any, StreamReader]]) -> None:
+        """Keep what waits its turn, and read no more than so many."""
         self._held.extend(messages)
-        if len(self._held) >= self._max_msg_queue_size and not self._buffer_paused:
+        if self._is_full() and not self._buffer_paused:
             self._pause_reading_for_buffer()
+
+    def _is_full(self) -> bool:
+        """True when the parser may have stopped: it counts the one that was taken from it in the same read too."""
+        return len(self._held) + len(self._messages) >= self._max_msg_queue_size - 1
 
     def _takes(self, message: Any, payload: StreamReader) -> bool:
         if self.transport is None or isinstance(message, _ErrInfo):
             return False
-        exchange = self._server.plain(message, payload, self.transport)
+        exchange = self._server.plain(message, payload, self)
         if exchange is None:
             return False
         self._parser.message_consumed()
@@ -137,22 +150,40 @@ class _Handler(RequestHandler):
         return True
 
     def _next(self) -> None:
-        """Go on with what was held, as far as it can be relayed; what cannot is aiohttp's, and all behind it."""
-        while self._held and self._exchange is None and not self._force_close:
-            if self._paused:
-                return  # resume_writing goes on
-            if not self._is_idle() or not self._takes(*self._held[0]):
-                self._give(self._held)
-                self._held = deque()
-                return
-            self._held.popleft()
+        """Go on with what was held: the first of it, or more where that is over at once."""
+        while self._held and self._exchange is None and self._is_idle() and not self._force_close:
+            first = self._held.popleft()
+            if not self._takes(*first):
+                self._give(*first)
         if self._buffer_paused and not self._held and not self._force_close:
             self._resume_reading_if_drained()
 
-    def _give(self, messages: Sequence[tuple[Any, StreamReader]] | deque[tuple[Any, StreamReader]]) -> None:
-        self._messages.extend(messages)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _resume_reading_if_drained(self) -> None:
+        """As aiohttp's, but what is held here counts too: the parser keeps, unread, what comes behind it."""
+        if self._held or len(self._message_tail) >= self._read_bufsize:
+            return
+        if not self._upgraded:
+            self.data_received(b"")
+            if self._is_full():
+                return
+        self._resume_reading_for_buffer()
+
+    @property
+    def _waiter(self) -> asyncio.Future[None] | None:
+        """What aiohttp waits on for a message: set anew each time that it has done with one."""
+        return self._waits
+
+    @_waiter.setter
+    def _waiter(self, waiter: asyncio.Future[None] | None) -> None:
+        self._waits = waiter
+        if waiter is not None and self._held:
+            self._loop.call_soon(self._next)
+
+    def _give(self, message: Any, payload: StreamReader) -> None:
+        """Hand a message to aiohttp."""
+        self._messages.append((message, payload))
+        if self._waits is not None and not self._waits.done():
+            self._waits.set_result(None)
 
     # What an exchange tells…
 
@@ -171,8 +202,7 @@ class _Handler(RequestHandler):
     def refused(self, exchange: Exchange, refusal: Refusal) -> None:
         self._done(exchange, counts=False)
         self.refusal = refusal, exchange.started
-        self._give([(exchange.message, exchange.payload), *self._held])
-        self._held.clear()
+        self._give(exchange.message, exchange.payload)
 
     def broken(self, exchange: Exchange, *, until_close: bool) -> None:
         self._done(exchange, counts=True)
