@@ -402,7 +402,8 @@ class Gate:
             case "ip" | "ip_prefix":
                 return client_key(key, visit.client.ip)
             case "to":
-                return recipient.address if recipient else ""
+                # Most mailboxes know no case in the local part: another spelling is no other mailbox's bucket.
+                return recipient.address.lower() if recipient else ""
             case "to_prefix":
                 return recipient.prefix if recipient else ""
             case "country":

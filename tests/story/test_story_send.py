@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from telling import CONFIG, E164, MAIN, OTHER, PHONE, TEST_NUMBER, VERIFY, Start
+from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, TEST_NUMBER, VERIFY, Start
 
 from sidecar import logs
 from sidecar.delivery.outbox import Entry
@@ -374,3 +374,12 @@ async def test_a_client_that_leaves_changes_nothing(start: Start) -> None:
     go_on.set()
     assert await sidecar.vendor.code()
     assert (await sidecar.send()).code == "rate_limited"
+
+
+async def test_another_spelling_of_a_mailbox_has_no_bucket_of_its_own(start: Start) -> None:
+    """Nearly every mail server takes Ann@ for ann@; the address that upstream gets stays as it was typed."""
+    sidecar = await start(SEND.replace('action = "send"', 'action = "send"\nchannel = "email"'), to_rate="1/1h")
+    assert (await sidecar.send("Ann@example.com")).status == 202
+    assert (await sidecar.send("aNN@EXAMPLE.com")).code == "rate_limited"
+    await sidecar.vendor.wait_for(lambda: bool(sidecar.vendor.messages))
+    assert [message["to"] for message in sidecar.vendor.messages] == ["Ann@example.com"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import jwt
 import pytest
-from fakes import DEADLINE_S, OK, Message, Taken, read_content
-from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, Sidecar, Start
+from fakes import DEADLINE_S, OK, Message, RawClient, Taken, read_content
+from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, VERIFY, Sidecar, Start
 
 IDENTITY = b"x-verified-identity"
 
@@ -170,6 +170,23 @@ async def test_upstreams_answer_decides_when_the_client_has_left(start: Start, a
             pass
     assert reply.status == again
     assert len(sidecar.upstream.requests) == (1 if again == 410 else 2)
+
+
+async def test_a_websocket_that_upstream_accepts_spends_the_code(start: Start) -> None:
+    """101 is a yes: the next handshake with the same code reaches nobody."""
+
+    async def switch(taken: Taken, _: Message) -> None:
+        await taken.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+
+    route = VERIFY.replace("POST /register", "GET /ws").replace("json:", "query:")
+    sidecar = await start(SEND + route)
+    target = f"/ws?phone={PHONE}&code={await fresh_code(sidecar)}"
+    sidecar.upstream.answer = switch
+    for status in (101, 410):
+        async with RawClient(sidecar.port) as client:
+            answer = await client.ask(target=target, fields=("Connection: Upgrade", "Upgrade: websocket"))
+            assert answer.status == status
+    assert len(sidecar.upstream.requests) == 1
 
 
 async def test_upstream_away_releases_the_code(start: Start) -> None:
