@@ -7,6 +7,7 @@ import asyncio
 import functools
 import hmac
 import os
+import random
 import secrets
 import time
 import uuid
@@ -37,6 +38,7 @@ from sidecar.delivery.providers.seam import Provider
 from sidecar.delivery.rates import Rates
 from sidecar.delivery.receipts import Receipts, callback_url
 from sidecar.delivery.router import Router
+from sidecar.delivery.sightings import Sightings
 from sidecar.errors import Refusal, StoreAwayError
 from sidecar.gate import Gate
 from sidecar.identity import Signer
@@ -228,15 +230,21 @@ async def _routing(
     callbacks = {name: callback_url(url, name, settings) for name, settings in config.providers.items()}
     lines = Rates(frozenset(rates), take)
     breakers = Breakers(store, config.providers, metrics.breaker)
+    sightings = Sightings(store)
     with suppress(StoreAwayError):
         await breakers.look()
-    looking = asyncio.create_task(breakers.run(), name="breakers")
+        await sightings.look()
+    looking = {
+        asyncio.create_task(breakers.run(), name="breakers"),
+        asyncio.create_task(sightings.run(), name="sightings"),
+    }
     try:
         async with _providers(config, session) as made:
-            yield Router(made, config.delivery, breakers, lines, callbacks)
+            yield Router(made, config.delivery, breakers, lines, sightings, random.random, callbacks)
     finally:
-        looking.cancel()
-        await asyncio.wait([looking])
+        for task in looking:
+            task.cancel()
+        await asyncio.wait(looking)
         await lines.close()
 
 

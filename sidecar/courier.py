@@ -37,6 +37,8 @@ _RENEW_EVERY_S: Final = 2.0
 # that takes messages and sends none must not make a queue here.
 _DUE_EVERY_S: Final = 0.25
 _DUE: Final = 1_000
+# When most people who got a code have typed it in.
+_LEARN_AFTER_S: Final = 60.0
 _LEASE_WAIT_S: Final = 1.0
 # How long to leave a store alone that is away: at first, and at most.
 _BACKOFF_S: Final = 0.1
@@ -192,6 +194,9 @@ class Courier:
         # Step 2: does anybody still wait for it?
         record = await _insist(lambda: self._read(entry.verification_id))
         left_s = entry.expires_at - self._now()
+        if entry.accepted and record is not None:
+            was = record.status in {"verified", "delivered"}
+            self._router.confirmed(entry.accepted, recipient, entry.locale, was=was)
         if record is None or record.status == "verified" or (entry.tried and record.status == "delivered"):
             log.info("message_dropped", reason=record.status if record else "withdrawn")
             await self._conclude(leased, None, (), log)
@@ -207,6 +212,10 @@ class Courier:
             reason = "no_provider" if way else "no_rule"
             log.error("message_failed", reason=reason, country=recipient.country)
             await self._conclude(leased, "failed", entry.tickets, log, dead=reason)
+            return
+
+        if entry.tried and way.rule.confirm_within is None:
+            await self._conclude(leased, None, (), log)  # it came back to be learnt from, and not to be sent
             return
 
         # Step 4: race. What comes of it is told at once; the attempts that lost end in their own time.
@@ -232,11 +241,13 @@ class Courier:
                     await self._conclude(leased, "failed", entry.tickets, log, dead=_reason(result))
             else:
                 log.info("message_sent", provider=result.provider, outcome=result.kind, again=bool(entry.tried))
-                # Step 6: nobody may confirm it. Then it comes back, once, for the next provider.
+                # Step 6: was it confirmed? It comes back, once, to be learnt from, and to go to the next provider.
                 within_s = way.rule.confirm_within
+                if within_s is None and way.rule.strategy == "adaptive":
+                    within_s = _LEARN_AFTER_S
                 again = None
                 if within_s is not None and within_s < left_s and not entry.tried:
-                    again = replace(entry, tried=result.asked)
+                    again = replace(entry, tried=result.asked, accepted=result.provider or "")
                 await self._conclude(leased, "sent", (), log, again, within_s or 0.0)
 
     async def received(self, posted: Posted, receipt: Receipt) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from sidecar.delivery.providers import webhook
 from sidecar.delivery.providers.remote import Remote
 from sidecar.delivery.rates import Rates
 from sidecar.delivery.router import Router
+from sidecar.delivery.sightings import Sightings
 from sidecar.metrics import Metrics
 from sidecar.recipient import Recipient, of_address
 from sidecar.secret import Secret
@@ -45,6 +46,7 @@ class Post:
     code_rules: CodeRules = field(default_factory=CodeRules)
     metrics: Metrics = field(default_factory=Metrics)
     marked: asyncio.Queue[tuple[str, str]] = field(default_factory=asyncio.Queue)
+    draws: Iterator[float] = field(default_factory=lambda: iter(()))
     refunded: list[tuple[str, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -52,6 +54,7 @@ class Post:
         self.verifications = Verifications(self.store, self.secret, self.code_rules, {}, os.urandom, 10.0)
         self.outbox = Outbox(self.store)
         self.ledger = Ledger(self.store, self.secret.hashes)
+        self.sightings = Sightings(self.store)
         self.breakers = Breakers(self.store, self.urls, self.metrics.breaker)
 
     def router(self, providers: Mapping[str, Any] | None = None, rates: Rates | None = None) -> Router:
@@ -60,7 +63,14 @@ class Post:
             return Remote(webhook, settings, self.session, time.time, str)
 
         made = providers or {name: provider(url) for name, url in self.urls.items()}
-        return Router(made, self.rules, self.breakers, rates or Rates(frozenset(), unlimited))
+        return Router(
+            made,
+            self.rules,
+            self.breakers,
+            rates or Rates(frozenset(), unlimited),
+            self.sightings,
+            lambda: next(self.draws, 0.5),
+        )
 
     def courier(self, outbox: Outbox | None = None, router: Router | None = None, **other: Any) -> Courier:
         async def mark(verification_id: str, status: Any) -> None:

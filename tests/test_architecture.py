@@ -24,6 +24,7 @@ PURE = [
     "captcha.yidun",
     "delivery.breaker",
     "delivery.plan",
+    "delivery.score",
     "delivery.text",
     "delivery.providers.acs3",
     "delivery.providers.aliyun",

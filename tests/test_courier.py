@@ -21,7 +21,7 @@ from sidecar.courier import Courier
 from sidecar.delivery.outbox import Leased, Outbox
 from sidecar.delivery.rates import Rates
 from sidecar.errors import StoreAwayError
-from sidecar.recipient import parse
+from sidecar.recipient import Recipient, parse
 from sidecar.store.client import ReplyError, Store
 
 PHONE = parse("+8613900000001", "sms", "CN")
@@ -763,3 +763,51 @@ async def test_message_that_was_sent_or_came_too_late_is_no_dead_letter(store: S
             await marked(it)
             await until_empty(it)
         assert not await it.outbox.dead()
+
+
+# Learning…
+
+
+async def test_adaptive_leaves_a_provider_whose_messages_are_never_confirmed(store: Store) -> None:
+    """It accepts everything and sends nothing: only the codes that nobody types in tell."""
+    rule = Delivery(providers=("first", "second"), strategy="adaptive", switch_after=NEVER, confirm_within=0.05)
+    async with two(store, rule) as (first, second, it):
+        first.answers(202, "")
+        second.answers(202, "")
+        learning = asyncio.create_task(it.sightings.run())
+
+        async def types_in(verification_id: str, recipient: Recipient) -> None:
+            code = it.verifications.code(verification_id, recipient)
+            assert code
+            async with it.verifications.held_by_id(verification_id, code) as hold:
+                await hold.exchange()
+
+        async with delivering(it.courier()):
+            for n in range(40):
+                recipient = parse(f"+86139000004{n:02}", "sms", "CN")
+                verification_id = await it.ask(recipient)
+                code = it.verifications.code(verification_id, recipient)
+                async with asyncio.timeout(SOON_S):
+                    while code not in {json.loads(one.body)["code"] for one in second.asked}:
+                        await asyncio.sleep(0.01)
+                await types_in(verification_id, recipient)
+                asked_first = len(first.asked)
+                if n > 5 and asked_first < n:
+                    break
+            assert asked_first < 40, "it still asks the one that sends nothing first"
+        learning.cancel()
+        await asyncio.wait([learning])
+
+
+async def test_weighted_begins_with_whom_the_draw_says(store: Store) -> None:
+    rule = Delivery(providers=("first", "second"), strategy="weighted", weights={"second": 3})
+    async with two(store, rule, draws=iter([0.2, 0.0, 0.3, 0.0])) as (first, second, it):
+        first.answers(202, "")
+        second.answers(202, "")
+        async with delivering(it.courier()):
+            await it.ask(PHONE)
+            await marked(it)
+            assert (len(first.asked), len(second.asked)) == (1, 0)
+            await it.ask(OTHER)
+            await marked(it)
+            assert (len(first.asked), len(second.asked)) == (1, 1)

@@ -310,7 +310,8 @@ class Delivery(Table):
     channels: tuple[Literal["sms", "email"], ...] = ()
     locales: tuple[LanguageRange, ...] = ()
     providers: Annotated[tuple[NonEmpty, ...], Field(min_length=1)]
-    strategy: Literal["priority"] = "priority"
+    strategy: Literal["priority", "weighted", "adaptive"] = "priority"
+    weights: Named[Positive] = Field(default_factory=dict, validate_default=True)
     switch_after: Annotated[Duration, Field(gt=0)] = 1.0
     attempt_timeout: Annotated[Duration, Field(gt=0)] = 3.0
     deadline: Annotated[Duration, Field(gt=0)] = 5.0
@@ -418,7 +419,6 @@ LATER: Final[dict[str, tuple[Any, ...]]] = {
     "store.on_failure": ("deny",),
     "limits.*.mode": ("enforce", "observe"),
     "providers.*.price": (),
-    "delivery.*.strategy": ("priority",),
     "pumping": (),
     "budget": (),
 }

@@ -49,6 +49,7 @@ class Entry:
     request_id: str
     # Who had it before: not empty when it comes back because nobody confirmed it.
     tried: tuple[str, ...] = ()
+    accepted: str = ""  # who of them said so
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,7 @@ def _fields(entry: Entry) -> list[str | bytes]:
         *("expires_at", repr(entry.expires_at)),
         *("request", entry.request_id),
         *("tried", json.dumps(entry.tried)),
+        *("accepted", entry.accepted),
     ]
 
 
@@ -207,6 +209,7 @@ def _entry(fields: Mapping[bytes, bytes]) -> Entry | None:
             expires_at=float(fields[b"expires_at"]),
             request_id=fields[b"request"].decode(),
             tried=tuple(str(provider) for provider in tried),
+            accepted=fields.get(b"accepted", b"").decode(),
         )
     except (KeyError, ValueError, TypeError):
         return None

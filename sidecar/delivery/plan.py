@@ -41,12 +41,15 @@ def choose(rules: Sequence[Delivery], facts: Facts) -> Delivery | None:
     return next((rule for rule in rules if _matches(rule, facts)), None)
 
 
-def plan(rule: Delivery, usable: Container[str], broken: Mapping[str, int] = _NONE) -> tuple[Attempt, ...]:
+def plan(
+    rule: Delivery, usable: Container[str], broken: Mapping[str, int] = _NONE, order: Sequence[str] = ()
+) -> tuple[Attempt, ...]:
     """Order the rule's providers that are usable for this message.
 
-    `broken` are those whose breaker says no, and until when, in any unit.
+    `order` is the strategy's, and the rule's own where it is not given. `broken` are those whose breaker says no, and
+    until when, in any unit.
     """
-    names = [name for name in dict.fromkeys(rule.providers) if name in usable]
+    names = [name for name in dict.fromkeys(order or rule.providers) if name in usable]
     whole = [name for name in names if name not in broken] or sorted(names, key=lambda name: broken[name])
     return tuple(Attempt(name, i * rule.switch_after) for i, name in enumerate(whole))
 

@@ -12,11 +12,13 @@ from typing import Final
 
 from sidecar import numbering
 from sidecar.config.model import Delivery
-from sidecar.delivery import plan
+from sidecar.delivery import plan, score
 from sidecar.delivery.breakers import Breakers, Key
 from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Provider, Rejected
 from sidecar.delivery.rates import Rates
+from sidecar.delivery.score import Seen
 from sidecar.delivery.send import HELD, Attempted, Result, race
+from sidecar.delivery.sightings import Sightings
 from sidecar.recipient import UNKNOWN, Phone, Recipient
 
 # What a probe has beside its attempt's own time before another may be sent.
@@ -52,12 +54,16 @@ class Router:
         rules: Sequence[Delivery],
         breakers: Breakers,
         rates: Rates,
+        sightings: Sightings,
+        draw: Callable[[], float],
         callback_urls: Mapping[str, str | None] = MappingProxyType({}),
     ) -> None:
         self._providers = providers
         self._rules = rules
         self._breakers = breakers
         self._rates = rates
+        self._sightings = sightings
+        self._draw = draw
         self._callback_urls = callback_urls
         self._asks_operator = any(rule.operators for rule in rules)
         self._asks_province = any(rule.provinces for rule in rules)
@@ -96,7 +102,8 @@ class Router:
         lost. `record` is told of those that were made. Where some had tried before, who might have it, one more is
         asked, and no others but those that follow a sure failure.
         """
-        attempts = plan.plan(way.rule, [name for name in way.usable if name not in tried], self._broken(way))
+        usable = [name for name in way.usable if name not in tried]
+        attempts = plan.plan(way.rule, usable, self._broken(way), self._order(way))
         trip = _Trip(way, len(attempts))
 
         async def turn(provider: str, deadline: float, patience_s: float) -> bool:
@@ -119,6 +126,22 @@ class Router:
             switch=way.rule.on_silence == "switch" and not tried,
         ) as result:
             yield result
+
+    def confirmed(self, provider: str, recipient: Recipient, locale: str, *, was: bool) -> None:
+        """Learn whether a message that this provider accepted was confirmed in time."""
+        way = self.way(recipient, locale)
+        if way is not None:
+            self._sightings.add(provider, way.segment, Seen(due=1.0, confirmed=float(was)))
+
+    def _order(self, way: Way) -> list[str]:
+        """The rule's providers as its strategy has them."""
+        match way.rule.strategy:
+            case "priority":
+                return list(way.usable)
+            case "weighted":
+                return score.weighted(way.usable, way.rule.weights, self._draw)
+            case "adaptive":
+                return score.adaptive(way.usable, self._sightings.of(way.usable, way.segment), self._draw)
 
     def _broken(self, way: Way) -> dict[str, int]:
         """Whom the breakers keep from being asked, and until when. One that may be probed is not among them."""
@@ -144,6 +167,10 @@ class Router:
         return True
 
     def _learn(self, trip: _Trip, attempted: Attempted) -> None:
+        accepted = isinstance(attempted.outcome, Accepted)
+        in_time = accepted and attempted.seconds <= trip.way.rule.switch_after
+        if accepted or not is_fine(attempted.outcome):
+            self._sightings.add(attempted.provider, trip.way.segment, Seen(tried=1.0, in_time=float(in_time)))
         rules = trip.way.rule.breaker
         self._breakers.record(
             Key(attempted.provider, trip.way.segment),

@@ -61,6 +61,10 @@ class Names:
         """Name the messages to send. stream."""
         return f"{{{self.prefix}:outbox}}"
 
+    def seen(self) -> str:
+        """Name what was seen of providers. hash: provider and segment -> faded counts."""
+        return f"{{{self.prefix}:seen}}"
+
     def later(self) -> str:
         """Name the messages that come back unless they are confirmed. zset: verification id by milliseconds."""
         return f"{self.outbox()}:later"

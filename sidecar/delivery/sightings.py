@@ -1,0 +1,68 @@
+"""What have all workers seen of each provider? Told to the store in the background, and read back with the others'.
+
+A message never waits for it. While the store is away, what was read last stays, and what is seen meanwhile is lost.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from sidecar.delivery.score import HALF_LIFE_S, Seen
+from sidecar.errors import StoreAwayError
+from sidecar.store.client import ReplyError, Script, Store
+
+_SEEN: Final = Script.load(Path(__file__).with_name("seen.lua"))
+_EVERY_S: Final = 0.5
+# Sightings told in one go, and kept while the store is slow.
+_BATCH: Final = 200
+_KEPT: Final = 5_000
+
+_log = structlog.get_logger()
+
+
+class Sightings:
+    """What was seen in one store, by provider and segment."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._key = store.names.seen()
+        self._told: list[tuple[str, Seen]] = []
+        # Provider and segment -> what was seen, and when, in the store's milliseconds.
+        self._read: dict[str, tuple[Seen, int]] = {}
+        self._ahead_ms = 0.0
+
+    def of(self, names: tuple[str, ...], segment: str) -> Mapping[str, Seen]:
+        """What was seen of these providers there, faded until now."""
+        now_ms = time.monotonic() * 1000 + self._ahead_ms
+        found = {name: self._read.get(f"{name}|{segment}") for name in names}
+        return {name: one[0].faded((now_ms - one[1]) / 1000) for name, one in found.items() if one is not None}
+
+    def add(self, provider: str, segment: str, seen: Seen) -> None:
+        """Tell of it, some time soon."""
+        if len(self._told) < _KEPT:
+            self._told.append((f"{provider}|{segment}", seen))
+
+    async def run(self) -> None:
+        """Tell and read until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except (StoreAwayError, ReplyError, ValueError) as error:
+                _log.warning("sightings_away", error=type(error).__name__)
+            await asyncio.sleep(_EVERY_S)
+
+    async def look(self) -> None:
+        """Tell what was seen here, and read what was seen everywhere. Raises StoreAwayError."""
+        told, self._told = self._told[:_BATCH], self._told[_BATCH:]
+        arguments: list[str | int] = [repr(HALF_LIFE_S)]
+        for field, seen in told:
+            arguments += (field, repr(seen.tried), repr(seen.in_time), repr(seen.due), repr(seen.confirmed))
+        now_ms, *flat = await self._store.run(_SEEN, [self._key], arguments)
+        self._ahead_ms = now_ms - time.monotonic() * 1000
+        for field, text in zip(flat[::2], flat[1::2], strict=True):
+            *counts, at_ms = text.split(b" ")
+            self._read[field.decode()] = (Seen(*map(float, counts)), int(at_ms))
