@@ -4,6 +4,7 @@
 # make bench-pass     the cost of passing, beside other proxies (wrk, nginx, curl; Caddy by go, Fastify by npm, where there are)
 # make fuzz-proxy     coverage-guided fuzzing of heads and chunks, FUZZ_SECONDS=3600
 # make bench-router   how soon a message arrives when vendors fail; about four minutes
+# make bench-routing  a simulated year under each strategy, and its picture; about a minute
 # make test-browser   the pages in a real Chromium, which it installs where it may (Debian, as root)
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test test-browser bench-router bench-pass fuzz-proxy format clean
+.PHONY: demo test test-browser bench-router bench-routing bench-pass fuzz-proxy format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -46,6 +47,11 @@ fuzz-proxy: $(VENV)/.installed-dev
 
 bench-router: $(VENV)/.installed-dev
 	$(BIN)/python bench/router.py
+
+bench-routing: $(VENV)/.installed-dev
+	$(BIN)/python bench/routing.py --out $(VENV)/routing.json
+	@test -x .venv-bench/bin/python || { $(PYTHON) -m venv .venv-bench && .venv-bench/bin/pip install --quiet matplotlib; }
+	.venv-bench/bin/python bench/routing.py --plot $(VENV)/routing.json docs/images/routing.png
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
