@@ -24,6 +24,8 @@ def document(prefix: str) -> dict[str, Any]:
             "/v1/verifications/{id}": {"get": _status()},
             "/v1/verifications/{id}/check": {"post": _check()},
             "/captcha/{name}/challenge": {"get": _challenge()},
+            "/receipts/{provider}": {"post": _receive("Signed", "provider")},
+            "/receipts/{provider}/{receipt_token}": {"post": _receive("Unsigned", "provider", "receipt_token")},
             "/jwks.json": {"get": _read("jwks", "The public keys (RFC 7517)", "application/jwk-set+json")},
             "/openapi.json": {"get": _read("openapi", "This document", "application/json")},
             "/verify": {"get": _read("verify", "The hosted page", "text/html")},
@@ -121,6 +123,17 @@ def _challenge() -> dict[str, Any]:
             }
         }
         | _refusals("not_found"),
+    }
+
+
+def _receive(which: str, *path: str) -> dict[str, Any]:
+    return {
+        "operationId": f"take{which}Receipts",
+        "summary": "What a vendor says became of its messages",
+        "description": "In the vendor's own words. Only ids of messages that we sent move anything.",
+        "parameters": [_path(name) for name in path],
+        "responses": {"200": {"description": "Taken down, in the vendor's own words"}}
+        | _refusals("malformed_request", "body_too_large", "not_found", "store_unavailable"),
     }
 
 

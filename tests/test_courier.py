@@ -811,3 +811,28 @@ async def test_weighted_begins_with_whom_the_draw_says(store: Store) -> None:
             await it.ask(OTHER)
             await marked(it)
             assert (len(first.asked), len(second.asked)) == (1, 1)
+
+
+# Operators…
+
+
+async def test_rule_and_breaker_know_the_operator(store: Store) -> None:
+    """China Unicom's numbers break alone; what nobody knows has a rule of its own."""
+    rules = (
+        Delivery(operators=("unknown",), providers=("second",)),
+        Delivery(providers=("first", "second"), switch_after=NEVER, breaker=Breaker(failures=1, open_for=NEVER)),
+    )
+    unicom, mobile, virtual = (parse(number, "sms", "CN") for number in ("13001234567", "13900000001", "16212345678"))
+    async with two(store, *rules) as (first, second, it), learning(it):
+        first.answers(*BUSY)
+        second.answers(202, "")
+        async with delivering(it.courier()):
+            await it.ask(unicom)
+            await marked(it)
+            await until(lambda: it.count("sidecar_breaker_state", provider="first") == 2)
+            first.answers(202, "")
+            for recipient in (unicom, mobile, virtual):
+                await it.ask(recipient)
+                await marked(it)
+        assert [json.loads(one.body)["to"] for one in first.asked] == [unicom.address, mobile.address]
+        assert [json.loads(one.body)["to"] for one in second.asked] == [unicom.address, unicom.address, virtual.address]

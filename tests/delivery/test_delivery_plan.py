@@ -91,3 +91,21 @@ def test_plan_asks_each_usable_provider_once_in_the_rules_order(
     assert set(names) == usable & set(providers)
     assert names == sorted(set(names), key=providers.index)
     assert [attempt.offset_s for attempt in made] == [i * switch_after for i in range(len(made))]
+
+
+@given(
+    st.lists(st.sampled_from(NAMES), min_size=1, max_size=8),
+    st.sets(st.sampled_from(NAMES)),
+    st.dictionaries(st.sampled_from(NAMES), st.integers(0, 9)),
+    st.permutations(NAMES),
+)
+def test_no_open_breaker_is_asked_while_another_provider_is_there(
+    providers: list[str], usable: set[str], broken: dict[str, int], order: list[str]
+) -> None:
+    """And when there is none, all of them are, so that no message is without a try."""
+    rule = Delivery(providers=tuple(providers))
+    names = [attempt.provider for attempt in plan(rule, usable & set(providers), broken, order)]
+    whole = (usable & set(providers)) - set(broken)
+    assert set(names) == (whole or usable & set(providers))
+    if whole:
+        assert names == sorted(names, key=order.index)
