@@ -37,7 +37,7 @@ bench-pass: $(VENV)/.installed
 	  GOFLAGS=-modcacherw GOBIN=$(CURDIR)/.bench/bin GOPATH=$(CURDIR)/.bench/go go install github.com/caddyserver/caddy/v2/cmd/caddy@latest
 	-@command -v npm >/dev/null && ! test -d .bench/node/node_modules && \
 	  npm install --prefix .bench/node --no-audit --no-fund --silent fastify@5 @fastify/http-proxy@11
-	$(BIN)/python bench/pass.py $(BENCH)
+	$(BIN)/python bench/bench_pass.py $(BENCH)
 
 FUZZ_SECONDS ?= 3600
 fuzz-proxy: $(VENV)/.installed-dev

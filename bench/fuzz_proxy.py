@@ -151,10 +151,15 @@ async def from_client(data: bytes) -> None:
             "identity_header": "X-Verified-Identity",
         }
 
-    def plain(message, payload, transport):
+    def plain(message, payload, connection):
         try:
+            owner, last = connection.last
+            if owner is None or not last.is_for(message):
+                own = named(message.raw_headers)
+                last = forwarder.rewritten(message, own["client"], own["identity_header"])
+                connection.last = forwarder, last
             return forwarder.exchange(
-                message, payload, **named(message.raw_headers), route=None, ended=lambda exchange, counts: None
+                message, payload, rewritten=last, request_id="x", route=None, ended=lambda exchange, counts: None
             )
         except Refusal:
             return None

@@ -6,6 +6,7 @@ fields. Whatever is not sure is left to the gate, and so is every refusal. Count
 
 import time
 from collections.abc import Callable
+from typing import cast
 
 import structlog
 from aiohttp.http import RawRequestMessage
@@ -16,8 +17,7 @@ from sidecar.config.model import Config
 from sidecar.errors import Refusal
 from sidecar.metrics import Metrics
 from sidecar.proxy import client as proxy_client
-from sidecar.proxy import fields
-from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.forward import Forwarder, Rewritten
 from sidecar.proxy.lean import Exchange
 from sidecar.routes import Routes
 
@@ -55,16 +55,13 @@ class Plain:
         found = self._find(message.method, message.path, raw)
         if found.needs_body_for_override or (found.route is not None and found.route.action != "pass"):
             return None
-        peer = connection.peername
-        scheme = "https" if connection.ssl_context else "http"
-        client = proxy_client.name(peer[0] if isinstance(peer, tuple) else "", raw, self._trusted, scheme)
         try:
+            rewritten = self._rewritten(message, connection)
             exchange = self._forwarder.exchange(
                 message,
                 payload,
-                client=client,
-                request_id=fields.request_id(raw) or self._new_id(),
-                identity_header=self._identity_field,
+                rewritten=rewritten,
+                request_id=rewritten.request_id or self._new_id(),
                 route=found.route.match if found.route else None,
                 ended=self._ended,
             )
@@ -73,6 +70,19 @@ class Plain:
         if exchange is not None:
             self.in_flight += 1
         return exchange
+
+    def _rewritten(self, message: RawRequestMessage, connection: RequestHandler) -> Rewritten:
+        """Rewrite the fields; on one connection mostly those of the request before."""
+        owner, last = getattr(connection, "last", (None, None))
+        if owner is self and last is not None and last.is_for(message):
+            return cast("Rewritten", last)
+        peer = connection.peername
+        scheme = "https" if connection.ssl_context else "http"
+        ip = peer[0] if isinstance(peer, tuple) else ""
+        client = proxy_client.name(ip, message.raw_headers, self._trusted, scheme)
+        rewritten = self._forwarder.rewritten(message, client, self._identity_field)
+        connection.last = self, rewritten  # type: ignore[attr-defined]  # the listener's connections have it
+        return rewritten
 
     def _ended(self, exchange: Exchange, counts: bool) -> None:
         """One exchange is over; it counts unless the gate tells of it, or the client has left, of which nobody does."""

@@ -119,12 +119,16 @@ async def passing(
         if not running.lean or running.guarded or running.extra or running.on_status:
             return None
         try:
+            owner, last = connection.last  # type: ignore[attr-defined]  # as sidecar.plain does it
+            if owner is not running or not last.is_for(message):
+                client = proxy_client.name(connection.peername[0], message.raw_headers, networks, "http")
+                last = forwarder.rewritten(message, client, "X-Verified-Identity")
+                connection.last = running, last  # type: ignore[attr-defined]
             exchange = forwarder.exchange(
                 message,
                 payload,
-                client=proxy_client.name(connection.peername[0], message.raw_headers, networks, "http"),
-                request_id="made-here",
-                identity_header="X-Verified-Identity",
+                rewritten=last,
+                request_id=last.request_id or "made-here",
                 route=None,
                 ended=ended,
             )

@@ -122,6 +122,11 @@ def framing(raw: RawFields) -> tuple[int | None, bool]:
     return int(lengths[0]) if lengths else None, bool(codings)
 
 
+def origin_form(method: str, raw_target: str) -> bytes:
+    """Return the target as upstream gets it. Raises Refusal(malformed_request)."""
+    return _origin_form(method, raw_target.encode("utf-8", "surrogateescape"))[0]
+
+
 def path_of(raw_target: str) -> str:
     """Return the path as upstream gets it, no query: the `htu` of the JWT. Raises Refusal(malformed_request)."""
     target, _ = _origin_form("", raw_target.encode("utf-8", "surrogateescape"))

@@ -13,6 +13,7 @@ to one request at a time and is dropped, not pooled, whenever that request did n
 """
 
 import asyncio
+import secrets
 import ssl
 import time
 import weakref
@@ -39,6 +40,8 @@ from sidecar.proxy.lean import IDLE_S, MAX_FIELD, Exchange, Pool
 
 # Safe in RFC 9110 section 9.2.1, so that a second try does nothing that the first might have done.
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+# Stands for the request's id in what is rewritten once: nobody can guess it.
+_SOME_ID: Final = secrets.token_hex(16)
 # How often a silent upload is checked for content that could not be parsed, which aiohttp tells nobody.
 _CHECK_S: Final = 2.0
 # Everything that a connection can come to while upstream's answer is read.
@@ -166,14 +169,35 @@ class Forwarder:
                         protocol.abort()
                     connection.close()
 
+    def rewritten(self, message: RawRequestMessage, client: Client, identity_header: str) -> "Rewritten":
+        """Rewrite the fields of a request, once for all that come with the same on one connection. Raises Refusal."""
+        head, octets = self._written(
+            message.method,
+            message.path,
+            message.version,
+            message.raw_headers,
+            client=client,
+            request_id=_SOME_ID,
+            identity_header=identity_header,
+        )
+        return Rewritten(
+            method=message.method,
+            version=message.version,
+            raw=message.raw_headers,
+            client_ip=client.ip,
+            request_id=fields.request_id(message.raw_headers),
+            has_authority=head.authority is not None,
+            length=head.length,
+            octets=octets[octets.index(b"\r\n") :],
+        )
+
     def exchange(
         self,
         message: RawRequestMessage,
         payload: StreamReader,
         *,
-        client: Client,
+        rewritten: "Rewritten",
         request_id: str,
-        identity_header: str,
         route: str | None,
         ended: Callable[[Exchange, bool], None],
     ) -> Exchange | None:
@@ -186,15 +210,10 @@ class Forwarder:
             return None
         if message.chunked or "Upgrade" in message.headers or "Expect" in message.headers:
             return None
-        head, octets = self._written(
-            message.method,
-            message.path,
-            message.version,
-            message.raw_headers,
-            client=client,
-            request_id=request_id,
-            identity_header=identity_header,
-        )
+        target = fields.origin_form(message.method, message.path)
+        octets = b"%b %b HTTP/1.1%b" % (message.method.encode(), target, rewritten.octets)
+        if not rewritten.request_id:
+            octets = octets.replace(_SOME_ID.encode(), request_id.encode(), 1)
         if payload is not EMPTY_PAYLOAD:
             octets += payload.read_nowait(-1)
         return Exchange(
@@ -202,11 +221,11 @@ class Forwarder:
             version=message.version,
             keep_alive=not message.should_close,
             octets=octets,
-            may_repeat=message.method in _SAFE and not head.length,
+            may_repeat=message.method in _SAFE and not rewritten.length,
             pool=self.pool,
             ended=ended,
             request_id=request_id,
-            client_ip=client.ip,
+            client_ip=rewritten.client_ip,
             route=route,
             started=time.perf_counter(),
         )
@@ -264,6 +283,30 @@ class Forwarder:
             raise Refusal("upstream_timeout", "connect_timeout") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Refusal("upstream_unavailable", f"connect:{type(error).__name__}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A request's fields as upstream gets them: `octets` is the head from the end of its first line on."""
+
+    method: str
+    version: HttpVersion
+    raw: fields.RawFields
+    client_ip: str
+    request_id: str
+    has_authority: bool
+    length: int | None
+    octets: bytes
+
+    def is_for(self, message: RawRequestMessage) -> bool:
+        """True when the message has the same fields, so that all but its target was judged and rewritten before."""
+        return (
+            self.raw == message.raw_headers
+            and self.method == message.method
+            and self.version == message.version
+            and not self.has_authority
+            and message.path.startswith("/")
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,7 @@ class Pool:
 class _Upstream(BaseProtocol):
     """One connection to upstream: one exchange at a time, and pooled only after one that ended in good order."""
 
-    __slots__ = ("_answer", "_content", "_exchange", "_heard", "_pool", "_sent", "_timer", "_used")
+    __slots__ = ("_answer", "_content", "_exchange", "_heard", "_last", "_pool", "_sent", "_timer", "_used")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pool: Pool) -> None:
         parser = HttpResponseParser(
@@ -190,6 +190,8 @@ class _Upstream(BaseProtocol):
         self._answer: RawResponseMessage | None = None
         self._content: StreamReader | None = None
         self._used = False
+        # The last head and what was made of it: many answers in a row have the same.
+        self._last: tuple[Any, answers.AnswerHead] | None = None
         self._heard = self._sent = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -306,7 +308,18 @@ class _Upstream(BaseProtocol):
             if exchange.version < HttpVersion11:
                 return b""
             return answers.head(message, fields.to_client(message.raw_headers))
-        exchange.head = answers.read(message, exchange.method, exchange.version, keep_alive=exchange.keep_alive)
+        asked = (
+            exchange.method,
+            exchange.version,
+            exchange.keep_alive,
+            message.code,
+            message.reason,
+            message.raw_headers,
+        )
+        if self._last is None or self._last[0] != asked:
+            head = answers.read(message, exchange.method, exchange.version, keep_alive=exchange.keep_alive)
+            self._last = asked, head
+        exchange.head = self._last[1]
         exchange.status = message.code
         self._answer, self._content = message, payload
         self._pool.observe(time.perf_counter() - self._sent)

@@ -74,6 +74,7 @@ class _Handler(RequestHandler):
         "_send_timer",
         "_server",
         "_waits",
+        "last",
         "last_content",
         "refusal",
     )
@@ -88,6 +89,7 @@ class _Handler(RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._left = 0
+        self.last: tuple[object, object] = (None, None)  # `plain`'s own memory of this connection
         self.last_content: StreamReader = EMPTY_PAYLOAD
         self.refusal: tuple[Refusal, float] | None = None
 

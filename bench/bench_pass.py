@@ -80,6 +80,8 @@ class Rival:
     command: Callable[[int, int], list[str]]
     missing: str = ""
     rates: list[float] = field(default_factory=list)
+    cpu_us: list[float] = field(default_factory=list)
+    pid: int = 0
     p50s: list[float] = field(default_factory=list)
     p99s: list[float] = field(default_factory=list)
     down: list[float] = field(default_factory=list)
@@ -169,12 +171,22 @@ def running(core: int, command: list[str], port: int) -> Iterator[subprocess.Pop
                 process.kill()
 
 
+def cpu_s(pid: int) -> float:
+    """The CPU time that a process and its children have taken."""
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK") + sum(cpu_s(int(child)) for child in children)
+
+
 def requests(rival: Rival, seconds: int) -> None:
+    before = cpu_s(rival.pid)
     out = subprocess.run(
         ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency",
          f"http://127.0.0.1:{rival.port}/api/items/1?x=2"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
+    count = int(re.search(r"(\d+) requests in", out)[1])
+    rival.cpu_us.append((cpu_s(rival.pid) - before) / count * 1e6)
     rival.rates.append(float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]))
     for share, into in (("50", rival.p50s), ("99", rival.p99s)):
         number, unit = re.search(rf"{share}%\s+([\d.]+)(us|ms|s)", out).groups()
@@ -291,8 +303,8 @@ def table(found: list[Rival]) -> str:
 
     by_name = {rival.name: rival for rival in found}
     rows = [
-        "| proxy | req/s | × nginx | × caddy | p50 ms | p99 ms | MB/s down | MB/s up | ws msg/s |",
-        "|---" * 9 + "|",
+        "| proxy | req/s | × nginx | × caddy | CPU µs/request | p50 ms | p99 ms | MB/s down | MB/s up | ws msg/s |",
+        "|---" * 10 + "|",
     ]
     for rival in found:
         rate = median(rival.rates)
@@ -301,7 +313,7 @@ def table(found: list[Rival]) -> str:
             for name in ("nginx", "caddy")
         ]
         rows.append(
-            f"| {rival.name} | {rate:.0f} | {' | '.join(ratios)} | {median(rival.p50s):.2f} | {median(rival.p99s):.2f} "
+            f"| {rival.name} | {rate:.0f} | {' | '.join(ratios)} | {median(rival.cpu_us):.0f} | {median(rival.p50s):.2f} | {median(rival.p99s):.2f} "
             f"| {median(rival.down):.0f} | {median(rival.up):.0f} | {median(rival.echoes):.0f} |"
             + (f" ({rival.errors} runs with errors)" if rival.errors else "")
         )
@@ -312,6 +324,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--no-bodies", action="store_true", help="requests only")
     parser.add_argument("--only", default="", help="names, separated by commas")
     parser.add_argument("--ask", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--echo", action="store_true", help=argparse.SUPPRESS)
@@ -341,20 +354,22 @@ def main() -> None:
     with ExitStack() as stack:
         stack.enter_context(running(1, nginx("upstream", SERVES)(UPSTREAM, 0), UPSTREAM))
         for rival in found:
-            stack.enter_context(running(0, rival.command(rival.port, UPSTREAM), rival.port))
+            rival.pid = stack.enter_context(running(0, rival.command(rival.port, UPSTREAM), rival.port)).pid
         for number in range(args.repeats):
             for rival in found:
                 requests(rival, args.seconds)
-                bodies(rival)
+                if not args.no_bodies:
+                    bodies(rival)
             print(
                 f"round {number + 1}: " + ", ".join(f"{rival.name} {rival.rates[-1]:.0f}" for rival in found),
                 flush=True,
             )
     with ExitStack() as stack:
-        stack.enter_context(running(1, [sys.executable, __file__, "--echo"], ECHO))
-        for rival in found:
+        if not args.no_bodies:
+            stack.enter_context(running(1, [sys.executable, __file__, "--echo"], ECHO))
+        for rival in found if not args.no_bodies else []:
             stack.enter_context(running(0, rival.command(rival.port + 20, ECHO), rival.port + 20))
-        for _ in range(args.repeats):
+        for _ in range(args.repeats if not args.no_bodies else 0):
             for rival in found:
                 echoes(rival, rival.port + 20, max(2, args.seconds // 2))
     print(
