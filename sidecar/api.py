@@ -89,7 +89,9 @@ class Api:
     async def _routed(self, visit: Visit) -> web.StreamResponse:
         visit.log["outcome"] = "answered"
         path = visit.request.raw_path.removeprefix(self._prefix).partition("?")[0]
-        match visit.request.method, path.strip("/").split("/"):
+        # RFC 9110 section 9.3.2: HEAD is GET without the content, which aiohttp leaves out.
+        method = "GET" if visit.request.method == "HEAD" else visit.request.method
+        match method, path.strip("/").split("/"):
             case "OPTIONS", _:
                 answer = self._preflight(visit)
             case "POST", ["v1", "verifications"]:

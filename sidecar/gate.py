@@ -54,6 +54,8 @@ _PAGE_CODES: Final = frozenset({"code_required", "code_expired"})
 # How often a held answer looks whether its message has moved: at first, when most do, and later.
 _LOOK_S: Final = 0.05
 _MAX_LOOK_S: Final = 0.5
+# When a settlement that the store did not take is tried again: about as long as a hold lasts.
+_SETTLE_AGAIN_S: Final = (0.5, 1, 2, 4, 8, 15, 30)
 TOKEN_FIELD: Final = "X-Verification-Token"  # noqa: S105 - a field's name
 TOKEN_COOKIE: Final = "sidecar-verification"  # noqa: S105 - a cookie's name; the hosted page sets it
 
@@ -338,8 +340,9 @@ class Gate:
                 try:
                     await (hold.spend() if is_yes else hold.release())
                 except StoreAwayError:
-                    # Upstream has acted on it, so its answer must reach the client; the hold lapses by itself.
+                    # Upstream has acted on it, so its answer must reach the client now; the store hears of it later.
                     structlog.get_logger().error("settle_failed", verification=hold.id, request_id=visit.request_id)
+                    self._begin(_settle_later(hold, spend=is_yes))
                 else:
                     self._metrics.verifications.labels("verified" if is_yes else "released").inc()
 
@@ -347,11 +350,14 @@ class Gate:
 
     async def _finished(self, story: Coroutine[Any, Any, _T]) -> _T:
         """Run what may not be left half done, also when the client leaves meanwhile."""
+        return await asyncio.shield(self._begin(story))
+
+    def _begin(self, story: Coroutine[Any, Any, _T]) -> "asyncio.Task[_T]":
         task = asyncio.create_task(story)
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
         task.add_done_callback(_heard)
-        return await asyncio.shield(task)
+        return task
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for what clients began and did not wait for, at most `timeout_s` seconds."""
@@ -664,6 +670,15 @@ def _heard(task: asyncio.Task[Any]) -> None:
 
 async def _refuse(refusal: Refusal) -> web.StreamResponse:
     raise refusal
+
+
+async def _settle_later(hold: Hold, *, spend: bool) -> None:
+    """Settle a hold once the store is back; past the last try it lapses by itself."""
+    for pause_s in _SETTLE_AGAIN_S:
+        await asyncio.sleep(pause_s)
+        with suppress(StoreAwayError):
+            await (hold.spend() if spend else hold.release(again=True))
+            return
 
 
 def _as_refusal(error: Refusal | StoreAwayError) -> Refusal:

@@ -81,9 +81,9 @@ class Hold:
             raise Refusal("code_expired", "hold_lapsed")
         return self._verifications.token(self.id)
 
-    async def release(self) -> None:
-        """Let the proof be used again; nothing to do once it is settled. Raises StoreAwayError."""
-        if self._open:
+    async def release(self, *, again: bool = False) -> None:
+        """Let the proof be used again; nothing to do once it is settled, but `again`. Raises StoreAwayError."""
+        if self._open or again:
             await self._settle("release")
 
     async def _settle(self, outcome: str) -> bool:

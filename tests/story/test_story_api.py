@@ -140,6 +140,8 @@ async def test_pages_and_documents(start: Start) -> None:
     assert (await sidecar.ask("GET", "/.sidecar/client.js")).headers["Content-Type"].startswith("text/javascript")
     widget = await sidecar.ask("GET", "/.sidecar/static/altcha.min.js")
     assert len(widget.body) > 50_000
+    head = await sidecar.ask("HEAD", "/.sidecar/static/altcha.min.js")
+    assert (head.status, head.headers["Content-Length"]) == (200, str(len(widget.body)))
     cached = await sidecar.ask(
         "GET", "/.sidecar/static/altcha.min.js", headers={"If-None-Match": widget.headers["ETag"]}
     )

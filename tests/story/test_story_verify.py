@@ -3,13 +3,19 @@
 import asyncio
 import hashlib
 import json
+import os
+import signal
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
 from fakes import DEADLINE_S, OK, Message, RawClient, Taken, read_content
 from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, VERIFY, Sidecar, Start
+
+from sidecar.store.client import Store
+from sidecar.store.embedded import embedded
 
 IDENTITY = b"x-verified-identity"
 
@@ -465,3 +471,30 @@ async def test_a_browser_that_posts_json_gets_the_page_too(start: Start) -> None
     assert b'{\\"phone\\": \\"13900000001\\"}' in page.body or b"13900000001" in page.body
     assert (await sidecar.register(None)).code == "code_required"
     assert not sidecar.upstream.requests
+
+
+async def test_a_store_away_just_then_hears_later_that_the_code_is_spent(start: Start, tmp_path: Path) -> None:
+    """Upstream said yes while the store was frozen: the client hears it, and the code is no use to anybody after."""
+    async with embedded(tmp_path / "own") as url:
+        sidecar = await start(url=url)
+        code = await fresh_code(sidecar)
+        own = Store(url)
+        info = await own.execute("INFO", "server")
+        await own.close()
+        pid = int(info.split(b"process_id:")[1].split(b"\r")[0])
+
+        async def freeze(taken: Taken, request: Message) -> None:
+            await read_content(taken.reader, request)
+            os.kill(pid, signal.SIGSTOP)
+            await taken.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        sidecar.upstream.answer = freeze
+        try:
+            assert (await sidecar.register(code)).status == 200
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        async with asyncio.timeout(20):
+            while (reply := await sidecar.register(code)).status in {409, 503}:
+                pass
+        assert reply.code == "code_expired"
+        assert len(sidecar.upstream.requests) == 1
