@@ -208,14 +208,13 @@ class Courier:
 
         # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
         way = self._router.way(recipient, entry.locale)
+        if entry.tried and (way is None or not way.usable or way.rule.confirm_within is None):
+            await self._conclude(leased, None, (), log)  # it came back to be learnt from, and not to be sent
+            return
         if way is None or not way.usable:
             reason = "no_provider" if way else "no_rule"
             log.error("message_failed", reason=reason, country=recipient.country)
             await self._conclude(leased, "failed", entry.tickets, log, dead=reason)
-            return
-
-        if entry.tried and way.rule.confirm_within is None:
-            await self._conclude(leased, None, (), log)  # it came back to be learnt from, and not to be sent
             return
 
         # Step 4: race. What comes of it is told at once; the attempts that lost end in their own time.

@@ -281,6 +281,11 @@ def _delivery(draft: Draft, findings: Findings) -> None:
             continue
         path = ("delivery", index)
         _names(rule.providers, draft.providers, "providers", (*path, "providers"), findings)
+        for name in rule.weights:
+            if name not in rule.providers:
+                findings.tell(
+                    (*path, "weights", name), "is none of this rule's providers", one_of(name, rule.providers)
+                )
         if rule.deadline < rule.switch_after:
             findings.tell(
                 (*path, "switch_after"),
