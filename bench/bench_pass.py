@@ -356,7 +356,7 @@ def main() -> None:
         for rival in found:
             rival.pid = stack.enter_context(running(0, rival.command(rival.port, UPSTREAM), rival.port)).pid
         for number in range(args.repeats):
-            for rival in found:
+            for rival in found[number % len(found) :] + found[: number % len(found)]:  # nobody is always first
                 requests(rival, args.seconds)
                 if not args.no_bodies:
                     bodies(rival)
