@@ -181,7 +181,9 @@ class Api:
         query = visit.request.raw_path.partition("?")[2]
         fields = {field.lower(): value for field, value in visit.request.headers.items()}
         reply = await self._receipts.take(name, token, query, visit.client.ip, fields, body)
-        return Answer(reply.status, (), b"") if reply.json is None else problem.json_answer(reply.status, reply.json)
+        if reply.json is None:
+            return Answer(reply.status, (), b"")
+        return problem.json_answer(reply.status, dict(reply.json))
 
     async def _challenge(self, name: str) -> Answer:
         captcha = self._challengers.get(name)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+from telling import CONFIG as WHOLE
 from telling import Reply, Sidecar, Start
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
 from vendors import Vendor, closed_port, vendor
@@ -292,3 +293,54 @@ async def test_receipt_on_another_path_is_refused(start: Start, path: str) -> No
         assert await status(twilio.sidecar, verification_id) == "sent"
         assert (await twilio.post("delivered")).status == 200
         assert await status(twilio.sidecar, verification_id) == "delivered"
+
+
+UNSIGNED = {
+    "aliyun": (
+        'access_key_id = "AKID"\naccess_key_secret = "s"\nsign_name = "示例"\ntemplate = "SMS_1"\n',
+        {"Code": "OK", "Message": "OK", "BizId": "biz-1^0", "RequestId": "R"},
+        [{"phone_number": PHONE, "success": True, "err_code": "DELIVERED", "biz_id": "biz-1^0", "out_id": ""}],
+    ),
+    "tencent": (
+        'secret_id = "AKID"\nsecret_key = "s"\napp_id = "1400000000"\nsign_name = "示例"\ntemplate = "1110"\n',
+        {
+            "Response": {
+                "SendStatusSet": [{"SerialNo": "sid-1", "PhoneNumber": "+8613900000001", "Fee": 1, "Code": "Ok"}],
+                "RequestId": "R",
+            }
+        },
+        [{"nationcode": "86", "mobile": PHONE, "report_status": "SUCCESS", "errmsg": "DELIVRD", "sid": "sid-1"}],
+    ),
+    "qiniu": (
+        'access_key = "AKID"\nsecret_key = "s"\ntemplate = "1212"\n',
+        {"message_id": "10086"},
+        {"items": [{"mobile": PHONE, "message_id": "10086", "status": "DELIVRD", "delivrd_at": 1772600767}]},
+    ),
+}
+
+
+# What each vendor wants to hear, or it sends the same receipt again.
+UNSIGNED_REPLIES = {"aliyun": b'{"code":0,"msg":"OK"}', "tencent": b'{"result":0,"errmsg":"OK"}', "qiniu": b""}
+
+
+@pytest.mark.parametrize("kind", UNSIGNED)
+async def test_receipt_of_a_vendor_that_signs_nothing_comes_on_a_secret_path(start: Start, kind: str) -> None:
+    """With the token the verification is delivered; without it, or with another, there is nothing."""
+    table, accepted, receipt = UNSIGNED[kind]
+    async with vendor() as simulated:
+        simulated.answers(200, json.dumps(accepted))
+        more = f'endpoint = "{simulated.url}"\nreceipt_token = "a-long-secret-path-token"\n'
+        rule = '[[delivery]]\nproviders = ["it"]\nconfirm_within = "60s"\n'
+        head = WHOLE.split("[providers.hook]", maxsplit=1)[0]
+        sidecar = await start(f'[providers.it]\nkind = "{kind}"\n{table}{more}{rule}', config=head)
+        body = {"to": PHONE, "captcha": await sidecar.solved()}
+        verification_id = (await sidecar.ask("POST", "/.sidecar/v1/verifications", json=body)).json["id"]
+        async with asyncio.timeout(10):
+            while (await status(sidecar, verification_id)) != "sent":
+                pass
+        for path in ("", "/another-token", "/a-long-secret-path-toke"):
+            assert (await sidecar.ask("POST", f"/.sidecar/receipts/it{path}", json=receipt)).status == 404
+        assert await status(sidecar, verification_id) == "sent"
+        reply = await sidecar.ask("POST", "/.sidecar/receipts/it/a-long-secret-path-token", json=receipt)
+        assert (reply.status, reply.body) == (200, UNSIGNED_REPLIES[kind])
+        assert await status(sidecar, verification_id) == "delivered"
