@@ -639,13 +639,17 @@ def _resume(visit: Visit, route: Route, body: bytes) -> Resume:
 
 
 def _proof(visit: Visit, code: str | None) -> Proof:
-    """What the client shows: a token, in its field or the hosted page's cookie, else the code of the body."""
-    token = visit.header(TOKEN_FIELD) or _cookie(visit.header("Cookie"))
-    if token:
-        return Proof("token", token)
-    if not code or not code.strip():
+    """What the client shows: a token in its field, the code of the body, or the token in the hosted page's cookie.
+
+    The cookie comes last: it may be an older one, spent since, and a code that was typed is meant.
+    """
+    token = visit.header(TOKEN_FIELD)
+    if not token and code and code.strip():
+        return Proof("code", code)
+    token = token or _cookie(visit.header("Cookie"))
+    if not token:
         raise Refusal("code_required", "no_proof", "Send the code that the recipient was sent.")
-    return Proof("code", code)
+    return Proof("token", token)
 
 
 def _cookie(field: str) -> str:

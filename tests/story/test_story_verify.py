@@ -405,6 +405,15 @@ async def test_the_browser_without_a_proof_gets_the_page_and_its_request_goes_on
     assert len(sidecar.upstream.requests) == 1
 
 
+async def test_a_code_that_was_typed_comes_before_an_old_cookie(start: Start) -> None:
+    """The hosted page's cookie of a minute ago, spent, does not stand in the way of a right code."""
+    sidecar = await start()
+    cookie = {"Cookie": f"sidecar-verification={await exchanged(sidecar)}"}
+    assert (await sidecar.register(None, headers=cookie)).status == 200
+    code = await fresh_code(sidecar, OTHER, "+8613900000002")
+    assert (await sidecar.register(code, OTHER, headers=cookie)).status == 200
+
+
 async def exchanged(sidecar: Sidecar, phone: str = PHONE, e164: str = E164) -> str:
     """A token of the API for a right code."""
     body = {"to": phone, "captcha": await sidecar.solved()}
