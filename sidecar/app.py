@@ -48,7 +48,7 @@ from sidecar.metrics import Metrics
 from sidecar.plain import Plain
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.listener import handed_back
-from sidecar.recipient import Recipient, parse
+from sidecar.recipient import Recipient, of_address
 from sidecar.routes import Routes
 from sidecar.secret import Secret, b64url
 from sidecar.store.client import Store
@@ -95,13 +95,9 @@ class App:
 
     async def _failed(self, request: web.BaseRequest, refusal: Refusal, started: float) -> web.StreamResponse:
         """Tell of a plain request that came to nothing on its short way."""
-
-        async def story() -> web.StreamResponse:
-            raise refusal
-
         visit = self.gate.visit(request)
         visit.started = started
-        return await self.gate.told(visit, None, "pass", story())
+        return await self.gate.refused(visit, "pass", refusal)
 
 
 @asynccontextmanager
@@ -327,7 +323,7 @@ async def _providers(config: Config, session: aiohttp.ClientSession) -> AsyncIte
 
 
 def _open(secret: Secret, config: Config, sealed: bytes) -> Recipient:
-    return parse(secret.open(sealed), "auto", "ZZ", config.numbers.test)
+    return of_address(secret.open(sealed), config.numbers.test)
 
 
 def _new_id() -> str:

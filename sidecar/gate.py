@@ -190,7 +190,7 @@ class Gate:
         try:
             body = await self.read_body(visit)
         except Refusal as refusal:
-            return await self.told(visit, None, "override", _refuse(refusal))
+            return await self.refused(visit, "override", refusal)
         found = self._routes.with_body_override(found, body, visit.header("Content-Type"))
         return await self._walked(visit, found.route, body)
 
@@ -243,6 +243,14 @@ class Gate:
                 **visit.log,
             )
         return answer
+
+    async def refused(self, visit: Visit, action: str, refusal: Refusal) -> web.StreamResponse:
+        """Tell a refusal that came before any route's story."""
+
+        async def story() -> web.StreamResponse:
+            raise refusal
+
+        return await self.told(visit, None, action, story())
 
     # The stories…
 
@@ -670,10 +678,6 @@ def _heard(task: asyncio.Task[Any]) -> None:
     """Take note of an error that nobody waits for any more, or asyncio would report it."""
     if not task.cancelled():
         task.exception()
-
-
-async def _refuse(refusal: Refusal) -> web.StreamResponse:
-    raise refusal
 
 
 async def _settle_later(hold: Hold, *, spend: bool) -> None:

@@ -116,9 +116,9 @@ def parse(
     return _parse_phone(text, default_country, known)
 
 
-def of_address(address: str) -> Recipient:
-    """Read back what `.address` gave: an E.164 number or an e-mail address."""
-    return parse(address, "auto", "ZZ")
+def of_address(address: str, known: Container[str] = ()) -> Recipient:
+    """Read back what `.address` gave: an E.164 number or an e-mail address. `known` as in `parse`."""
+    return parse(address, "auto", "ZZ", known)
 
 
 def _parse_phone(text: str, default_country: str, known: Container[str]) -> Phone:

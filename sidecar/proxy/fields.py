@@ -139,12 +139,6 @@ def request_id(raw: RawFields) -> str:
     return ids[0].decode() if len(ids) == 1 and _SANE_REQUEST_ID.fullmatch(ids[0]) else ""
 
 
-def without_identity(raw: RawFields, header_name: str) -> list[tuple[bytes, bytes]]:
-    """Remove every identity field that a client made, in any spelling that a backend could read as it."""
-    identity = header_name.encode().translate(_ALIKE)
-    return [(key, value) for key, value in raw if key.translate(_ALIKE) != identity]
-
-
 def to_upstream(
     raw: RawFields,
     *,

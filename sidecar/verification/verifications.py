@@ -15,7 +15,7 @@ import structlog
 
 from sidecar.config.model import CodeRules
 from sidecar.errors import Refusal, StoreAwayError
-from sidecar.recipient import Recipient, parse
+from sidecar.recipient import Recipient, of_address
 from sidecar.secret import Secret, b64url
 from sidecar.store.client import Script, Store
 from sidecar.verification import codes
@@ -164,7 +164,7 @@ class Verifications:
         told = "expired" if left_s <= 0 and status != b"verified" else status.decode()
         return Record(
             id=verification_id,
-            recipient=parse(self._secret.open(sealed), "auto", "ZZ", self._test_codes),
+            recipient=of_address(self._secret.open(sealed), self._test_codes),
             recipient_hash=to.decode(),
             status=cast("Status", told),
             expires_in_s=max(0.0, left_s),
