@@ -93,9 +93,11 @@ class App:
         finally:
             self.in_flight -= 1
 
-    async def _failed(self, request: web.BaseRequest, refusal: Refusal, started: float) -> web.StreamResponse:
-        """Tell of a plain request that came to nothing on its short way."""
+    async def _failed(self, request: web.BaseRequest, refusal: Refusal, started: float | None) -> web.StreamResponse:
+        """Tell of what could not be read, or of a plain request that came to nothing."""
         visit = self.gate.visit(request)
+        if started is None:
+            return await self.gate.refused(visit, "unreadable", refusal)
         visit.started = started
         return await self.gate.refused(visit, "pass", refusal)
 
@@ -110,8 +112,7 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
         store = Store(store_url, observe=metrics.store_seconds.observe)
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(outbound.open_session())
-        forwarder = Forwarder(config.upstream, observe_upstream=metrics.upstream_seconds.observe)
-        await forwarder.start()
+        forwarder = Forwarder(config.upstream, metrics.upstream_seconds.observe, config.identity.header)
         stack.push_async_callback(forwarder.close)
 
         secret = Secret(server_secret(config), config.server.previous_secrets, os.urandom)

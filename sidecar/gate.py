@@ -35,7 +35,7 @@ from sidecar.problem import Answer
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import fields as proxy_fields
 from sidecar.proxy.client import Client
-from sidecar.proxy.forward import Forwarder, continue_100
+from sidecar.proxy.forward import Forwarder, asked, continue_100
 from sidecar.recipient import Recipient
 from sidecar.recipient import parse as parse_recipient
 from sidecar.routes import Routes
@@ -196,18 +196,18 @@ class Gate:
 
     async def _walked(self, visit: Visit, route: Route | None, body: bytes | None) -> web.StreamResponse:
         if route is None or route.action == "pass":
-            return await self.told(visit, route, "pass", self._forward(visit, body))
+            return await self.told(visit, route, "pass", self._pass(visit, body))
         return await self.told(visit, route, route.action, self._stories[route.action](visit, route, body))
 
     def visit(self, request: web.BaseRequest) -> Visit:
         """Name the client and the request."""
         raw = request.raw_headers
-        peer = request.transport.get_extra_info("peername") if request.transport else None
+        peer = request.protocol.peername
         client = proxy_client.name(
             peer[0] if isinstance(peer, tuple) else "",
             raw,
             self._config.server.trusted_proxies,
-            "https" if request.transport and request.transport.get_extra_info("sslcontext") else "http",
+            "https" if request.protocol.ssl_context else "http",
         )
         request_id = proxy_fields.request_id(raw) or self._new_id()
         return Visit(request, client, request_id, time.perf_counter())
@@ -253,6 +253,10 @@ class Gate:
         return await self.told(visit, None, action, story())
 
     # The stories…
+
+    async def _pass(self, visit: Visit, body: bytes | None) -> web.StreamResponse:
+        """Forward what was read to see whether it passes; all else that does was relayed before it came here."""
+        return await self._forward(visit, await self.read_body(visit) if body is None else body)
 
     async def _deny(self, _visit: Visit, _route: Route, _body: bytes | None) -> web.StreamResponse:
         raise Refusal("route_denied", "deny", "This route is closed.")
@@ -582,14 +586,15 @@ class Gate:
     async def _forward(
         self,
         visit: Visit,
-        body: bytes | None,
+        body: bytes,
         proven: Mapping[str, Any] | None = None,
         on_status: Callable[[int], Awaitable[None]] | None = None,
     ) -> web.StreamResponse:
-        """Hand the request to upstream: the only line that does. `body` None streams."""
+        """Hand the request to upstream: the only line that does."""
         extra: list[tuple[bytes, bytes]] = []
         if proven is not None:
-            bound = Bound(visit.request.method, proxy_fields.path_of(visit.request.raw_path), body or b"")
+            path = asked(visit.request).origin.partition(b"?")[0].decode("utf-8", "surrogateescape")
+            bound = Bound(visit.request.method, path, body)
             extra.append((self._identity_field.encode(), self._signer.sign(proven, bound).encode()))
         return await self._forwarder.forward(
             visit.request,
@@ -597,7 +602,6 @@ class Gate:
             request_id=visit.request_id,
             body=body,
             extra=extra,
-            identity_header=self._identity_field,
             on_status=on_status,
         )
 

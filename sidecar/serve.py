@@ -8,16 +8,14 @@ import os
 import signal
 import ssl
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 import structlog
 import uvloop
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
 
 from sidecar import logs
 from sidecar.app import App, kinds, running
@@ -26,13 +24,16 @@ from sidecar.config.model import Config, Server
 from sidecar.config.units import Listen
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener
-from sidecar.proxy.lean import Exchange
+from sidecar.proxy.messages import Request
+from sidecar.proxy.upstream import Exchange
 from sidecar.store.embedded import StoreMissingError, embedded
 from sidecar.store.instances import ForeignSecretError
 
 # What is bound or opened once; a reload that changes one of them is refused and says so.
 _FIXED: Final = ("listen", "admin", "tls", "state_dir", "log_format")
 _LOOK_S: Final = 0.05
+# How many connections may wait to be taken: a launch day's first second.
+_BACKLOG: Final = 1024
 
 
 def run(path: Path) -> int:
@@ -76,14 +77,11 @@ class _Server:
             apps = await stack.enter_async_context(AsyncExitStack())
             self._app = await apps.enter_async_context(running(self._config, url, self._metrics))
             admin = web.ServerRunner(web.Server(self._admin, access_log=None))
-            public = web.ServerRunner(
-                listener.Server(self._public, self._plain),
-                shutdown_timeout=server.drain,
-            )
-            await _listen(admin, server.admin, None)
+            await _listen(admin, server.admin)
             stack.push_async_callback(admin.cleanup)
-            await _listen(public, server.listen, self._tls)
-            stack.push_async_callback(public.cleanup)
+            public = listener.Server(self._public, self._plain)
+            stop_listening = await _listen_publicly(public, server.listen, self._tls)
+            stack.callback(stop_listening)
             self._log.info("listening", public=str(server.listen), admin=str(server.admin), pid=os.getpid())
             while not self._stop.is_set():
                 await _first(self._stop, self._reload)
@@ -92,7 +90,8 @@ class _Server:
                     apps = await self._reloaded(apps, url)
             self._app.draining = True
             self._log.info("draining", seconds=server.drain)
-            await public.cleanup()
+            stop_listening()
+            await public.shutdown(server.drain)
             await asyncio.gather(*self._leaving)
             await apps.aclose()
         self._log.info("stopped")
@@ -100,8 +99,8 @@ class _Server:
     async def _public(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._app.public(request)
 
-    def _plain(self, message: RawRequestMessage, payload: StreamReader, connection: RequestHandler) -> Exchange | None:
-        return self._app.plain.exchange(message, payload, connection)
+    def _plain(self, request: Request, connection: listener.Connection) -> Exchange | None:
+        return self._app.plain.exchange(request, connection)
 
     async def _admin(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._app.admin.handle(request)
@@ -153,15 +152,29 @@ async def _leave(app: App, stack: AsyncExitStack) -> None:
     await stack.aclose()
 
 
-async def _listen(runner: web.ServerRunner, where: Listen, tls: ssl.SSLContext | None) -> None:
+async def _listen(runner: web.ServerRunner, where: Listen) -> None:
     await runner.setup()
     site: web.BaseSite
-    if where.path:
-        site = web.UnixSite(runner, where.path, ssl_context=tls)
-    else:
-        site = web.TCPSite(runner, where.host or None, where.port, ssl_context=tls, backlog=1024)
-    try:
+    site = web.UnixSite(runner, where.path) if where.path else web.TCPSite(runner, where.host or None, where.port)
+    with _told(where):
         await site.start()
+
+
+async def _listen_publicly(server: listener.Server, where: Listen, tls: ssl.SSLContext | None) -> Callable[[], None]:
+    """Begin to take connections; returns what ends it."""
+    loop = asyncio.get_running_loop()
+    with _told(where):
+        if where.path:
+            listening = await loop.create_unix_server(server, where.path, ssl=tls, backlog=_BACKLOG)
+        else:
+            listening = await loop.create_server(server, where.host or None, where.port, ssl=tls, backlog=_BACKLOG)
+    return listening.close
+
+
+@contextmanager
+def _told(where: Listen) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OSError(f"cannot listen on {where}: {error.strerror or error}") from error
 

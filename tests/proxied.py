@@ -8,20 +8,18 @@ from ipaddress import ip_network
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
-from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestHandler
 from fakes import RawClient
 
 from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
 from sidecar.proxy import client as proxy_client
-from sidecar.proxy import listener
+from sidecar.proxy import fields, listener
 from sidecar.proxy.forward import Forwarder, continue_100
-from sidecar.proxy.lean import Exchange
+from sidecar.proxy.messages import Request
+from sidecar.proxy.upstream import Exchange
 
-# Whether simple requests take the short way: `engine` in conftest runs every test on both.
-LEAN = True
+# Whether a request is relayed by its connection, or by a handler that has read it: `engine` in conftest runs on both.
+RELAYS = True
 
 
 @dataclass(slots=True)
@@ -35,9 +33,9 @@ class Passing:
     answers: list[Any] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     on_status: Callable[[int], Awaitable[None]] | None = None
-    guarded: bool = False
-    lean: bool = True
-    leanly: int = 0
+    relays: bool = True
+    relayed: int = 0
+    handles: Callable[[Request], bool] = lambda _request: False
     extra: Sequence[tuple[bytes, bytes]] = ()
 
     def client(self) -> RawClient:
@@ -55,9 +53,10 @@ async def passing(
     max_connections: int = 0,
     head_s: float = listener.HEAD_S,
     send_s: float = listener.SEND_S,
+    content_s: float = listener.CONTENT_S,
 ) -> AsyncIterator[Passing]:
     """Run one in front of the upstream at `url`."""
-    running = Passing(0, lean=LEAN)
+    running = Passing(0, relays=RELAYS)
     networks = [ip_network(network) for network in trusted]
     forwarder = Forwarder(
         Upstream(
@@ -68,6 +67,7 @@ async def passing(
             max_connections=max_connections,
         ),
         running.observed.append,
+        "X-Verified-Identity",
     )
 
     async def on_status(status: int) -> None:
@@ -76,22 +76,17 @@ async def passing(
             await running.on_status(status)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        assert request.transport is not None
-        client = proxy_client.name(
-            request.transport.get_extra_info("peername")[0], request.raw_headers, networks, "http"
-        )
-        body = None
+        assert isinstance(request.protocol.peername, tuple)
+        client = proxy_client.name(request.protocol.peername[0], request.raw_headers, networks, "http")
         try:
             if (failed := listener.handed_back(request)) is not None:
                 raise failed[0]
-            if running.guarded:
-                await continue_100(request)
-                body = await request.content.read()
+            await continue_100(request)
+            body = await request.content.read()
             answer = await forwarder.forward(
                 request,
                 client=client,
-                request_id="made-here",
-                identity_header="X-Verified-Identity",
+                request_id=fields.request_id(request.raw_headers) or "made-here",
                 body=body,
                 extra=running.extra,
                 on_status=on_status,
@@ -114,33 +109,21 @@ async def passing(
         else:
             running.cancelled.set()
 
-    def plain(message: RawRequestMessage, payload: StreamReader, connection: RequestHandler) -> Exchange | None:
+    def plain(request: Request, connection: listener.Connection) -> Exchange | None:
         assert isinstance(connection.peername, tuple)
-        if not running.lean or running.guarded or running.extra or running.on_status:
+        if not running.relays or running.handles(request) or running.extra or running.on_status:
             return None
-        try:
-            owner, last = connection.last  # type: ignore[attr-defined]  # as sidecar.plain does it
-            if owner is not running or not last.is_for(message):
-                client = proxy_client.name(connection.peername[0], message.raw_headers, networks, "http")
-                last = forwarder.rewritten(message, client, "X-Verified-Identity")
-                connection.last = running, last  # type: ignore[attr-defined]
-            exchange = forwarder.exchange(
-                message,
-                payload,
-                rewritten=last,
-                request_id=last.request_id or "made-here",
-                route=None,
-                ended=ended,
-            )
-        except Refusal:
-            return None
-        running.leanly += exchange is not None
+        client = proxy_client.name(connection.peername[0], request.fields.raw, networks, "http")
+        rewritten = forwarder.rewritten(request, client)
+        exchange = forwarder.exchange(
+            request, rewritten, request_id=rewritten.request_id or "made-here", route=None, ended=ended
+        )
+        running.relayed += 1
         return exchange
 
-    server = listener.Server(handle, plain, head_s=head_s, send_s=send_s)
+    server = listener.Server(handle, plain, head_s=head_s, send_s=send_s, content_s=content_s)
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     running.port = listening.sockets[0].getsockname()[1]
-    await forwarder.start()
     try:
         yield running
     finally:

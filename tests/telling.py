@@ -227,17 +227,17 @@ async def start(tmp_path: Path, store_url: str) -> AsyncIterator[Start]:
 
 async def _serve(stack: AsyncExitStack, handler: Callable[[Any], Awaitable[web.StreamResponse]]) -> int:
     server = web.Server(handler, access_log=None, auto_decompress=False, handler_cancellation=True)
-    return await _listen(stack, server)
-
-
-async def _serve_public(stack: AsyncExitStack, app: App) -> int:
-    return await _listen(stack, listener.Server(app.public, app.plain.exchange))
-
-
-async def _listen(stack: AsyncExitStack, server: web.Server) -> int:
     runner = web.ServerRunner(server, shutdown_timeout=0.5)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     return int(runner.addresses[0][1])
+
+
+async def _serve_public(stack: AsyncExitStack, app: App) -> int:
+    server = listener.Server(app.public, app.plain.exchange)
+    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    stack.push_async_callback(server.shutdown, 0.5)
+    stack.callback(listening.close)
+    return int(listening.sockets[0].getsockname()[1])

@@ -1,7 +1,7 @@
 """How does an answer of upstream read to the client? Its head, and how its content is framed. Pure but for `break_off`.
 
-The law: one reading of upstream's framing, RFC 9112 section 6.3, for every way through this room; the client's framing
-is made anew from it, and an answer that did not end well is broken off, so that nobody can take it for whole.
+The law: one reading of upstream's framing, RFC 9112 section 6.3; the client's framing is made anew from it, and an
+answer that did not end well is broken off, so that nobody can take it for whole.
 """
 
 import asyncio
@@ -10,66 +10,97 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11, RawResponseMessage
-
 from sidecar.errors import Refusal
-from sidecar.proxy import fields
+from sidecar.proxy import fields, messages
+from sidecar.proxy.messages import HTTP_1_0, HTTP_1_1, Answer, Chunked, Content, Sized, UntilClose, Version
 
 SWITCHING: Final = 101
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AnswerHead:
-    """The octets of the head that the client gets, and how the content follows.
+    """A final answer, framed for the client.
 
-    `is_empty`: none follows. `is_chunked`: in chunks. `until_close`: the connection's end is the content's.
-    Else its own length frames it. `stays_open`: the client's connection takes another request afterwards.
+    `octets` is the head that the client gets. How the content comes: `is_empty`, none; `length` octets; `in_chunks`;
+    else it ends with upstream's connection. How it leaves: `is_chunked`, `until_close`, else by its length.
+    `stays_open`: the client's connection takes another request afterwards; `may_pool`: upstream's does.
     """
 
+    status: int
     octets: bytes
     is_empty: bool
+    length: int | None
+    in_chunks: bool
     is_chunked: bool
     until_close: bool
     stays_open: bool
+    may_pool: bool
+
+    def content(self) -> Content | None:
+        """Return the reader of the content, None where there is none."""
+        if self.is_empty or self.length == 0:
+            return None
+        if self.in_chunks:
+            return Chunked()
+        return Sized(self.length) if self.length is not None else UntilClose()
 
 
-def read(message: RawResponseMessage, method: str, version: HttpVersion, *, keep_alive: bool) -> AnswerHead:
-    """Frame upstream's final answer for a client that asked with `method` in `version`.
-
-    `keep_alive` says whether the client's connection may stay open. Raises Refusal(upstream_unavailable) where the
-    message cannot be framed anew for certain.
-    """
-    # RFC 9110 section 6.4.1: these have no content.
-    is_empty = method == "HEAD" or message.code in {SWITCHING, 204, 304}
+def read(head: bytes) -> Answer:
+    """Read an answer's head. Raises Refusal(upstream_unavailable) where it cannot be read for certain."""
     try:
-        length, _ = fields.framing(message.raw_headers)
+        return messages.read_answer(head)
     except Refusal as refusal:
         raise Refusal("upstream_unavailable", f"malformed:{refusal.reason}") from refusal
-    is_chunked = not is_empty and length is None and version >= HttpVersion11
-    until_close = not is_empty and length is None and not is_chunked
-    stays_open = keep_alive and not until_close
-    passed = fields.to_client(message.raw_headers)
-    if message.code == SWITCHING:
+
+
+def interim(answer: Answer) -> bytes:
+    """Write an interim answer for the client. RFC 9110 section 15.2."""
+    return _head(answer, fields.to_client(answer.fields.raw, answer.version))
+
+
+def final(answer: Answer, method: str, version: Version, *, keep_alive: bool, may_switch: bool) -> AnswerHead:
+    """Frame upstream's final answer for a client that asked with `method` in `version`.
+
+    `keep_alive` says whether the client's connection may stay open, `may_switch` whether it asked for a WebSocket.
+    Raises Refusal(upstream_unavailable) for a 101 that nobody asked for. RFC 9110 section 15.2.2.
+    """
+    status, framing = answer.status, answer.fields
+    if status == SWITCHING and not may_switch:
+        raise Refusal("upstream_unavailable", "unasked_101")
+    # RFC 9110 section 6.4.1: these have no content.
+    is_empty = method == "HEAD" or status in {SWITCHING, 204, 304}
+    is_chunked = not is_empty and framing.length is None and version == HTTP_1_1
+    until_close = not is_empty and framing.length is None and not is_chunked
+    stays_open = keep_alive and not until_close and status != SWITCHING
+    passed = fields.to_client(framing.raw, answer.version, in_chunks=is_chunked)
+    if status == SWITCHING:
         passed += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        return AnswerHead(head(message, passed), is_empty, is_chunked, until_close, stays_open)
-    if message.code == 204:  # RFC 9110 section 8.6: no length either
-        passed = [pair for pair in passed if pair[0].lower() != b"content-length"]
-    if is_chunked:
-        passed.append((b"Transfer-Encoding", b"chunked"))
-    if not stays_open:
-        passed.append((b"Connection", b"close"))
-    elif version == HttpVersion10:
-        passed.append((b"Connection", b"keep-alive"))
-    return AnswerHead(head(message, passed), is_empty, is_chunked, until_close, stays_open)
+    else:
+        if status == 204:  # RFC 9110 section 8.6: no length either
+            passed = [pair for pair in passed if pair[0].lower() != b"content-length"]
+        if is_chunked:
+            passed.append((b"Transfer-Encoding", b"chunked"))
+        if not stays_open:
+            passed.append((b"Connection", b"close"))
+        elif version == HTTP_1_0:
+            passed.append((b"Connection", b"keep-alive"))
+    ends_with_connection = not is_empty and framing.length is None and not framing.chunked
+    return AnswerHead(
+        status=status,
+        octets=_head(answer, passed),
+        is_empty=is_empty,
+        length=framing.length,
+        in_chunks=framing.chunked,
+        is_chunked=is_chunked,
+        until_close=until_close,
+        stays_open=stays_open,
+        may_pool=answer.keep_alive and not ends_with_connection and status != SWITCHING,
+    )
 
 
-def head(message: RawResponseMessage, passed: fields.RawFields) -> bytes:
-    """Write the head of an answer. Raises Refusal(upstream_unavailable)."""
-    reason = message.reason.encode("utf-8", "surrogateescape")
-    try:
-        return fields.serialize(b"HTTP/1.1 %d %s" % (message.code, reason), passed)
-    except ValueError as error:
-        raise Refusal("upstream_unavailable", "malformed:field") from error
+def last_chunk(trailers: messages.RawFields) -> bytes:
+    """Write the end of content in chunks, for the client."""
+    return b"0\r\n" + fields.serialize(fields.trailers_to_client(trailers)) if trailers else b"0\r\n\r\n"
 
 
 def break_off(transport: asyncio.Transport, *, until_close: bool) -> None:
@@ -79,3 +110,7 @@ def break_off(transport: asyncio.Transport, *, until_close: bool) -> None:
         # Its end would look like the content's: only a reset tells them apart.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def _head(answer: Answer, passed: messages.RawFields) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n%b" % (answer.status, answer.reason, fields.serialize(passed))

@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+RawFields = Sequence[tuple[bytes, bytes]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -29,9 +30,7 @@ class Client:
     chain: tuple[str, ...]
 
 
-def name(
-    peer_ip: str, raw_fields: Sequence[tuple[bytes, bytes]], trusted_networks: Sequence[Network], scheme: str
-) -> Client:
+def name(peer_ip: str, raw_fields: RawFields, trusted_networks: Sequence[Network], scheme: str) -> Client:
     """Name the client. `peer_ip` is "" on a unix socket: this machine, as 127.0.0.1. Never raises."""
     peer = _address(peer_ip) or "127.0.0.1"
     host = _last(raw_fields, b"host")
@@ -80,7 +79,7 @@ def _is_trusted(address: str, networks: Sequence[Network]) -> bool:
     return any(parsed in network for network in networks)
 
 
-def _last(raw_fields: Sequence[tuple[bytes, bytes]], key: bytes) -> str:
+def _last(raw_fields: RawFields, key: bytes) -> str:
     """Return the last element of a list field: the nearest writer's."""
     values = [value for name, value in raw_fields if name.lower() == key]
     return values[-1].rpartition(b",")[2].strip().decode("latin-1") if values else ""

@@ -1,54 +1,31 @@
-"""How does a request reach upstream, and its answer the client? Streamed both ways, nothing read, nothing added.
+"""What does upstream get of a request? Its head rewritten, its content as it comes or as it was read.
 
-The law: what upstream gets is one well-formed message with the client's method, target, fields and content, or nothing;
-what the client gets is upstream's answer whole, or a message that is visibly broken. No octet of either is decoded,
-no redirect followed, no cookie kept. A request is never sent twice, but for a safe one without content on a pooled
-connection that upstream had closed meanwhile (RFC 9112 section 9.3.1).
-
-aiohttp gives the pool of connections, TLS and the parser of answers; heads are written here, because aiohttp's own
-client and server would fold their octets to UTF-8, drop an empty query and add fields. Upstream's connection belongs
-to one request at a time and is dropped, not pooled, whenever that request did not end in good order.
-
-`forward` must be cancelled when the client leaves: `web.Server(…, handler_cancellation=True)`.
+Two ways lead to `upstream`, with the same octets: `exchange` for a plain request, which its connection relays by
+itself, and `forward` for one that a handler has decided about, and waits for.
 """
 
 import asyncio
 import secrets
 import ssl
-import time
-import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import aiohttp
-import structlog
 import yarl
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from aiohttp.http import HttpVersion, HttpVersion11, RawRequestMessage, RawResponseMessage, StreamWriter
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
-from sidecar.proxy import answers, fields, websocket
+from sidecar.proxy import fields
 from sidecar.proxy.client import Client
-from sidecar.proxy.lean import IDLE_S, MAX_FIELD, Exchange, Pool
+from sidecar.proxy.listener import Connection, Relayed
+from sidecar.proxy.messages import HTTP_1_1, Fields, RawFields, Request, Version
+from sidecar.proxy.upstream import Exchange, Pool
 
 # Safe in RFC 9110 section 9.2.1, so that a second try does nothing that the first might have done.
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # Stands for the request's id in what is rewritten once: nobody can guess it.
 _SOME_ID: Final = secrets.token_hex(16)
-# How often a silent upload is checked for content that could not be parsed, which aiohttp tells nobody.
-_CHECK_S: Final = 2.0
-# Everything that a connection can come to while upstream's answer is read.
-_BROKEN: Final = (aiohttp.ClientError, HttpProcessingError, OSError, EOFError, Refusal)
-
-# How an exchange leaves upstream's connection: to be used again, to be closed once written out, or to be cut off.
-_End = Literal["again", "close", "cut"]
 
 
 def tls_context(tls: TlsClient) -> ssl.SSLContext:
@@ -59,19 +36,42 @@ def tls_context(tls: TlsClient) -> ssl.SSLContext:
     return context
 
 
+def asked(request: web.BaseRequest) -> Request:
+    """Return the request as it was read, of one that the listener gave to its handler."""
+    connection: Any = request.protocol
+    assert isinstance(connection, Connection)
+    return connection.request
+
+
 async def continue_100(request: web.BaseRequest) -> None:
     """Invite the content of a request whose client waits for it, before it is read here. RFC 9110 section 10.1.1."""
-    if request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue":
+    if request.version >= HTTP_1_1 and request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewritten:
+    """A request's fields as upstream gets them: `before` and `after` its X-Request-Id, all before where it has its own.
+
+    Good for every request with the same fields and version on one connection.
+    """
+
+    fields: Fields
+    version: Version
+    client: Client
+    request_id: str
+    before: bytes
+    after: bytes
+    write_last_chunk: Callable[[RawFields], bytes] | None
 
 
 class Forwarder:
     """The way to one upstream. `observe_upstream` is told the seconds until each status line."""
 
-    def __init__(self, upstream: Upstream, observe_upstream: Callable[[float], None]) -> None:
+    def __init__(self, upstream: Upstream, observe_upstream: Callable[[float], None], identity_header: str) -> None:
         """Raises OSError for unreadable TLS files."""
         self._upstream = upstream
-        self._observe = observe_upstream
+        self._identity_header = identity_header
         self._path = upstream.url.removeprefix("unix:") if upstream.url.startswith("unix:") else ""
         self._url = yarl.URL("http://localhost" if self._path else upstream.url)
         self._tls = tls_context(upstream.tls) if self._url.scheme == "https" else None
@@ -80,43 +80,60 @@ class Forwarder:
             self._dial,
             connect_timeout_s=upstream.connect_timeout,
             read_timeout_s=upstream.read_timeout,
+            max_connections=upstream.max_connections,
             observe=observe_upstream,
-        )
-        self._connector: aiohttp.BaseConnector | None = None
-        self._key: aiohttp.ClientRequest | None = None
-        self._seen: weakref.WeakSet[ResponseHandler] = weakref.WeakSet()
-
-    async def start(self) -> None:
-        """Open the pool. Must run inside the loop; connects to nothing."""
-        limit = self._upstream.max_connections
-        if self._path:
-            self._connector = aiohttp.UnixConnector(self._path, limit=limit, keepalive_timeout=IDLE_S)
-        else:
-            self._connector = aiohttp.TCPConnector(limit=limit, keepalive_timeout=IDLE_S)
-        self._connector._factory = lambda: _Connection(asyncio.get_running_loop())  # type: ignore[assignment]  # noqa: SLF001 - the one place where it can be given
-        # The connector asks a request where to connect to; this one is never sent.
-        self._key = aiohttp.ClientRequest(
-            "GET",
-            self._url,
-            loop=asyncio.get_running_loop(),
-            ssl=self._tls or True,
-            server_hostname=self._upstream.tls.server_name or None,
         )
 
     async def close(self) -> None:
         """Drop every connection."""
         await self.pool.close()
-        if self._connector is not None:
-            await self._connector.close()
 
     async def is_reachable(self) -> bool:
         """Return true if upstream takes a connection now."""
-        try:
-            connection = await self._connect()
-        except Refusal:
-            return False
-        connection.release()
-        return True
+        return await self.pool.is_reachable()
+
+    def rewritten(self, request: Request, client: Client) -> Rewritten:
+        """Rewrite the fields of a plain request."""
+        own_id = fields.request_id(request.fields.raw)
+        passed = self._passed(request, client, own_id or _SOME_ID, None)
+        before, _, after = (passed, b"", b"") if own_id else passed.partition(_SOME_ID.encode())
+        return Rewritten(
+            request.fields,
+            request.version,
+            client,
+            own_id,
+            before,
+            after,
+            self._last_chunk if request.fields.chunked else None,
+        )
+
+    def exchange(
+        self,
+        request: Request,
+        rewritten: Rewritten,
+        *,
+        request_id: str,
+        route: str | None,
+        ended: Callable[[Exchange, bool], None],
+    ) -> Exchange:
+        """Make a plain request ready to be relayed; its content is to be added."""
+        octets = rewritten.before
+        if not rewritten.request_id:
+            octets = b"%b%b%b" % (octets, request_id.encode(), rewritten.after)
+        return Exchange(
+            self.pool,
+            request.start + octets,
+            method=request.method,
+            version=request.version,
+            keep_alive=request.keep_alive,
+            may_repeat=request.method in _SAFE and not request.has_content,
+            is_websocket=request.is_websocket,
+            request_id=request_id,
+            client_ip=rewritten.client.ip,
+            ended=ended,
+            write_last_chunk=rewritten.write_last_chunk,
+            route=route,
+        )
 
     async def forward(
         self,
@@ -124,142 +141,61 @@ class Forwarder:
         *,
         client: Client,
         request_id: str,
-        identity_header: str,
-        body: bytes | None = None,
+        body: bytes,
         extra: Sequence[tuple[bytes, bytes]] = (),
         on_status: Callable[[int], Awaitable[None]] | None = None,
     ) -> web.StreamResponse:
-        """Send the request, relay the answer.
+        """Send the request with a content that was read, relay the answer.
 
-        `body` None streams the request's own content; else it is sent as it is. `extra` fields come after all others.
-        `on_status` is awaited once, with upstream's final status (101 for a WebSocket), before an octet of it is
-        answered. Raises Refusal(malformed_request, upstream_unavailable, upstream_timeout) while nothing of the
-        answer is sent; later the answer is cut off and returned all the same, for the log.
+        `extra` fields come after all others. `on_status` is awaited once, with upstream's final status (101 for a
+        WebSocket), before an octet of it is answered. Raises Refusal(upstream_unavailable, upstream_timeout) while
+        nothing of the answer is sent; later the answer is cut off and returned all the same, for the log. Cancelled,
+        it drops upstream's connection.
         """
-        head, octets = self._written(
-            request.method,
-            request.raw_path,
-            request.version,
-            request.raw_headers,
-            client=client,
+        asking = asked(request)
+        octets = asking.start + self._passed(asking, client, request_id, body, extra) + body
+        exchange = Exchange(
+            self.pool,
+            octets,
+            method=asking.method,
+            version=asking.version,
+            keep_alive=asking.keep_alive,
+            may_repeat=asking.method in _SAFE and not body,
+            is_websocket=asking.is_websocket,
             request_id=request_id,
-            identity_header=identity_header,
-            body=body,
-            extra=extra,
-        )
-        ask = _Ask(request, head, octets, body, on_status)
-        while True:
-            connection = await self._connect()
-            protocol = connection.protocol
-            assert protocol is not None
-            is_pooled = protocol in self._seen
-            self._seen.add(protocol)
-            exchange = _Exchange(ask, protocol, self._upstream.read_timeout, self._observe)
-            try:
-                return await exchange.run()
-            except Refusal:
-                has_gone = isinstance(protocol.exception(), (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
-                if not (is_pooled and has_gone and ask.may_repeat and not exchange.has_answer):
-                    raise
-            finally:
-                if exchange.end == "again":
-                    connection.release()
-                else:
-                    if exchange.end == "cut":
-                        protocol.abort()
-                    connection.close()
-
-    def rewritten(self, message: RawRequestMessage, client: Client, identity_header: str) -> "Rewritten":
-        """Rewrite the fields of a request, once for all that come with the same on one connection. Raises Refusal."""
-        head, octets = self._written(
-            message.method,
-            message.path,
-            message.version,
-            message.raw_headers,
-            client=client,
-            request_id=_SOME_ID,
-            identity_header=identity_header,
-        )
-        return Rewritten(
-            method=message.method,
-            version=message.version,
-            raw=message.raw_headers,
             client_ip=client.ip,
-            request_id=fields.request_id(message.raw_headers),
-            has_authority=head.authority is not None,
-            length=head.length,
-            octets=octets[octets.index(b"\r\n") :],
+            ended=lambda _exchange, _counts: None,
+            waits=True,
         )
+        connection: Any = request.protocol
+        return await _Waiting(connection).relay(exchange, on_status)
 
-    def exchange(
+    def _passed(
         self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        *,
-        rewritten: "Rewritten",
-        request_id: str,
-        route: str | None,
-        ended: Callable[[Exchange, bool], None],
-    ) -> Exchange | None:
-        """Make the same request ready for `lean`; None if it is none of the simple ones. Raises Refusal.
-
-        Simple: no HEAD, no Upgrade, no expectation, no chunks, content that is whole by now, and no limit on how many
-        connections there may be, as there are two pools.
-        """
-        if self._upstream.max_connections or message.method == "HEAD" or not payload.is_eof():
-            return None
-        if message.chunked or "Upgrade" in message.headers or "Expect" in message.headers:
-            return None
-        target = fields.origin_form(message.method, message.path)
-        octets = b"%b %b HTTP/1.1%b" % (message.method.encode(), target, rewritten.octets)
-        if not rewritten.request_id:
-            octets = octets.replace(_SOME_ID.encode(), request_id.encode(), 1)
-        if payload is not EMPTY_PAYLOAD:
-            octets += payload.read_nowait(-1)
-        return Exchange(
-            method=message.method,
-            version=message.version,
-            keep_alive=not message.should_close,
-            octets=octets,
-            may_repeat=message.method in _SAFE and not rewritten.length,
-            pool=self.pool,
-            ended=ended,
-            request_id=request_id,
-            client_ip=rewritten.client_ip,
-            route=route,
-            started=time.perf_counter(),
-        )
-
-    def _written(
-        self,
-        method: str,
-        raw_path: str,
-        http_version: HttpVersion,
-        raw: fields.RawFields,
-        *,
+        request: Request,
         client: Client,
         request_id: str,
-        identity_header: str,
-        body: bytes | None = None,
+        body: bytes | None,
         extra: Sequence[tuple[bytes, bytes]] = (),
-    ) -> tuple[fields.Head, bytes]:
-        """Return what the head says and the octets of the one that upstream gets. Raises Refusal."""
-        version = (http_version.major, http_version.minor)
-        head = fields.read_head(method, raw_path, version, raw)
+    ) -> bytes:
+        """Return the field lines that upstream gets."""
         passed = fields.to_upstream(
-            raw,
+            request,
             client=client,
-            request_id=fields.request_id(raw) or request_id,
-            identity_header=identity_header,
-            head=head,
-            version=version,
+            request_id=request_id,
+            identity_header=self._identity_header,
             body=body,
             host=self._host,
         )
-        return head, fields.serialize(b"%s %s HTTP/1.1" % (method.encode(), head.target), [*passed, *extra])
+        return fields.serialize([*passed, *extra])
+
+    def _last_chunk(self, trailers: RawFields) -> bytes:
+        """Write the end of content in chunks, for upstream."""
+        passed = fields.trailers_to_upstream(trailers, identity_header=self._identity_header)
+        return b"0\r\n" + fields.serialize(passed)
 
     async def _dial(self, factory: Callable[[], asyncio.Protocol]) -> tuple[asyncio.Transport, asyncio.Protocol]:
-        """Make a connection for `lean`. Raises OSError."""
+        """Make a connection. Raises OSError."""
         loop = asyncio.get_running_loop()
         if self._path:
             return await loop.create_unix_connection(factory, self._path)
@@ -270,275 +206,75 @@ class Forwarder:
             factory, self._url.host, self._url.port, ssl=self._tls, server_hostname=name
         )
 
-    async def _connect(self) -> Connection:
-        """Take a connection from the pool, or a new one. Raises Refusal."""
-        assert self._connector is not None, "start() comes first"
-        assert self._key is not None
-        connect_s, read_s = self._upstream.connect_timeout, self._upstream.read_timeout
-        # With max_connections, a request may have to wait for another's end: as long as it would for upstream itself.
-        timeout = aiohttp.ClientTimeout(connect=connect_s + read_s, sock_connect=connect_s)
-        try:
-            return await self._connector.connect(self._key, traces=[], timeout=timeout)
-        except TimeoutError as error:
-            raise Refusal("upstream_timeout", "connect_timeout") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Refusal("upstream_unavailable", f"connect:{type(error).__name__}") from error
 
+class _Waiting:
+    """The client of an exchange that a handler waits for: its connection, and what the handler wants to hear."""
 
-@dataclass(frozen=True, slots=True)
-class Rewritten:
-    """A request's fields as upstream gets them: `octets` is the head from the end of its first line on."""
-
-    method: str
-    version: HttpVersion
-    raw: fields.RawFields
-    client_ip: str
-    request_id: str
-    has_authority: bool
-    length: int | None
-    octets: bytes
-
-    def is_for(self, message: RawRequestMessage) -> bool:
-        """True when the message has the same fields, so that all but its target was judged and rewritten before."""
-        return (
-            self.raw == message.raw_headers
-            and self.method == message.method
-            and self.version == message.version
-            and not self.has_authority
-            and message.path.startswith("/")
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """A request that is ready to leave: its head as octets; `body` None streams."""
-
-    request: web.BaseRequest
-    head: fields.Head
-    octets: bytes
-    body: bytes | None
-    on_status: Callable[[int], Awaitable[None]] | None
-
-    @property
-    def streams(self) -> bool:
-        return self.body is None and (self.head.chunked or bool(self.head.length))
-
-    @property
-    def may_repeat(self) -> bool:
-        """True when sending it again does no harm and needs no octet that is gone."""
-        return self.request.method in _SAFE and not self.streams and not self.body
-
-
-class _Exchange:
-    """One request and its answer on one connection; `end` says what the connection is good for afterwards."""
-
-    def __init__(
-        self, ask: _Ask, upstream: ResponseHandler, read_timeout_s: float, observe: Callable[[float], None]
-    ) -> None:
-        self.end: _End = "cut"
-        self.has_answer = False
-        self._ask = ask
-        self._upstream = upstream
-        self._read_timeout_s = read_timeout_s
-        self._observe = observe
-
-    async def run(self) -> web.StreamResponse:
+    def __init__(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        request = self._ask.request
-        self._upstream.set_response_params(
-            skip_payload=request.method == "HEAD",
-            read_until_eof=True,
-            auto_decompress=False,
-            read_timeout=self._read_timeout_s,
-            max_line_size=MAX_FIELD,
-            max_field_size=MAX_FIELD,
-        )
-        upload = loop.create_task(self._send())
+        self._connection = connection
+        self._status: asyncio.Future[int] = loop.create_future()
+        self._ended: asyncio.Future[bool] = loop.create_future()
+
+    async def relay(self, exchange: Exchange, on_status: Callable[[int], Awaitable[None]] | None) -> web.StreamResponse:
+        self._connection.relay(exchange)
         try:
-            status, payload = await self._status()
-            self._observe(loop.time() - started)
-            answer = Answer(status, request)
-            if self._ask.on_status is not None:
-                await self._ask.on_status(status.code)
-            if status.code == answers.SWITCHING:
-                await self._switch(answer)
-                return answer
-            await self._relay(answer, payload)
-            if upload.done() and upload.result() and not answer.is_cut and not self._upstream.should_close:
-                self.end = "again"
-            return answer
+            exchange.start(self)
+            status = await self._status
+            if on_status is not None:
+                await on_status(status)
+            if self.transport is None:  # the client has left
+                return Relayed(status, stays_open=False, is_cut=True)
+            exchange.go_on()
+            stays_open = await self._ended
+            return Relayed(status, stays_open=stays_open, is_cut=exchange.is_cut)
         finally:
-            upload.cancel()
-            await asyncio.wait([upload])
+            exchange.leave()
+            self._connection.relayed()
 
-    # Sending the request…
-
-    async def _send(self) -> bool:
-        """Write the request. Returns true when it was sent whole; what stops it is told to the reader of the answer."""
-        ask = self._ask
-        writer = StreamWriter(self._upstream, asyncio.get_running_loop())
-        try:
-            await writer.write(ask.octets + (ask.body or b""))
-            if ask.streams:
-                if ask.head.chunked:
-                    writer.enable_chunking()
-                while piece := await self._next_piece():
-                    async with asyncio.timeout(self._read_timeout_s):
-                        await writer.write(piece)
-                await writer.write_eof()
-        except (Refusal, TimeoutError) as error:
-            self._upstream.set_exception(error)
-            return False
-        except OSError as error:
-            if self._upstream.is_connected():  # so it was the client that left
-                self._upstream.set_exception(error)
-            return False  # else upstream has gone, perhaps after an early answer: the reader knows
-        self._upstream.start_timeout()
-        return True
-
-    async def _next_piece(self) -> bytes:
-        """Return the next octets of the client's content, b"" at its end. Raises Refusal(malformed_request)."""
-        request = self._ask.request
-        while True:
-            try:
-                async with asyncio.timeout(_CHECK_S):
-                    return await request.content.readany()
-            except TimeoutError:
-                # aiohttp queues a parser's error like a next message, and the content it broke never ends. Nothing else
-                # can be queued behind a message whose content is still arriving.
-                if request.protocol._messages:  # noqa: SLF001 - nowhere else to be seen
-                    raise Refusal("malformed_request", "content", "The content breaks its own framing.") from None
-
-    # Receiving the answer…
-
-    async def _status(self) -> tuple[RawResponseMessage, StreamReader]:
-        """Wait for the final status. Raises Refusal."""
-        try:
-            return await self._final()
-        except TimeoutError as error:
-            raise Refusal("upstream_timeout", "read_timeout") from error
-        except Refusal:
-            raise
-        except _BROKEN as error:
-            raise Refusal("upstream_unavailable", f"read:{type(error).__name__}") from error
-
-    async def _final(self) -> tuple[RawResponseMessage, StreamReader]:
-        """Pass interim answers on until the final one comes. RFC 9110 section 15.2."""
-        request = self._ask.request
-        while True:
-            message, payload = await self._upstream.read()
-            self.has_answer = True
-            if message.code == answers.SWITCHING and not self._ask.head.is_websocket:
-                raise Refusal("upstream_unavailable", "unasked_101")
-            if message.code == answers.SWITCHING or message.code >= 200:
-                return message, payload
-            self._upstream.start_timeout()
-            if request.version >= HttpVersion11:
-                await request.writer.write(answers.head(message, fields.to_client(message.raw_headers)))
-
-    async def _relay(self, answer: "Answer", payload: StreamReader) -> None:
-        """Pass the content on as it comes. What breaks on the way breaks the answer too."""
-        try:
-            await answer.prepare(self._ask.request)
-            while piece := await payload.readany():
-                await answer.write(piece)
-            await answer.write_eof()
-        except _BROKEN as error:
-            answer.cut()
-            structlog.get_logger().info("answer_cut", status=answer.status, reason=type(error).__name__)
-
-    async def _switch(self, answer: "Answer") -> None:
-        """Pass upstream's 101 on, and everything after it untouched."""
-        try:
-            await websocket.tunnel(self._ask.request.protocol, self._upstream, answer.take_head())
-            self.end = "close"
-        except ConnectionError:
-            answer.cut()
-
-
-class Answer(web.StreamResponse):
-    """Upstream's answer on its way to the client, framed anew: its head leaves as the octets that came."""
-
-    def __init__(self, message: RawResponseMessage, request: web.BaseRequest) -> None:
-        """Raises Refusal(upstream_unavailable) where the message cannot be framed anew for certain."""
-        super().__init__(status=message.code)
-        self.is_cut = False
-        self._request = request
-        self._is_sent = self._is_ended = False
-        # After an Upgrade that is no WebSocket's, aiohttp's parser has lost what followed in the same segment.
-        is_odd = any(key.lower() == b"upgrade" for key, _ in request.raw_headers)
-        keep_alive = bool(request.keep_alive) and not is_odd
-        self._head = answers.read(message, request.method, request.version, keep_alive=keep_alive)
-        self._stays_open = self._head.stays_open
+    # What the exchange tells…
 
     @property
-    def prepared(self) -> bool:
-        return self._is_sent
+    def transport(self) -> asyncio.Transport | None:
+        return self._connection.transport
 
     @property
-    def keep_alive(self) -> bool:
-        return self._stays_open
+    def protocol(self) -> Connection:
+        return self._connection
 
-    def force_close(self) -> None:
-        self._stays_open = False
+    @property
+    def writing_paused(self) -> bool:
+        return self.transport is not None and self._connection.writing_paused
 
-    def take_head(self) -> bytes:
-        """Give the head to who sends the rest himself; the connection is of no more use to aiohttp."""
-        self._is_sent = self._is_ended = True
-        self._stays_open = False
-        return self._head.octets
+    def answer(self, octets: bytes) -> None:
+        self._connection.answer(octets)
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send the head, once."""
-        if self._is_sent:
-            return None
-        self._is_sent = True
-        await request.writer.write(self._head.octets)
-        if self._head.is_chunked:
-            request.writer.enable_chunking()
-        return request.writer
+    def take_content(self, *, now: bool) -> None:
+        """Nothing: the content was sent with the head."""
 
-    async def write(self, data: Any) -> None:
-        if not self._head.is_empty:
-            await self._request.writer.write(data)
+    def heard(self, exchange: Exchange) -> None:
+        if not self._status.done():
+            self._status.set_result(exchange.status)
 
-    async def write_eof(self, data: bytes = b"") -> None:
-        """End the message, once. aiohttp calls it last of all, so an answer that is cut is broken off here."""
-        if self._is_ended:
-            return
-        self._is_ended = True
-        if self.is_cut:
-            self._break_off()
-        else:
-            await self._request.writer.write_eof(data)
+    def answered(self, exchange: Exchange, *, stays_open: bool) -> None:  # noqa: ARG002 - as the listener's
+        if not self._ended.done():
+            self._ended.set_result(stays_open)
 
-    def cut(self) -> None:
-        """Have the message broken off instead of ended, so that the client cannot take it for whole."""
-        self.is_cut = self._is_sent = True
-        self._is_ended = self._stays_open = False
+    def refused(self, exchange: Exchange, refusal: Refusal) -> None:  # noqa: ARG002 - as above
+        waited_for = self._ended if self._status.done() else self._status
+        if not waited_for.done():
+            waited_for.set_exception(refusal)
 
-    def _break_off(self) -> None:
-        transport = self._request.transport
-        if transport is None:
-            return
-        answers.break_off(transport, until_close=self._head.until_close)
-        self._request.protocol.force_close()
+    def broken(self, exchange: Exchange, *, until_close: bool) -> None:
+        self.answered(exchange, stays_open=False)  # first: the loss of the connection cancels who waits for it
+        self._connection.break_off(until_close=until_close)
 
+    def lost(self, exchange: Exchange) -> None:
+        """The client has gone. What was not yet heard of upstream is, as the handler may have something to settle."""
+        if not exchange.waits:
+            exchange.is_cut = True
+            exchange.leave()
+            self.answered(exchange, stays_open=False)
 
-class _Connection(ResponseHandler):
-    """aiohttp's, but what breaks the connection breaks the content that is being read from it.
-
-    Left alone, it ends content without a length cleanly on a reset, and never ends chunked content that is malformed.
-    """
-
-    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        payload = self._payload
-        super().set_exception(exc, *cause)
-        if payload is not None and not payload.is_eof():
-            payload.set_exception(exc)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        if exc is not None and self._payload is not None and not self._payload.is_eof():
-            self._payload.set_exception(aiohttp.ClientPayloadError("the connection was reset"))
-        super().connection_lost(exc)
+    def take_early(self) -> bytes:
+        return self._connection.take_early()

@@ -1,235 +1,522 @@
-"""Who serves a connection of the public listener? aiohttp, but plain requests do not get that far.
+"""Who serves a connection of the public listener? It reads a request, and has it relayed or handled.
 
-The law: aiohttp's request parser is the only reader of what a client sends; what it has read is sorted here. A request
-that `plain` takes is relayed by `lean`, everything else goes to aiohttp's own queue: one at a time, each when the one
-before it is answered. So answers leave in the order in which the requests came, and no octet is read twice.
+The law: `messages` is the only reader of what a client sends; each request that it has read is shown to `plain`, which
+makes an exchange of one that surely passes; every other is handed to aiohttp, whose request and response the gate and
+the API are written with. One request of a connection is served at a time, what comes behind it waits unread: answers
+leave in the order in which the requests came, and no octet is read twice.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+import math
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
 
+import structlog
+import yarl
 from aiohttp import web
-from aiohttp.http import HttpProcessingError, RawRequestMessage
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpVersion, RawRequestMessage, StreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.tcp_helpers import tcp_keepalive
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from sidecar.errors import Refusal
-from sidecar.proxy import answers
-from sidecar.proxy.lean import Exchange
+from sidecar.proxy import answers, messages
+from sidecar.proxy.messages import CRLF, END, HTTP_1_1, Chunked, Content, Fields, Request, Sized
+from sidecar.proxy.upstream import Exchange
 
 # A head that has begun must be whole by then, as nginx's client_header_timeout (60 s) but for people in a hurry.
 HEAD_S: Final = 10.0
-# A connection between two requests, and one that takes nothing of its answer: nginx's numbers.
+# A connection between two requests, one that brings nothing more of its content, one that takes nothing of its answer:
+# nginx's numbers.
 KEEP_ALIVE_S: Final = 75.0
+CONTENT_S: Final = 60.0
 SEND_S: Final = 60.0
+# After an answer that came before its request was whole: the rest is read and thrown away, or closing the connection
+# would reset it, and the answer be lost on its way. nginx's lingering_timeout and lingering_time.
+LINGER_S: Final = 5.0
+DISCARD_S: Final = 30.0
+# What may wait behind a request that is being served; then nothing more is read.
+MAX_AHEAD: Final = 64 << 10
+# Content that the gate has not read yet; twice as much is held.
+_CONTENT_LIMIT: Final = 32 << 10
+_LOOK_S: Final = 0.5
 
-Plain = Callable[[RawRequestMessage, StreamReader, RequestHandler], Exchange | None]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Plain = Callable[[Request, "Connection"], Exchange | None]
+
+# What could not be read has no request; it is told like one.
+_UNREADABLE: Final = Request("UNKNOWN", b"/", b"/", None, HTTP_1_1, b"", Fields(()))
 
 
-class Server(web.Server):
-    """aiohttp's server, but `plain` is shown each request first: it makes an exchange of one that surely passes."""
+class Relayed(web.StreamResponse):
+    """What a handler returns when the answer has gone to the client already."""
+
+    def __init__(self, status: int, *, stays_open: bool, is_cut: bool = False) -> None:
+        super().__init__(status=status)
+        self.stays_open = stays_open
+        self.is_cut = is_cut
+
+    @property
+    def prepared(self) -> bool:
+        return True
+
+
+class Server:
+    """The connections of one listener: a protocol factory."""
 
     def __init__(
         self,
-        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        handler: Handler,
         plain: Plain,
         *,
         head_s: float = HEAD_S,
         send_s: float = SEND_S,
+        content_s: float = CONTENT_S,
     ) -> None:
-        super().__init__(
-            handler,
-            handler_cancellation=True,
-            access_log=None,
-            auto_decompress=False,
-            keepalive_timeout=KEEP_ALIVE_S,
-        )
+        """Must run inside the loop."""
+        self.handler = handler
         self.plain = plain
         self.head_s = head_s
         self.send_s = send_s
+        self.content_s = content_s
+        self.connections: set[Connection] = set()
+        self.is_closing = False
+        self.loop = asyncio.get_running_loop()
+        self._look_s = min(_LOOK_S, head_s / 4, send_s / 4, content_s / 4)
+        self._looking = self.loop.call_later(self._look_s, self._look)
+        self._all_lost: asyncio.Event | None = None
 
-    def __call__(self) -> RequestHandler:
-        return _Handler(self, loop=asyncio.get_running_loop(), **self._kwargs)
+    def __call__(self, peer: str | None = None) -> "Connection":
+        """Make the protocol of a new connection; `peer` is its address where a proxy has told it."""
+        return Connection(self, peer)
+
+    async def shutdown(self, timeout_s: float) -> None:
+        """Close what is idle, let the rest end what it is at, for at most `timeout_s`; then break it off."""
+        self.is_closing = True
+        for connection in list(self.connections):
+            connection.close_when_idle()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._lost()
+        except TimeoutError:
+            for connection in list(self.connections):
+                connection.abort()
+            await self._lost()
+        finally:
+            self._looking.cancel()
+
+    async def _lost(self) -> None:
+        self._all_lost = asyncio.Event()
+        if self.connections:
+            await self._all_lost.wait()
+
+    def forget(self, connection: "Connection") -> None:
+        self.connections.discard(connection)
+        if not self.connections and self._all_lost is not None:
+            self._all_lost.set()
+
+    def _look(self) -> None:
+        """Look at every connection's limits: one timer for all of them."""
+        now = self.loop.time()
+        for connection in [one for one in self.connections if one.due <= now or one.send_due <= now]:
+            connection.look(now)
+        self._looking = self.loop.call_later(self._look_s, self._look)
 
 
-def handed_back(request: web.BaseRequest) -> tuple[Refusal, float] | None:
-    """Return why this request could not be relayed and when it began (time.perf_counter), once; None if it was not."""
-    handler = request.protocol
-    if not isinstance(handler, _Handler):
+def handed_back(request: web.BaseRequest) -> tuple[Refusal, float | None] | None:
+    """Return why this request could not be relayed or read, and when it began (time.perf_counter, None for now), once.
+
+    None if it was not.
+    """
+    connection = request.protocol
+    if not isinstance(connection, Connection):
         return None
-    refusal, handler.refusal = handler.refusal, None
+    refusal, connection.refusal = connection.refusal, None
     return refusal
 
 
-class _Handler(RequestHandler):
-    """One connection of a client."""
+class Connection(BaseProtocol):
+    """One connection of a client: what aiohttp's requests know as their protocol."""
 
     __slots__ = (
+        "_block",
+        "_closes",
+        "_content",
         "_exchange",
-        "_head_timer",
-        "_held",
+        "_fields",
+        "_is_held",
+        "_is_reading",
+        "_known",
         "_left",
-        "_send_timer",
+        "_payload",
+        "_peer",
         "_server",
-        "_waits",
+        "_tail",
+        "_task",
+        "due",
         "last",
-        "last_content",
+        "peername",
         "refusal",
+        "request",
+        "send_due",
+        "sockname",
+        "ssl_context",
     )
 
-    def __init__(self, server: Server, **kwargs: Any) -> None:
-        self._held: deque[tuple[Any, StreamReader]] = deque()
-        self._waits: asyncio.Future[None] | None = None
-        super().__init__(server, **kwargs)
+    def __init__(self, server: Server, peer: str | None) -> None:
+        super().__init__(server.loop)
         self._server = server
-        self._parser: Any = _Sieve(self._parser, self)
+        self._peer = peer
+        self.due = math.inf  # loop.time() when the client must have done what it is waited for
+        self.send_due = math.inf  # likewise, must have taken something
+        self.last: Any = None  # `plain`'s own memory of this connection
+        self.refusal: tuple[Refusal, float | None] | None = None
+        self.peername: tuple[Any, ...] | None = None
+        self.sockname: tuple[Any, ...] | None = None
+        self.ssl_context: ssl.SSLContext | None = None
+        self._tail = b""  # what has come and is not read yet
+        self._known = 0  # how much of it was looked at
+        self._block: bytes | None = None
+        self._fields = _UNREADABLE.fields
+        self.request = _UNREADABLE  # the one being served, or the last
         self._exchange: Exchange | None = None
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._send_timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._content: Content | None = None  # what the request being served has still to bring
+        self._payload: StreamReader | None = None
+        self._is_held = False
+        self._is_reading = True
+        self._closes = False
         self._left = 0
-        self.last: tuple[object, object] = (None, None)  # `plain`'s own memory of this connection
-        self.last_content: StreamReader = EMPTY_PAYLOAD
-        self.refusal: tuple[Refusal, float] | None = None
 
-    # Sorting what came…
+    # Reading a request…
 
-    def sift(self, messages: Sequence[tuple[Any, StreamReader]]) -> Sequence[tuple[Any, StreamReader]]:
-        """Take what can be relayed now; hold what must wait for it; return what is aiohttp's."""
-        self.last_content = messages[-1][1]
-        self._stop_head_timer()
-        if self._is_lean_busy() or not self._is_idle():
-            self._hold(messages)
-            return ()
-        if not self._takes(*messages[0]):
-            self._hold(messages[1:])
-            return messages[:1]
-        self._hold(messages[1:])
-        return ()
+    def data_received(self, data: bytes) -> None:
+        if self._content is not None:
+            self._take(self._content, data)
+        elif self._closes:
+            return  # nothing more is asked here
+        elif self._exchange is not None or self._task is not None:
+            self._keep(data)
+        else:
+            self._begin(self._tail + data if self._tail else data)
 
-    def failed(self, error: HttpProcessingError) -> None:
-        """What came cannot be read: aiohttp answers so, after whatever waits before it. Raises the same."""
-        if not self._is_lean_busy():
-            raise error
-        self._hold([(_ErrInfo(status=400, exc=error, message=error.message), EMPTY_PAYLOAD)])
-
-    def unfinished(self) -> None:
-        """A part of a head came."""
-        if self._head_timer is None:
-            self._head_timer = self._loop.call_later(self._server.head_s, self.force_close)
-
-    def _is_lean_busy(self) -> bool:
-        return self._exchange is not None or bool(self._held)
-
-    def _is_idle(self) -> bool:
-        """True when aiohttp waits for a request, and the client for nothing."""
-        waiter = self._waits
-        return waiter is not None and not waiter.done() and not self._messages and not self._paused
-
-    def _hold(self, messages: Sequence[tuple[Any, StreamReader]]) -> None:
-        """Keep what waits its turn, and read no more than so many."""
-        self._held.extend(messages)
-        if self._is_full() and not self._buffer_paused:
-            self._pause_reading_for_buffer()
-
-    def _is_full(self) -> bool:
-        """True when the parser may have stopped: it counts the one that was taken from it in the same read too."""
-        return len(self._held) + len(self._messages) >= self._max_msg_queue_size - 1
-
-    def _takes(self, message: Any, payload: StreamReader) -> bool:
-        if self.transport is None or isinstance(message, _ErrInfo):
-            return False
-        exchange = self._server.plain(message, payload, self)
-        if exchange is None:
-            return False
-        self._parser.message_consumed()
-        self._server.requests_count += 1
-        exchange.message, exchange.payload = message, payload
-        self._exchange = exchange
-        self._request_in_progress = True  # so that a drain waits for it
-        exchange.start(self)
-        return True
-
-    def _next(self) -> None:
-        """Go on with what was held: the first of it, or more where that is over at once."""
-        while self._held and self._exchange is None and self._is_idle() and not self._force_close:
-            first = self._held.popleft()
-            if not self._takes(*first):
-                self._give(*first)
-        if self._buffer_paused and not self._held and not self._force_close:
-            self._resume_reading_if_drained()
-
-    def _resume_reading_if_drained(self) -> None:
-        """As aiohttp's, but what is held here counts too: the parser keeps, unread, what comes behind it."""
-        if self._held or len(self._message_tail) >= self._read_bufsize:
-            return
-        if not self._upgraded:
-            self.data_received(b"")
-            if self._is_full():
+    def _begin(self, data: bytes) -> None:
+        """Read a head, and have its request served."""
+        while data.startswith(CRLF):  # RFC 9112 section 2.2: empty lines before a request are ignored
+            data = data[2:]
+        end = data.find(END, max(0, self._known - 3))
+        try:
+            if end < 0:
+                self._wait_for_more(data)
                 return
-        self._resume_reading_for_buffer()
+            self._tail, self._known = b"", 0
+            cut = data.find(CRLF)
+            block = data[cut + 2 : end + 2]
+            if block != self._block:
+                self._fields = messages.read_fields(block)
+                self._block = block
+            request = messages.read_request(data[:cut], self._fields)
+            if not request.has_content:
+                self._serve(request, None, b"", data[end + 4 :])
+                return
+            content = Chunked() if request.fields.chunked else Sized(request.fields.length or 0)
+            piece, behind = content.feed(data[end + 4 :])
+        except Refusal as refusal:
+            self._cannot_read(refusal)
+            return
+        self._serve(request, content, piece, behind)
 
-    @property
-    def _waiter(self) -> asyncio.Future[None] | None:
-        """What aiohttp waits on for a message: set anew each time that it has done with one."""
-        return self._waits
+    def _wait_for_more(self, data: bytes) -> None:
+        """A part of a head came. Raises Refusal if it can never be whole."""
+        messages.check_beginning(data, self._known)
+        if data and not self._tail:
+            self.due = self._loop.time() + self._server.head_s
+        self._tail, self._known = data, len(data)
 
-    @_waiter.setter
-    def _waiter(self, waiter: asyncio.Future[None] | None) -> None:
-        self._waits = waiter
-        if waiter is not None and self._held:
-            self._loop.call_soon(self._next)
+    def _cannot_read(self, refusal: Refusal) -> None:
+        """What came is no request, and nobody can say where the next one would begin."""
+        self._closes = True
+        self._tail = b""
+        self.refusal = refusal, None
+        self.request = _UNREADABLE
+        self._handle(None, b"", b"")
 
-    def _give(self, message: Any, payload: StreamReader) -> None:
-        """Hand a message to aiohttp."""
-        self._messages.append((message, payload))
-        if self._waits is not None and not self._waits.done():
-            self._waits.set_result(None)
+    def _serve(self, request: Request, content: Content | None, piece: bytes, behind: bytes | None) -> None:
+        """Have a request relayed, or handled. `piece` has come of its content; None is `behind` if more must come."""
+        self.due = math.inf
+        self.request = request
+        if behind:
+            self._keep(behind)
+        exchange = self._server.plain(request, self)
+        if exchange is None:
+            self._handle(content, piece, behind)
+            return
+        self._exchange = exchange
+        if content is not None:
+            exchange.octets += exchange.frame(piece, content.trailers, is_end=behind is not None)
+            if behind is None:
+                exchange.is_sent = False
+                self._content = content
+                self.take_content(now=False)  # until there is a connection that takes it
+        exchange.start(self)
+
+    def _take(self, content: Content, data: bytes) -> None:
+        """Hand on what came of a request's content."""
+        try:
+            piece, behind = content.feed(data)
+        except Refusal as refusal:
+            self._break(refusal)
+            return
+        is_end = behind is not None
+        if is_end:
+            self._content = None
+            self.due = math.inf
+        if self._exchange is not None:
+            if not is_end:
+                self.due = self._loop.time() + self._server.content_s
+            self._exchange.send(self._exchange.frame(piece, content.trailers, is_end=is_end), is_end=is_end)
+        elif self._payload is not None:
+            self._payload.feed_data(piece)
+            if is_end:
+                self._payload.feed_eof()
+        if behind:
+            self._keep(behind)
+        if is_end and self._exchange is None and self._task is None:
+            self._go_on()  # its answer came early, and the rest of it was thrown away
+
+    def _break(self, refusal: Refusal) -> None:
+        """The content breaks its own framing, or does not come."""
+        exchange, payload = self._exchange, self._payload
+        content, self._content = self._content, None
+        self._closes = True
+        self._tail = b""
+        self.due = math.inf
+        if exchange is not None:
+            exchange.leave()
+            if exchange.head is None:
+                self._content = content  # so that it is not taken for whole
+                self.refused(exchange, refusal)
+            else:
+                exchange.is_cut = True
+                self.broken(exchange, until_close=exchange.head.until_close)
+        elif payload is not None:
+            payload.set_exception(refusal)
+        elif self.transport is not None:
+            self.transport.close()
+
+    def _keep(self, octets: bytes) -> None:
+        """Keep what waits its turn, and read no more than so much of it."""
+        self._tail = self._tail + octets if self._tail else octets
+        if len(self._tail) >= MAX_AHEAD:
+            self._update_reading()
+
+    def take_content(self, *, now: bool) -> None:
+        """Read on, or not, what the request being served has still to bring."""
+        self._is_held = not now
+        self.due = self._loop.time() + self._server.content_s if now and self._exchange is not None else math.inf
+        self._update_reading()
+
+    def pause_reading(self) -> None:
+        """Aiohttp's content is full."""
+        self._is_held = True
+        self._update_reading()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: ARG002 - aiohttp's signature
+        """Aiohttp's content has room."""
+        self._is_held = False
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        wants = not self._is_held and len(self._tail) < MAX_AHEAD
+        if wants == self._is_reading or self.transport is None or self.transport.is_closing():
+            return
+        self._is_reading = wants
+        if wants:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+
+    # Having it handled by aiohttp's request and response…
+
+    def _handle(self, content: Content | None, piece: bytes, behind: bytes | None) -> None:
+        request, payload = self.request, EMPTY_PAYLOAD
+        if content is not None:
+            payload = StreamReader(self, _CONTENT_LIMIT, loop=self._loop)
+            payload.feed_data(piece)
+            if behind is None:
+                self._content, self._payload = content, payload
+            else:
+                payload.feed_eof()
+        path = request.origin.decode("utf-8", "surrogateescape")
+        headers = CIMultiDict(
+            (name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in request.fields.raw
+        )
+        message = RawRequestMessage(
+            method=request.method,
+            path=request.target.decode("utf-8", "surrogateescape"),
+            version=HttpVersion(*request.version),
+            headers=CIMultiDictProxy(headers),
+            raw_headers=tuple(request.fields.raw),
+            should_close=self._closes or not request.keep_alive,
+            compression=None,
+            upgrade=request.is_websocket,
+            chunked=request.fields.chunked,
+            url=yarl.URL.build(path=path.partition("?")[0], query_string=path.partition("?")[2], encoded=True),
+        )
+        self._task = self._loop.create_task(self._handled(message, payload))
+
+    async def _handled(self, message: RawRequestMessage, payload: StreamReader) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        writer = StreamWriter(self, self._loop)
+        request = web.BaseRequest(message, payload, self, writer, task, self._loop)  # type: ignore[arg-type]
+        stays_open = False
+        try:
+            response = await self._answered_by_handler(request)
+            if isinstance(response, Relayed):
+                stays_open = response.stays_open
+            else:
+                await response.prepare(request)
+                await response.write_eof()
+                stays_open = bool(response.keep_alive)
+        except ConnectionError:
+            pass  # the client has left
+        finally:
+            self._task = None
+            self._done(stays_open=stays_open)
+
+    async def _answered_by_handler(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._server.handler(request)
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the connection ends
+            structlog.get_logger().error("request_failed", exc_info=error)  # its kind and place, not its text
+            response = web.Response(status=500, text="500 Internal Server Error")
+            response.force_close()
+            return response
 
     # What an exchange tells…
+
+    @property
+    def protocol(self) -> "Connection":
+        """Who is told what becomes of the transport."""
+        return self
+
+    def relay(self, exchange: Exchange) -> None:
+        """An exchange that a handler has made: the fullness of this end holds it."""
+        self._exchange = exchange
 
     def answer(self, octets: bytes) -> None:
         if self.transport is not None:
             self.transport.write(octets)
 
+    def heard(self, exchange: Exchange) -> None:
+        """Nobody waits for a plain one's status."""
+        exchange.go_on()
+
     def answered(self, exchange: Exchange, *, stays_open: bool) -> None:
-        self._done(exchange, counts=True)
-        if stays_open:
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            self._next()
-        else:
-            self.force_close()
+        self._exchange = None
+        exchange.ended(exchange, True)
+        self._done(stays_open=stays_open)
 
     def refused(self, exchange: Exchange, refusal: Refusal) -> None:
-        self._done(exchange, counts=False)
+        self._exchange = None
+        exchange.ended(exchange, False)
         self.refusal = refusal, exchange.started
-        self._give(exchange.message, exchange.payload)
+        self._handle(self._content, b"", None if self._content is not None else b"")
+        self.take_content(now=True)
 
     def broken(self, exchange: Exchange, *, until_close: bool) -> None:
-        self._done(exchange, counts=True)
+        self._exchange = None
+        exchange.ended(exchange, True)
+        self.break_off(until_close=until_close)
+
+    def break_off(self, *, until_close: bool) -> None:
         if self.transport is not None:
             answers.break_off(self.transport, until_close=until_close)
-        self.force_close()
 
-    def _done(self, exchange: Exchange, *, counts: bool) -> None:
-        exchange.ended(exchange, counts)
+    def lost(self, exchange: Exchange) -> None:
+        """The client has gone: upstream's end goes with it."""
+        exchange.ended(exchange, False)
+        exchange.leave()
+
+    def take_early(self) -> bytes:
+        """Give what came behind an upgrade; this connection reads no more requests."""
+        self._closes = True
+        octets, self._tail = self._tail, b""
+        return octets
+
+    # After an answer…
+
+    def relayed(self) -> None:
+        """What a handler relayed has ended."""
         self._exchange = None
-        self._request_in_progress = False
-        if self._handler_waiter is not None and not self._handler_waiter.done():
-            self._handler_waiter.set_result(None)
+
+    def _done(self, *, stays_open: bool) -> None:
+        if self.transport is None:
+            return
+        self._payload = None
+        self._closes = self._closes or not stays_open or self._server.is_closing
+        if self._content is not None:
+            self.take_content(now=True)  # to throw it away
+            self.due = self._loop.time() + DISCARD_S
+        if not self._closes:
+            if self._content is None:
+                self._go_on()
+        elif self._content is not None or self.request is _UNREADABLE:
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            self.due = self._loop.time() + (DISCARD_S if self._content is not None else LINGER_S)
+        else:
+            self.transport.close()
+
+    def _go_on(self) -> None:
+        """Take the next request."""
+        if self._closes:
+            if self.transport is not None:
+                self.transport.close()
+            return
+        self.due = self._loop.time() + KEEP_ALIVE_S
+        if self._tail and not self._paused:
+            octets, self._tail = self._tail, b""
+            self._begin(octets)
+        if not self._is_reading:
+            self._update_reading()
+
+    def close_when_idle(self) -> None:
+        """Take no more requests."""
+        if self._exchange is None and self._task is None and self._content is None and self.transport is not None:
+            self.transport.close()
+        self._closes = True
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
     # What the transport tells…
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        tcp_keepalive(cast("asyncio.Transport", transport))
+        self.peername = (self._peer, 0) if self._peer is not None else transport.get_extra_info("peername")
+        self.sockname = transport.get_extra_info("sockname")
+        self.ssl_context = transport.get_extra_info("sslcontext")
+        self.due = self._loop.time() + KEEP_ALIVE_S
+        self._server.connections.add(self)
+
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._stop_head_timer()
-        self._stop_send_timer()
-        self._held.clear()
-        exchange = self._exchange
-        if exchange is not None:
-            self._done(exchange, counts=False)
-            exchange.leave()
+        self._server.forget(self)
+        exchange, self._exchange = self._exchange, None
         super().connection_lost(exc)
+        if exchange is not None and exchange.client is not None:
+            exchange.client.lost(exchange)
+        if self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(ConnectionResetError("the client has left"))
+        if self._task is not None:
+            self._task.cancel()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -237,67 +524,32 @@ class _Handler(RequestHandler):
             self._exchange.upstream.hold()
         if self.transport is not None:
             self._left = self.transport.get_write_buffer_size()
-            self._send_timer = self._loop.call_later(self._server.send_s, self._look_at_client)
+            self.send_due = self._loop.time() + self._server.send_s
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_send_timer()
-        if self._exchange is not None and self._exchange.upstream is not None:
-            self._exchange.upstream.go_on()
-        elif self._exchange is None and self._held:
-            self._next()
+        self.send_due = math.inf
+        if self._exchange is not None:
+            if self._exchange.upstream is not None:
+                self._exchange.upstream.read_on()
+        elif self._task is None and self._content is None and self._tail:
+            self._go_on()
 
-    def _look_at_client(self) -> None:
-        """Cut off a client that has taken nothing since the last look."""
+    def look(self, now: float) -> None:
+        """End what has been waited for too long."""
         if self.transport is None:
             return
-        left = self.transport.get_write_buffer_size()
-        if left >= self._left:
-            self.transport.abort()
+        if now >= self.send_due:
+            left = self.transport.get_write_buffer_size()
+            if left >= self._left:
+                self.transport.abort()  # it has taken nothing since the last look
+                return
+            self._left = left
+            self.send_due = now + self._server.send_s
+        if now < self.due:
             return
-        self._left = left
-        self._send_timer = self._loop.call_later(self._server.send_s, self._look_at_client)
-
-    def _process_keepalive(self) -> None:
-        if self._exchange is not None:  # aiohttp takes the connection for idle
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        super()._process_keepalive()
-
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _stop_send_timer(self) -> None:
-        if self._send_timer is not None:
-            self._send_timer.cancel()
-            self._send_timer = None
-
-
-class _Sieve:
-    """aiohttp's request parser, with what it has read shown to the handler first."""
-
-    __slots__ = ("_handler", "_parser", "message_consumed", "pause_reading", "set_upgraded")
-
-    def __init__(self, parser: Any, handler: _Handler) -> None:
-        self._parser = parser
-        self._handler = handler
-        self.message_consumed = parser.message_consumed
-        self.pause_reading = parser.pause_reading
-        self.set_upgraded = parser.set_upgraded
-
-    def feed_data(self, data: bytes) -> tuple[Sequence[tuple[Any, StreamReader]], bool, bytes]:
-        handler = self._handler
-        try:
-            messages, upgraded, tail = self._parser.feed_data(data)
-        except HttpProcessingError as error:
-            handler.failed(error)
-            return (), False, b""
-        if messages:
-            return handler.sift(messages), upgraded, tail
-        if data and not upgraded and handler.last_content.is_eof():
-            handler.unfinished()
-        return messages, upgraded, tail
-
-    def feed_eof(self) -> Any:
-        return self._parser.feed_eof()
+        self.due = math.inf
+        if self._exchange is not None and self._content is not None:
+            self._break(Refusal("malformed_request", "content_too_slow", "The content of the request did not come."))
+        else:
+            self.transport.close()

@@ -15,10 +15,10 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
 
-@pytest.fixture(params=["lean", "whole"])
+@pytest.fixture(params=["relayed", "handled"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Have simple requests take the short way, or none: the octets must not tell."""
-    monkeypatch.setattr(proxied, "LEAN", request.param == "lean")
+    """Have requests relayed by their connection, or forwarded by a handler that has read them: no octet tells."""
+    monkeypatch.setattr(proxied, "RELAYS", request.param == "relayed")
     return str(request.param)
 
 

@@ -160,4 +160,4 @@ async def test_a_websocket_passes_over_tls_to_upstream(authority: Authority) -> 
 
 async def test_a_tls_file_that_is_not_there_is_told_at_once() -> None:
     with pytest.raises(OSError, match="No such file"):
-        Forwarder(Upstream(url="https://127.0.0.1:1", tls=TlsClient(ca="/nowhere.pem")), print)
+        Forwarder(Upstream(url="https://127.0.0.1:1", tls=TlsClient(ca="/nowhere.pem")), print, "X")

@@ -32,9 +32,9 @@ async def echo(taken: Taken, request: Message) -> None:
         await taken.write(octets)
 
 
-async def test_the_handshake_passes_whole(sidecar: Passing, upstream: FakeUpstream) -> None:
+async def test_the_handshake_passes_whole(upstream: FakeUpstream) -> None:
     upstream.answer = echo
-    async with sidecar.client() as client:
+    async with passing(upstream.url) as sidecar, sidecar.client() as client:
         answer = await switch(client)
     assert answer.raw == (
         b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"

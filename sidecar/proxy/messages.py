@@ -1,0 +1,413 @@
+"""Where does a message end, and what does its head say? The one parser of HTTP/1.1, for both ends. Pure.
+
+The law (RFC 9112): what can be read in two ways is refused, so nobody behind us can read it otherwise. A request is
+read strictly; an answer as section 2.2, 5.1 and 5.2 let a proxy read an old server's: bare LF, a space before a colon
+and folded lines are mended, never passed on. No one else here looks for the end of a message.
+
+Heads come whole, as octets; contents come in pieces, through `feed(octets) -> (piece, rest)`: `piece` is content,
+`rest` None while more must come, else what stands behind the message's end. `piece` may be empty either way.
+Refusal(malformed_request) says what is wrong with a message; who asked upstream makes `upstream_unavailable` of it.
+"""
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from sidecar.errors import Refusal
+
+RawFields = Sequence[tuple[bytes, bytes]]
+Version = tuple[int, int]
+HTTP_1_0: Final = (1, 0)
+HTTP_1_1: Final = (1, 1)
+
+CRLF: Final = b"\r\n"
+END: Final = b"\r\n\r\n"
+# A client's line, target or field: nginx's and Node's 8 KiB. Its whole head: what 128 such fields never reach in life.
+MAX_LINE: Final = 8190
+MAX_HEAD: Final = 64 << 10
+MAX_FIELDS: Final = 128
+# Upstream's: larger than what the common servers write, as a backend may set many cookies.
+MAX_ANSWER_LINE: Final = 64 << 10
+MAX_ANSWER_HEAD: Final = 256 << 10
+# A chunk's size with its extension, all extensions of a message, its trailer section: nobody needs more.
+MAX_CHUNK_LINE: Final = 4 << 10
+MAX_EXTENSIONS: Final = 16 << 10
+MAX_TRAILERS: Final = 16 << 10
+# What fits every reader's integer; a longer one could wrap around in another's.
+MAX_LENGTH: Final = (1 << 63) - 1
+
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/([0-9])\.([0-9])")
+_FIELD_LINES: Final = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_ANSWER_FIELD: Final = re.compile(rb"(" + _TOKEN + rb")[ \t]*:([^\0\r\n]*)")
+_ANSWER_END: Final = re.compile(rb"\n\r?\n")
+_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
+_FOLDED_START: Final = re.compile(rb"[^\n]*\n[ \t]")
+_BARE: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
+_ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
+# RFC 3986 section 3.2: no userinfo (RFC 9110 section 4.2.4), nothing that ends an authority.
+_AUTHORITY: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)")
+# Protocols whose Upgrade is an offer that its sender can do without: RFC 7540 section 3.2 (RFC 9113 has it no more),
+# RFC 2817. Java's client makes the first with every first request.
+_OFFERS: Final = re.compile(rb"(?i:h2c|HTTP/\d(?:\.\d)?|TLS/\d(?:\.\d)?)")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fields:
+    """A message's fields, read once. `length` and `chunked` frame its content: neither means that a request has none.
+
+    `options` is what Connection names, in lower case. `upgrade` is the Upgrade field's value, b"" for none. `hosts` are
+    the values of every Host field.
+    """
+
+    raw: RawFields
+    length: int | None = None
+    chunked: bool = False
+    options: frozenset[bytes] = frozenset()
+    upgrade: bytes = b""
+    hosts: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """A request's head.
+
+    `target` is as it came; `origin` is what upstream gets: origin-form, or `*`. `authority` is the host of an
+    absolute-form target, which replaces the Host field (RFC 9112 section 3.2.2). `start` is upstream's start-line.
+    """
+
+    method: str
+    target: bytes
+    origin: bytes
+    authority: bytes | None
+    version: Version
+    start: bytes
+    fields: Fields
+    is_websocket: bool = False
+
+    @property
+    def keep_alive(self) -> bool:
+        """True when the client's connection may take another request. RFC 9112 section 9.3."""
+        return _persists(self.version, self.fields)
+
+    @property
+    def has_content(self) -> bool:
+        return self.fields.chunked or bool(self.fields.length)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """An answer's head."""
+
+    version: Version
+    status: int
+    reason: bytes
+    fields: Fields
+
+    @property
+    def keep_alive(self) -> bool:
+        """True when upstream's connection may take another request. RFC 9112 section 9.3."""
+        return _persists(self.version, self.fields)
+
+
+# A request's head…
+
+
+def check_beginning(octets: bytes, known: int = 0) -> None:
+    """Look at a head that is not whole yet. Raises Refusal when it never can be. RFC 9112 section 2.2.
+
+    The first `known` octets were looked at before.
+    """
+    if _BARE.search(octets, max(0, known - 1)):
+        raise _malformed("line_end", "A line ends with CR LF, and nothing else is a CR, LF or NUL.")
+    if len(octets) > MAX_HEAD or (octets.find(CRLF) < 0 and len(octets) > MAX_LINE):
+        raise _too_large()
+
+
+def read_fields(block: bytes) -> Fields:
+    """Read a request's field lines, each with its CR LF. Raises Refusal. RFC 9112 section 5 and 6."""
+    if len(block) > MAX_HEAD:
+        raise _too_large()
+    fields = _frame(tuple(_field_lines(block)))
+    if len(fields.hosts) > 1 or (fields.hosts and _AUTHORITY.fullmatch(fields.hosts[0]) is None):
+        raise _malformed("host", "Send one Host field with a host and perhaps a port.")
+    return fields
+
+
+def read_request(line: bytes, fields: Fields) -> Request:
+    """Read a request's head. Raises Refusal where two readers might differ, and for TRACE. RFC 9112 section 3."""
+    if len(line) > MAX_LINE:
+        raise _too_large()
+    method, target, origin, authority, version, start = (_kept_line if len(line) <= _MAX_KEPT else _read_line)(line)
+    if not fields.hosts and version == HTTP_1_1:
+        raise _malformed("host", "Send one Host field with a host and perhaps a port.")
+    if fields.chunked and version == HTTP_1_0:
+        # RFC 9112 section 6.1: its framing is faulty, even if a length could be found.
+        raise _malformed("chunked_1_0", "HTTP/1.0 has no transfer codings.")
+    is_websocket = bool(fields.upgrade) and version == HTTP_1_1 and _upgrades(method, fields)
+    return Request(method, target, origin, authority, version, start, fields, is_websocket)
+
+
+def _read_line(line: bytes) -> tuple[str, bytes, bytes, bytes | None, Version, bytes]:
+    found = _REQUEST_LINE.fullmatch(line)
+    if found is None:
+        raise _malformed("request_line", "A request begins with a method, a target and HTTP/1.1, one space between.")
+    octets, target, major, minor = found.groups()
+    method = octets.decode()
+    version = int(major), int(minor)
+    if version not in {HTTP_1_0, HTTP_1_1}:
+        raise _malformed("version", "Speak HTTP/1.1.")
+    if method == "CONNECT":
+        raise _malformed("connect", "This is no tunnel.")
+    if method == "TRACE":
+        # RFC 9110 section 9.3.8: it would answer with the fields that upstream alone should see.
+        raise Refusal("route_denied", "trace", "TRACE is not served.")
+    origin, authority = _origin_form(method, target)
+    return method, target, origin, authority, version, b"%b %b HTTP/1.1\r\n" % (octets, origin)
+
+
+# Most requests are for what was asked for before; a line that long seldom is.
+_MAX_KEPT: Final = 512
+_kept_line: Final = functools.lru_cache(2048)(_read_line)
+
+
+def _origin_form(method: str, target: bytes) -> tuple[bytes, bytes | None]:
+    """Return the target as an origin server reads it, and the authority if it was absolute. RFC 9112 section 3.2."""
+    if b"#" in target:
+        raise _malformed("target", "A request target has no fragment.")
+    if target.startswith(b"/") or (target == b"*" and method == "OPTIONS"):
+        return target, None
+    found = _ABSOLUTE_FORM.fullmatch(target)
+    if found is None or not found[1] or _AUTHORITY.fullmatch(found[1]) is None:
+        raise _malformed("target_form", "Ask for a path such as /index.html.")
+    if method == "OPTIONS" and not found[2]:
+        return b"*", found[1]
+    return found[2] if found[2].startswith(b"/") else b"/" + found[2], found[1]
+
+
+def _upgrades(method: str, fields: Fields) -> bool:
+    """Return true for a handshake of RFC 6455 section 4.1. Raises Refusal for an Upgrade that cannot be served.
+
+    False is for one that is none (Connection does not name it), or an offer that may be left (RFC 9110 section 7.8).
+    """
+    if b"upgrade" not in fields.options:
+        return False
+    protocols = [protocol.strip(b" \t") for protocol in fields.upgrade.split(b",")]
+    if protocols == [b"websocket"] and method == "GET" and not fields.length and not fields.chunked:
+        return True
+    if all(_OFFERS.fullmatch(protocol) for protocol in protocols):
+        return False
+    raise _malformed("upgrade", "A connection is upgraded to websocket only, by a GET without content.")
+
+
+def _field_lines(block: bytes) -> list[tuple[bytes, bytes]]:
+    if _FIELD_LINES.fullmatch(block) is None:
+        raise _malformed("field", "A field is a name, a colon and a value on one line, without control octets.")
+    raw = []
+    for line in block[:-2].split(CRLF) if block else ():
+        name, _, value = line.partition(b":")
+        if len(line) > MAX_LINE:
+            raise _too_large()
+        raw.append((name, value.strip(b" \t")))
+    if len(raw) > MAX_FIELDS:
+        raise _too_large()
+    return raw
+
+
+def _frame(raw: tuple[tuple[bytes, bytes], ...]) -> Fields:
+    """Read what the fields say of the message itself. Raises Refusal. RFC 9112 section 6.3."""
+    codings: list[bytes] = []
+    lengths: list[bytes] = []
+    hosts: list[bytes] = []
+    options: list[bytes] = []
+    upgrades: list[bytes] = []
+    found = {
+        b"transfer-encoding": codings,
+        b"content-length": lengths,
+        b"host": hosts,
+        b"connection": options,
+        b"upgrade": upgrades,
+    }
+    for name, value in raw:
+        values = found.get(name.lower())
+        if values is not None:
+            values.append(value)
+    length: int | None = None
+    if lengths:
+        if (
+            len(lengths) > 1
+            or codings
+            or not lengths[0].isdigit()
+            or len(lengths[0]) > 19
+            or int(lengths[0]) > MAX_LENGTH
+        ):
+            raise _malformed("content_length", "Send one Content-Length, or Transfer-Encoding: chunked.")
+        length = int(lengths[0])
+    if codings and b",".join(codings).lower() != b"chunked":
+        # Another coding would have to be kept or undone; without its name the content is garbage.
+        raise _malformed("transfer_encoding", "The one transfer coding known here is chunked.")
+    named = (
+        frozenset(option.strip(b" \t").lower() for option in b",".join(options).split(b",")) if options else frozenset()
+    )
+    return Fields(raw, length, bool(codings), named, b",".join(upgrades).lower(), tuple(hosts))
+
+
+# An answer's head…
+
+
+def end_of_answer_head(octets: bytes) -> int:
+    """Return where the octets behind an answer's head begin, 0 when it is not whole yet. Raises Refusal."""
+    found = _ANSWER_END.search(octets, 0, MAX_ANSWER_HEAD)
+    if found is not None:
+        return found.end()
+    if len(octets) >= MAX_ANSWER_HEAD:
+        raise _too_large()
+    if not octets.startswith(b"HTTP/1."[: len(octets)]):
+        raise _malformed("status_line", "An answer begins with HTTP/1.1.")
+    return 0
+
+
+def read_answer(head: bytes) -> Answer:
+    """Read an answer's head, up to its empty line. Raises Refusal. RFC 9112 section 4."""
+    # RFC 9112 section 5.2: what was folded is one line with spaces, before it is passed on.
+    if _FOLDED_START.match(head):
+        raise _malformed("status_line", "No field is folded onto the status line.")
+    line, _, block = _FOLD.sub(b" ", head).replace(CRLF, b"\n").rstrip(b"\n").partition(b"\n")
+    found = _STATUS_LINE.fullmatch(line)
+    if found is None:
+        raise _malformed("status_line", "An answer begins with HTTP/1.1 and three digits.")
+    raw = []
+    for field_line in block.split(b"\n") if block else ():
+        pair = _ANSWER_FIELD.fullmatch(field_line)
+        if pair is None or len(field_line) > MAX_ANSWER_LINE:
+            raise _malformed("field", "A field is a name, a colon and a value.")
+        raw.append((pair[1], pair[2].strip(b" \t")))
+    return Answer((1, int(found[1])), int(found[2]), found[3] or b"", _frame(tuple(raw)))
+
+
+# Contents…
+
+
+class Sized:
+    """Content of a known length. RFC 9112 section 6.2."""
+
+    __slots__ = ("left",)
+    trailers: RawFields = ()
+
+    def __init__(self, length: int) -> None:
+        self.left = length
+
+    def feed(self, octets: bytes) -> tuple[bytes, bytes | None]:
+        size = len(octets)
+        if size < self.left:
+            self.left -= size
+            return octets, None
+        if size == self.left:
+            self.left = 0
+            return octets, b""
+        end, self.left = self.left, 0
+        return octets[:end], octets[end:]
+
+
+class UntilClose:
+    """Content that ends with its connection: of answers only. RFC 9112 section 6.3, rule 8."""
+
+    __slots__ = ()
+    trailers: RawFields = ()
+
+    def feed(self, octets: bytes) -> tuple[bytes, bytes | None]:
+        return octets, None
+
+
+@dataclass(slots=True)
+class Chunked:
+    """Content in chunks. Extensions end here; `trailers` are there at the end. RFC 9112 section 7.1."""
+
+    trailers: RawFields = ()
+    _state: str = "size"
+    _left: int = 0
+    _extensions: int = 0
+    _tail: bytes = field(default=b"")
+
+    def feed(self, octets: bytes) -> tuple[bytes, bytes | None]:
+        """Raises Refusal where the chunks break their own framing."""
+        if self._tail:
+            octets, self._tail = self._tail + octets, b""
+        pieces: list[bytes] = []
+        at = 0
+        while True:
+            if self._state == "data":
+                piece = octets[at : at + self._left] if at or self._left < len(octets) else octets
+                if not piece:
+                    break
+                pieces.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                if self._left:
+                    break
+                self._state = "end"
+            if self._state == "end":
+                if octets[at : at + 2] != CRLF:
+                    if len(octets) - at >= 2 or octets[at:] not in {b"", b"\r"}:
+                        raise _malformed("chunk", "A chunk ends with CR LF.")
+                    self._tail = octets[at:]
+                    break
+                at += 2
+                self._state = "size"
+            if self._state == "size":
+                end = octets.find(CRLF, at, at + MAX_CHUNK_LINE)
+                if end < 0:
+                    self._keep(octets[at:], MAX_CHUNK_LINE)
+                    break
+                self._left = self._read_size(octets[at:end])
+                at = end + 2
+                self._state = "data" if self._left else "trailers"
+                continue
+            # The last chunk has come, and the trailer section follows: perhaps no more than its empty line.
+            if octets.startswith(CRLF, at):
+                return b"".join(pieces), octets[at + 2 :]
+            end = octets.find(END, at, at + MAX_TRAILERS)
+            if end < 0:
+                self._keep(octets[at:], MAX_TRAILERS)
+                break
+            self.trailers = tuple(_field_lines(octets[at : end + 2]))
+            return b"".join(pieces), octets[end + 4 :]
+        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), None
+
+    def _read_size(self, line: bytes) -> int:
+        found = _CHUNK_LINE.fullmatch(line)
+        if found is None:
+            raise _malformed("chunk_size", "A chunk begins with its size in hexadecimal digits.")
+        self._extensions += len(found[2])
+        size = int(found[1], 16)
+        if size > MAX_LENGTH or self._extensions > MAX_EXTENSIONS:
+            raise _malformed("chunk_size", "A chunk's size or the extensions are too large.")
+        return size
+
+    def _keep(self, octets: bytes, most: int) -> None:
+        if len(octets) >= most or _BARE.search(octets):
+            raise _malformed("chunk", "A chunk's line, or the trailer section, does not end.")
+        self._tail = octets
+
+
+Content = Sized | Chunked | UntilClose
+
+
+def _persists(version: Version, fields: Fields) -> bool:
+    if b"close" in fields.options or (version == HTTP_1_0 and fields.chunked):
+        return False
+    return version == HTTP_1_1 or b"keep-alive" in fields.options
+
+
+def _malformed(reason: str, detail: str) -> Refusal:
+    return Refusal("malformed_request", reason, detail)
+
+
+def _too_large() -> Refusal:
+    return _malformed(
+        "head_too_large", f"A line has at most {MAX_LINE} octets, a head {MAX_HEAD} and {MAX_FIELDS} fields."
+    )
