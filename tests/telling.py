@@ -217,7 +217,7 @@ async def start(tmp_path: Path, store_url: str) -> AsyncIterator[Start]:
             path = tmp_path / "sidecar.toml"
             path.write_text(text + tables, encoding="utf-8")
             app = await stack.enter_async_context(running(load(path, {}, kinds()), url, Metrics()))
-            port = await _serve_public(stack, app)
+            port = await serve_public(stack, app)
             admin_port = await _serve(stack, app.admin.handle)
             session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
             return Sidecar(app, port, admin_port, upstream, vendor, session, store)
@@ -235,7 +235,7 @@ async def _serve(stack: AsyncExitStack, handler: Callable[[Any], Awaitable[web.S
     return int(runner.addresses[0][1])
 
 
-async def _serve_public(stack: AsyncExitStack, app: App) -> int:
+async def serve_public(stack: AsyncExitStack, app: App) -> int:
     server = listener.Server(app.public, app.plain.exchange)
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     stack.push_async_callback(server.shutdown, 0.5)

@@ -12,7 +12,7 @@ from aiohttp import web
 from captcha_simulators import TurnstileSimulator
 from captcha_simulators import running as simulated
 from fakes import FakeUpstream
-from telling import _serve
+from telling import serve_public
 
 from sidecar.app import kinds, running
 from sidecar.config.load import load
@@ -57,7 +57,7 @@ async def test_the_readmes_configuration_walks_through_twilio_and_turnstile(tmp_
             "TWILIO_ACCOUNT_SID": accounts.account_sid,
         }
         app = await stack.enter_async_context(running(load(path, env, kinds()), store_url, Metrics()))
-        url = f"http://127.0.0.1:{await _serve(stack, app.public)}"
+        url = f"http://127.0.0.1:{await serve_public(stack, app)}"
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
         async def post(path: str, body: dict[str, Any]) -> tuple[int, Any]:
