@@ -117,6 +117,14 @@ def _server(server: Server, findings: Findings) -> None:
         findings.tell(
             ("server", "admin"), "is the public listener's own address", "write another port", ("server", "listen")
         )
+    proxies = ("server", "trusted_proxies")
+    # One that is misspelt is told already, and is not here.
+    if server.proxy_protocol and not server.trusted_proxies and not any(path[:2] == proxies for path in findings.told):
+        findings.tell(
+            ("server", "proxy_protocol"),
+            "is expected from server.trusted_proxies, and there is none",
+            'name who sends it, such as trusted_proxies = ["10.0.0.0/8"], or leave proxy_protocol out',
+        )
     _state_dir(Path(server.state_dir), findings)
 
 

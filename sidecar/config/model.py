@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import phonenumbers
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, WrapSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema, WrapSerializer
 
 from sidecar.config.findings import UnfitError, hide_userinfo, holds_secret, one_of
 from sidecar.config.units import (
@@ -96,6 +96,7 @@ class Server(Table):
     public_url: Annotated[Text, AfterValidator(_public_url)] = ""
     trusted_proxies: tuple[Network, ...] = ()
     tls: TlsServer = TlsServer()
+    proxy_protocol: StrictBool = False
     max_guarded_body: Size = 64 << 10
     drain: Duration = 30.0
     state_dir: NonEmpty = "./state"
@@ -415,7 +416,6 @@ class Config(Table):
 # Kinds are not here: those that there are, are handed to `load`.
 LATER: Final[dict[str, tuple[Any, ...]]] = {
     "server.workers": (1,),
-    "server.proxy_protocol": (False,),
     "store.on_failure": ("deny",),
     "limits.*.mode": ("enforce", "observe"),
     "providers.*.price": (),

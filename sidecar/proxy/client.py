@@ -55,6 +55,11 @@ def name(peer_ip: str, raw_fields: RawFields, trusted_networks: Sequence[Network
     )
 
 
+def is_trusted_peer(peer_ip: str, trusted_networks: Sequence[Network]) -> bool:
+    """Tell whether the peer is one of the trusted proxies. `peer_ip` as `name` takes it."""
+    return _is_trusted(_address(peer_ip) or "127.0.0.1", trusted_networks)
+
+
 @functools.lru_cache(4096)
 def _address(entry: str) -> str | None:
     """Read one entry of the list: without port, brackets, quotes and zone; an IPv4-mapped IPv6 address as IPv4."""

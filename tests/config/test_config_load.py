@@ -215,3 +215,9 @@ def test_true_is_not_one(told: Told) -> None:
     assert told("[server]\nworkers = true") == [
         "c.toml:2: server.workers: is not in this version, leave it out, or write 1"
     ]
+
+
+def test_one_is_not_true(told: Told) -> None:
+    assert told('[server]\ntrusted_proxies = ["10.0.0.0/8"]\nproxy_protocol = 1') == [
+        "c.toml:3: server.proxy_protocol: 1 is no true or false, write true or false, without quotes"
+    ]
