@@ -81,9 +81,8 @@ class Plain:
         return True, route.match if route else None
 
     def _remember(self, request: Request, connection: Connection) -> "_Remembered":
-        peer = connection.peername
+        ip = connection.peername[0] if connection.peername else ""
         scheme = "https" if connection.ssl_context else "http"
-        ip = peer[0] if isinstance(peer, tuple) else ""
         client = proxy_client.name(ip, request.fields.raw, self._trusted, scheme)
         return _Remembered(
             self, self._forwarder.rewritten(request, client), request, may_name_another(request.fields.raw)

@@ -6,10 +6,11 @@ A bad configuration never starts and never replaces a running good one. SIGTERM 
 import asyncio
 import os
 import signal
+import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,13 +25,15 @@ from sidecar.config.model import Config, Server
 from sidecar.config.units import Listen
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener
+from sidecar.proxy.client import Network
 from sidecar.proxy.messages import Request
+from sidecar.proxy.proxy_protocol import Acceptor
 from sidecar.proxy.upstream import Exchange
 from sidecar.store.embedded import StoreMissingError, embedded
 from sidecar.store.instances import ForeignSecretError
 
 # What is bound or opened once; a reload that changes one of them is refused and says so.
-_FIXED: Final = ("listen", "admin", "tls", "state_dir", "log_format")
+_FIXED: Final = ("listen", "admin", "proxy_protocol", "tls", "state_dir", "log_format")
 _LOOK_S: Final = 0.05
 # How many connections may wait to be taken: a launch day's first second.
 _BACKLOG: Final = 1024
@@ -80,17 +83,19 @@ class _Server:
             await _listen(admin, server.admin)
             stack.push_async_callback(admin.cleanup)
             public = listener.Server(self._public, self._plain)
-            stop_listening = await _listen_publicly(public, server.listen, self._tls)
-            stack.callback(stop_listening)
+            accepting = Acceptor(_bound(server.listen), _heralds(server), public, tls=self._tls)
+            accepting.start()
+            stack.push_async_callback(accepting.close)
             self._log.info("listening", public=str(server.listen), admin=str(server.admin), pid=os.getpid())
             while not self._stop.is_set():
                 await _first(self._stop, self._reload)
                 if self._reload.is_set() and not self._stop.is_set():
                     self._reload.clear()
                     apps = await self._reloaded(apps, url)
+                    accepting.trusted = _heralds(self._config.server)
             self._app.draining = True
             self._log.info("draining", seconds=server.drain)
-            stop_listening()
+            await accepting.close()
             await public.shutdown(server.drain)
             await asyncio.gather(*self._leaving)
             await apps.aclose()
@@ -160,15 +165,30 @@ async def _listen(runner: web.ServerRunner, where: Listen) -> None:
         await site.start()
 
 
-async def _listen_publicly(server: listener.Server, where: Listen, tls: ssl.SSLContext | None) -> Callable[[], None]:
-    """Begin to take connections; returns what ends it."""
-    loop = asyncio.get_running_loop()
-    with _told(where):
+def _bound(where: Listen) -> list[socket.socket]:
+    """Listen there, on every address that the name has. Raises OSError."""
+    with _told(where), ExitStack() as ours:
+        bound: list[socket.socket] = []
         if where.path:
-            listening = await loop.create_unix_server(server, where.path, ssl=tls, backlog=_BACKLOG)
+            path = Path(where.path)
+            if path.is_socket():  # left by the one before
+                path.unlink()
+            bound.append(ours.enter_context(socket.socket(socket.AF_UNIX)))
+            bound[0].bind(where.path)
         else:
-            listening = await loop.create_server(server, where.host or None, where.port, ssl=tls, backlog=_BACKLOG)
-    return listening.close
+            infos = socket.getaddrinfo(where.host or None, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, _, _, _, address in dict.fromkeys(infos):
+                one = ours.enter_context(socket.socket(family))
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # its IPv4 sibling has the same port
+                one.bind(address)
+                bound.append(one)
+        for one in bound:
+            one.setblocking(False)
+            one.listen(_BACKLOG)
+        ours.pop_all()
+        return bound
 
 
 @contextmanager
@@ -177,6 +197,11 @@ def _told(where: Listen) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(f"cannot listen on {where}: {error.strerror or error}") from error
+
+
+def _heralds(server: Server) -> Sequence[Network]:
+    """Whose connections begin with a header of the PROXY protocol."""
+    return server.trusted_proxies if server.proxy_protocol else ()
 
 
 def _tls(server: Server) -> ssl.SSLContext | None:

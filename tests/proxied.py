@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
@@ -16,6 +17,7 @@ from sidecar.proxy import client as proxy_client
 from sidecar.proxy import fields, listener
 from sidecar.proxy.forward import Forwarder, continue_100
 from sidecar.proxy.messages import Request
+from sidecar.proxy.proxy_protocol import Source
 from sidecar.proxy.upstream import Exchange
 
 # Whether a request is relayed by its connection, or by a handler that has read it: `engine` in conftest runs on both.
@@ -122,7 +124,7 @@ async def passing(
         return exchange
 
     server = listener.Server(handle, plain, head_s=head_s, send_s=send_s, content_s=content_s)
-    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    listening = await asyncio.get_running_loop().create_server(partial(server, Source("127.0.0.1", 0)), "127.0.0.1", 0)
     running.port = listening.sockets[0].getsockname()[1]
     try:
         yield running

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sidecar.app import App, kinds, running
 from sidecar.config.load import load
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener
+from sidecar.proxy.proxy_protocol import Source
 from sidecar.store.client import Store
 
 PHONE = "13900000001"
@@ -237,7 +239,7 @@ async def _serve(stack: AsyncExitStack, handler: Callable[[Any], Awaitable[web.S
 
 async def serve_public(stack: AsyncExitStack, app: App) -> int:
     server = listener.Server(app.public, app.plain.exchange)
-    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    listening = await asyncio.get_running_loop().create_server(partial(server, Source("127.0.0.1", 0)), "127.0.0.1", 0)
     stack.push_async_callback(server.shutdown, 0.5)
     stack.callback(listening.close)
     return int(listening.sockets[0].getsockname()[1])

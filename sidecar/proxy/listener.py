@@ -24,6 +24,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from sidecar.errors import Refusal
 from sidecar.proxy import answers, messages
 from sidecar.proxy.messages import CRLF, END, HTTP_1_1, Chunked, Content, Fields, Request, Sized
+from sidecar.proxy.proxy_protocol import Source
 from sidecar.proxy.upstream import Exchange
 
 # A head that has begun must be whole by then, as nginx's client_header_timeout (60 s) but for people in a hurry.
@@ -88,8 +89,8 @@ class Server:
         self._looking = self.loop.call_later(self._look_s, self._look)
         self._all_lost: asyncio.Event | None = None
 
-    def __call__(self, peer: str | None = None) -> "Connection":
-        """Make the protocol of a new connection; `peer` is its address where a proxy has told it."""
+    def __call__(self, peer: Source | None) -> "Connection":
+        """Make the protocol of a new connection from there; None is this machine, by a unix socket."""
         return Connection(self, peer)
 
     async def shutdown(self, timeout_s: float) -> None:
@@ -151,7 +152,6 @@ class Connection(BaseProtocol):
         "_known",
         "_left",
         "_payload",
-        "_peer",
         "_server",
         "_tail",
         "_task",
@@ -165,15 +165,14 @@ class Connection(BaseProtocol):
         "ssl_context",
     )
 
-    def __init__(self, server: Server, peer: str | None) -> None:
+    def __init__(self, server: Server, peer: Source | None) -> None:
         super().__init__(server.loop)
         self._server = server
-        self._peer = peer
+        self.peername = (peer.ip, peer.port) if peer is not None else None
         self.due = math.inf  # loop.time() when the client must have done what it is waited for
         self.send_due = math.inf  # likewise, must have taken something
         self.last: Any = None  # `plain`'s own memory of this connection
         self.refusal: tuple[Refusal, float | None] | None = None
-        self.peername: tuple[Any, ...] | None = None
         self.sockname: tuple[Any, ...] | None = None
         self.ssl_context: ssl.SSLContext | None = None
         self._tail = b""  # what has come and is not read yet
@@ -501,7 +500,6 @@ class Connection(BaseProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         tcp_keepalive(cast("asyncio.Transport", transport))
-        self.peername = (self._peer, 0) if self._peer is not None else transport.get_extra_info("peername")
         self.sockname = transport.get_extra_info("sockname")
         self.ssl_context = transport.get_extra_info("sslcontext")
         self.due = self._loop.time() + KEEP_ALIVE_S
