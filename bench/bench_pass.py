@@ -81,6 +81,8 @@ class Rival:
     missing: str = ""
     rates: list[float] = field(default_factory=list)
     cpu_us: list[float] = field(default_factory=list)
+    varied: list[float] = field(default_factory=list)
+    varied_us: list[float] = field(default_factory=list)
     pid: int = 0
     p50s: list[float] = field(default_factory=list)
     p99s: list[float] = field(default_factory=list)
@@ -179,19 +181,29 @@ def cpu_s(pid: int) -> float:
 
 
 def requests(rival: Rival, seconds: int) -> None:
+    """The same small request again and again, and then every one with a head of its own."""
+    out, count, cpu_us = load(rival, seconds)
+    rival.cpu_us.append(cpu_us)
+    rival.rates.append(count)
+    for share, into in (("50", rival.p50s), ("99", rival.p99s)):
+        number, unit = re.search(rf"{share}%\s+([\d.]+)(us|ms|s)", out).groups()
+        into.append(float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit])
+    _, count, cpu_us = load(rival, seconds, "-s", str(HERE / "varied.lua"))
+    rival.varied.append(count)
+    rival.varied_us.append(cpu_us)
+
+
+def load(rival: Rival, seconds: int, *extra: str) -> tuple[str, float, float]:
+    """Run wrk; return what it printed, the requests per second, and the proxy's CPU time for one."""
     before = cpu_s(rival.pid)
     out = subprocess.run(
-        ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency",
+        ["taskset", "-c", "1", "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency", *extra,
          f"http://127.0.0.1:{rival.port}/api/items/1?x=2"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     count = int(re.search(r"(\d+) requests in", out)[1])
-    rival.cpu_us.append((cpu_s(rival.pid) - before) / count * 1e6)
-    rival.rates.append(float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]))
-    for share, into in (("50", rival.p50s), ("99", rival.p99s)):
-        number, unit = re.search(rf"{share}%\s+([\d.]+)(us|ms|s)", out).groups()
-        into.append(float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit])
     rival.errors += "Non-2xx" in out or "Socket errors" in out
+    return out, float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]), (cpu_s(rival.pid) - before) / count * 1e6
 
 
 def bodies(rival: Rival) -> None:
@@ -302,21 +314,25 @@ def table(found: list[Rival]) -> str:
         return statistics.median(values) if values else 0.0
 
     by_name = {rival.name: rival for rival in found}
+
+    def ratio(rival: Rival, name: str, what: str) -> str:
+        base = median(getattr(by_name[name], what)) if name in by_name else 0
+        return f"{median(getattr(rival, what)) / base:.2f}" if base else "–"
+
     rows = [
-        "| proxy | req/s | × nginx | × caddy | CPU µs/request | p50 ms | p99 ms | MB/s down | MB/s up | ws msg/s |",
-        "|---" * 10 + "|",
+        "| proxy | req/s | × nginx | × caddy | CPU µs | p50 ms | p99 ms | varied req/s | × nginx | × caddy | CPU µs "
+        "| MB/s down | up | ws msg/s |",
+        "|---" * 14 + "|",
     ]
     for rival in found:
-        rate = median(rival.rates)
-        ratios = [
-            f"{rate / median(by_name[name].rates):.2f}" if name in by_name and by_name[name].rates else "–"
-            for name in ("nginx", "caddy")
-        ]
-        rows.append(
-            f"| {rival.name} | {rate:.0f} | {' | '.join(ratios)} | {median(rival.cpu_us):.0f} | {median(rival.p50s):.2f} | {median(rival.p99s):.2f} "
-            f"| {median(rival.down):.0f} | {median(rival.up):.0f} | {median(rival.echoes):.0f} |"
-            + (f" ({rival.errors} runs with errors)" if rival.errors else "")
-        )
+        cells = [rival.name]
+        for what, cpu in (("rates", rival.cpu_us), ("varied", rival.varied_us)):
+            cells += [f"{median(getattr(rival, what)):.0f}", ratio(rival, "nginx", what), ratio(rival, "caddy", what)]
+            cells.append(f"{median(cpu):.0f}")
+            if what == "rates":
+                cells += [f"{median(rival.p50s):.2f}", f"{median(rival.p99s):.2f}"]
+        cells += [f"{median(values):.0f}" for values in (rival.down, rival.up, rival.echoes)]
+        rows.append(f"| {' | '.join(cells)} |" + (f" ({rival.errors} runs with errors)" if rival.errors else ""))
     return "\n".join(rows)
 
 

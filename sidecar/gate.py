@@ -209,7 +209,7 @@ class Gate:
             self._config.server.trusted_proxies,
             "https" if request.protocol.ssl_context else "http",
         )
-        request_id = proxy_fields.request_id(raw) or self._new_id()
+        request_id = proxy_fields.request_id(asked(request).fields) or self._new_id()
         return Visit(request, client, request_id, time.perf_counter())
 
     async def told(

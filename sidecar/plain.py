@@ -7,18 +7,16 @@ fields. Whatever is not sure is left to the gate, and so is every refusal. Count
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 
 from sidecar.config.model import Config
 from sidecar.metrics import Metrics
-from sidecar.proxy import client as proxy_client
-from sidecar.proxy.forward import Forwarder, Rewritten
+from sidecar.proxy.forward import Forwarder, Peer
 from sidecar.proxy.listener import Connection
-from sidecar.proxy.messages import Request
+from sidecar.proxy.messages import RawFields, Request
 from sidecar.proxy.upstream import Exchange
-from sidecar.routes import Routes, may_name_another
+from sidecar.routes import Routes
 
 # Whose look-up is remembered: a longer target is seldom asked for twice.
 _MAX_KEPT = 512
@@ -49,10 +47,11 @@ class Plain:
 
     def exchange(self, request: Request, connection: Connection) -> Exchange | None:
         """Make an exchange of a request that surely passes; None leaves it to the gate."""
-        last = connection.last
-        if last is None or last.plain is not self or not last.is_for(request):
-            last = connection.last = self._remember(request, connection)
-        if last.may_name_another:
+        peer = connection.peer
+        if peer is None or connection.peers_owner is not self:
+            peer = self._meet(connection)
+        rewritten = self._forwarder.rewritten(request, peer)
+        if rewritten.kept.may_name_another:
             passes, route = self._passes(request.method, request.target, request.fields.raw)
         elif len(request.target) > _MAX_KEPT:
             passes, route = self._passes(request.method, request.target)
@@ -61,7 +60,6 @@ class Plain:
         if not passes:
             return None
         self.in_flight += 1
-        rewritten = last.rewritten
         return self._forwarder.exchange(
             request,
             rewritten,
@@ -70,7 +68,7 @@ class Plain:
             ended=self._ended,
         )
 
-    def _passes(self, method: str, target: bytes, raw: proxy_client.RawFields = ()) -> tuple[bool, str | None]:
+    def _passes(self, method: str, target: bytes, raw: RawFields = ()) -> tuple[bool, str | None]:
         """Return whether the gate would pass it as it is, and the route's name if it has one."""
         if self._owns(target.decode("latin-1")):
             return False, None
@@ -80,13 +78,13 @@ class Plain:
             return False, None
         return True, route.match if route else None
 
-    def _remember(self, request: Request, connection: Connection) -> "_Remembered":
+    def _meet(self, connection: Connection) -> Peer:
+        """Name the other end of a connection, for as long as this configuration serves it."""
         ip = connection.peername[0] if connection.peername else ""
         scheme = "https" if connection.ssl_context else "http"
-        client = proxy_client.name(ip, request.fields.raw, self._trusted, scheme)
-        return _Remembered(
-            self, self._forwarder.rewritten(request, client), request, may_name_another(request.fields.raw)
-        )
+        peer = Peer(ip, scheme, self._trusted)
+        connection.peer, connection.peers_owner = peer, self
+        return peer
 
     def _ended(self, exchange: Exchange, counts: bool) -> None:
         """One exchange is over; it counts unless the gate tells of it, or the client has left, of which nobody does."""
@@ -99,34 +97,10 @@ class Plain:
                 "request",
                 request_id=exchange.request_id,
                 client=exchange.client_ip,
-                method=exchange.method,
+                method=exchange.request.method,
                 route=exchange.route,
                 action="pass",
                 outcome="forwarded",
                 status=exchange.status,
                 ms=round((time.perf_counter() - exchange.started) * 1000, 1),
             )
-
-
-class _Remembered:
-    """What a connection's last request came to: mostly the next one has the same fields."""
-
-    __slots__ = ("_authority", "_fields", "_is_websocket", "_version", "may_name_another", "plain", "rewritten")
-
-    def __init__(self, plain: Any, rewritten: Rewritten, request: Request, may_name_another: bool) -> None:
-        self.plain = plain
-        self.rewritten = rewritten
-        self.may_name_another = may_name_another
-        self._fields = request.fields
-        self._version = request.version
-        self._authority = request.authority
-        self._is_websocket = request.is_websocket
-
-    def is_for(self, request: Request) -> bool:
-        """True when all but its target was judged and rewritten before."""
-        return (
-            self._fields is request.fields
-            and self._version == request.version
-            and self._authority == request.authority
-            and self._is_websocket == request.is_websocket
-        )

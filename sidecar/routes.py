@@ -128,9 +128,13 @@ class Routes:
 
     def find(self, method: str, target: bytes | str, fields: Fields) -> Found:
         """Look a request up. `target` is as it came on the wire, `fields` likewise. Never raises."""
+        raw_target = _octets(target)
+        names_another = may_name_another(fields)
+        if not names_another and self._is_surely_nothing(raw_target.partition("?")[0]):
+            return _NOTHING
         methods = {method.upper()}
-        raws = {_octets(target)}
-        if may_name_another(fields):
+        raws = {raw_target}
+        if names_another:
             methods |= _field_methods(fields)
             raws |= set(other_targets(fields))
         targets: list[_Target] = []
@@ -161,6 +165,15 @@ class Routes:
         return Found(route, False, targets, methods)
 
     # Looking a target up…
+
+    def _is_surely_nothing(self, path: str) -> bool:
+        """True for a path with one reading only, which no route has: most are, and it is quickly seen."""
+        if not _SIMPLE.fullmatch(path):
+            return False
+        reading = tuple(path[1:].lower().split("/"))
+        if reading in self._exact or reading in self._aliases or reading[-1] == "index":
+            return False
+        return not any(pattern.takes_path(reading) for pattern in self._wild)
 
     def _look_up(self, path: str, query: str) -> list[_Target]:
         """Find what a target may match, itself and what its query may name; nothing for what matches nothing."""
@@ -224,13 +237,15 @@ class Routes:
         return chosen if all(_covers(chosen, firsts[index]) for index in guarding) else CLOSED
 
 
+_ANOTHER: Final = re.compile(rb"method|ur[il]")
+
+
 def may_name_another(fields: Fields) -> bool:
     """True when some field may name another method or target; without one, the answer depends on no field but a POST's.
 
     Twice quicker than looking at each name; what slips in by chance is looked at closely.
     """
-    names = b"\n".join([name for name, _ in fields]).lower()
-    return b"method" in names or b"ur" in names
+    return _ANOTHER.search(b"\n".join([name for name, _ in fields]).lower()) is not None
 
 
 def other_targets(fields: Fields) -> list[str]:

@@ -15,7 +15,7 @@ from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import fields, listener
-from sidecar.proxy.forward import Forwarder, continue_100
+from sidecar.proxy.forward import Forwarder, Peer, asked, continue_100
 from sidecar.proxy.messages import Request
 from sidecar.proxy.proxy_protocol import Source
 from sidecar.proxy.upstream import Exchange
@@ -70,6 +70,7 @@ async def passing(
         ),
         running.observed.append,
         "X-Verified-Identity",
+        networks,
     )
 
     async def on_status(status: int) -> None:
@@ -88,7 +89,7 @@ async def passing(
             answer = await forwarder.forward(
                 request,
                 client=client,
-                request_id=fields.request_id(request.raw_headers) or "made-here",
+                request_id=fields.request_id(asked(request).fields) or "made-here",
                 body=body,
                 extra=running.extra,
                 on_status=on_status,
@@ -115,8 +116,8 @@ async def passing(
         assert isinstance(connection.peername, tuple)
         if not running.relays or running.handles(request) or running.extra or running.on_status:
             return None
-        client = proxy_client.name(connection.peername[0], request.fields.raw, networks, "http")
-        rewritten = forwarder.rewritten(request, client)
+        connection.peer = connection.peer or Peer(connection.peername[0], "http", networks)
+        rewritten = forwarder.rewritten(request, connection.peer)
         exchange = forwarder.exchange(
             request, rewritten, request_id=rewritten.request_id or "made-here", route=None, ended=ended
         )

@@ -12,7 +12,7 @@ from typing import Final
 
 from sidecar.errors import Refusal
 from sidecar.proxy import fields, messages
-from sidecar.proxy.messages import HTTP_1_0, HTTP_1_1, Answer, Chunked, Content, Sized, UntilClose, Version
+from sidecar.proxy.messages import CRLF, HTTP_1_0, HTTP_1_1, Answer, Chunked, Content, Request, Sized, UntilClose
 
 SWITCHING: Final = 101
 
@@ -55,39 +55,38 @@ def read(head: bytes) -> Answer:
 
 def interim(answer: Answer) -> bytes:
     """Write an interim answer for the client. RFC 9110 section 15.2."""
-    return _head(answer, fields.to_client(answer.fields.raw, answer.version))
+    return _head(answer, fields.to_client(answer.fields, answer.version))
 
 
-def final(answer: Answer, method: str, version: Version, *, keep_alive: bool, may_switch: bool) -> AnswerHead:
-    """Frame upstream's final answer for a client that asked with `method` in `version`.
+def final(answer: Answer, request: Request) -> AnswerHead:
+    """Frame upstream's final answer for the client of that request.
 
-    `keep_alive` says whether the client's connection may stay open, `may_switch` whether it asked for a WebSocket.
     Raises Refusal(upstream_unavailable) for a 101 that nobody asked for. RFC 9110 section 15.2.2.
     """
     status, framing = answer.status, answer.fields
-    if status == SWITCHING and not may_switch:
+    if status == SWITCHING and not request.is_websocket:
         raise Refusal("upstream_unavailable", "unasked_101")
     # RFC 9110 section 6.4.1: these have no content.
-    is_empty = method == "HEAD" or status in {SWITCHING, 204, 304}
-    is_chunked = not is_empty and framing.length is None and version == HTTP_1_1
+    is_empty = request.method == "HEAD" or status in {SWITCHING, 204, 304}
+    is_chunked = not is_empty and framing.length is None and request.version == HTTP_1_1
     until_close = not is_empty and framing.length is None and not is_chunked
-    stays_open = keep_alive and not until_close and status != SWITCHING
-    passed = fields.to_client(framing.raw, answer.version, in_chunks=is_chunked)
+    stays_open = request.keep_alive and not until_close and status != SWITCHING
+    lines = fields.to_client(framing, answer.version, in_chunks=is_chunked)
     if status == SWITCHING:
-        passed += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+        lines += [b"Connection: Upgrade", b"Upgrade: websocket"]
     else:
         if status == 204:  # RFC 9110 section 8.6: no length either
-            passed = [pair for pair in passed if pair[0].lower() != b"content-length"]
+            lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
         if is_chunked:
-            passed.append((b"Transfer-Encoding", b"chunked"))
+            lines.append(b"Transfer-Encoding: chunked")
         if not stays_open:
-            passed.append((b"Connection", b"close"))
-        elif version == HTTP_1_0:
-            passed.append((b"Connection", b"keep-alive"))
+            lines.append(b"Connection: close")
+        elif request.version == HTTP_1_0:
+            lines.append(b"Connection: keep-alive")
     ends_with_connection = not is_empty and framing.length is None and not framing.chunked
     return AnswerHead(
         status=status,
-        octets=_head(answer, passed),
+        octets=_head(answer, lines),
         is_empty=is_empty,
         length=framing.length,
         in_chunks=framing.chunked,
@@ -100,7 +99,7 @@ def final(answer: Answer, method: str, version: Version, *, keep_alive: bool, ma
 
 def last_chunk(trailers: messages.RawFields) -> bytes:
     """Write the end of content in chunks, for the client."""
-    return b"0\r\n" + fields.serialize(fields.trailers_to_client(trailers)) if trailers else b"0\r\n\r\n"
+    return b"0\r\n%b\r\n" % fields.serialize(fields.trailers_to_client(trailers))
 
 
 def break_off(transport: asyncio.Transport, *, until_close: bool) -> None:
@@ -112,5 +111,5 @@ def break_off(transport: asyncio.Transport, *, until_close: bool) -> None:
     transport.abort()
 
 
-def _head(answer: Answer, passed: messages.RawFields) -> bytes:
-    return b"HTTP/1.1 %d %b\r\n%b" % (answer.status, answer.reason, fields.serialize(passed))
+def _head(answer: Answer, lines: list[bytes]) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n%b\r\n\r\n" % (answer.status, answer.reason, CRLF.join(lines))

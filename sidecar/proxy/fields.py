@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.proxy.client import Client
-from sidecar.proxy.messages import RawFields, Request, Version
+from sidecar.proxy.messages import CRLF, MAX_NAME, MAX_NAMES, Fields, RawFields, Request, Version
 
 PSEUDONYM: Final = b"signup-sidecar"  # in Via, RFC 9110 section 7.6.3
 
@@ -37,9 +37,9 @@ _NEVER_NAMED: Final = frozenset({b"host", b"content-length"})
 # Set here for every request.
 _OURS: Final = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"})
 # A trusted proxy may write these, a client may not.
-_PROXYS: Final = frozenset({b"forwarded", b"x-real-ip"})
-# Spelled with `_` these are no framing to us, but might be to a backend.
-_FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_FROM_PROXIES: Final = frozenset({b"forwarded", b"x-real-ip"})
+# What Connection may name without ending a field that would pass.
+_PLAIN_OPTIONS: Final = frozenset({b"keep-alive", b"close", b"upgrade", b"te", b""})
 
 _ALIKE: Final = bytes(
     ord(chr(octet).lower()) if chr(octet) in string.ascii_letters + string.digits else ord("-") for octet in range(256)
@@ -50,115 +50,143 @@ _NO_TRAILERS: Final = frozenset(
     b"authorization cookie set-cookie proxy-authorization proxy-authenticate www-authenticate content-type"
     b" content-encoding content-range content-location cache-control expires age date vary location retry-after"
     b" pragma range expect max-forwards if-match if-none-match if-modified-since if-unmodified-since if-range trailer"
-    b" origin referer"
+    b" origin referer x-verification-token"
     b" access-control-allow-origin access-control-allow-credentials strict-transport-security"
     b" content-security-policy".split()
 )
-# Whatever names another method or target: X-HTTP-Method-Override, X-Original-URL, X-Rewrite-URI.
-_OVERRIDES: Final = re.compile(rb"method|ur[il]|verification")
+# Whatever may name another method or target: X-HTTP-Method-Override, X-Original-URL, X-Rewrite-URI.
+_OVERRIDES: Final = re.compile(rb"method|ur[il]")
 _SANE_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
-def request_id(raw: RawFields) -> str:
+@dataclass(slots=True, eq=False)  # not frozen: it is made for every request
+class Kept:
+    """What passes of a client's fields: whole lines, in order.
+
+    `request_id` is the client's own X-Request-Id if there is one and it is sane (1 to 128 visible ASCII octets), else
+    "". `takes_trailers`: upstream may answer with some. `may_name_another`: some field's name is like those that name
+    another method or target.
+    """
+
+    lines: list[bytes]
+    request_id: str = ""
+    takes_trailers: bool = False
+    may_name_another: bool = False
+
+
+class Rules:
+    """Which of a client's fields reach upstream, where this is the identity field."""
+
+    def __init__(self, identity_header: str) -> None:
+        self._kinds = _Kinds(identity_header.encode().translate(_ALIKE))
+
+    def keep(self, request: Request, *, trusted_peer: bool, body: bytes | None = None) -> Kept:
+        """Return what passes. `body` is the content where it is sent whole: then no coding, no expectation remains."""
+        asked = request.fields
+        kinds = [self._kinds[name] for name in asked.names]
+        if not asked.options <= _PLAIN_OPTIONS:
+            named = _alike(asked.options) - _NEVER_NAMED
+            kinds = [
+                kind if name.translate(_ALIKE) not in named else _GONE
+                for kind, name in zip(kinds, asked.names, strict=True)
+            ]
+        if not kinds or max(kinds) <= _GONE:  # most requests
+            return Kept([line for kind, line in zip(kinds, asked.lines, strict=True) if not kind])
+        kept = Kept([])
+        for kind, name, line in zip(kinds, asked.names, asked.lines, strict=True):
+            passes = not kind
+            if kind == _PROXYS:
+                passes = trusted_peer
+            elif kind == _WHOLE:
+                passes = body is None
+            elif kind == _TRAILER:
+                passes = body is None and asked.chunked
+            elif kind == _OVERRIDE:
+                passes = kept.may_name_another = True
+            elif kind == _TE and name.lower() == b"te":
+                kept.takes_trailers = kept.takes_trailers or _wants_trailers(line[len(name) + 1 :])
+            if passes:
+                kept.lines.append(line)
+        kept.request_id = request_id(asked) if _REQUEST_ID in kinds else ""
+        return kept
+
+    def trailers(self, raw: RawFields) -> list[tuple[bytes, bytes]]:
+        """Return the trailer fields that reach upstream. RFC 9110 section 6.5.1."""
+        return [
+            (name, value) for name, value in raw if not self._kinds[name] and name.translate(_ALIKE) not in _NO_TRAILERS
+        ]
+
+
+def request_id(asked: Fields) -> str:
     """Return the client's X-Request-Id if there is one and it is sane: 1 to 128 visible ASCII octets. Else ""."""
-    ids = [value for key, value in raw if key.lower() == b"x-request-id"]
+    ids = [value for name, value in asked.raw if name.lower() == b"x-request-id"]
     return ids[0].decode() if len(ids) == 1 and _SANE_REQUEST_ID.fullmatch(ids[0]) else ""
 
 
-def to_upstream(
-    request: Request,
-    *,
-    client: Client,
-    request_id: str,
-    identity_header: str,
-    body: bytes | None = None,
-    host: bytes = b"localhost",
-) -> list[tuple[bytes, bytes]]:
-    """Return the fields that upstream gets: the client's end-to-end ones in order, then ours.
+def theirs(request: Request, kept: Kept, body: bytes | None, default_host: bytes) -> bytes:
+    """Write what is the client's: Host, the lines that pass, and how the content is framed.
 
-    `body` is the content where it is sent whole: then no transfer coding and no expectation remains. `host` is the Host
-    of a request that named none (HTTP/1.0). `request_id` is what X-Request-Id becomes.
+    `default_host` is the Host of a request that named none (HTTP/1.0).
     """
-    raw, authority = request.fields.raw, request.authority
-    names = [_read_name(key) for key, _ in raw]
-    gone = _never_passed(identity_header)
-    if request.fields.options:
-        gone |= _named_in_connection(raw) - _NEVER_NAMED
     hosts = request.fields.hosts
-    kept = [(b"Host", authority if authority is not None else hosts[0] if hosts else host)]
+    host = request.authority if request.authority is not None else hosts[0] if hosts else default_host
+    lines = [b"Host: " + host, *kept.lines]
+    if body is None:
+        if request.fields.chunked:
+            lines.append(b"Transfer-Encoding: chunked")
+    elif body or request.fields.chunked or request.fields.length is not None:
+        lines.append(b"Content-Length: %d" % len(body))
+    lines.append(b"")
+    return CRLF.join(lines)
+
+
+def ours(request: Request, client: Client, request_id: str, *, takes_trailers: bool) -> list[tuple[bytes, bytes]]:
+    """Return what a proxy says of a request and its client. `request_id` is what X-Request-Id becomes."""
     asked_for = client.host.encode("latin-1")
-    if authority is not None and not any(value != asked_for for value in hosts):
-        asked_for = authority  # the Host field was not what they asked for
-    streams_chunks = request.fields.chunked and body is None
-    takes_trailers = False
-    for name, field in zip(names, raw, strict=True):
-        alike = name.alike
-        if alike in gone:
-            takes_trailers = takes_trailers or (name.lower == b"te" and _wants_trailers(field[1]))
-            continue
-        if name.is_proxys:
-            # Another spelling of a field that only a proxy writes, or a client's own of it.
-            if not client.trusted_peer or name.lower != alike:
-                continue
-        elif alike in _FRAMING and name.lower != alike:
-            continue  # frames the message, for a backend that reads it so
-        if body is not None and alike in {b"content-length", b"expect"}:
-            continue
-        if alike == b"trailer" and not streams_chunks:
-            continue
-        kept.append(field)
-    if streams_chunks:
-        kept.append((b"Transfer-Encoding", b"chunked"))
-    elif body is not None and (body or request.fields.chunked or request.fields.length is not None):
-        kept.append((b"Content-Length", b"%d" % len(body)))
-    kept.append((b"X-Forwarded-For", ", ".join(client.chain).encode()))
-    kept.append((b"X-Forwarded-Proto", client.scheme.encode()))
+    if request.authority is not None and not any(value != asked_for for value in request.fields.hosts):
+        asked_for = request.authority  # the Host field was not what they asked for
+    said = [
+        (b"X-Forwarded-For", ", ".join(client.chain).encode()),
+        (b"X-Forwarded-Proto", client.scheme.encode()),
+    ]
     if asked_for:
-        kept.append((b"X-Forwarded-Host", asked_for))
-    kept.append((b"X-Request-Id", request_id.encode()))
-    kept.append((b"Via", b"%d.%d %s" % (*request.version, PSEUDONYM)))
+        said.append((b"X-Forwarded-Host", asked_for))
+    said.append((b"X-Request-Id", request_id.encode()))
+    said.append((b"Via", b"%d.%d %s" % (*request.version, PSEUDONYM)))
     if request.is_websocket:
-        kept += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
+        said += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
     elif takes_trailers:
         # RFC 9110 section 10.1.4: we do take them, and pass them on.
-        kept += [(b"Connection", b"TE"), (b"TE", b"trailers")]
-    return kept
+        said += [(b"Connection", b"TE"), (b"TE", b"trailers")]
+    return said
 
 
-def trailers_to_upstream(raw: RawFields, *, identity_header: str) -> list[tuple[bytes, bytes]]:
-    """Return the trailer fields that upstream gets. RFC 9110 section 6.5.1."""
-    gone = _never_passed(identity_header) | _NO_TRAILERS | _FRAMING
-    return [
-        (key, value)
-        for key, value in raw
-        if not ((name := _read_name(key)).alike in gone or name.is_proxys or _OVERRIDES.search(name.alike))
-    ]
-
-
-def to_client(raw: RawFields, version: Version = (1, 1), *, in_chunks: bool = False) -> list[tuple[bytes, bytes]]:
-    """Return the fields of an answer that the client gets: the end-to-end ones in order, then Via.
+def to_client(asked: Fields, version: Version, *, in_chunks: bool = False) -> list[bytes]:
+    """Return the lines of an answer's fields that the client gets: the end-to-end ones in order, then Via.
 
     `in_chunks`: the client gets it in chunks, so a trailer section may be announced.
     """
-    gone = _HOP_BY_HOP if in_chunks else _HOP_BY_HOP | {b"trailer"}
-    if any(key.lower() == b"connection" for key, _ in raw):
-        gone |= _named_in_connection(raw) - _NEVER_NAMED
-    kept = [field for field in raw if field[0].lower() not in gone]
-    kept.append((b"Via", b"%d.%d %s" % (*version, PSEUDONYM)))
-    return kept
+    kinds = [_ANSWER_KINDS[name] for name in asked.names]
+    if not asked.options <= _PLAIN_OPTIONS:
+        named = asked.options - _NEVER_NAMED
+        kinds = [kind or name.lower() in named for kind, name in zip(kinds, asked.names, strict=True)]
+    lines = [line for kind, line in zip(kinds, asked.lines, strict=True) if not kind] if any(kinds) else asked.lines[:]
+    if in_chunks:
+        lines += [line for name, line in zip(asked.names, asked.lines, strict=True) if name.lower() == b"trailer"]
+    lines.append(b"Via: %d.%d %b" % (*version, PSEUDONYM))
+    return lines
 
 
 def trailers_to_client(raw: RawFields) -> list[tuple[bytes, bytes]]:
     """Return the trailer fields that the client gets. RFC 9110 section 6.5.1."""
-    gone = _HOP_BY_HOP | _NO_TRAILERS | _FRAMING
+    gone = _HOP_BY_HOP | _NO_TRAILERS | _NEVER_NAMED
     return [field for field in raw if field[0].lower() not in gone]
 
 
-def serialize(fields: RawFields) -> bytes:
-    """Write field lines and the empty line behind them. Raises ValueError if one would end early. RFC 9112, 5."""
-    lines = [*[b"%b: %b" % field for field in fields], b"", b""]
-    octets = b"\r\n".join(lines)
-    if octets.count(b"\r") != len(lines) - 1 or octets.count(b"\n") != len(lines) - 1 or b"\0" in octets:
+def serialize(pairs: RawFields) -> bytes:
+    """Write field lines. Raises ValueError if one would end early. RFC 9112 section 5."""
+    octets = b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+    if octets.count(b"\r") != len(pairs) or octets.count(b"\n") != len(pairs) or b"\0" in octets:
         raise ValueError("a field holds CR, LF or NUL")
     return octets
 
@@ -167,32 +195,65 @@ def _wants_trailers(te: bytes) -> bool:
     return any(coding.partition(b";")[0].strip(b" \t").lower() == b"trailers" for coding in te.split(b","))
 
 
-@dataclass(frozen=True, slots=True)
-class _Name:
-    """A field's name, read once. `is_proxys`: however spelled, a backend could take it for a front proxy's word."""
-
-    lower: bytes
-    alike: bytes
-    is_proxys: bool
-
-
-@functools.lru_cache(512)
-def _read_name(key: bytes) -> _Name:
-    alike = key.translate(_ALIKE)
-    return _Name(key.lower(), alike, alike in _PROXYS or alike.startswith(b"x-forwarded-"))
+# What a field's name comes to; 0 is any other, which passes.
+_GONE: Final = 1
+_PROXYS: Final = 2  # passes if a trusted proxy wrote it
+_WHOLE: Final = 3  # passes unless the content was read here: Content-Length, Expect
+_TRAILER: Final = 4
+_TE: Final = 5
+_REQUEST_ID: Final = 6
+_OVERRIDE: Final = 7
 
 
-@functools.lru_cache(16)
-def _never_passed(identity_header: str) -> frozenset[bytes]:
-    return _HOP_BY_HOP | _OURS | {identity_header.encode().translate(_ALIKE), b"host"}
+class _Kinds(dict[bytes, int]):
+    """What a client's field comes to, by its name in any spelling."""
+
+    def __init__(self, identity: bytes) -> None:
+        self._identity = identity
+
+    def __missing__(self, name: bytes) -> int:
+        kind = self._kind(name.lower(), name.translate(_ALIKE))
+        if len(name) <= MAX_NAME:
+            if len(self) >= MAX_NAMES:
+                self.clear()
+            self[name] = kind
+        return kind
+
+    def _kind(self, lower: bytes, alike: bytes) -> int:
+        is_spelled = lower == alike
+        if alike == b"x-request-id":
+            return _REQUEST_ID
+        if alike == b"te":
+            return _TE
+        if alike in _HOP_BY_HOP or alike in _OURS or alike in {self._identity, b"host"}:
+            return _GONE
+        if alike in _FROM_PROXIES or alike.startswith(b"x-forwarded-"):
+            # Another spelling of a field that only a proxy writes, or a client's own of it.
+            return _PROXYS if is_spelled else _GONE
+        if alike == b"expect":
+            return _WHOLE
+        if alike == b"content-length":
+            return _WHOLE if is_spelled else _GONE  # else it frames the message, for a backend that reads it so
+        if alike == b"trailer":
+            return _TRAILER
+        return _OVERRIDE if _OVERRIDES.search(lower) else 0
 
 
-def _named_in_connection(raw: RawFields) -> frozenset[bytes]:
-    return _options(b",".join([value for key, value in raw if key.lower() == b"connection"]))
+class _AnswerKinds(dict[bytes, bool]):
+    """Of an answer's field, by its name: whether it ends here."""
+
+    def __missing__(self, name: bytes) -> bool:
+        ends = name.lower() in _HOP_BY_HOP | {b"trailer"}
+        if len(name) <= MAX_NAME:
+            if len(self) >= MAX_NAMES:
+                self.clear()
+            self[name] = ends
+        return ends
+
+
+_ANSWER_KINDS: Final = _AnswerKinds()
 
 
 @functools.lru_cache(256)
-def _options(connection: bytes) -> frozenset[bytes]:
-    return frozenset(
-        option.strip(b" \t").translate(_ALIKE) for option in connection.split(b",") if option.strip(b" \t")
-    )
+def _alike(options: frozenset[bytes]) -> frozenset[bytes]:
+    return frozenset(option.translate(_ALIKE) for option in options)

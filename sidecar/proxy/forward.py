@@ -8,7 +8,6 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import yarl
@@ -17,9 +16,10 @@ from aiohttp import web
 from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
 from sidecar.proxy import fields
-from sidecar.proxy.client import Client
+from sidecar.proxy.client import Client, Network, is_trusted_peer, name
+from sidecar.proxy.fields import Kept, Rules
 from sidecar.proxy.listener import Connection, Relayed
-from sidecar.proxy.messages import HTTP_1_1, Fields, RawFields, Request, Version
+from sidecar.proxy.messages import CRLF, HTTP_1_1, RawFields, Request
 from sidecar.proxy.upstream import Exchange, Pool
 
 # Safe in RFC 9110 section 9.2.1, so that a second try does nothing that the first might have done.
@@ -49,29 +49,56 @@ async def continue_100(request: web.BaseRequest) -> None:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Rewritten:
-    """A request's fields as upstream gets them: `before` and `after` its X-Request-Id, all before where it has its own.
+class Peer:
+    """Who is at the other end of a client's connection, as long as it lasts."""
 
-    Good for every request with the same fields and version on one connection.
+    __slots__ = ("ip", "is_trusted", "last", "scheme")
+
+    def __init__(self, ip: str, scheme: str, trusted: Sequence[Network]) -> None:
+        self.ip = ip
+        self.scheme = scheme
+        self.is_trusted = is_trusted_peer(ip, trusted)
+        self.last: Rewritten | None = None
+
+
+class Rewritten:
+    """A request's fields as upstream gets them, to be used again: many requests of a connection have the same.
+
+    `before` and `after` its X-Request-Id; all is before where the client has its own, `request_id`.
     """
 
-    fields: Fields
-    version: Version
-    client: Client
-    request_id: str
-    before: bytes
-    after: bytes
-    write_last_chunk: Callable[[RawFields], bytes] | None
+    __slots__ = ("after", "before", "client", "fields", "kept", "likeness", "ours", "request_id")
+
+    def __init__(self, request: Request, kept: Kept, client: Client, ours: tuple[bytes, bytes], theirs: bytes) -> None:
+        self.fields = request.fields
+        self.likeness = _likeness(request)
+        self.kept = kept
+        self.client = client
+        self.ours = ours
+        self.request_id = kept.request_id
+        self.before = theirs + ours[0]
+        self.after = ours[1]
+
+
+def _likeness(request: Request) -> tuple[Any, ...]:
+    """What of a request, beside its fields, decides how they are rewritten."""
+    return request.version, request.authority, request.is_websocket
 
 
 class Forwarder:
     """The way to one upstream. `observe_upstream` is told the seconds until each status line."""
 
-    def __init__(self, upstream: Upstream, observe_upstream: Callable[[float], None], identity_header: str) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        observe_upstream: Callable[[float], None],
+        identity_header: str,
+        trusted: Sequence[Network] = (),
+    ) -> None:
         """Raises OSError for unreadable TLS files."""
         self._upstream = upstream
-        self._identity_header = identity_header
+        self._rules = Rules(identity_header)
+        self._trusted = trusted
         self._path = upstream.url.removeprefix("unix:") if upstream.url.startswith("unix:") else ""
         self._url = yarl.URL("http://localhost" if self._path else upstream.url)
         self._tls = tls_context(upstream.tls) if self._url.scheme == "https" else None
@@ -92,20 +119,31 @@ class Forwarder:
         """Return true if upstream takes a connection now."""
         return await self.pool.is_reachable()
 
-    def rewritten(self, request: Request, client: Client) -> Rewritten:
-        """Rewrite the fields of a plain request."""
-        own_id = fields.request_id(request.fields.raw)
-        passed = self._passed(request, client, own_id or _SOME_ID, None)
-        before, _, after = (passed, b"", b"") if own_id else passed.partition(_SOME_ID.encode())
-        return Rewritten(
-            request.fields,
-            request.version,
-            client,
-            own_id,
-            before,
-            after,
-            self._last_chunk if request.fields.chunked else None,
-        )
+    def rewritten(self, request: Request, peer: Peer) -> Rewritten:
+        """Rewrite the fields of a plain request, or find that the last one's were the same."""
+        last = peer.last
+        likeness = _likeness(request)
+        if last is not None and last.fields is request.fields and last.likeness == likeness:
+            return last
+        kept = self._rules.keep(request, trusted_peer=peer.is_trusted)
+        if (
+            last is not None
+            and not peer.is_trusted
+            and not kept.request_id
+            and not last.request_id
+            and last.fields.hosts == request.fields.hosts
+            and last.likeness == likeness
+            and last.kept.takes_trailers == kept.takes_trailers
+        ):
+            client, ours = last.client, last.ours
+        else:
+            client = name(peer.ip, request.fields.raw, self._trusted, peer.scheme)
+            octets = self._ours(request, client, kept.request_id or _SOME_ID, kept)
+            before, _, after = (octets, b"", b"") if kept.request_id else octets.partition(_SOME_ID.encode())
+            ours = before, after
+        theirs = fields.theirs(request, kept, None, self._host)
+        peer.last = Rewritten(request, kept, client, ours, theirs)
+        return peer.last
 
     def exchange(
         self,
@@ -116,22 +154,19 @@ class Forwarder:
         route: str | None,
         ended: Callable[[Exchange, bool], None],
     ) -> Exchange:
-        """Make a plain request ready to be relayed; its content is to be added."""
-        octets = rewritten.before
+        """Make a plain request ready to be relayed; its content is to be added. `request_id` is for one without."""
+        octets = request.start + rewritten.before
         if not rewritten.request_id:
             octets = b"%b%b%b" % (octets, request_id.encode(), rewritten.after)
         return Exchange(
             self.pool,
-            request.start + octets,
-            method=request.method,
-            version=request.version,
-            keep_alive=request.keep_alive,
+            octets,
+            request,
             may_repeat=request.method in _SAFE and not request.has_content,
-            is_websocket=request.is_websocket,
-            request_id=request_id,
+            request_id=rewritten.request_id or request_id,
             client_ip=rewritten.client.ip,
             ended=ended,
-            write_last_chunk=rewritten.write_last_chunk,
+            write_last_chunk=self._last_chunk if request.fields.chunked else None,
             route=route,
         )
 
@@ -153,15 +188,14 @@ class Forwarder:
         it drops upstream's connection.
         """
         asking = asked(request)
-        octets = asking.start + self._passed(asking, client, request_id, body, extra) + body
+        kept = self._rules.keep(asking, trusted_peer=client.trusted_peer, body=body)
+        theirs = fields.theirs(asking, kept, body, self._host)
+        octets = asking.start + theirs + self._ours(asking, client, request_id, kept, extra) + body
         exchange = Exchange(
             self.pool,
             octets,
-            method=asking.method,
-            version=asking.version,
-            keep_alive=asking.keep_alive,
+            asking,
             may_repeat=asking.method in _SAFE and not body,
-            is_websocket=asking.is_websocket,
             request_id=request_id,
             client_ip=client.ip,
             ended=lambda _exchange, _counts: None,
@@ -170,29 +204,21 @@ class Forwarder:
         connection: Any = request.protocol
         return await _Waiting(connection).relay(exchange, on_status)
 
-    def _passed(
+    def _ours(
         self,
         request: Request,
         client: Client,
         request_id: str,
-        body: bytes | None,
+        kept: Kept,
         extra: Sequence[tuple[bytes, bytes]] = (),
     ) -> bytes:
-        """Return the field lines that upstream gets."""
-        passed = fields.to_upstream(
-            request,
-            client=client,
-            request_id=request_id,
-            identity_header=self._identity_header,
-            body=body,
-            host=self._host,
-        )
-        return fields.serialize([*passed, *extra])
+        """Write what we say of a request, and the end of its head."""
+        said = fields.ours(request, client, request_id, takes_trailers=kept.takes_trailers)
+        return fields.serialize([*said, *extra]) + CRLF
 
     def _last_chunk(self, trailers: RawFields) -> bytes:
         """Write the end of content in chunks, for upstream."""
-        passed = fields.trailers_to_upstream(trailers, identity_header=self._identity_header)
-        return b"0\r\n" + fields.serialize(passed)
+        return b"0\r\n%b\r\n" % fields.serialize(self._rules.trailers(trailers))
 
     async def _dial(self, factory: Callable[[], asyncio.Protocol]) -> tuple[asyncio.Transport, asyncio.Protocol]:
         """Make a connection. Raises OSError."""

@@ -48,7 +48,7 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Plain = Callable[[Request, "Connection"], Exchange | None]
 
 # What could not be read has no request; it is told like one.
-_UNREADABLE: Final = Request("UNKNOWN", b"/", b"/", None, HTTP_1_1, b"", Fields(()))
+_UNREADABLE: Final = Request("UNKNOWN", b"/", b"/", None, HTTP_1_1, b"", Fields([]))
 
 
 class Relayed(web.StreamResponse):
@@ -156,8 +156,9 @@ class Connection(BaseProtocol):
         "_tail",
         "_task",
         "due",
-        "last",
+        "peer",
         "peername",
+        "peers_owner",
         "refusal",
         "request",
         "send_due",
@@ -171,7 +172,8 @@ class Connection(BaseProtocol):
         self.peername = (peer.ip, peer.port) if peer is not None else None
         self.due = math.inf  # loop.time() when the client must have done what it is waited for
         self.send_due = math.inf  # likewise, must have taken something
-        self.last: Any = None  # `plain`'s own memory of this connection
+        self.peer: Any = None  # `plain`'s own memory of this connection, and whose
+        self.peers_owner: Any = None
         self.refusal: tuple[Refusal, float | None] | None = None
         self.sockname: tuple[Any, ...] | None = None
         self.ssl_context: ssl.SSLContext | None = None
@@ -357,7 +359,7 @@ class Connection(BaseProtocol):
             path=request.target.decode("utf-8", "surrogateescape"),
             version=HttpVersion(*request.version),
             headers=CIMultiDictProxy(headers),
-            raw_headers=tuple(request.fields.raw),
+            raw_headers=request.fields.raw,
             should_close=self._closes or not request.keep_alive,
             compression=None,
             upgrade=request.is_websocket,

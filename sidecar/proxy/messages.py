@@ -35,13 +35,18 @@ MAX_ANSWER_HEAD: Final = 256 << 10
 MAX_CHUNK_LINE: Final = 4 << 10
 MAX_EXTENSIONS: Final = 16 << 10
 MAX_TRAILERS: Final = 16 << 10
+# Names whose meaning is remembered: so many, and none longer than this.
+MAX_NAMES: Final = 4096
+MAX_NAME: Final = 64
 # What fits every reader's integer; a longer one could wrap around in another's.
 MAX_LENGTH: Final = (1 << 63) - 1
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/([0-9])\.([0-9])")
+_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/([0-9]\.[0-9])")
+_VERSIONS: Final = {b"1.1": HTTP_1_1, b"1.0": HTTP_1_0}
 _FIELD_LINES: Final = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_ANSWER_LINES: Final = re.compile(rb"(?:" + _TOKEN + rb":[^\0\r\n]*\r\n)*\r\n")
 _ANSWER_FIELD: Final = re.compile(rb"(" + _TOKEN + rb")[ \t]*:([^\0\r\n]*)")
 _ANSWER_END: Final = re.compile(rb"\n\r?\n")
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
@@ -56,23 +61,88 @@ _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e\x8
 _OFFERS: Final = re.compile(rb"(?i:h2c|HTTP/\d(?:\.\d)?|TLS/\d(?:\.\d)?)")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Fields:
-    """A message's fields, read once. `length` and `chunked` frame its content: neither means that a request has none.
+    """A message's fields, read once: `lines` as they came, without their CR LF, and the `names` in them.
 
-    `options` is what Connection names, in lower case. `upgrade` is the Upgrade field's value, b"" for none. `hosts` are
-    the values of every Host field.
+    `length` and `chunked` frame its content: neither means that a request has none. `options` is what Connection names,
+    in lower case. `upgrade` is the Upgrade field's value, b"" for none. `hosts` are the values of every Host field.
     """
 
-    raw: RawFields
-    length: int | None = None
-    chunked: bool = False
-    options: frozenset[bytes] = frozenset()
-    upgrade: bytes = b""
-    hosts: tuple[bytes, ...] = ()
+    __slots__ = ("_raw", "chunked", "hosts", "length", "lines", "names", "options", "upgrade")
+
+    def __init__(self, lines: list[bytes]) -> None:
+        """Raises Refusal. RFC 9112 section 6.3."""
+        self.lines = lines
+        self.names = [line.partition(b":")[0] for line in lines]
+        self.length: int | None = None
+        self.chunked = False
+        self.options: frozenset[bytes] = frozenset()
+        self.upgrade = b""
+        self.hosts: tuple[bytes, ...] = ()
+        self._raw: tuple[tuple[bytes, bytes], ...] | None = None
+        kinds = [_KINDS[name] for name in self.names]
+        if any(kinds):
+            self._frame(kinds)
+
+    @property
+    def raw(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Every field, as a name and a value without the space around it."""
+        if self._raw is None:
+            self._raw = tuple(
+                (name, line[len(name) + 1 :].strip(b" \t")) for name, line in zip(self.names, self.lines, strict=True)
+            )
+        return self._raw
+
+    def _frame(self, kinds: list[bytes]) -> None:
+        """Read what the fields say of the message itself."""
+        found: dict[bytes, list[bytes]] = {}
+        for kind, name, line in zip(kinds, self.names, self.lines, strict=True):
+            if kind:
+                found.setdefault(kind, []).append(line[len(name) + 1 :].strip(b" \t"))
+        lengths, codings = found.get(b"content-length"), found.get(b"transfer-encoding")
+        if lengths:
+            if len(lengths) > 1 or codings or not lengths[0].isdigit() or len(lengths[0]) > len(str(MAX_LENGTH)):
+                raise _malformed("content_length", "Send one Content-Length, or Transfer-Encoding: chunked.")
+            self.length = int(lengths[0])
+            if self.length > MAX_LENGTH:
+                raise _malformed("content_length", "This Content-Length is too large.")
+        if codings:
+            if b",".join(codings).lower() != b"chunked":
+                # Another coding would have to be kept or undone; without its name the content is garbage.
+                raise _malformed("transfer_encoding", "The one transfer coding known here is chunked.")
+            self.chunked = True
+        if b"host" in found:
+            self.hosts = tuple(found[b"host"])
+        if b"connection" in found:
+            self.options = _options(b",".join(found[b"connection"]))
+        if b"upgrade" in found:
+            self.upgrade = b",".join(found[b"upgrade"]).lower()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class _Kinds(dict[bytes, bytes]):
+    """Of a field's name, in every case: the one of these that it is, b"" for any other."""
+
+    _FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
+
+    def __missing__(self, name: bytes) -> bytes:
+        lower = name.lower()
+        kind = lower if lower in self._FRAMING else b""
+        if len(name) <= MAX_NAME:
+            if len(self) >= MAX_NAMES:
+                self.clear()
+            self[name] = kind
+        return kind
+
+
+_KINDS: Final = _Kinds()
+
+
+@functools.lru_cache(256)
+def _options(connection: bytes) -> frozenset[bytes]:
+    return frozenset(option.strip(b" \t").lower() for option in connection.split(b","))
+
+
+@dataclass(slots=True, eq=False)  # not frozen: it is made for every request, in half the time
 class Request:
     """A request's head.
 
@@ -130,10 +200,9 @@ def check_beginning(octets: bytes, known: int = 0) -> None:
 
 def read_fields(block: bytes) -> Fields:
     """Read a request's field lines, each with its CR LF. Raises Refusal. RFC 9112 section 5 and 6."""
-    if len(block) > MAX_HEAD:
-        raise _too_large()
-    fields = _frame(tuple(_field_lines(block)))
-    if len(fields.hosts) > 1 or (fields.hosts and _AUTHORITY.fullmatch(fields.hosts[0]) is None):
+    fields = Fields(_field_lines(block))
+    hosts = fields.hosts
+    if len(hosts) > 1 or (hosts and _AUTHORITY.fullmatch(hosts[0]) is None):
         raise _malformed("host", "Send one Host field with a host and perhaps a port.")
     return fields
 
@@ -142,44 +211,38 @@ def read_request(line: bytes, fields: Fields) -> Request:
     """Read a request's head. Raises Refusal where two readers might differ, and for TRACE. RFC 9112 section 3."""
     if len(line) > MAX_LINE:
         raise _too_large()
-    method, target, origin, authority, version, start = (_kept_line if len(line) <= _MAX_KEPT else _read_line)(line)
+    found = _REQUEST_LINE.fullmatch(line)
+    if found is None:
+        raise _malformed("request_line", "A request begins with a method, a target and HTTP/1.1, one space between.")
+    octets, target, number = found.groups()
+    version = _VERSIONS.get(number)
+    if version is None:
+        raise _malformed("version", "Speak HTTP/1.1.")
+    method = octets.decode()
+    if method == "CONNECT":
+        raise _malformed("connect", "This is no tunnel.")
+    if method == "TRACE":
+        # RFC 9110 section 9.3.8: it would answer with the fields that upstream alone should see.
+        raise Refusal("route_denied", "trace", "TRACE is not served.")
+    if target.startswith(b"/") and b"#" not in target:
+        origin, authority = target, None
+    else:
+        origin, authority = _origin_form(method, target)
     if not fields.hosts and version == HTTP_1_1:
         raise _malformed("host", "Send one Host field with a host and perhaps a port.")
     if fields.chunked and version == HTTP_1_0:
         # RFC 9112 section 6.1: its framing is faulty, even if a length could be found.
         raise _malformed("chunked_1_0", "HTTP/1.0 has no transfer codings.")
     is_websocket = bool(fields.upgrade) and version == HTTP_1_1 and _upgrades(method, fields)
+    start = b"%b %b HTTP/1.1\r\n" % (octets, origin)
     return Request(method, target, origin, authority, version, start, fields, is_websocket)
-
-
-def _read_line(line: bytes) -> tuple[str, bytes, bytes, bytes | None, Version, bytes]:
-    found = _REQUEST_LINE.fullmatch(line)
-    if found is None:
-        raise _malformed("request_line", "A request begins with a method, a target and HTTP/1.1, one space between.")
-    octets, target, major, minor = found.groups()
-    method = octets.decode()
-    version = int(major), int(minor)
-    if version not in {HTTP_1_0, HTTP_1_1}:
-        raise _malformed("version", "Speak HTTP/1.1.")
-    if method == "CONNECT":
-        raise _malformed("connect", "This is no tunnel.")
-    if method == "TRACE":
-        # RFC 9110 section 9.3.8: it would answer with the fields that upstream alone should see.
-        raise Refusal("route_denied", "trace", "TRACE is not served.")
-    origin, authority = _origin_form(method, target)
-    return method, target, origin, authority, version, b"%b %b HTTP/1.1\r\n" % (octets, origin)
-
-
-# Most requests are for what was asked for before; a line that long seldom is.
-_MAX_KEPT: Final = 512
-_kept_line: Final = functools.lru_cache(2048)(_read_line)
 
 
 def _origin_form(method: str, target: bytes) -> tuple[bytes, bytes | None]:
     """Return the target as an origin server reads it, and the authority if it was absolute. RFC 9112 section 3.2."""
     if b"#" in target:
         raise _malformed("target", "A request target has no fragment.")
-    if target.startswith(b"/") or (target == b"*" and method == "OPTIONS"):
+    if target == b"*" and method == "OPTIONS":
         return target, None
     found = _ABSOLUTE_FORM.fullmatch(target)
     if found is None or not found[1] or _AUTHORITY.fullmatch(found[1]) is None:
@@ -204,56 +267,13 @@ def _upgrades(method: str, fields: Fields) -> bool:
     raise _malformed("upgrade", "A connection is upgraded to websocket only, by a GET without content.")
 
 
-def _field_lines(block: bytes) -> list[tuple[bytes, bytes]]:
+def _field_lines(block: bytes) -> list[bytes]:
     if _FIELD_LINES.fullmatch(block) is None:
         raise _malformed("field", "A field is a name, a colon and a value on one line, without control octets.")
-    raw = []
-    for line in block[:-2].split(CRLF) if block else ():
-        name, _, value = line.partition(b":")
-        if len(line) > MAX_LINE:
-            raise _too_large()
-        raw.append((name, value.strip(b" \t")))
-    if len(raw) > MAX_FIELDS:
+    lines = block[:-2].split(CRLF) if block else []
+    if len(lines) > MAX_FIELDS or len(block) > MAX_HEAD or (len(block) > MAX_LINE and max(map(len, lines)) > MAX_LINE):
         raise _too_large()
-    return raw
-
-
-def _frame(raw: tuple[tuple[bytes, bytes], ...]) -> Fields:
-    """Read what the fields say of the message itself. Raises Refusal. RFC 9112 section 6.3."""
-    codings: list[bytes] = []
-    lengths: list[bytes] = []
-    hosts: list[bytes] = []
-    options: list[bytes] = []
-    upgrades: list[bytes] = []
-    found = {
-        b"transfer-encoding": codings,
-        b"content-length": lengths,
-        b"host": hosts,
-        b"connection": options,
-        b"upgrade": upgrades,
-    }
-    for name, value in raw:
-        values = found.get(name.lower())
-        if values is not None:
-            values.append(value)
-    length: int | None = None
-    if lengths:
-        if (
-            len(lengths) > 1
-            or codings
-            or not lengths[0].isdigit()
-            or len(lengths[0]) > 19
-            or int(lengths[0]) > MAX_LENGTH
-        ):
-            raise _malformed("content_length", "Send one Content-Length, or Transfer-Encoding: chunked.")
-        length = int(lengths[0])
-    if codings and b",".join(codings).lower() != b"chunked":
-        # Another coding would have to be kept or undone; without its name the content is garbage.
-        raise _malformed("transfer_encoding", "The one transfer coding known here is chunked.")
-    named = (
-        frozenset(option.strip(b" \t").lower() for option in b",".join(options).split(b",")) if options else frozenset()
-    )
-    return Fields(raw, length, bool(codings), named, b",".join(upgrades).lower(), tuple(hosts))
+    return lines
 
 
 # An answer's head…
@@ -273,20 +293,32 @@ def end_of_answer_head(octets: bytes) -> int:
 
 def read_answer(head: bytes) -> Answer:
     """Read an answer's head, up to its empty line. Raises Refusal. RFC 9112 section 4."""
-    # RFC 9112 section 5.2: what was folded is one line with spaces, before it is passed on.
-    if _FOLDED_START.match(head):
-        raise _malformed("status_line", "No field is folded onto the status line.")
-    line, _, block = _FOLD.sub(b" ", head).replace(CRLF, b"\n").rstrip(b"\n").partition(b"\n")
+    line, _, block = head.partition(CRLF)
+    if _ANSWER_LINES.fullmatch(block) is None:
+        line, lines = _mended(head)
+    else:
+        lines = block[:-4].split(CRLF) if len(block) > 2 else []
     found = _STATUS_LINE.fullmatch(line)
     if found is None:
         raise _malformed("status_line", "An answer begins with HTTP/1.1 and three digits.")
-    raw = []
-    for field_line in block.split(b"\n") if block else ():
-        pair = _ANSWER_FIELD.fullmatch(field_line)
-        if pair is None or len(field_line) > MAX_ANSWER_LINE:
+    if len(block) > MAX_ANSWER_LINE and max(map(len, lines)) > MAX_ANSWER_LINE:
+        raise _too_large()
+    return Answer((1, int(found[1])), int(found[2]), found[3] or b"", Fields(lines))
+
+
+def _mended(head: bytes) -> tuple[bytes, list[bytes]]:
+    """Return the status line and the field lines of a head that only a lenient reader takes."""
+    if _FOLDED_START.match(head):
+        raise _malformed("status_line", "No field is folded onto the status line.")
+    # RFC 9112 section 5.2: what was folded is one line with spaces, before it is passed on.
+    line, *rest = _FOLD.sub(b" ", head).replace(CRLF, b"\n").rstrip(b"\n").split(b"\n")
+    lines = []
+    for one in rest:
+        pair = _ANSWER_FIELD.fullmatch(one)
+        if pair is None:
             raise _malformed("field", "A field is a name, a colon and a value.")
-        raw.append((pair[1], pair[2].strip(b" \t")))
-    return Answer((1, int(found[1])), int(found[2]), found[3] or b"", _frame(tuple(raw)))
+        lines.append(b"%b:%b" % pair.groups())
+    return line, lines
 
 
 # Contents…
@@ -374,7 +406,8 @@ class Chunked:
             if end < 0:
                 self._keep(octets[at:], MAX_TRAILERS)
                 break
-            self.trailers = tuple(_field_lines(octets[at : end + 2]))
+            pairs = [line.partition(b":") for line in _field_lines(octets[at : end + 2])]
+            self.trailers = [(name, value.strip(b" \t")) for name, _, value in pairs]
             return b"".join(pieces), octets[end + 4 :]
         return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), None
 

@@ -22,7 +22,7 @@ import structlog
 from sidecar.errors import Refusal
 from sidecar.proxy import answers, messages
 from sidecar.proxy.answers import AnswerHead
-from sidecar.proxy.messages import HTTP_1_1, Content, UntilClose, Version
+from sidecar.proxy.messages import HTTP_1_1, Content, Request, UntilClose, Version
 from sidecar.proxy.websocket import tunnel
 
 # Below the five seconds after which Node and uvicorn close an idle connection: a request should not meet their FIN.
@@ -87,17 +87,14 @@ class Exchange:
         "head",
         "is_cut",
         "is_sent",
-        "is_websocket",
-        "keep_alive",
         "may_repeat",
-        "method",
         "octets",
         "pool",
+        "request",
         "request_id",
         "route",
         "started",
         "upstream",
-        "version",
         "waits",
         "write_last_chunk",
     )
@@ -106,12 +103,9 @@ class Exchange:
         self,
         pool: "Pool",
         octets: bytes,
+        request: Request,
         *,
-        method: str,
-        version: Version,
-        keep_alive: bool,
         may_repeat: bool,
-        is_websocket: bool,
         request_id: str,
         client_ip: str,
         ended: "Callable[[Exchange, bool], None]",
@@ -121,11 +115,8 @@ class Exchange:
     ) -> None:
         self.pool = pool
         self.octets = octets
-        self.method = method
-        self.version = version
-        self.keep_alive = keep_alive
+        self.request = request
         self.may_repeat = may_repeat
-        self.is_websocket = is_websocket
         self.request_id = request_id
         self.client_ip = client_ip
         self.ended = ended
@@ -483,7 +474,8 @@ class _Upstream(asyncio.Protocol):
 
     def _read_head(self, exchange: Exchange, data: bytes) -> None:
         """Read heads until the final one. RFC 9110 section 15.2."""
-        asked = exchange.method, exchange.version, exchange.keep_alive
+        asking = exchange.request
+        asked = asking.method, asking.version, asking.keep_alive
         known = self._known
         if exchange.head is not None:
             self._tail = data  # it is waited for
@@ -501,20 +493,14 @@ class _Upstream(asyncio.Protocol):
                     break
                 answer = answers.read(data[:end])
                 if answer.status >= 200 or answer.status == answers.SWITCHING:
-                    head = answers.final(
-                        answer,
-                        exchange.method,
-                        exchange.version,
-                        keep_alive=exchange.keep_alive,
-                        may_switch=exchange.is_websocket,
-                    )
+                    head = answers.final(answer, asking)
                     self._known = data[:end], asked, head
                     self._tail = b""
                     if interim and exchange.client is not None:
                         exchange.client.answer(interim)
                     self._begin(exchange, head, data[end:])
                     return
-                if exchange.version == HTTP_1_1:
+                if asking.version == HTTP_1_1:
                     interim += answers.interim(answer)
                 data = data[end:]
         except Refusal as refusal:

@@ -32,8 +32,8 @@ async def test_upstream_gets_the_clients_octets_and_ours_and_nothing_else(
         )
         await client.answer()
     assert upstream.requests[0].raw == (
-        b"DELETE /a?b HTTP/1.1\r\nHost: example.com\r\nX-One: \xe9\xff\x80\r\nCookie: a=1\r\nX-one: 2\r\n"
-        b"X-Empty: \r\nAccept-Encoding: gzip\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n"
+        b"DELETE /a?b HTTP/1.1\r\nHost: example.com\r\nX-One:  \xe9\xff\x80 \r\nCookie: a=1\r\nX-one: 2\r\n"
+        b"X-Empty:\r\nAccept-Encoding: gzip\r\nX-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n"
         b"X-Forwarded-Host: example.com\r\nX-Request-Id: made-here\r\nVia: 1.1 signup-sidecar\r\n\r\n"
     )
 
