@@ -7,6 +7,8 @@ says why. Loopback only.
 
 import argparse
 import asyncio
+import base64
+import hashlib
 import json
 import os
 import re
@@ -206,46 +208,52 @@ def load(rival: Rival, seconds: int, *extra: str) -> tuple[str, float, float]:
     return out, float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]), (cpu_s(rival.pid) - before) / count * 1e6
 
 
-def bodies(rival: Rival) -> None:
-    url = f"http://127.0.0.1:{rival.port}"
-    big = str(WORK / "big" / "body")
-    for into, what, extra in (
-        (rival.down, "%{http_code} %{speed_download}", [f"{url}/big/body"]),
-        (rival.up, "%{http_code} %{speed_upload}", ["-H", "Expect:", "-T", big, f"{url}/sink"]),
-    ):
-        done = subprocess.run(
-            ["taskset", "-c", "1", "curl", "-s", "-o", "/dev/null", "-w", what, *extra], capture_output=True, text=True
-        )
-        status, speed = done.stdout.split()
-        if done.returncode or status != "200":
-            rival.errors += 1
-        into.append(float(speed) / 1e6)
+def transfer(rival: Rival, what: str, *arguments: str) -> float:
+    """Run curl; return MB/s."""
+    done = subprocess.run(
+        ["taskset", "-c", "1", "curl", "-s", "-o", "/dev/null", "-w", f"%{{http_code}} %{{{what}}}", *arguments],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    status, speed = done.stdout.split()
+    rival.errors += bool(done.returncode) or status != "200"
+    return float(speed) / 1e6
 
 
 class Echo(asyncio.Protocol):
-    """Upstream's end: the handshake, then every frame back without its mask."""
+    """Upstream's end of what is not a small answer: takes an upload to its last octet before it answers; of a WebSocket,
+    the handshake, then every frame back without its mask."""
 
     def connection_made(self, transport):
-        self.transport, self.buffer, self.is_open = transport, b"", False
+        self.transport, self.buffer, self.is_open, self.left, self.ending = transport, b"", False, 0, None
+        self.is_raw = False
 
     def data_received(self, data):
+        if self.left or self.ending is not None:
+            return self.take(data)
         self.buffer += data
         if not self.is_open:
             head, end, rest = self.buffer.partition(b"\r\n\r\n")
             if not end:
                 return
-            import base64
-            import hashlib
-
             key = re.search(rb"(?im)^sec-websocket-key:\s*(\S+)", head)
             if key is None:
-                return self.transport.close()
+                length = re.search(rb"(?im)^content-length:\s*(\d+)", head)
+                self.buffer = b""
+                if length is None and b"chunked" not in head.lower():
+                    return self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                self.left, self.ending = (int(length[1]), None) if length else (0, b"")
+                return self.take(rest)
             accept = base64.b64encode(hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
             self.transport.write(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
             )
             self.is_open, self.buffer = True, rest
+            self.is_raw = b" /raw " in head
+        if self.is_raw:
+            self.transport.write(self.buffer)
+            self.buffer = b""
+            return None
         out = []
         while len(self.buffer) >= 6 and len(self.buffer) >= (size := 6 + (self.buffer[1] & 127)):
             mask, payload = self.buffer[2:6], self.buffer[6:size]
@@ -255,6 +263,17 @@ class Echo(asyncio.Protocol):
             self.buffer = self.buffer[size:]
         if out:
             self.transport.write(b"".join(out))
+
+    def take(self, data):
+        if self.ending is not None:  # chunks: random octets do not end like this
+            self.ending = (self.ending + data)[-7:]
+            is_over = self.ending == b"\r\n0\r\n\r\n"
+        else:
+            self.left -= len(data)
+            is_over = not self.left
+        if is_over:
+            self.left, self.ending = 0, None
+            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
 
 class Asker(asyncio.Protocol):
@@ -375,7 +394,8 @@ def main() -> None:
             for rival in found[number % len(found) :] + found[: number % len(found)]:  # nobody is always first
                 requests(rival, args.seconds)
                 if not args.no_bodies:
-                    bodies(rival)
+                    url = f"http://127.0.0.1:{rival.port}/big/body"
+                    rival.down.append(transfer(rival, "speed_download", url))
             print(
                 f"round {number + 1}: " + ", ".join(f"{rival.name} {rival.rates[-1]:.0f}" for rival in found),
                 flush=True,
@@ -387,7 +407,10 @@ def main() -> None:
             stack.enter_context(running(0, rival.command(rival.port + 20, ECHO), rival.port + 20))
         for _ in range(args.repeats if not args.no_bodies else 0):
             for rival in found:
-                echoes(rival, rival.port + 20, max(2, args.seconds // 2))
+                port = rival.port + 20
+                echoes(rival, port, max(2, args.seconds // 2))
+                url = f"http://127.0.0.1:{port}/sink"
+                rival.up.append(transfer(rival, "speed_upload", "-H", "Expect:", "-T", str(WORK / "big" / "body"), url))
     print(
         f"\nmedians of {args.repeats} interleaved runs of {args.seconds} s, {CONNECTIONS} connections, {BODY_MB} MB bodies\n"
     )

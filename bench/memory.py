@@ -4,11 +4,12 @@ import os
 import resource
 import socket
 import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack
 
-from bench_pass import UPSTREAM, WORK, SERVES, nginx, running, sidecar
+from bench_pass import ECHO, HERE, SERVES, UPSTREAM, WORK, nginx, running, sidecar
 
 PORT = 18090
 GB = 1 << 30
@@ -40,6 +41,24 @@ def curl(*arguments: str) -> None:
     assert str(GB) in out or "--limit-rate" not in arguments, out
 
 
+def websocket() -> None:
+    """Send 1 GB and take it back, at once."""
+    end = socket.create_connection(("127.0.0.1", PORT + 1))
+    end.sendall(
+        b"GET /raw HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    assert end.recv(4096).startswith(b"HTTP/1.1 101")
+    piece = bytes(1 << 20)
+    writer = threading.Thread(target=lambda: [end.sendall(piece) for _ in range(GB >> 20)])
+    writer.start()
+    left = GB
+    while left:
+        left -= len(end.recv(min(left, 1 << 20)))
+    writer.join()
+    end.close()
+
+
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(40_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
     (WORK / "big").mkdir(parents=True, exist_ok=True)
@@ -56,7 +75,13 @@ def main() -> None:
         print(f"1 GB down: +{peak_during(pid, lambda: curl(f'{url}/big/gigabyte')):.1f} MB")
         slow = lambda: curl("--limit-rate", "200M", f"{url}/big/gigabyte")
         print(f"1 GB down to a reader of 200 MB/s: +{peak_during(pid, slow):.1f} MB")
-        print(f"1 GB up: +{peak_during(pid, lambda: curl('-H', 'Expect:', '-T', str(big), f'{url}/sink')):.1f} MB")
+        stack.enter_context(running(1, [sys.executable, str(HERE / "bench_pass.py"), "--echo"], ECHO))
+        other = stack.enter_context(running(0, sidecar("guarded")(PORT + 1, ECHO), PORT + 1)).pid
+        for _ in range(50):
+            subprocess.run(["curl", "-s", "-o", "/dev/null", f"http://127.0.0.1:{PORT + 1}/"], check=True)
+        upload = lambda: curl("-H", "Expect:", "-T", str(big), f"http://127.0.0.1:{PORT + 1}/sink")
+        print(f"1 GB up: +{peak_during(other, upload):.1f} MB")
+        print(f"1 GB each way through a WebSocket: +{peak_during(other, websocket):.1f} MB")
         before = held_mb(pid)
         ends = []
         for _ in range(IDLE):

@@ -36,6 +36,7 @@ PURE = [
     "delivery.providers.tencent",
     "delivery.providers.twilio",
     "delivery.providers.webhook",
+    "proxy.messages",
     "proxy.fields",
     "proxy.client",
     "verification.codes",
