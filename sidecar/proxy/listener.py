@@ -196,11 +196,9 @@ class Connection(BaseProtocol):
     def data_received(self, data: bytes) -> None:
         if self._content is not None:
             self._take(self._content, data)
-        elif self._closes:
-            return  # nothing more is asked here
         elif self._exchange is not None or self._task is not None:
             self._keep(data)
-        else:
+        elif not self._closes:  # else nothing more is asked here
             self._begin(self._tail + data if self._tail else data)
 
     def _begin(self, data: bytes) -> None:
@@ -460,7 +458,9 @@ class Connection(BaseProtocol):
         if self.transport is None:
             return
         self._payload = None
-        self._closes = self._closes or not stays_open or self._server.is_closing
+        # A client that waits to be invited, and was not, may never send its content (RFC 9110 section 10.1.1).
+        is_uninvited = self._content is not None and self.request.has_expectation
+        self._closes = self._closes or not stays_open or is_uninvited or self._server.is_closing
         if self._content is not None:
             self.take_content(now=True)  # to throw it away
             self.due = self._loop.time() + DISCARD_S
@@ -468,6 +468,8 @@ class Connection(BaseProtocol):
             if self._content is None:
                 self._go_on()
         elif self._content is not None or self.request is _UNREADABLE:
+            self._tail = b""
+            self._update_reading()
             if self.transport.can_write_eof():
                 self.transport.write_eof()
             self.due = self._loop.time() + (DISCARD_S if self._content is not None else LINGER_S)

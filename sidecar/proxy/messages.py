@@ -165,6 +165,10 @@ class Request:
         return _persists(self.version, self.fields)
 
     @property
+    def has_expectation(self) -> bool:
+        return any(name.lower() == b"expect" for name in self.fields.names)
+
+    @property
     def has_content(self) -> bool:
         return self.fields.chunked or bool(self.fields.length)
 

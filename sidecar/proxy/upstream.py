@@ -252,10 +252,7 @@ class Pool:
         self.all.discard(upstream)
         if upstream in self._idle:
             self._idle.remove(upstream)
-        while self._waiting and len(self.all) + len(self._opening) < self._max_connections:
-            _, exchange = self._waiting.popleft()
-            if exchange.client is not None:
-                self._begin(self._open(exchange))
+        self._open_for_waiting()
 
     async def close(self) -> None:
         """Drop every connection, and wait until they are."""
@@ -273,7 +270,17 @@ class Pool:
     def _begin(self, opening: Any) -> None:
         task = asyncio.create_task(opening)
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        self._open_for_waiting()
+
+    def _open_for_waiting(self) -> None:
+        while self._waiting and len(self.all) + len(self._opening) < self._max_connections:
+            _, exchange = self._waiting.popleft()
+            if exchange.client is not None:
+                self._begin(self._open(exchange))
 
     async def _open(self, exchange: Exchange) -> None:
         try:
