@@ -1,10 +1,11 @@
 """A sidecar that does nothing but pass, as the gate does it: name the client, forward, render what was refused."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
@@ -16,8 +17,8 @@ from sidecar.errors import Refusal
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import fields, listener
 from sidecar.proxy.forward import Forwarder, Peer, asked, continue_100
-from sidecar.proxy.messages import Request
-from sidecar.proxy.proxy_protocol import Source
+from sidecar.proxy.messages import RawFields, Request
+from sidecar.proxy.proxy_protocol import Acceptor
 from sidecar.proxy.upstream import Exchange
 
 # Whether a request is relayed by its connection, or by a handler that has read it: `engine` in conftest runs on both.
@@ -29,6 +30,7 @@ class Passing:
     """A running pass-through."""
 
     port: int
+    path: str = ""
     refusals: list[Refusal] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     observed: list[float] = field(default_factory=list)
@@ -40,14 +42,17 @@ class Passing:
     handles: Callable[[Request], bool] = lambda _request: False
     extra: Sequence[tuple[bytes, bytes]] = ()
 
-    def client(self) -> RawClient:
-        return RawClient(self.port)
+    def client(self, tls: ssl.SSLContext | None = None) -> RawClient:
+        return RawClient(self.port, path=self.path, tls=tls)
 
 
 @asynccontextmanager
 async def passing(
     url: str,
     *,
+    path: str = "",
+    tls_listen: ssl.SSLContext | None = None,
+    heralds: Sequence[str] = (),
     trusted: Sequence[str] = (),
     tls: TlsClient | None = None,
     read_timeout: float = 5.0,
@@ -57,8 +62,12 @@ async def passing(
     send_s: float = listener.SEND_S,
     content_s: float = listener.CONTENT_S,
 ) -> AsyncIterator[Passing]:
-    """Run one in front of the upstream at `url`."""
-    running = Passing(0, relays=RELAYS)
+    """Run one in front of the upstream at `url`, on a free port or the unix socket at `path`.
+
+    `heralds` send a PROXY protocol header before all else.
+    """
+    running = Passing(0, path, relays=RELAYS)
+    scheme = "https" if tls_listen else "http"
     networks = [ip_network(network) for network in trusted]
     forwarder = Forwarder(
         Upstream(
@@ -73,14 +82,17 @@ async def passing(
         networks,
     )
 
+    def named(connection: Any, raw: RawFields) -> proxy_client.Client:
+        ip = connection.peername[0] if connection.peername else ""
+        return proxy_client.name(ip, raw, networks, scheme)
+
     async def on_status(status: int) -> None:
         running.statuses.append(status)
         if running.on_status is not None:
             await running.on_status(status)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        assert isinstance(request.protocol.peername, tuple)
-        client = proxy_client.name(request.protocol.peername[0], request.raw_headers, networks, "http")
+        client = named(request.protocol, request.raw_headers)
         try:
             if (failed := listener.handed_back(request)) is not None:
                 raise failed[0]
@@ -113,10 +125,10 @@ async def passing(
             running.cancelled.set()
 
     def plain(request: Request, connection: listener.Connection) -> Exchange | None:
-        assert isinstance(connection.peername, tuple)
         if not running.relays or running.handles(request) or running.extra or running.on_status:
             return None
-        connection.peer = connection.peer or Peer(connection.peername[0], "http", networks)
+        ip = connection.peername[0] if connection.peername else ""
+        connection.peer = connection.peer or Peer(ip, scheme, networks)
         rewritten = forwarder.rewritten(request, connection.peer)
         exchange = forwarder.exchange(
             request, rewritten, request_id=rewritten.request_id or "made-here", route=None, ended=ended
@@ -125,11 +137,16 @@ async def passing(
         return exchange
 
     server = listener.Server(handle, plain, head_s=head_s, send_s=send_s, content_s=content_s)
-    listening = await asyncio.get_running_loop().create_server(partial(server, Source("127.0.0.1", 0)), "127.0.0.1", 0)
-    running.port = listening.sockets[0].getsockname()[1]
+    listening = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
+    listening.bind(path or ("127.0.0.1", 0))
+    listening.listen()
+    listening.setblocking(False)
+    running.port = 0 if path else listening.getsockname()[1]
+    acceptor = Acceptor([listening], [ip_network(network) for network in heralds], server, tls=tls_listen)
+    acceptor.start()
     try:
         yield running
     finally:
-        listening.close()
+        await acceptor.close()
         await server.shutdown(1.0)
         await forwarder.close()

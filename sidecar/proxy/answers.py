@@ -55,7 +55,7 @@ def read(head: bytes) -> Answer:
 
 def interim(answer: Answer) -> bytes:
     """Write an interim answer for the client. RFC 9110 section 15.2."""
-    return _head(answer, fields.to_client(answer.fields, answer.version))
+    return _head(answer, _without_length(fields.to_client(answer.fields, answer.version)))
 
 
 def final(answer: Answer, request: Request) -> AnswerHead:
@@ -76,7 +76,7 @@ def final(answer: Answer, request: Request) -> AnswerHead:
         lines += [b"Connection: Upgrade", b"Upgrade: websocket"]
     else:
         if status == 204:  # RFC 9110 section 8.6: no length either
-            lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
+            lines = _without_length(lines)
         if is_chunked:
             lines.append(b"Transfer-Encoding: chunked")
         if not stays_open:
@@ -109,6 +109,10 @@ def break_off(transport: asyncio.Transport, *, until_close: bool) -> None:
         # Its end would look like the content's: only a reset tells them apart.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def _without_length(lines: list[bytes]) -> list[bytes]:
+    return [line for line in lines if not line.lower().startswith(b"content-length:")]
 
 
 def _head(answer: Answer, lines: list[bytes]) -> bytes:

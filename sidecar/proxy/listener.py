@@ -23,7 +23,18 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from sidecar.errors import Refusal
 from sidecar.proxy import answers, messages
-from sidecar.proxy.messages import CRLF, END, HTTP_1_1, Chunked, Content, Fields, Request, Sized
+from sidecar.proxy.messages import (
+    CRLF,
+    END,
+    HTTP_1_1,
+    MAX_HEAD,
+    Chunked,
+    Content,
+    Fields,
+    Request,
+    Sized,
+    Unreadable,
+)
 from sidecar.proxy.proxy_protocol import Source
 from sidecar.proxy.upstream import Exchange
 
@@ -38,6 +49,7 @@ SEND_S: Final = 60.0
 # would reset it, and the answer be lost on its way. nginx's lingering_timeout and lingering_time.
 LINGER_S: Final = 5.0
 DISCARD_S: Final = 30.0
+TLS_LINGER_S: Final = 1.0
 # What may wait behind a request that is being served; then nothing more is read.
 MAX_AHEAD: Final = 64 << 10
 # Content that the gate has not read yet; twice as much is held.
@@ -196,15 +208,15 @@ class Connection(BaseProtocol):
     def data_received(self, data: bytes) -> None:
         if self._content is not None:
             self._take(self._content, data)
-        elif self._exchange is not None or self._task is not None:
-            self._keep(data)
+        elif self._exchange is not None or self._task is not None or self._paused:
+            self._keep(data)  # until what is before it is answered, and its answer taken
         elif not self._closes:  # else nothing more is asked here
             self._begin(self._tail + data if self._tail else data)
 
     def _begin(self, data: bytes) -> None:
         """Read a head, and have its request served."""
-        while data.startswith(CRLF):  # RFC 9112 section 2.2: empty lines before a request are ignored
-            data = data[2:]
+        if data.startswith(CRLF):
+            data = messages.without_empty_lines(data)
         end = data.find(END, max(0, self._known - 3))
         try:
             if end < 0:
@@ -213,6 +225,8 @@ class Connection(BaseProtocol):
             self._tail, self._known = b"", 0
             cut = data.find(CRLF)
             block = data[cut + 2 : end + 2]
+            if end > MAX_HEAD:
+                raise messages.too_large()
             if block != self._block:
                 self._fields = messages.read_fields(block)
                 self._block = block
@@ -240,7 +254,7 @@ class Connection(BaseProtocol):
         self._tail = b""
         self.refusal = refusal, None
         self.request = _UNREADABLE
-        self._handle(None, b"", b"")
+        self._handle(Unreadable(), b"", None)
 
     def _serve(self, request: Request, content: Content | None, piece: bytes, behind: bytes | None) -> None:
         """Have a request relayed, or handled. `piece` has come of its content; None is `behind` if more must come."""
@@ -288,22 +302,21 @@ class Connection(BaseProtocol):
     def _break(self, refusal: Refusal) -> None:
         """The content breaks its own framing, or does not come."""
         exchange, payload = self._exchange, self._payload
-        content, self._content = self._content, None
+        self._content = Unreadable()  # so that it is not taken for whole
         self._closes = True
         self._tail = b""
         self.due = math.inf
         if exchange is not None:
             exchange.leave()
             if exchange.head is None:
-                self._content = content  # so that it is not taken for whole
                 self.refused(exchange, refusal)
             else:
                 exchange.is_cut = True
                 self.broken(exchange, until_close=exchange.head.until_close)
         elif payload is not None:
             payload.set_exception(refusal)
-        elif self.transport is not None:
-            self.transport.close()
+        else:
+            self._done(stays_open=False)
 
     def _keep(self, octets: bytes) -> None:
         """Keep what waits its turn, and read no more than so much of it."""
@@ -467,14 +480,13 @@ class Connection(BaseProtocol):
         if not self._closes:
             if self._content is None:
                 self._go_on()
-        elif self._content is not None or self.request is _UNREADABLE:
-            self._tail = b""
-            self._update_reading()
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-            self.due = self._loop.time() + (DISCARD_S if self._content is not None else LINGER_S)
-        else:
+        elif self._content is None:
             self.transport.close()
+        elif self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.due = self._loop.time() + (LINGER_S if isinstance(self._content, Unreadable) else DISCARD_S)
+        else:
+            self.due = self._loop.time() + TLS_LINGER_S  # TLS knows no half-closed stream: the client waits for ours
 
     def _go_on(self) -> None:
         """Take the next request."""

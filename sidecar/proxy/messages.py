@@ -52,6 +52,7 @@ _ANSWER_END: Final = re.compile(rb"\n\r?\n")
 _FOLD: Final = re.compile(rb"\r?\n[ \t]+")
 _FOLDED_START: Final = re.compile(rb"[^\n]*\n[ \t]")
 _BARE: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 _ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
 # RFC 3986 section 3.2: no userinfo (RFC 9110 section 4.2.4), nothing that ends an authority.
 _AUTHORITY: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
@@ -199,7 +200,13 @@ def check_beginning(octets: bytes, known: int = 0) -> None:
     if _BARE.search(octets, max(0, known - 1)):
         raise _malformed("line_end", "A line ends with CR LF, and nothing else is a CR, LF or NUL.")
     if len(octets) > MAX_HEAD or (octets.find(CRLF) < 0 and len(octets) > MAX_LINE):
-        raise _too_large()
+        raise too_large()
+
+
+def without_empty_lines(octets: bytes) -> bytes:
+    """Drop what may stand before a request. RFC 9112 section 2.2."""
+    found = _EMPTY_LINES.match(octets)
+    return octets[found.end() :] if found is not None else octets
 
 
 def read_fields(block: bytes) -> Fields:
@@ -214,7 +221,7 @@ def read_fields(block: bytes) -> Fields:
 def read_request(line: bytes, fields: Fields) -> Request:
     """Read a request's head. Raises Refusal where two readers might differ, and for TRACE. RFC 9112 section 3."""
     if len(line) > MAX_LINE:
-        raise _too_large()
+        raise too_large()
     found = _REQUEST_LINE.fullmatch(line)
     if found is None:
         raise _malformed("request_line", "A request begins with a method, a target and HTTP/1.1, one space between.")
@@ -276,7 +283,7 @@ def _field_lines(block: bytes) -> list[bytes]:
         raise _malformed("field", "A field is a name, a colon and a value on one line, without control octets.")
     lines = block[:-2].split(CRLF) if block else []
     if len(lines) > MAX_FIELDS or len(block) > MAX_HEAD or (len(block) > MAX_LINE and max(map(len, lines)) > MAX_LINE):
-        raise _too_large()
+        raise too_large()
     return lines
 
 
@@ -289,7 +296,7 @@ def end_of_answer_head(octets: bytes) -> int:
     if found is not None:
         return found.end()
     if len(octets) >= MAX_ANSWER_HEAD:
-        raise _too_large()
+        raise too_large()
     if not octets.startswith(b"HTTP/1."[: len(octets)]):
         raise _malformed("status_line", "An answer begins with HTTP/1.1.")
     return 0
@@ -306,7 +313,7 @@ def read_answer(head: bytes) -> Answer:
     if found is None:
         raise _malformed("status_line", "An answer begins with HTTP/1.1 and three digits.")
     if len(block) > MAX_ANSWER_LINE and max(map(len, lines)) > MAX_ANSWER_LINE:
-        raise _too_large()
+        raise too_large()
     return Answer((1, int(found[1])), int(found[2]), found[3] or b"", Fields(lines))
 
 
@@ -368,6 +375,7 @@ class Chunked:
     _left: int = 0
     _extensions: int = 0
     _tail: bytes = field(default=b"")
+    _known: int = 0  # how much of the tail was looked at
 
     def feed(self, octets: bytes) -> tuple[bytes, bytes | None]:
         """Raises Refusal where the chunks break their own framing."""
@@ -400,7 +408,7 @@ class Chunked:
                     self._keep(octets[at:], MAX_CHUNK_LINE)
                     break
                 self._left = self._read_size(octets[at:end])
-                at = end + 2
+                at, self._known = end + 2, 0
                 self._state = "data" if self._left else "trailers"
                 continue
             # The last chunk has come, and the trailer section follows: perhaps no more than its empty line.
@@ -426,12 +434,22 @@ class Chunked:
         return size
 
     def _keep(self, octets: bytes, most: int) -> None:
-        if len(octets) >= most or _BARE.search(octets):
+        if len(octets) >= most or _BARE.search(octets, max(0, self._known - 1)):
             raise _malformed("chunk", "A chunk's line, or the trailer section, does not end.")
-        self._tail = octets
+        self._tail, self._known = octets, len(octets)
 
 
-Content = Sized | Chunked | UntilClose
+class Unreadable:
+    """What comes behind something malformed: nobody can say what it is, or where it ends."""
+
+    __slots__ = ()
+    trailers: RawFields = ()
+
+    def feed(self, _octets: bytes) -> tuple[bytes, bytes | None]:
+        return b"", None
+
+
+Content = Sized | Chunked | UntilClose | Unreadable
 
 
 def _persists(version: Version, fields: Fields) -> bool:
@@ -444,7 +462,8 @@ def _malformed(reason: str, detail: str) -> Refusal:
     return Refusal("malformed_request", reason, detail)
 
 
-def _too_large() -> Refusal:
+def too_large() -> Refusal:
+    """The refusal of a head that is longer than any in life."""
     return _malformed(
         "head_too_large", f"A line has at most {MAX_LINE} octets, a head {MAX_HEAD} and {MAX_FIELDS} fields."
     )

@@ -294,10 +294,10 @@ class Pool:
         except (OSError, ssl.SSLError) as error:
             exchange.refuse(Refusal("upstream_unavailable", f"connect:{type(error).__name__}"))
         else:
-            if exchange.client is None:
-                self.put(upstream)  # its client has left meanwhile
-            elif not upstream.is_open():
+            if not upstream.is_open():
                 exchange.refuse(Refusal("upstream_unavailable", "connect:closed"))
+            elif exchange.client is None:
+                self.put(upstream)  # its client has left meanwhile
             else:
                 upstream.carry(exchange)
 

@@ -18,6 +18,8 @@ SWITCHED = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 )
+# The most that may be under way between two ends: four kernel buffers (up to 6 MiB each on Linux) and ours.
+UNDER_WAY = 24 << 20
 
 
 async def switch(client: RawClient) -> Message:
@@ -153,6 +155,88 @@ async def test_megabytes_pass_and_a_reader_that_stops_stops_the_writer(
         assert await client.exactly(sent) == bytes(sent)
         await client.send(b"end")
         assert await client.exactly(3) == b"end"
+
+
+FRAMES = [
+    (b"\x01\x83mask" + b"abc", b"\x01\x03abc"),  # text, to be continued
+    (b"\x89\x81mask" + b"p", b"\x89\x01p"),  # a ping between its fragments
+    (b"\x8a\x81mask" + b"p", b"\x8a\x01p"),
+    (b"\x80\x80mask", b"\x80\x00"),  # its end
+    (b"\xc2\xfe\x01\x00mask" + bytes(256), b"\xc2\x7e\x01\x00" + bytes(256)),  # binary, compressed
+    (b"\x82\xff" + (1 << 17).to_bytes(8, "big") + b"mask" + bytes(1 << 17), b"\x82\x7f" + (9).to_bytes(8, "big")),
+    (b"\x88\x84mask\x62\xc0ok", b"\x88\x04\x0f\xa1ok"),  # a close code of their own
+]
+
+
+async def test_frames_pass_as_they_were_cut_both_ways(sidecar: Passing, upstream: FakeUpstream) -> None:
+    """Fragments, control frames between them, every kind of length, close codes: nobody here reads a frame."""
+
+    async def talk(taken: Taken, request: Message) -> None:
+        await taken.write(SWITCHED)
+        for asked, answered in FRAMES:
+            assert await taken.reader.readexactly(len(asked)) == asked
+            await taken.write(answered)
+        taken.writer.close()
+
+    upstream.answer = talk
+    async with sidecar.client() as client:
+        await switch(client)
+        for asked, answered in FRAMES:
+            await client.send(asked)
+            assert await client.exactly(len(answered)) == answered
+        assert await client.rest() == b""
+
+
+async def write_until_stalled(writer: asyncio.StreamWriter, size: int) -> int:
+    """Write up to `size` octets until nobody takes any for a while; return how many were written."""
+    sent = 0
+    while sent < size:
+        writer.write(bytes(1 << 16))
+        sent += 1 << 16
+        try:
+            await asyncio.wait_for(writer.drain(), 0.5)
+        except TimeoutError:
+            break
+    return sent
+
+
+async def test_an_upstream_that_reads_nothing_stops_the_client(sidecar: Passing, upstream: FakeUpstream) -> None:
+    size, go_on = 64 << 20, asyncio.Event()
+
+    async def answer(taken: Taken, request: Message) -> None:
+        await taken.write(SWITCHED)
+        await go_on.wait()
+        assert await taken.reader.readexactly(size) == bytes(size)
+        await taken.write(b"all")
+
+    upstream.answer = answer
+    async with sidecar.client() as client:
+        await switch(client)
+        sent = await write_until_stalled(client.writer, size)
+        assert sent < UNDER_WAY
+        go_on.set()
+        client.writer.write(bytes(size - sent))
+        assert await client.exactly(3) == b"all"
+
+
+async def test_a_client_that_reads_nothing_stops_upstream(sidecar: Passing, upstream: FakeUpstream) -> None:
+    """And may still speak."""
+    size = 64 << 20
+    stalled: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def answer(taken: Taken, request: Message) -> None:
+        await taken.write(SWITCHED)
+        stalled.set_result(await write_until_stalled(taken.writer, size))
+        assert await taken.reader.readexactly(5) == b"hello"
+        await taken.write(bytes(size - stalled.result()))
+
+    upstream.answer = answer
+    async with sidecar.client() as client:
+        await client.send(HANDSHAKE)
+        assert await asyncio.wait_for(stalled, 20) < UNDER_WAY
+        await client.send(b"hello")
+        assert (await client.head()).status == 101
+        assert await client.exactly(size) == bytes(size)
 
 
 async def test_a_real_client_talks_with_a_real_server(sidecar: Passing, upstream: FakeUpstream) -> None:
