@@ -2,7 +2,7 @@
 # make test   everything that must hold: format, lint, types, tests, a smoke run of the demo
 # Both set themselves up in .venv, from PyPI only.
 # make bench-pass     the cost of passing, beside other proxies (wrk, nginx, curl; Caddy by go, Fastify by npm, where there are)
-# make fuzz-proxy     coverage-guided fuzzing of heads and chunks, FUZZ_SECONDS=3600
+# make fuzz-proxy     coverage-guided fuzzing of both ends of the proxy path, FUZZ_SECONDS=3600
 # make bench-router   how soon a message arrives when vendors fail; about four minutes
 # make bench-routing  a simulated year under each strategy, and its picture; about a minute
 # make test-browser   the pages in a real Chromium, which it installs where it may (Debian, as root)
@@ -43,7 +43,7 @@ FUZZ_SECONDS ?= 3600
 fuzz-proxy: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
 	@mkdir -p .bench/corpus
-	$(BIN)/python bench/fuzz_proxy.py -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=2048 -dict=bench/fuzz.dict .bench/corpus
+	$(BIN)/python bench/fuzz_proxy.py -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=2048 -dict=bench/fuzz.dict -artifact_prefix=.bench/ .bench/corpus
 
 bench-router: $(VENV)/.installed-dev
 	$(BIN)/python bench/router.py
