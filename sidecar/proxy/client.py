@@ -33,7 +33,7 @@ class Client:
 def name(peer_ip: str, raw_fields: RawFields, trusted_networks: Sequence[Network], scheme: str) -> Client:
     """Name the client. `peer_ip` is "" on a unix socket: this machine, as 127.0.0.1. Never raises."""
     peer = _address(peer_ip) or "127.0.0.1"
-    host = _last(raw_fields, b"host")
+    host = b"".join([value for name, value in raw_fields if name.lower() == b"host"]).decode("latin-1")
     if not _is_trusted(peer, trusted_networks):
         return Client(ip=peer, scheme=scheme, host=host, trusted_peer=False, chain=(peer,))
     chain = [peer]

@@ -50,8 +50,8 @@ SEND_S: Final = 60.0
 LINGER_S: Final = 5.0
 DISCARD_S: Final = 30.0
 TLS_LINGER_S: Final = 1.0
-# What may wait behind a request that is being served; then nothing more is read.
-MAX_AHEAD: Final = 64 << 10
+# What may wait behind a request that is being served; then nothing more is read. A head must fit.
+MAX_AHEAD: Final = 2 * MAX_HEAD
 # Content that the gate has not read yet; twice as much is held.
 _CONTENT_LIMIT: Final = 32 << 10
 _LOOK_S: Final = 0.5
@@ -225,7 +225,7 @@ class Connection(BaseProtocol):
             self._tail, self._known = b"", 0
             cut = data.find(CRLF)
             block = data[cut + 2 : end + 2]
-            if end > MAX_HEAD:
+            if end + 2 > MAX_HEAD:
                 raise messages.too_large()
             if block != self._block:
                 self._fields = messages.read_fields(block)

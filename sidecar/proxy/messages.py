@@ -55,7 +55,10 @@ _BARE: Final = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
 _EMPTY_LINES: Final = re.compile(rb"(?:\r\n)+")
 _ABSOLUTE_FORM: Final = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
 # RFC 3986 section 3.2: no userinfo (RFC 9110 section 4.2.4), nothing that ends an authority.
-_AUTHORITY: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=:%\[\]-]*")
+_AUTHORITY: Final = re.compile(
+    rb"(?:\[(?:[0-9A-Fa-f:.]+|[vV][0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+,;=:-]+)\]"
+    rb"|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
+)
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)")
 # Protocols whose Upgrade is an offer that its sender can do without: RFC 7540 section 3.2 (RFC 9113 has it no more),
 # RFC 2817. Java's client makes the first with every first request.
@@ -199,7 +202,8 @@ def check_beginning(octets: bytes, known: int = 0) -> None:
     """
     if _BARE.search(octets, max(0, known - 1)):
         raise _malformed("line_end", "A line ends with CR LF, and nothing else is a CR, LF or NUL.")
-    if len(octets) > MAX_HEAD or (octets.find(CRLF) < 0 and len(octets) > MAX_LINE):
+    # The octet more is the CR that a read may end with.
+    if len(octets) > MAX_HEAD + 1 or (octets.find(CRLF) < 0 and len(octets) > MAX_LINE + 1):
         raise too_large()
 
 

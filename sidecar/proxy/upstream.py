@@ -383,7 +383,7 @@ class _Upstream(asyncio.Protocol):
     def read_on(self) -> None:
         """The client has room again."""
         exchange = self._exchange
-        if not self._is_held or (exchange is not None and exchange.waits):
+        if not self._is_held or (exchange is not None and exchange.waits and exchange.head is not None):
             return
         self._is_held = False
         self._heard = self._loop.time()

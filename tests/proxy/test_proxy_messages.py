@@ -351,7 +351,7 @@ def test_an_upgrade_that_cannot_be_served_or_left_is_refused(head: bytes) -> Non
         (b"GET / HTTP/1.1\rA", "line_end"),
         (b"GET / HTTP/1.1\r\r", "line_end"),
         (b"GE\0", "line_end"),
-        (b"a" * (MAX_LINE + 1), "head_too_large"),
+        (b"a" * (MAX_LINE + 2), "head_too_large"),
         (LINE + b"A: b\r\n" * (MAX_HEAD // 6), "head_too_large"),
     ],
 )
