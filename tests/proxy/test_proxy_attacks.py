@@ -4,20 +4,27 @@ import asyncio
 import gc
 import json
 import socket
+import ssl
+import struct
 import time
 import tracemalloc
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import LOOPBACK, Authority, serving
 from fakes import OK, FakeUpstream, Message, RawClient, Taken, read_content
 from proxied import Passing, passing
 from telling import PHONE, Start
 
+from sidecar.config.model import Upstream
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import listener, messages
 from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.upstream import Exchange
 
 HOST = b"Host: example.com\r\n"
 GET = b"GET /%d HTTP/1.1\r\nHost: example.com\r\n\r\n"
@@ -216,7 +223,9 @@ async def test_a_websocket_that_a_handler_let_through_is_told_of(sidecar: Passin
         taken = upstream.taken[0]
         taken.writer.close()
         assert await client.rest() == b""
-    await upstream.wait_closed()
+    async with asyncio.timeout(5):
+        while not sidecar.answers and not sidecar.cancelled.is_set():
+            await asyncio.sleep(0)
     assert not sidecar.cancelled.is_set()
     assert [answer.status for answer in sidecar.answers] == [101]
 
@@ -300,3 +309,45 @@ def test_a_long_walk_through_forwarded_addresses_ends() -> None:
     begun = time.process_time()
     proxy_client.name("10.0.0.2", fields, [ip_network("172.16.0.0/12"), ip_network("10.0.0.0/8")], "http")
     assert time.process_time() - begun < 0.005
+
+
+async def test_a_client_that_leaves_as_its_websocket_opens_takes_upstream_with_it(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    """Over TLS too, where a loss that is known and not yet told goes to whoever the protocol was when it came."""
+    authority = Authority(tmp_path)
+    loop = asyncio.get_running_loop()
+    forwarder = Forwarder(Upstream(url=upstream.url), lambda _: None, "X-Verified-Identity")
+    context = ssl.create_default_context(cafile=authority.cert)
+    turns = 0
+
+    def plain(request: messages.Request, connection: listener.Connection) -> Exchange:
+        rewritten = forwarder.rewritten(request, proxy_client.name("127.0.0.1", request.fields.raw, [], "https"))
+        return forwarder.exchange(request, rewritten, request_id="x", route=None, ended=lambda _exchange, _counts: None)
+
+    def connect() -> ssl.SSLSocket:
+        return context.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1")
+
+    async def answer(taken: Taken, request: Message) -> None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await taken.write(SWITCHED)
+        await taken.reader.read()
+
+    upstream.answer = answer
+    server = listener.Server(None, plain)  # type: ignore[arg-type]
+    tls = serving(authority.issue("server", LOOPBACK))
+    listening = await loop.create_server(partial(server, None), "127.0.0.1", 0, ssl=tls)
+    port = listening.sockets[0].getsockname()[1]
+    try:
+        for turns in range(8):
+            client = await loop.run_in_executor(None, connect)
+            client.sendall(HANDSHAKE)
+            await upstream.wait_for(lambda count=turns + 1: len(upstream.requests) == count)  # type: ignore[misc]
+            await upstream.wait_closed()
+    finally:
+        listening.close()
+        await server.shutdown(1.0)
+        await forwarder.close()
