@@ -201,11 +201,10 @@ class Gate:
 
     def visit(self, request: web.BaseRequest) -> Visit:
         """Name the client and the request."""
-        raw = request.raw_headers
         peer = request.protocol.peername
         client = proxy_client.name(
             peer[0] if isinstance(peer, tuple) else "",
-            raw,
+            asked(request).fields.raw,
             self._config.server.trusted_proxies,
             "https" if request.protocol.ssl_context else "http",
         )

@@ -58,8 +58,8 @@ def interim(answer: Answer) -> bytes:
     return _head(answer, _without_length(fields.to_client(answer.fields, answer.version)))
 
 
-def final(answer: Answer, request: Request) -> AnswerHead:
-    """Frame upstream's final answer for the client of that request.
+def final(answer: Answer, request: Request, *, keep_alive: bool) -> AnswerHead:
+    """Frame upstream's final answer for the client of that request, whose connection `keep_alive` says may stay open.
 
     Raises Refusal(upstream_unavailable) for a 101 that nobody asked for. RFC 9110 section 15.2.2.
     """
@@ -70,7 +70,7 @@ def final(answer: Answer, request: Request) -> AnswerHead:
     is_empty = request.method == "HEAD" or status in {SWITCHING, 204, 304}
     is_chunked = not is_empty and framing.length is None and request.version == HTTP_1_1
     until_close = not is_empty and framing.length is None and not is_chunked
-    stays_open = request.keep_alive and not until_close and status != SWITCHING
+    stays_open = keep_alive and not until_close and status != SWITCHING
     lines = fields.to_client(framing, answer.version, in_chunks=is_chunked)
     if status == SWITCHING:
         lines += [b"Connection: Upgrade", b"Upgrade: websocket"]

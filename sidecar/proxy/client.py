@@ -9,8 +9,11 @@ import functools
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 RawFields = Sequence[tuple[bytes, bytes]]
+# How far the walk goes: nobody has so many proxies, and each costs time.
+MAX_HOPS: Final = 64
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -38,7 +41,7 @@ def name(peer_ip: str, raw_fields: RawFields, trusted_networks: Sequence[Network
         return Client(ip=peer, scheme=scheme, host=host, trusted_peer=False, chain=(peer,))
     chain = [peer]
     entries = ",".join(value.decode("latin-1") for key, value in raw_fields if key.lower() == b"x-forwarded-for")
-    for entry in reversed(entries.split(",") if entries.strip() else []):
+    for entry in reversed(entries.rsplit(",", MAX_HOPS)[-MAX_HOPS:] if entries.strip() else []):
         address = _address(entry)
         if address is None:
             break

@@ -117,6 +117,14 @@ class Rules:
         ]
 
 
+def end_to_end(asked: Fields) -> RawFields:
+    """Return every field but those that Connection takes away: nobody decides by what upstream will not see."""
+    if asked.options <= _PLAIN_OPTIONS:
+        return asked.raw
+    named = _alike(asked.options) - _NEVER_NAMED
+    return tuple(pair for pair in asked.raw if pair[0].translate(_ALIKE) not in named)
+
+
 def request_id(asked: Fields) -> str:
     """Return the client's X-Request-Id if there is one and it is sane: 1 to 128 visible ASCII octets. Else ""."""
     ids = [value for name, value in asked.raw if name.lower() == b"x-request-id"]

@@ -257,6 +257,9 @@ class _Waiting:
         finally:
             exchange.leave()
             self._connection.relayed()
+            for heard in (self._status, self._ended):
+                if not heard.cancel() and not heard.cancelled():
+                    heard.exception()  # known, or nobody waits for it any more
 
     # What the exchange tells…
 

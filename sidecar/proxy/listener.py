@@ -22,7 +22,7 @@ from aiohttp.tcp_helpers import tcp_keepalive
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from sidecar.errors import Refusal
-from sidecar.proxy import answers, messages
+from sidecar.proxy import answers, fields, messages
 from sidecar.proxy.messages import (
     CRLF,
     END,
@@ -60,7 +60,10 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Plain = Callable[[Request, "Connection"], Exchange | None]
 
 # What could not be read has no request; it is told like one.
-_UNREADABLE: Final = Request("UNKNOWN", b"/", b"/", None, HTTP_1_1, b"", Fields([]))
+_NO_FIELDS: Final = Fields([])
+_UNREADABLE: Final = Request("UNKNOWN", b"/", b"/", None, HTTP_1_1, b"", _NO_FIELDS)
+# A connection that is idle remembers no head larger than this.
+MAX_REMEMBERED: Final = 4 << 10
 
 
 class Relayed(web.StreamResponse):
@@ -192,7 +195,7 @@ class Connection(BaseProtocol):
         self._tail = b""  # what has come and is not read yet
         self._known = 0  # how much of it was looked at
         self._block: bytes | None = None
-        self._fields = _UNREADABLE.fields
+        self._fields = _NO_FIELDS
         self.request = _UNREADABLE  # the one being served, or the last
         self._exchange: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
@@ -362,15 +365,14 @@ class Connection(BaseProtocol):
             else:
                 payload.feed_eof()
         path = request.origin.decode("utf-8", "surrogateescape")
-        headers = CIMultiDict(
-            (name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in request.fields.raw
-        )
+        raw = tuple(fields.end_to_end(request.fields))
+        headers = CIMultiDict((name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in raw)
         message = RawRequestMessage(
             method=request.method,
             path=request.target.decode("utf-8", "surrogateescape"),
             version=HttpVersion(*request.version),
             headers=CIMultiDictProxy(headers),
-            raw_headers=request.fields.raw,
+            raw_headers=raw,
             should_close=self._closes or not request.keep_alive,
             compression=None,
             upgrade=request.is_websocket,
@@ -471,9 +473,7 @@ class Connection(BaseProtocol):
         if self.transport is None:
             return
         self._payload = None
-        # A client that waits to be invited, and was not, may never send its content (RFC 9110 section 10.1.1).
-        is_uninvited = self._content is not None and self.request.has_expectation
-        self._closes = self._closes or not stays_open or is_uninvited or self._server.is_closing
+        self._closes = self._closes or not stays_open or self._server.is_closing
         if self._content is not None:
             self.take_content(now=True)  # to throw it away
             self.due = self._loop.time() + DISCARD_S
@@ -481,7 +481,7 @@ class Connection(BaseProtocol):
             if self._content is None:
                 self._go_on()
         elif self._content is None:
-            self.transport.close()
+            self._close()
         elif self.transport.can_write_eof():
             self.transport.write_eof()
             self.due = self._loop.time() + (LINGER_S if isinstance(self._content, Unreadable) else DISCARD_S)
@@ -491,10 +491,11 @@ class Connection(BaseProtocol):
     def _go_on(self) -> None:
         """Take the next request."""
         if self._closes:
-            if self.transport is not None:
-                self.transport.close()
+            self._close()
             return
         self.due = self._loop.time() + KEEP_ALIVE_S
+        if self._block is not None and len(self._block) > MAX_REMEMBERED:
+            self._block, self._fields, self.request, self.peer = None, _NO_FIELDS, _UNREADABLE, None
         if self._tail and not self._paused:
             octets, self._tail = self._tail, b""
             self._begin(octets)
@@ -503,9 +504,15 @@ class Connection(BaseProtocol):
 
     def close_when_idle(self) -> None:
         """Take no more requests."""
-        if self._exchange is None and self._task is None and self._content is None and self.transport is not None:
-            self.transport.close()
+        if self._exchange is None and self._task is None and self._content is None:
+            self._close()
         self._closes = True
+
+    def _close(self) -> None:
+        """Close once all is written; who does not take it is cut off."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.due = self._loop.time() + self._server.send_s
+            self.transport.close()
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -563,7 +570,9 @@ class Connection(BaseProtocol):
         if now < self.due:
             return
         self.due = math.inf
-        if self._exchange is not None and self._content is not None:
+        if self.transport.is_closing():
+            self.transport.abort()
+        elif self._exchange is not None and self._content is not None:
             self._break(Refusal("malformed_request", "content_too_slow", "The content of the request did not come."))
         else:
-            self.transport.close()
+            self._close()

@@ -11,7 +11,6 @@ Back-pressure: the end whose buffer is full stops the reading from the other. He
 
 import asyncio
 import math
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +28,8 @@ from sidecar.proxy.websocket import tunnel
 IDLE_S: Final = 4.0
 # How often every connection's limits are looked at, at most: none is overrun by more.
 LOOK_S: Final = 0.5
+# The largest head that a connection remembers.
+MAX_REMEMBERED: Final = 4 << 10
 
 
 class Client(Protocol):
@@ -291,13 +292,14 @@ class Pool:
             raise
         except TimeoutError:
             exchange.refuse(Refusal("upstream_timeout", "connect_timeout"))
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that is none
             exchange.refuse(Refusal("upstream_unavailable", f"connect:{type(error).__name__}"))
         else:
             if not upstream.is_open():
                 exchange.refuse(Refusal("upstream_unavailable", "connect:closed"))
             elif exchange.client is None:
-                self.put(upstream)  # its client has left meanwhile
+                upstream.is_used = True  # its client has left meanwhile; upstream may end it before the next comes
+                self.put(upstream)
             else:
                 upstream.carry(exchange)
 
@@ -327,7 +329,7 @@ class _Upstream(asyncio.Protocol):
         "_pool",
         "_sent",
         "_tail",
-        "_used",
+        "is_used",
         "transport",
     )
 
@@ -338,7 +340,7 @@ class _Upstream(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._content: Content | None = None
         self._tail = b""  # what has come of a head, or behind one that is waited for
-        self._used = self._is_full = self._is_held = False
+        self.is_used = self._is_full = self._is_held = False
         self._early_end: tuple[Exception | None] | None = None
         # The last head and what was made of it: many answers in a row have the same.
         self._known: tuple[bytes, tuple[str, Version, bool], AnswerHead] | None = None
@@ -466,7 +468,7 @@ class _Upstream(asyncio.Protocol):
             return
         if exchange.head is None:
             self._let_go()
-            if self._used and exchange.may_repeat and not exchange.has_answer:
+            if self.is_used and exchange.may_repeat and not exchange.has_answer:
                 # RFC 9112 section 9.3.1: upstream had closed it before the request came.
                 exchange.upstream = None
                 self._pool.carry(exchange)
@@ -482,7 +484,9 @@ class _Upstream(asyncio.Protocol):
     def _read_head(self, exchange: Exchange, data: bytes) -> None:
         """Read heads until the final one. RFC 9110 section 15.2."""
         asking = exchange.request
-        asked = asking.method, asking.version, asking.keep_alive
+        # A client that waits to be invited, and is not, may never send its content: RFC 9110 section 10.1.1.
+        keep_alive = asking.keep_alive and (exchange.is_sent or not asking.has_expectation)
+        asked = asking.method, asking.version, keep_alive
         known = self._known
         if exchange.head is not None:
             self._tail = data  # it is waited for
@@ -500,8 +504,9 @@ class _Upstream(asyncio.Protocol):
                     break
                 answer = answers.read(data[:end])
                 if answer.status >= 200 or answer.status == answers.SWITCHING:
-                    head = answers.final(answer, asking)
-                    self._known = data[:end], asked, head
+                    head = answers.final(answer, asking, keep_alive=keep_alive)
+                    if end <= MAX_REMEMBERED:
+                        self._known = data[:end], asked, head
                     self._tail = b""
                     if interim and exchange.client is not None:
                         exchange.client.answer(interim)
@@ -596,19 +601,13 @@ class _Upstream(asyncio.Protocol):
         if head.is_chunked and isinstance(self._content, UntilClose):
             octets += b"0\r\n\r\n"
         self._let_go()
-        self._used = True
+        self.is_used = True
         if client is None:
             self.drop()
             return
         if octets:
             client.answer(octets)
-        if (
-            may_pool
-            and not behind
-            and exchange.is_sent
-            and self.transport is not None
-            and not self.transport.is_closing()
-        ):
+        if may_pool and not behind and exchange.is_sent and self.is_open():
             self.read_on()
             self._pool.put(self)
         else:
@@ -620,7 +619,8 @@ class _Upstream(asyncio.Protocol):
         """Pass upstream's 101 on, and everything after it untouched."""
         client, ours = exchange.client, self.transport
         assert client is not None
-        if client.transport is None or ours is None or ours.is_closing():
+        theirs = client.transport
+        if theirs is None or theirs.is_closing() or ours is None or ours.is_closing():
             self.fail("closed")
             return
 
@@ -629,7 +629,8 @@ class _Upstream(asyncio.Protocol):
             client.answered(exchange, stays_open=False)
 
         self._let_go()
-        self._heard = math.inf  # a tunnel may be silent
+        self._is_held = False  # the tunnel reads
+        self._heard = math.inf  # and may be silent
         tunnel(client.protocol, self, head.octets + greeting, client.take_early(), ended)
 
     def _let_go(self) -> None:

@@ -92,7 +92,8 @@ class _Half(asyncio.Protocol):
             self.peer.abort()
         if self.told is not None:
             self.told()
-        self._former.connection_lost(exc)
+        # Soon, not now: who was told of the end goes on first.
+        asyncio.get_running_loop().call_soon(self._former.connection_lost, exc)
 
     def pause_writing(self) -> None:
         self._is_full = True

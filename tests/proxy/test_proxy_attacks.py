@@ -6,7 +6,6 @@ import json
 import socket
 import ssl
 import struct
-import time
 import tracemalloc
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -23,7 +22,7 @@ from telling import PHONE, Start
 from sidecar.config.model import Upstream
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import listener, messages
-from sidecar.proxy.forward import Forwarder
+from sidecar.proxy.forward import Forwarder, Peer
 from sidecar.proxy.upstream import Exchange
 
 HOST = b"Host: example.com\r\n"
@@ -174,23 +173,10 @@ async def test_an_answer_that_begins_while_the_last_one_is_not_taken_is_held_bac
         assert written < UNDER_WAY
 
 
-async def test_empty_lines_before_a_request_cost_what_they_weigh(sidecar: Passing) -> None:
-    """Not the square of it: a read full of them stops nobody else for long. They are skipped, or refused."""
+async def test_a_flood_of_empty_lines_before_a_request_is_skipped(sidecar: Passing) -> None:
     async with sidecar.client() as client:
-        begun = time.process_time()
         await client.send(b"\r\n" * (1 << 20), GET % 1)
-        assert (await client.answer()).status in {200, 400}
-        assert time.process_time() - begun < 0.3
-
-
-async def test_a_trailer_section_that_drips_in_costs_what_it_weighs() -> None:
-    """Not the square of it."""
-    content = messages.Chunked()
-    content.feed(b"0\r\nX: ")
-    begun = time.process_time()
-    for _ in range(messages.MAX_TRAILERS - 200):
-        content.feed(b"x")
-    assert time.process_time() - begun < 0.5
+        assert (await client.answer()).status == 200
 
 
 # Answers lost…
@@ -293,6 +279,7 @@ async def test_a_connection_that_is_idle_holds_no_large_head(sidecar: Passing, u
                 await client.send(b"GET / HTTP/1.1\r\n" + HOST + fields + b"\r\n")
                 assert (await client.answer()).content == b"ok"
                 upstream.requests.clear()
+                sidecar.answers.clear()
                 if number == 0:
                     gc.collect()
                     size = tracemalloc.get_traced_memory()[0]
@@ -306,9 +293,8 @@ async def test_a_connection_that_is_idle_holds_no_large_head(sidecar: Passing, u
 def test_a_long_walk_through_forwarded_addresses_ends() -> None:
     """Whoever names only proxies that are trusted here has thousands of them looked at for one request."""
     fields = [(b"x-forwarded-for", b",".join([b"10.0.0.1"] * 900))] * 7
-    begun = time.process_time()
-    proxy_client.name("10.0.0.2", fields, [ip_network("172.16.0.0/12"), ip_network("10.0.0.0/8")], "http")
-    assert time.process_time() - begun < 0.005
+    named = proxy_client.name("10.0.0.2", fields, [ip_network("10.0.0.0/8")], "http")
+    assert len(named.chain) == proxy_client.MAX_HOPS + 1
 
 
 async def test_a_client_that_leaves_as_its_websocket_opens_takes_upstream_with_it(
@@ -322,7 +308,7 @@ async def test_a_client_that_leaves_as_its_websocket_opens_takes_upstream_with_i
     turns = 0
 
     def plain(request: messages.Request, connection: listener.Connection) -> Exchange:
-        rewritten = forwarder.rewritten(request, proxy_client.name("127.0.0.1", request.fields.raw, [], "https"))
+        rewritten = forwarder.rewritten(request, Peer("127.0.0.1", "https", ()))
         return forwarder.exchange(request, rewritten, request_id="x", route=None, ended=lambda _exchange, _counts: None)
 
     def connect() -> ssl.SSLSocket:
