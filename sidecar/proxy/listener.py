@@ -37,6 +37,7 @@ from sidecar.proxy.messages import (
 )
 from sidecar.proxy.proxy_protocol import Source
 from sidecar.proxy.upstream import Exchange
+from sidecar.proxy.writes import Writes
 
 # A head that has begun must be whole by then, as nginx's client_header_timeout (60 s) but for people in a hurry.
 HEAD_S: Final = 10.0
@@ -100,6 +101,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.is_closing = False
         self.loop = asyncio.get_running_loop()
+        self.writes = Writes()
         self._look_s = min(_LOOK_S, head_s / 4, send_s / 4, content_s / 4)
         self._looking = self.loop.call_later(self._look_s, self._look)
         self._all_lost: asyncio.Event | None = None
@@ -387,6 +389,7 @@ class Connection(BaseProtocol):
         writer = StreamWriter(self, self._loop)
         request = web.BaseRequest(message, payload, self, writer, task, self._loop)  # type: ignore[arg-type]
         stays_open = False
+        self._server.writes.flush()  # aiohttp writes past it
         try:
             response = await self._answered_by_handler(request)
             if isinstance(response, Relayed):
@@ -425,7 +428,7 @@ class Connection(BaseProtocol):
 
     def answer(self, octets: bytes) -> None:
         if self.transport is not None:
-            self.transport.write(octets)
+            self._server.writes.put(self.transport, octets)
 
     def heard(self, exchange: Exchange) -> None:
         """Nobody waits for a plain one's status."""
@@ -450,6 +453,7 @@ class Connection(BaseProtocol):
 
     def break_off(self, *, until_close: bool) -> None:
         if self.transport is not None:
+            self._server.writes.flush()
             answers.break_off(self.transport, until_close=until_close)
 
     def lost(self, exchange: Exchange) -> None:
@@ -460,6 +464,7 @@ class Connection(BaseProtocol):
     def take_early(self) -> bytes:
         """Give what came behind an upgrade; this connection reads no more requests."""
         self._closes = True
+        self._server.writes.flush()
         octets, self._tail = self._tail, b""
         return octets
 
@@ -483,6 +488,7 @@ class Connection(BaseProtocol):
         elif self._content is None:
             self._close()
         elif self.transport.can_write_eof():
+            self._server.writes.flush()
             self.transport.write_eof()
             self.due = self._loop.time() + (LINGER_S if isinstance(self._content, Unreadable) else DISCARD_S)
         else:
@@ -512,6 +518,7 @@ class Connection(BaseProtocol):
         """Close once all is written; who does not take it is cut off."""
         if self.transport is not None and not self.transport.is_closing():
             self.due = self._loop.time() + self._server.send_s
+            self._server.writes.flush()
             self.transport.close()
 
     def abort(self) -> None:

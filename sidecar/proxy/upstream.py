@@ -23,6 +23,7 @@ from sidecar.proxy import answers, messages
 from sidecar.proxy.answers import AnswerHead
 from sidecar.proxy.messages import HTTP_1_1, Content, Request, UntilClose, Version
 from sidecar.proxy.websocket import tunnel
+from sidecar.proxy.writes import Writes
 
 # Below the five seconds after which Node and uvicorn close an idle connection: a request should not meet their FIN.
 IDLE_S: Final = 4.0
@@ -195,8 +196,12 @@ class Pool:
         max_connections: int,
         observe: Callable[[float], None],
     ) -> None:
-        """`connect` makes a connection for a protocol factory; `observe` is told the seconds until each status."""
+        """Must run inside the loop.
+
+        `connect` makes a connection for a protocol factory; `observe` is told the seconds until each status.
+        """
         self.read_timeout_s = read_timeout_s
+        self.writes = Writes()
         self.observe = observe
         self.all: set[_Upstream] = set()
         self._idle: list[_Upstream] = []
@@ -353,7 +358,7 @@ class _Upstream(asyncio.Protocol):
         self._exchange = exchange
         self._heard = self._loop.time()
         self._sent = time.perf_counter()
-        self.transport.write(exchange.octets)
+        self._pool.writes.put(self.transport, exchange.octets)
         if not exchange.is_sent:
             exchange.octets = b""
             if exchange.client is not None and not self._is_full:
@@ -363,7 +368,7 @@ class _Upstream(asyncio.Protocol):
         """Send more of the request."""
         if octets and self.transport is not None:
             self._heard = self._loop.time()
-            self.transport.write(octets)
+            self._pool.writes.put(self.transport, octets)
 
     def is_open(self) -> bool:
         """True while a request may be sent on it."""
@@ -629,6 +634,7 @@ class _Upstream(asyncio.Protocol):
             client.answered(exchange, stays_open=False)
 
         self._let_go()
+        self._pool.writes.flush()
         self._is_held = False  # the tunnel reads
         self._heard = math.inf  # and may be silent
         tunnel(client.protocol, self, head.octets + greeting, client.take_early(), ended)
