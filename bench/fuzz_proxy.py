@@ -64,7 +64,9 @@ class Bad(Exception):
 
 @dataclass
 class Message:
-    """What was read of one message. `end`: "whole", "cut" or "bad"."""
+    """What was read of one message. `end`: "whole", "cut" or "bad". `is_ours`: the sidecar may write a space more."""
+
+    is_ours: bool = False
 
     start: tuple[bytes, ...] = ()
     fields: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -133,7 +135,7 @@ class Message:
         if rest.startswith(CRLF):
             return rest[2:]
         section, end, behind = rest.partition(CRLF + CRLF)
-        if len(section) + len(end) > TRAILERS:
+        if len(section) + len(end) > TRAILERS * (1 + self.is_ours):
             raise Bad("trailers")
         if not end:
             raise Cut
@@ -156,7 +158,7 @@ def read_requests(octets: bytes, *, skips: bool) -> list[Message]:
             octets = octets[2:]
         if not octets:
             return found
-        message = Message()
+        message = Message(is_ours=not skips)
         found.append(message)
         try:
             octets = message.take_head(octets, REQUEST_LINE, FIELD)
@@ -181,9 +183,9 @@ def read_requests(octets: bytes, *, skips: bool) -> list[Message]:
             return found
 
 
-def read_answer(octets: bytes, method: bytes, *, at_end: bool) -> tuple[Message, bytes]:
+def read_answer(octets: bytes, method: bytes, *, at_end: bool, is_ours: bool = True) -> tuple[Message, bytes]:
     """Read one answer, and its interim ones; return what follows. `at_end`: its connection ended in good order."""
-    message = Message()
+    message = Message(is_ours)
     try:
         while True:
             octets = message.take_head(octets, STATUS_LINE, ANSWER_FIELD)
@@ -519,7 +521,7 @@ async def from_upstream(mode: int, pieces: list[bytes]) -> list[object]:
 
 def check_relayed(asking: Asking, octets: bytes, method: bytes, version, end: str, *, is_pooled: bool) -> list[object]:
     got, rest = read_answer(asking.octets, method, at_end=asking.end == "whole" and asking.until_close)
-    theirs, behind = read_answer(octets, method, at_end=end == "closed")
+    theirs, behind = read_answer(octets, method, at_end=end == "closed", is_ours=False)
     assert version == (1, 1) or not (got.interims or got.all(b"transfer-encoding")), got
     assert theirs.end != "whole" or not (is_pooled and behind), theirs
     if asking.end == "whole":

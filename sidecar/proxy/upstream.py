@@ -359,6 +359,8 @@ class _Upstream(asyncio.Protocol):
         self._heard = self._loop.time()
         self._sent = time.perf_counter()
         self._pool.writes.put(self.transport, exchange.octets)
+        if exchange.client is not None and exchange.client.writing_paused:
+            self.hold()  # it has not taken the answer before this one
         if not exchange.is_sent:
             exchange.octets = b""
             if exchange.client is not None and not self._is_full:
