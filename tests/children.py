@@ -28,6 +28,8 @@ admin = "127.0.0.1:{admin_port}"
 state_dir = "{state}"
 drain = "20s"
 secret = "children-secret-children-secret-children"
+trusted_proxies = []
+proxy_protocol = false
 tls = {{}}
 [upstream]
 url = "{upstream}"

@@ -6,6 +6,8 @@ import json
 import signal
 import socket
 import ssl
+import struct
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -16,6 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from fakes import OK, Message, RawClient, Taken, read_content
+
+from sidecar.proxy.proxy_protocol import SIGNATURE
 
 DENY = '[[routes]]\nmatch = "GET /closed"\naction = "deny"\n'
 VERIFY = '[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "json:phone"\ncode = "json:code"\n'
@@ -136,6 +140,28 @@ async def test_it_listens_on_a_unix_socket(run: Run, tmp_path: Path) -> None:
         assert (await client.ask(target="/closed")).status == 403
         assert (await client.ask(target="/open")).status == 200
     assert child.upstream.requests[0].value(b"x-forwarded-for") == b"127.0.0.1"
+
+
+async def test_it_reads_the_proxy_protocol_of_whom_it_trusts(run: Run) -> None:
+    """server.proxy_protocol: the header names the client; a reload may trust others, and changes nothing else of it."""
+    child = await run(DENY, proxy_protocol="true", trusted_proxies='["127.0.0.0/8"]')
+    header = SIGNATURE + struct.pack("!BBH4B4BHH", 0x21, 0x11, 12, 192, 0, 2, 1, 127, 0, 0, 1, 5000, 80)
+    async with RawClient(port_of(child)) as client:
+        await client.send(header)
+        assert (await client.ask()).status == 200
+        assert (await client.ask(target="/closed")).status == 403
+    async with RawClient(port_of(child)) as client:
+        with suppress(ConnectionError):
+            await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert await client.rest() == b"", "no header, no HTTP"
+    assert child.upstream.requests[0].value(b"x-forwarded-for") == b"192.0.2.1"
+    child.rewrite(DENY, proxy_protocol="true", trusted_proxies='["192.0.2.0/24"]')
+    await child.reload("reloaded")
+    async with RawClient(port_of(child)) as client:
+        assert (await client.ask()).status == 200
+    assert child.upstream.requests[1].value(b"x-forwarded-for") == b"127.0.0.1"
+    child.rewrite(DENY, trusted_proxies='["127.0.0.0/8"]')
+    assert (await child.reload("reload_refused"))["needs_restart"] == ["server.proxy_protocol"]
 
 
 async def test_it_speaks_tls(run: Run, tmp_path: Path) -> None:

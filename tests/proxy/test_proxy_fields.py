@@ -10,6 +10,7 @@ from sidecar.errors import Refusal
 from sidecar.proxy import fields
 from sidecar.proxy.client import Client
 from sidecar.proxy.messages import Fields, Request
+from sidecar.routes import may_name_another
 
 STRANGER = Client("192.0.2.1", "http", "example.com", trusted_peer=False, chain=("192.0.2.1",))
 PROXY = Client("198.51.100.7", "https", "example.com", trusted_peer=True, chain=("198.51.100.7", "10.0.0.1"))
@@ -264,3 +265,27 @@ def test_an_answers_trailers_pass_but_for_framing_and_hops() -> None:
     kept = [(b"Server-Timing", b"a"), (b"grpc-status", b"0")]
     gone = [(b"Content-Length", b"1"), (b"Connection", b"close"), (b"Set-Cookie", b"a=b")]
     assert fields.trailers_to_client([*gone, *kept]) == kept
+
+
+ANOTHER = st.sampled_from(
+    b"X-HTTP-Method-Override X-Method _method X-Original-URL X-Rewrite-URI x_forwarded_uri X-Original_Url".split()
+)
+
+
+@given(st.lists(st.tuples(st.one_of(tokens, ANOTHER), st.just(b"x")), max_size=4))
+def test_whatever_names_another_method_or_target_is_told_of(raw: Raw) -> None:
+    """`plain` remembers a route by method and target alone where it is not: as the routes' own rule has it."""
+    kept = RULES.keep(asked(raw), trusted_peer=True)
+    passed = [(line.partition(b":")[0], b"x") for line in kept.lines]
+    assert kept.may_name_another or not may_name_another(passed)
+
+
+def test_what_connection_takes_away_is_not_read_here_either() -> None:
+    raw = [
+        (b"Connection", b"close, content_type, X-Phone, Host"),
+        (b"Host", b"a"),
+        (b"Content-Type", b"b"),
+        (b"x.phone", b"c"),
+    ]
+    assert list(fields.end_to_end(unframed(raw))) == raw[:2]
+    assert values(sent(raw), b"content-type") == []
