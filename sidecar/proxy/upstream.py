@@ -233,19 +233,18 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 transport, _ = await self._connect(asyncio.Protocol)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, ValueError):
             return False
         transport.abort()
         return True
 
     def put(self, upstream: "_Upstream") -> None:
         """Take back a connection that may be used again."""
-        if self._waiting:
-            while self._waiting:
-                _, exchange = self._waiting.popleft()
-                if exchange.client is not None:
-                    upstream.carry(exchange)
-                    return
+        while self._waiting:
+            _, exchange = self._waiting.popleft()
+            if exchange.client is not None:
+                upstream.carry(exchange)
+                return
         self._idle.append(upstream)
 
     def add(self, upstream: "_Upstream") -> None:
@@ -385,7 +384,7 @@ class _Upstream(asyncio.Protocol):
 
     def hold(self) -> None:
         """Read no more: the client's buffer is full, or the gate has yet to hear the status."""
-        if self.transport is not None and not self._is_held:
+        if self.transport is not None and not self._is_held and not self.transport.is_closing():
             self._is_held = True
             self.transport.pause_reading()
 
