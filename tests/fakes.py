@@ -77,6 +77,19 @@ async def read_content(reader: asyncio.StreamReader, message: Message, *, until_
     return message
 
 
+async def write_until_stalled(writer: asyncio.StreamWriter, size: int) -> int:
+    """Write up to `size` octets until nobody takes any for a second; return how many were written."""
+    sent = 0
+    while sent < size:
+        writer.write(bytes(1 << 16))
+        sent += 1 << 16
+        try:
+            await asyncio.wait_for(writer.drain(), 1)
+        except TimeoutError:
+            return sent
+    return sent
+
+
 @dataclass(slots=True)
 class Taken:
     """One connection that upstream took: what a handler reads from and writes to."""

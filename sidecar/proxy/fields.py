@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sidecar.proxy.client import Client
-from sidecar.proxy.messages import CRLF, MAX_NAME, MAX_NAMES, Fields, RawFields, Request, Version
+from sidecar.proxy.messages import CRLF, ByName, Fields, RawFields, Request, Version
 
 PSEUDONYM: Final = b"signup-sidecar"  # in Via, RFC 9110 section 7.6.3
 
@@ -78,7 +78,7 @@ class Rules:
     """Which of a client's fields reach upstream, where this is the identity field."""
 
     def __init__(self, identity_header: str) -> None:
-        self._kinds = _Kinds(identity_header.encode().translate(_ALIKE))
+        self._kinds = ByName(functools.partial(_kind, identity_header.encode().translate(_ALIKE)))
 
     def keep(self, request: Request, *, trusted_peer: bool, body: bytes | None = None) -> Kept:
         """Return what passes. `body` is the content where it is sent whole: then no coding, no expectation remains."""
@@ -213,53 +213,34 @@ _REQUEST_ID: Final = 6
 _OVERRIDE: Final = 7
 
 
-class _Kinds(dict[bytes, int]):
-    """What a client's field comes to, by its name in any spelling."""
-
-    def __init__(self, identity: bytes) -> None:
-        self._identity = identity
-
-    def __missing__(self, name: bytes) -> int:
-        kind = self._kind(name.lower(), name.translate(_ALIKE))
-        if len(name) <= MAX_NAME:
-            if len(self) >= MAX_NAMES:
-                self.clear()
-            self[name] = kind
-        return kind
-
-    def _kind(self, lower: bytes, alike: bytes) -> int:
-        is_spelled = lower == alike
-        if alike == b"x-request-id":
-            return _REQUEST_ID
-        if alike == b"te":
-            return _TE
-        if alike in _HOP_BY_HOP or alike in _OURS or alike in {self._identity, b"host"}:
-            return _GONE
-        if alike in _FROM_PROXIES or alike.startswith(b"x-forwarded-"):
-            # Another spelling of a field that only a proxy writes, or a client's own of it.
-            return _PROXYS if is_spelled else _GONE
-        if alike == b"expect":
-            return _WHOLE
-        if alike == b"content-length":
-            return _WHOLE if is_spelled else _GONE  # else it frames the message, for a backend that reads it so
-        if alike == b"trailer":
-            return _TRAILER
-        return _OVERRIDE if _OVERRIDES.search(lower) else 0
+def _kind(identity: bytes, name: bytes) -> int:
+    """Return what a client's field comes to, by its name in any spelling."""
+    lower, alike = name.lower(), name.translate(_ALIKE)
+    is_spelled = lower == alike
+    if alike == b"x-request-id":
+        return _REQUEST_ID
+    if alike == b"te":
+        return _TE
+    if alike in _HOP_BY_HOP or alike in _OURS or alike in {identity, b"host"}:
+        return _GONE
+    if alike in _FROM_PROXIES or alike.startswith(b"x-forwarded-"):
+        # Another spelling of a field that only a proxy writes, or a client's own of it.
+        return _PROXYS if is_spelled else _GONE
+    if alike == b"expect":
+        return _WHOLE
+    if alike == b"content-length":
+        return _WHOLE if is_spelled else _GONE  # else it frames the message, for a backend that reads it so
+    if alike == b"trailer":
+        return _TRAILER
+    return _OVERRIDE if _OVERRIDES.search(lower) else 0
 
 
-class _AnswerKinds(dict[bytes, bool]):
-    """Of an answer's field, by its name: whether it ends here."""
-
-    def __missing__(self, name: bytes) -> bool:
-        ends = name.lower() in _HOP_BY_HOP | {b"trailer"}
-        if len(name) <= MAX_NAME:
-            if len(self) >= MAX_NAMES:
-                self.clear()
-            self[name] = ends
-        return ends
+def _ends_here(name: bytes) -> bool:
+    return name.lower() in _HOP_BY_HOP | {b"trailer"}
 
 
-_ANSWER_KINDS: Final = _AnswerKinds()
+# Of an answer's field, whether it ends here.
+_ANSWER_KINDS: Final = ByName(_ends_here)
 
 
 @functools.lru_cache(256)

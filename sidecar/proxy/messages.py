@@ -11,12 +11,13 @@ Refusal(malformed_request) says what is wrong with a message; who asked upstream
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from sidecar.errors import Refusal
 
+_T = TypeVar("_T")
 RawFields = Sequence[tuple[bytes, bytes]]
 Version = tuple[int, int]
 HTTP_1_0: Final = (1, 0)
@@ -123,22 +124,32 @@ class Fields:
             self.upgrade = b",".join(found[b"upgrade"]).lower()
 
 
-class _Kinds(dict[bytes, bytes]):
-    """Of a field's name, in every case: the one of these that it is, b"" for any other."""
+class ByName(dict[bytes, _T]):
+    """What a field's name comes to, as `read` has it: remembered, of so many names, and none that is long."""
 
-    _FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
+    def __init__(self, read: Callable[[bytes], _T]) -> None:
+        super().__init__()
+        self._read = read
 
-    def __missing__(self, name: bytes) -> bytes:
-        lower = name.lower()
-        kind = lower if lower in self._FRAMING else b""
+    def __missing__(self, name: bytes) -> _T:
+        found = self._read(name)
         if len(name) <= MAX_NAME:
             if len(self) >= MAX_NAMES:
                 self.clear()
-            self[name] = kind
-        return kind
+            self[name] = found
+        return found
 
 
-_KINDS: Final = _Kinds()
+_FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
+
+
+def _framing(name: bytes) -> bytes:
+    lower = name.lower()
+    return lower if lower in _FRAMING else b""
+
+
+# The one of these that a name is, in whatever case; b"" for any other.
+_KINDS: Final = ByName(_framing)
 
 
 @functools.lru_cache(256)

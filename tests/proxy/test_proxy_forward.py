@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from fakes import OK, FakeUpstream, Message, RawClient, Taken, read_content
+from fakes import OK, FakeUpstream, Message, RawClient, Taken, read_content, write_until_stalled
 from proxied import Passing, passing
 
 from sidecar.config.model import Upstream
@@ -632,19 +632,6 @@ async def test_no_more_connections_than_allowed(upstream: FakeUpstream) -> None:
 
 # The most that may be under way between two ends: four kernel buffers (up to 6 MiB each on Linux) and ours.
 UNDER_WAY = 24 << 20
-
-
-async def write_until_stalled(writer: asyncio.StreamWriter, size: int) -> int:
-    """Write up to `size` octets until nobody takes any for a second; return how many were written."""
-    sent = 0
-    while sent < size:
-        writer.write(bytes(1 << 16))
-        sent += 1 << 16
-        try:
-            await asyncio.wait_for(writer.drain(), 1)
-        except TimeoutError:
-            return sent
-    return sent
 
 
 async def test_a_client_that_does_not_read_stops_upstream(sidecar: Passing, upstream: FakeUpstream) -> None:

@@ -6,7 +6,7 @@ import hashlib
 
 import aiohttp
 import pytest
-from fakes import FakeUpstream, Message, RawClient, Taken
+from fakes import FakeUpstream, Message, RawClient, Taken, write_until_stalled
 from proxied import Passing, passing
 
 HANDSHAKE = (
@@ -185,19 +185,6 @@ async def test_frames_pass_as_they_were_cut_both_ways(sidecar: Passing, upstream
             await client.send(asked)
             assert await client.exactly(len(answered)) == answered
         assert await client.rest() == b""
-
-
-async def write_until_stalled(writer: asyncio.StreamWriter, size: int) -> int:
-    """Write up to `size` octets until nobody takes any for a while; return how many were written."""
-    sent = 0
-    while sent < size:
-        writer.write(bytes(1 << 16))
-        sent += 1 << 16
-        try:
-            await asyncio.wait_for(writer.drain(), 0.5)
-        except TimeoutError:
-            break
-    return sent
 
 
 async def test_an_upstream_that_reads_nothing_stops_the_client(sidecar: Passing, upstream: FakeUpstream) -> None:
