@@ -516,9 +516,11 @@ class Connection(BaseProtocol):
 
     def _close(self) -> None:
         """Close once all is written; who does not take it is cut off."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.due = self._loop.time() + self._server.send_s
+        if self.transport is not None:
+            # Also when the transport closes already, as the client has ended its side: nobody else waits for it.
+            self.due, self.send_due = self._loop.time() + self._server.send_s, math.inf
             self._server.writes.flush()
+            self._left = _unwritten(self.transport)
             self.transport.close()
 
     def abort(self) -> None:
@@ -568,7 +570,7 @@ class Connection(BaseProtocol):
         if self.transport is None:
             return
         if now >= self.send_due:
-            left = self.transport.get_write_buffer_size()
+            left = _unwritten(self.transport)
             if left >= self._left:
                 self.transport.abort()  # it has taken nothing since the last look
                 return
@@ -578,8 +580,22 @@ class Connection(BaseProtocol):
             return
         self.due = math.inf
         if self.transport.is_closing():
-            self.transport.abort()
+            left = _unwritten(self.transport)
+            if left < self._left:  # it takes what is left, if slowly
+                self._left, self.due = left, now + self._server.send_s
+            else:
+                self.transport.abort()
         elif self._exchange is not None and self._content is not None:
             self._break(Refusal("malformed_request", "content_too_slow", "The content of the request did not come."))
+        elif self._paused and self._task is None and self._content is None:
+            self.due = now + KEEP_ALIVE_S  # not idle: it takes its answer still, and `send_due` looks at that
         else:
             self._close()
+
+
+def _unwritten(transport: asyncio.Transport) -> int:
+    """Return how many octets wait for a client to take them; asyncio's own TLS, once it closes, knows no more."""
+    try:
+        return transport.get_write_buffer_size()
+    except AttributeError:
+        return 0

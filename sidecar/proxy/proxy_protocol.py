@@ -37,6 +37,9 @@ _DATAGRAMS: Final = (0x12, 0x22, 0x32)
 _IN_A_ROW: Final = 64
 # As asyncio's own server: with no file descriptor left, the next try is so much later.
 _RETRY_S: Final = 1.0
+# For TLS to end with all that is still to be written: the loop's own 30 s cut off who takes it slowly. The protocol
+# looks at that itself; this is for one that does not.
+_SHUTDOWN_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +222,10 @@ class Acceptor:
         # A client that fails at TLS, or has left, is told by nobody to nobody.
         with suppress(OSError):
             await asyncio.get_running_loop().connect_accepted_socket(
-                partial(self._factory, source), connection, ssl=self._tls
+                partial(self._factory, source),
+                connection,
+                ssl=self._tls,
+                ssl_shutdown_timeout=_SHUTDOWN_S if self._tls is not None else None,
             )
 
     def _refused(self, peer: Source | None, reason: str) -> None:

@@ -9,15 +9,21 @@ ending, breaking off, handing it on, writing past this), `flush`.
 """
 
 import asyncio
+from typing import Final
+
+# Past so many octets they are written at once: a transport that is full can only say so when it is written to, and
+# uvloop reads a connection up to 32 times in one turn.
+MOST: Final = 64 << 10
 
 
 class Writes:
     """The octets of this turn. Must be made inside the loop that its transports belong to."""
 
-    __slots__ = ("_loop", "_waiting")
+    __slots__ = ("_loop", "_size", "_waiting")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._size = 0
         self._waiting: list[tuple[asyncio.Transport, bytes]] = []
 
     def put(self, transport: asyncio.Transport, octets: bytes) -> None:
@@ -25,10 +31,13 @@ class Writes:
         if not self._waiting:
             self._loop.call_soon(self.flush)
         self._waiting.append((transport, octets))
+        self._size += len(octets)
+        if self._size > MOST:
+            self.flush()
 
     def flush(self) -> None:
         """Write all that waits, now."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._size = self._waiting, [], 0
         for transport, octets in waiting:
             if not transport.is_closing():
                 transport.write(octets)
