@@ -496,7 +496,7 @@ class Connection(BaseProtocol):
 
     def _go_on(self) -> None:
         """Take the next request."""
-        if self._closes:
+        if self._closes or self.transport is None or self.transport.is_closing():
             self._close()
             return
         self.due = self._loop.time() + KEEP_ALIVE_S
