@@ -48,7 +48,7 @@ class Plain:
     def exchange(self, request: Request, connection: Connection) -> Exchange | None:
         """Make an exchange of a request that surely passes; None leaves it to the gate."""
         peer = connection.peer
-        if peer is None or connection.peers_owner is not self:
+        if peer is None or peer.owner is not self:
             peer = self._meet(connection)
         rewritten = self._forwarder.rewritten(request, peer)
         if rewritten.kept.may_name_another:
@@ -82,8 +82,7 @@ class Plain:
         """Name the other end of a connection, for as long as this configuration serves it."""
         ip = connection.peername[0] if connection.peername else ""
         scheme = "https" if connection.ssl_context else "http"
-        peer = Peer(ip, scheme, self._trusted)
-        connection.peer, connection.peers_owner = peer, self
+        peer = connection.peer = Peer(ip, scheme, self._trusted, self)
         return peer
 
     def _ended(self, exchange: Exchange, counts: bool) -> None:

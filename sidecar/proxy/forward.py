@@ -50,11 +50,12 @@ async def continue_100(request: web.BaseRequest) -> None:
 
 
 class Peer:
-    """Who is at the other end of a client's connection, as long as it lasts."""
+    """Who is at the other end of a client's connection, as long as it lasts and `owner` serves it."""
 
-    __slots__ = ("ip", "is_trusted", "last", "scheme")
+    __slots__ = ("ip", "is_trusted", "last", "owner", "scheme")
 
-    def __init__(self, ip: str, scheme: str, trusted: Sequence[Network]) -> None:
+    def __init__(self, ip: str, scheme: str, trusted: Sequence[Network], owner: object = None) -> None:
+        self.owner = owner
         self.ip = ip
         self.scheme = scheme
         self.is_trusted = is_trusted_peer(ip, trusted)

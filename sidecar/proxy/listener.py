@@ -175,7 +175,6 @@ class Connection(BaseProtocol):
         "due",
         "peer",
         "peername",
-        "peers_owner",
         "refusal",
         "request",
         "send_due",
@@ -189,8 +188,7 @@ class Connection(BaseProtocol):
         self.peername = (peer.ip, peer.port) if peer is not None else None
         self.due = math.inf  # loop.time() when the client must have done what it is waited for
         self.send_due = math.inf  # likewise, must have taken something
-        self.peer: Any = None  # `plain`'s own memory of this connection, and whose
-        self.peers_owner: Any = None
+        self.peer: Any = None  # `plain`'s own memory of this connection
         self.refusal: tuple[Refusal, float | None] | None = None
         self.sockname: tuple[Any, ...] | None = None
         self.ssl_context: ssl.SSLContext | None = None

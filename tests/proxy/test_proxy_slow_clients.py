@@ -1,4 +1,4 @@
-"""What a second reading found. Each was seen to happen once."""
+"""Who takes an answer slowly is served to its end, and who takes nothing is cut off. Each was seen to go wrong once."""
 
 import asyncio
 import socket
