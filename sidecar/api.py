@@ -7,11 +7,11 @@ it does not list is `not_found`.
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from aiohttp import web
 
-from sidecar import intake, problem
+from sidecar import intake, prefer, problem
 from sidecar.captcha.seam import BuiltIn
 from sidecar.config.model import Config, Route
 from sidecar.delivery.receipts import Receipts
@@ -23,11 +23,11 @@ from sidecar.metrics import Metrics
 from sidecar.openapi import document
 from sidecar.pages import pages
 from sidecar.problem import Answer
-from sidecar.verification.states import SETTLED
+from sidecar.verification.states import FINAL, Status
 from sidecar.verification.verifications import Verifications
 
 # The longest that `Prefer: wait` (RFC 7240 section 4.3) holds an answer: below the idle limits of common proxies.
-_MAX_WAIT_S: Final = 30.0
+_MAX_WAIT_S: Final = 30
 _KNOWN: Final = frozenset({"to", "channel", "locale", "captcha"})
 
 
@@ -143,13 +143,18 @@ class Api:
         )
 
     async def _status(self, visit: Visit, verification_id: str) -> Answer:
+        """Answer at once, or, with `Prefer: wait`, once the status is no longer the one that the client has seen."""
         record = await self._verifications.read(verification_id)
-        wait_s = min(_MAX_WAIT_S, _prefer_wait(visit.header("Prefer")))
-        if record is not None and wait_s and record.status not in SETTLED:
-            record = await self._gate.wait_for_change(verification_id, record.status, wait_s)
+        preferred = prefer.read(visit.request.headers.getall("Prefer", ()))
+        wait_s = prefer.wait_s(preferred, _MAX_WAIT_S)
+        seen = preferred.get("status") or "queued"
+        if record is not None and wait_s and record.status not in FINAL:
+            record = await self._gate.wait_for_change(verification_id, seen, wait_s)
         if record is None:
             raise Refusal("not_found", "no_verification", "There is no such verification (any more).")
-        applied = [("Preference-Applied", f"wait={int(wait_s)}")] if wait_s else []
+        applied = [f"wait={wait_s}"] if wait_s else []
+        if wait_s and preferred.get("status") in get_args(Status):
+            applied.append(f'status="{seen}"')
         return problem.json_answer(
             200,
             {
@@ -160,7 +165,7 @@ class Api:
                 "expires_in": int(record.expires_in_s),
                 "resend_in": math.ceil(record.again_in_s),
             },
-            applied,
+            [("Preference-Applied", ", ".join(applied))] if applied else [],
         )
 
     async def _check(self, visit: Visit, verification_id: str) -> Answer:
@@ -214,12 +219,3 @@ def _static(name: str, if_none_match: str) -> Answer:
     if page is None:
         raise Refusal("not_found", "no_such_file")
     return Answer(page.status, (("Content-Type", page.content_type), *page.fields), page.body)
-
-
-def _prefer_wait(prefer: str) -> float:
-    """Seconds of `Prefer: wait=5`; 0 for none, or one that cannot be read."""
-    for preference in prefer.split(","):
-        name, _, value = preference.strip().partition("=")
-        if name.strip().lower() == "wait" and value.strip().isdecimal():
-            return float(value.strip())
-    return 0.0

@@ -81,8 +81,9 @@ def _status() -> dict[str, Any]:
             {
                 "name": "Prefer",
                 "in": "header",
-                "description": "wait=SECONDS (RFC 7240) holds the answer until the status changes, 30 seconds at most.",
-                "schema": {"type": "string", "examples": ["wait=5"]},
+                "description": "wait=SECONDS (RFC 7240) holds the answer, 30 seconds at most, until the status is no"
+                ' longer the one that status="…" names: the one that you have seen, queued if you name none.',
+                "schema": {"type": "string", "examples": ["wait=5", 'wait=5, status="sent"']},
             },
         ],
         "responses": {"200": {"description": "As it is now", "content": _json("Verification")}}

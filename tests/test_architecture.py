@@ -15,6 +15,7 @@ PURE = [
     "routes",
     "intake",
     "recipient",
+    "prefer",
     "problem",
     "openapi",
     "errors",

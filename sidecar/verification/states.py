@@ -24,5 +24,5 @@ MAY_FOLLOW: Final = MappingProxyType(
     }
 )
 
-# Nothing more will happen by itself: who waits for news need not wait on.
-SETTLED: Final = frozenset({"delivered", "failed", "verified", "expired"})
+# Nothing can follow: who waits for news need not wait on.
+FINAL: Final[frozenset[Status]] = frozenset({"verified", "expired"})

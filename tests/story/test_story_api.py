@@ -88,6 +88,42 @@ async def test_prefer_wait_holds_the_answer_until_it_changes(start: Start) -> No
     assert reply.headers["Preference-Applied"] == "wait=9"
 
 
+async def test_held_answer_does_not_wait_for_a_change_that_has_been(start: Start) -> None:
+    """A message that was sent before the client asked is told at once, unless the client says that it has seen it."""
+    sidecar = await start()
+    sent = (await begin(sidecar)).json
+    code = await sidecar.vendor.code()
+    path = f"{V1}/{sent['id']}"
+    while (await sidecar.ask("GET", path)).json["status"] != "sent":
+        pass
+    reply = await asyncio.wait_for(sidecar.ask("GET", path, headers={"Prefer": "wait=29"}), 5)
+    assert (reply.json["status"], reply.headers["Preference-Applied"]) == ("sent", "wait=29")
+    told = {"Prefer": 'status="queued", wait=29'}
+    assert (await asyncio.wait_for(sidecar.ask("GET", path, headers=told), 5)).json["status"] == "sent"
+    seen = {"Prefer": 'wait=29; why="news", status=sent'}
+    waiting = asyncio.create_task(sidecar.ask("GET", path, headers=seen))
+    over, _ = await asyncio.wait([waiting], timeout=0.3)
+    assert not over, "it is held while the status is the one that was named"
+    await sidecar.ask("POST", f"{path}/check", json={"code": code})
+    reply = await asyncio.wait_for(waiting, 5)
+    assert reply.json["status"] == "verified"
+    assert reply.headers["Preference-Applied"] == 'wait=29, status="sent"'
+    final = {"Prefer": 'wait=29, status="verified"'}
+    assert (await asyncio.wait_for(sidecar.ask("GET", path, headers=final), 5)).json["status"] == "verified"
+
+
+@pytest.mark.parametrize(
+    "prefer", ['wait=29, status="nonsense"', "wait=29 status=sent", "wait=no", "respond-async", ""]
+)
+async def test_preference_that_names_no_status_or_no_wait_holds_nothing_up(start: Start, prefer: str) -> None:
+    sidecar = await start()
+    sidecar.vendor.open.clear()
+    sent = (await begin(sidecar)).json
+    reply = await asyncio.wait_for(sidecar.ask("GET", f"{V1}/{sent['id']}", headers={"Prefer": prefer}), 5)
+    assert reply.json["status"] == "queued"
+    sidecar.vendor.open.set()
+
+
 async def test_a_failed_message_is_reported(start: Start) -> None:
     """queued, then failed."""
     sidecar = await start()
