@@ -45,16 +45,23 @@ class Message:
 # Why a vendor refused, in our words, and whether another provider may try.
 Fault = Literal[
     "credentials",  # keys, rights, source address
-    "request",  # template, signature, parameter, content
+    "request",  # template, signature, parameter, content; and every refusal whose word we do not know
     "number_invalid",  # no provider can send to it
     "number_unsupported",  # this provider, account or template cannot
     "number_blocked",  # opted out or blacklisted
     "number_frequency",  # the vendor's own per-number limit: an answer, not a fault
     "throttled",  # account or provider limit
     "balance",  # out of money
-    "unreachable",  # surely never sent: no connection
+    "unreachable",  # surely never sent: no connection, or the server takes nothing now
 ]
 TRY_NEXT: Final = frozenset({"credentials", "request", "number_unsupported", "throttled", "balance", "unreachable"})
+# Refusals that pass by themselves: the same provider may take the same message a little later.
+PASSING: Final = frozenset({"throttled", "unreachable"})
+
+# Why a verification failed, as the API tells it (contract section 4).
+FailureReason = Literal[
+    "recipient_invalid", "recipient_unsupported", "recipient_blocked", "recipient_limited", "provider", "no_provider"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +73,26 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The vendor said no. `vendor_code` is its own word, for the log."""
+    """The vendor said no, or was never reached: surely nothing was sent. `vendor_code` is its own word, for the log.
+
+    `retry_after_s`: after how many seconds the vendor itself says that it may be asked again; None: it does not say.
+    `deferred`: it said "later" of a refusal that does not pass by its fault alone, as a mail server does that greylists.
+    """
 
     fault: Fault
     vendor_code: str
+    retry_after_s: float | None = None
+    deferred: bool = False
 
     @property
     def may_try_next(self) -> bool:
         """True when another provider may take the message."""
         return self.fault in TRY_NEXT
+
+    @property
+    def is_passing(self) -> bool:
+        """True when this provider may take the message a little later."""
+        return self.deferred or self.fault in PASSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +125,26 @@ class ReceiptReply:
 
     status: int
     json: Mapping[str, Any] | None
+
+
+def failure_reason(refusals: Collection[Rejected]) -> FailureReason:
+    """Say in the API's words why nobody sent a message that each of `refusals` refused.
+
+    What one provider says of the number outweighs the troubles of others. That a number is not served outweighs them
+    only where all say so: without its trouble, another provider might have served it.
+    """
+    faults = {refusal.fault for refusal in refusals}
+    told: tuple[tuple[Fault, FailureReason], ...] = (
+        ("number_invalid", "recipient_invalid"),
+        ("number_blocked", "recipient_blocked"),
+        ("number_frequency", "recipient_limited"),
+    )
+    for fault, reason in told:
+        if fault in faults:
+            return reason
+    if faults == {"number_unsupported"}:
+        return "recipient_unsupported"
+    return "provider" if faults else "no_provider"
 
 
 class Provider(Protocol):
