@@ -8,7 +8,10 @@ A vendor that signs is believed by its signature. One that signs nothing is give
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from types import ModuleType
+from typing import Final
+from urllib.parse import parse_qs, quote
 
 from sidecar.config.model import Provider
 from sidecar.delivery.ledger import Ledger, Posted
@@ -17,6 +20,8 @@ from sidecar.errors import Refusal
 
 # Told of every receipt that moved a message.
 Moved = Callable[[Posted, Receipt], Awaitable[None]]
+# What carries our message's id in an address that is given to a vendor with the message.
+_REF: Final = "ref"
 
 
 class Receipts:
@@ -40,10 +45,11 @@ class Receipts:
         """Take one request of a vendor's. `fields` have lower-case names. Raises Refusal, StoreAwayError."""
         kind = self._believed(name, token, query, client_ip, fields, body)
         try:
-            receipts: tuple[Receipt, ...] = kind.receipts(fields, body)
+            said: tuple[Receipt, ...] = kind.receipts(fields, body)
         except ValueError:
             raise Refusal("malformed_request", "no_receipt", "Expected receipts as the vendor writes them.") from None
-        for receipt in receipts:
+        ref = parse_qs(query).get(_REF, [None])[0]
+        for receipt in (replace(one, client_ref=one.client_ref or ref) for one in said):
             posted = await self._ledger.received(name, receipt.provider_message_id, receipt.state)
             if posted is not None:
                 await self._moved(posted, receipt)
@@ -78,6 +84,11 @@ def callback_url(url: str, name: str, settings: Provider) -> str | None:
     """Where a vendor shall report to; None when nobody said how the world reaches us."""
     token = settings.receipt_token
     return f"{url}/{name}{f'/{token}' if token else ''}" if url else None
+
+
+def with_ref(callback_url: str, message_id: str) -> str:
+    """Where a vendor shall report to of this message: the receipt names our id even when the answer was lost."""
+    return f"{callback_url}?{_REF}={quote(message_id, safe='')}"
 
 
 def _nothing(reason: str) -> Refusal:

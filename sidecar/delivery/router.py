@@ -16,6 +16,7 @@ from sidecar.delivery import plan, score
 from sidecar.delivery.breakers import Breakers, Key
 from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Provider, Rejected
 from sidecar.delivery.rates import Rates
+from sidecar.delivery.receipts import with_ref
 from sidecar.delivery.score import Seen
 from sidecar.delivery.send import HELD, Attempted, Result, race
 from sidecar.delivery.sightings import Sightings
@@ -116,9 +117,7 @@ class Router:
 
         async with race(
             attempts,
-            lambda provider, timeout_s: self._providers[provider].send(
-                replace(message, callback_url=self._callback_urls.get(provider)), timeout_s
-            ),
+            lambda provider, timeout_s: self._providers[provider].send(self._reporting(provider, message), timeout_s),
             attempt_timeout_s=way.rule.attempt_timeout,
             deadline_s=min(way.rule.deadline, left_s),
             record=told,
@@ -132,6 +131,10 @@ class Router:
         way = self.way(recipient, locale)
         if way is not None:
             self._sightings.add(provider, way.segment, Seen(due=1.0, confirmed=float(was)))
+
+    def _reporting(self, provider: str, message: Message) -> Message:
+        url = self._callback_urls.get(provider)
+        return replace(message, callback_url=with_ref(url, message.id)) if url else message
 
     def _order(self, way: Way) -> list[str]:
         """The rule's providers as its strategy has them."""

@@ -10,7 +10,7 @@ import pytest
 from sidecar.config.model import Provider
 from sidecar.delivery.ledger import Ledger, Posted
 from sidecar.delivery.providers.seam import Receipt, ReceiptReply, ReceiptState
-from sidecar.delivery.receipts import Receipts
+from sidecar.delivery.receipts import Receipts, with_ref
 from sidecar.errors import Refusal
 from sidecar.store.client import Store
 
@@ -35,16 +35,20 @@ class Desk:
     def __init__(self, store: Store, **settings: Any) -> None:
         self.ledger = Ledger(store, lambda text: [f"now-{text}", f"before-{text}"])
         self.moved: list[tuple[str, str]] = []
+        self.refs: list[str | None] = []
         provider = Provider.model_validate({"kind": "unsigned", "receipt_token": TOKEN} | settings)
         self._receipts = Receipts({"a": provider}, {"unsigned": unsigned()}, "", self.ledger, self._move)
 
     async def _move(self, posted: Posted, receipt: Receipt) -> None:
         assert 0 <= posted.after_s < 60
         self.moved.append((posted.verification_id, receipt.state))
+        self.refs.append(receipt.client_ref)
 
-    async def take(self, *states: ReceiptState, sid: str = "s-1", token: str | None = TOKEN, ip: str = VENDOR) -> Any:
+    async def take(
+        self, *states: ReceiptState, sid: str = "s-1", token: str | None = TOKEN, ip: str = VENDOR, query: str = ""
+    ) -> Any:
         body = json.dumps([{"id": sid, "state": state} for state in states]).encode()
-        return await self._receipts.take("a", token, "", ip, {}, body)
+        return await self._receipts.take("a", token, query, ip, {}, body)
 
 
 async def test_receipt_of_ours_is_told_of_and_answered_as_the_vendor_wants(store: Store) -> None:
@@ -75,6 +79,15 @@ async def test_receipt_is_found_after_the_secret_was_changed(store: Store) -> No
     await Ledger(store, lambda text: [f"before-{text}"]).posted("a", "s-1", "v-1", "CN")
     await desk.take("delivered")
     assert desk.moved == [("v-1", "delivered")]
+
+
+async def test_address_that_was_made_for_one_message_names_it(store: Store) -> None:
+    """What the vendor was told with the message comes back as our own id; without it nothing is made up."""
+    desk = Desk(store)
+    for sid, query in (("s-1", with_ref("", "v-1_7-0").removeprefix("?")), ("s-2", ""), ("s-3", "ref=")):
+        await desk.ledger.posted("a", sid, "v-1", "CN")
+        await desk.take("delivered", sid=sid, query=query)
+    assert desk.refs == ["v-1_7-0", None, None]
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", TOKEN + "x", "ключ"])

@@ -35,7 +35,7 @@ class Message:
     code: str
     minutes: int  # what is left of the code's lifetime, rounded up
     text: str  # the whole text, for kinds that carry text
-    # Where a vendor that takes an address with each message shall report to; None: nowhere.
+    # Where a vendor that takes an address with each message shall report to, its end naming this one; None: nowhere.
     callback_url: str | None = None
 
     def __repr__(self) -> str:
@@ -76,7 +76,7 @@ class Rejected:
     """The vendor said no, or was never reached: surely nothing was sent. `vendor_code` is its own word, for the log.
 
     `retry_after_s`: after how many seconds the vendor itself says that it may be asked again; None: it does not say.
-    `deferred`: it said "later" of a refusal that does not pass by its fault alone, as a mail server does that greylists.
+    `deferred`: it said "later" of a refusal that would not pass by its fault alone, as a mail server that greylists.
     """
 
     fault: Fault
