@@ -40,6 +40,7 @@ from sidecar.recipient import Recipient
 from sidecar.recipient import parse as parse_recipient
 from sidecar.routes import Routes
 from sidecar.secret import Secret
+from sidecar.spelling import values
 from sidecar.store.names import Names
 from sidecar.verification.idempotency import MAX_KEY, Idempotency
 from sidecar.verification.verifications import Hold, Issued, Proof, Record, Verifications
@@ -77,7 +78,8 @@ class Visit:
         return self.request.raw_headers
 
     def header(self, name: str) -> str:
-        return self.request.headers.get(name, "")
+        """Return the first value of a field, in whatever spelling; "" for none."""
+        return next((value.decode("utf-8", "surrogateescape") for value in values(self.raw, name)), "")
 
     @property
     def may_show_page(self) -> bool:
@@ -191,7 +193,7 @@ class Gate:
             body = await self.read_body(visit)
         except Refusal as refusal:
             return await self.refused(visit, "override", refusal)
-        found = self._routes.with_body_override(found, body, visit.header("Content-Type"))
+        found = self._routes.with_body_override(found, body, b", ".join(values(visit.raw, "Content-Type")))
         return await self._walked(visit, found.route, body)
 
     async def _walked(self, visit: Visit, route: Route | None, body: bytes | None) -> web.StreamResponse:
@@ -430,7 +432,9 @@ class Gate:
             case "global":
                 return ""
             case _:
-                return visit.header(key.removeprefix("header:"))
+                name = key.removeprefix("header:")
+                # One of several would be the client's choice of a bucket, and upstream may go by another one.
+                return visit.header(name) if len(values(visit.raw, name)) == 1 else ""
 
     async def _within(self, visit: Visit, buckets: Sequence[Bucket], *, spend: bool) -> Ruling:
         """Ask the buckets, all together. Raises Refusal(rate_limited)."""
@@ -567,8 +571,7 @@ class Gate:
         """Read a guarded request's body whole. Raises Refusal(body_too_large, malformed_request)."""
         most = self._config.server.max_guarded_body
         too_large = Refusal("body_too_large", "guarded_body", f"At most {most} bytes are read here.")
-        announced = visit.header("Content-Length")
-        if announced.isdecimal() and int(announced) > most:
+        if (asked(visit.request).fields.length or 0) > most:
             raise too_large
         await continue_100(visit.request)
         body = bytearray()
@@ -657,7 +660,7 @@ def _proof(visit: Visit, code: str | None) -> Proof:
     token = visit.header(TOKEN_FIELD)
     if not token and code and code.strip():
         return Proof("code", code)
-    token = token or _cookie(visit.header("Cookie"))
+    token = token or _cookie(b";".join(values(visit.raw, "Cookie")).decode("latin-1"))
     if not token:
         raise Refusal("code_required", "no_proof", "Send the code that the recipient was sent.")
     return Proof("token", token)

@@ -8,15 +8,15 @@ right. It never guesses, never mends, and never says in a refusal what it read.
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.config.model import Route
 from sidecar.errors import Refusal
 from sidecar.routes import other_targets
-
-Fields = Sequence[tuple[bytes, bytes]]
+from sidecar.spelling import Fields
+from sidecar.spelling import values as values_of
 
 # Deeper than any form, and far from the recursion limits of common parsers (Jackson's is 1000, .NET's 64).
 MAX_DEPTH: Final = 64
@@ -86,7 +86,7 @@ def form_pairs(raw_target: bytes | str, fields: Fields, body: bytes) -> tuple[tu
 
     Nothing for a request that is no form. Raises Refusal(malformed_request).
     """
-    if body or _all(fields, b"content-type"):
+    if body or values_of(fields, b"content-type"):
         return tuple(_decoded_pairs(body)) if _content_type(fields) == _FORM else ()
     return tuple(_decoded_pairs(_query(raw_target)))
 
@@ -140,7 +140,7 @@ class _Request:
             for query in (self._target, *(target.encode("latin-1") for target in other_targets(self._fields))):
                 elsewhere += _names(_octets(query).partition(b"?")[2])
         if source in {"query", "form"}:
-            for cookies in _all(self._fields, b"cookie"):
+            for cookies in values_of(self._fields, b"cookie"):
                 elsewhere += _names(cookies)
         if source == "query" and self._body:
             kind = _content_type(self._fields)
@@ -168,14 +168,9 @@ def _malformed(reason: str, detail: str) -> Refusal:
 # The head…
 
 
-def _all(fields: Fields, name: bytes) -> list[bytes]:
-    """All values of a field in every spelling of its name: CGI and WSGI know no difference between `-` and `_`."""
-    return [value for key, value in fields if key.lower().replace(b"_", b"-") == name]
-
-
 def _content_type(fields: Fields) -> str:
     """The media type, in lower case, if it is said once and in UTF-8."""
-    values = _all(fields, b"content-type")
+    values = values_of(fields, b"content-type")
     found = _CONTENT_TYPE.fullmatch(values[0].strip(b" \t").lower().decode("latin-1")) if len(values) == 1 else None
     if found is None:
         raise _malformed("content_type", "Expected one Content-Type field, with no parameter but charset=utf-8.")
@@ -183,12 +178,12 @@ def _content_type(fields: Fields) -> str:
 
 
 def _refuse_coding(fields: Fields) -> None:
-    if any(value.strip().lower() not in {b"", b"identity"} for value in _all(fields, b"content-encoding")):
+    if any(value.strip().lower() not in {b"", b"identity"} for value in values_of(fields, b"content-encoding")):
         raise _malformed("content_encoding", "Expected a body without Content-Encoding.")
 
 
 def _from_fields(fields: Fields, name: str) -> str | None:
-    values = _all(fields, name.lower().replace("_", "-").encode("latin-1", "replace"))
+    values = values_of(fields, name)
     if not values:
         return None
     if len(values) > 1:

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sidecar.config.model import Route
+from sidecar.spelling import Fields, alike, values
 
-Fields = Sequence[tuple[bytes, bytes]]
 # Folded path segments, none of them empty. Octets that are no UTF-8 stay as lone surrogates.
 Reading = tuple[str, ...]
 
@@ -253,7 +253,7 @@ def other_targets(fields: Fields) -> list[str]:
 
     X-Original-URL and X-Rewrite-URL: Symfony, Zend, IIS URL Rewrite; the others: what front proxies tell backends.
     """
-    return [_octets(value.strip()) for name, value in fields if name.lower().replace(b"_", b"-") in _TARGET_FIELDS]
+    return [_octets(value.strip()) for name, value in fields if alike(name) in _TARGET_FIELDS]
 
 
 _TARGET_FIELDS: Final = frozenset(
@@ -533,10 +533,7 @@ def _form_methods(form: str) -> set[str]:
 
 
 def _is_coded(fields: Fields) -> bool:
-    return any(
-        name.lower().replace(b"_", b"-") == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}
-        for name, value in fields
-    )
+    return any(value.strip().lower() not in {b"", b"identity"} for value in values(fields, b"content-encoding"))
 
 
 _CHARSET: Final = re.compile(r"charset[\s\"'*=]*([^\s\"';,]*)")

@@ -13,6 +13,7 @@ ROOMS = {"captcha", "delivery", "limits", "pages", "proxy", "verification"}
 # Told a clock, randomness and bytes; they fetch none.
 PURE = [
     "routes",
+    "spelling",
     "intake",
     "recipient",
     "prefer",

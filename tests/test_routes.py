@@ -225,7 +225,15 @@ def test_a_pass_route_smuggles_nothing_past_a_guard(target: str) -> None:
 
 @pytest.mark.parametrize(
     "field",
-    [b"X-Original-URL", b"x-rewrite-url", b"X_Original_Url", b"X-Original-URI", b"X-Forwarded-Uri"],
+    [
+        b"X-Original-URL",
+        b"x-rewrite-url",
+        b"X_Original_Url",
+        b"X-Original-URI",
+        b"X-Forwarded-Uri",
+        b"X.Original.URL",
+        b"X~Rewrite!Url",
+    ],
 )
 @pytest.mark.parametrize("value", [b"/api/sms/code", b" /api/x/../sms/code?a=b ", b"https://example.com/API/sms/code"])
 def test_a_field_that_names_another_target_is_read(field: bytes, value: bytes) -> None:
@@ -255,6 +263,7 @@ def test_a_path_with_too_many_readings_is_refused() -> None:
         (b"X-HTTP-Method-Override", b"POST"),
         (b"x-http-method-override", b" post "),
         (b"X_HTTP_METHOD_OVERRIDE", b"POST"),
+        (b"X.Http|Method.Override", b"POST"),
         (b"X-HTTP-Method", b"PATCH, POST"),
         (b"X-Method-Override", b"POST"),
         (b"X-HTTP-Method-Override", b"%50OST"),
@@ -359,9 +368,10 @@ def test_a_body_is_asked_for_only_where_it_could_change_the_route() -> None:
     assert ROUTES.find("POST", "//api/users/7/", []).needs_body_for_override
 
 
-def test_a_compressed_body_is_taken_to_override() -> None:
+@pytest.mark.parametrize("name", [b"content_encoding", b"Content.Encoding", b"CONTENT~ENCODING"])
+def test_a_compressed_body_is_taken_to_override(name: bytes) -> None:
     """What is inside cannot be seen here, but may be upstream."""
-    found = ROUTES.find("POST", "/api/users/7", [(b"content_encoding", b"gzip")])
+    found = ROUTES.find("POST", "/api/users/7", [(name, b"gzip")])
     assert (found.route, found.needs_body_for_override) == (ITEM, False)
 
 

@@ -32,6 +32,7 @@ from sidecar.config.units import (
     schema_text,
 )
 from sidecar.recipient import NUMBER_TYPES, OPERATORS, PROVINCES, UNKNOWN
+from sidecar.spelling import alike
 
 _T = TypeVar("_T")
 # A field name (RFC 9110 section 5.1).
@@ -175,7 +176,7 @@ _NO_IDENTITY: Final = frozenset(
 def _identity_field(value: str) -> str:
     if not re.fullmatch(_FIELD, value):
         raise UnfitError("is no field name", 'write letters, digits and "-", such as "X-Verified-Identity"')
-    if value.lower() in _NO_IDENTITY:
+    if alike(value.encode()).decode() in _NO_IDENTITY:
         raise UnfitError("has another meaning in HTTP", 'write a name of its own, such as "X-Verified-Identity"')
     return value
 

@@ -5,18 +5,17 @@ octet for octet; the fields by which upstream knows the client are ours alone, i
 read as them, and in the trailer section too. Field lists are sequences of raw (name, value) pairs; no function here
 changes the one it is given.
 
-A CGI or WSGI backend turns every octet of a name that is no letter or digit into `_`, so names are compared with all
-such octets alike: `X_Forwarded-For` is `X-Forwarded-For`.
+Names are compared by `spelling.alike`: `X_Forwarded-For` is `X-Forwarded-For`.
 """
 
 import functools
 import re
-import string
 from dataclasses import dataclass
 from typing import Final
 
 from sidecar.proxy.client import Client
 from sidecar.proxy.messages import CRLF, ByName, Fields, RawFields, Request, Version
+from sidecar.spelling import alike
 
 PSEUDONYM: Final = b"signup-sidecar"  # in Via, RFC 9110 section 7.6.3
 
@@ -41,9 +40,6 @@ _FROM_PROXIES: Final = frozenset({b"forwarded", b"x-real-ip"})
 # What Connection may name without ending a field that would pass.
 _PLAIN_OPTIONS: Final = frozenset({b"keep-alive", b"close", b"upgrade", b"te", b""})
 
-_ALIKE: Final = bytes(
-    ord(chr(octet).lower()) if chr(octet) in string.ascii_letters + string.digits else ord("-") for octet in range(256)
-)
 # RFC 9110 section 6.5.1: routing, authentication, controls and the content's form are no matter for trailers. A backend
 # that merges them into the fields shall not find there what the gate has not seen.
 _NO_TRAILERS: Final = frozenset(
@@ -78,18 +74,15 @@ class Rules:
     """Which of a client's fields reach upstream, where this is the identity field."""
 
     def __init__(self, identity_header: str) -> None:
-        self._kinds = ByName(functools.partial(_kind, identity_header.encode().translate(_ALIKE)))
+        self._kinds = ByName(functools.partial(_kind, alike(identity_header.encode())))
 
     def keep(self, request: Request, *, trusted_peer: bool, body: bytes | None = None) -> Kept:
         """Return what passes. `body` is the content where it is sent whole: then no coding, no expectation remains."""
         asked = request.fields
         kinds = [self._kinds[name] for name in asked.names]
         if not asked.options <= _PLAIN_OPTIONS:
-            named = _alike(asked.options) - _NEVER_NAMED
-            kinds = [
-                kind if name.translate(_ALIKE) not in named else _GONE
-                for kind, name in zip(kinds, asked.names, strict=True)
-            ]
+            named = _all_alike(asked.options) - _NEVER_NAMED
+            kinds = [kind if alike(name) not in named else _GONE for kind, name in zip(kinds, asked.names, strict=True)]
         if not kinds or max(kinds) <= _GONE:  # most requests
             return Kept([line for kind, line in zip(kinds, asked.lines, strict=True) if not kind])
         kept = Kept([])
@@ -112,17 +105,15 @@ class Rules:
 
     def trailers(self, raw: RawFields) -> list[tuple[bytes, bytes]]:
         """Return the trailer fields that reach upstream. RFC 9110 section 6.5.1."""
-        return [
-            (name, value) for name, value in raw if not self._kinds[name] and name.translate(_ALIKE) not in _NO_TRAILERS
-        ]
+        return [(name, value) for name, value in raw if not self._kinds[name] and alike(name) not in _NO_TRAILERS]
 
 
 def end_to_end(asked: Fields) -> RawFields:
     """Return every field but those that Connection takes away: nobody decides by what upstream will not see."""
     if asked.options <= _PLAIN_OPTIONS:
         return asked.raw
-    named = _alike(asked.options) - _NEVER_NAMED
-    return tuple(pair for pair in asked.raw if pair[0].translate(_ALIKE) not in named)
+    named = _all_alike(asked.options) - _NEVER_NAMED
+    return tuple(pair for pair in asked.raw if alike(pair[0]) not in named)
 
 
 def request_id(asked: Fields) -> str:
@@ -215,22 +206,22 @@ _OVERRIDE: Final = 7
 
 def _kind(identity: bytes, name: bytes) -> int:
     """Return what a client's field comes to, by its name in any spelling."""
-    lower, alike = name.lower(), name.translate(_ALIKE)
-    is_spelled = lower == alike
-    if alike == b"x-request-id":
+    lower, bare = name.lower(), alike(name)
+    is_spelled = lower == bare
+    if bare == b"x-request-id":
         return _REQUEST_ID
-    if alike == b"te":
+    if bare == b"te":
         return _TE
-    if alike in _HOP_BY_HOP or alike in _OURS or alike in {identity, b"host"}:
+    if bare in _HOP_BY_HOP or bare in _OURS or bare in {identity, b"host"}:
         return _GONE
-    if alike in _FROM_PROXIES or alike.startswith(b"x-forwarded-"):
+    if bare in _FROM_PROXIES or bare.startswith(b"x-forwarded-"):
         # Another spelling of a field that only a proxy writes, or a client's own of it.
         return _PROXYS if is_spelled else _GONE
-    if alike == b"expect":
+    if bare == b"expect":
         return _WHOLE
-    if alike == b"content-length":
+    if bare == b"content-length":
         return _WHOLE if is_spelled else _GONE  # else it frames the message, for a backend that reads it so
-    if alike == b"trailer":
+    if bare == b"trailer":
         return _TRAILER
     return _OVERRIDE if _OVERRIDES.search(lower) else 0
 
@@ -244,5 +235,5 @@ _ANSWER_KINDS: Final = ByName(_ends_here)
 
 
 @functools.lru_cache(256)
-def _alike(options: frozenset[bytes]) -> frozenset[bytes]:
-    return frozenset(option.translate(_ALIKE) for option in options)
+def _all_alike(options: frozenset[bytes]) -> frozenset[bytes]:
+    return frozenset(map(alike, options))

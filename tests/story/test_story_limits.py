@@ -87,3 +87,18 @@ async def test_two_windows_on_one_key_are_decided_together(start: Start) -> None
     refused = await sidecar.ask("POST", "/send", json=body | {"captcha": await sidecar.solved()})
     assert refused.headers["RateLimit-Policy"] == '"tested";q=1;w=3600, "daily";q=5;w=86400'
     assert refused.headers["RateLimit"].split(", ")[1].startswith('"daily";r=4;')
+
+
+async def test_a_second_spelling_of_a_field_is_no_bucket_of_the_clients_choice(start: Start) -> None:
+    """Upstream may go by one of several fields; whoever sends several shares one bucket with all who do."""
+    sidecar = await start(ROUTE.replace("KEY", "header:X-Tenant") + VERIFY)
+
+    async def send(**headers: str) -> int:
+        body = {"phone": "13900000001", "captcha": await sidecar.solved()}
+        fields = {name.replace("__", "."): value for name, value in headers.items()}
+        return (await sidecar.ask("POST", "/send", json=body, headers=fields)).status
+
+    assert await send(X__Tenant="a") == 202
+    assert await send(**{"X-Tenant": "a"}) == 429
+    assert await send(**{"X-Tenant": "a", "X__Tenant": "b"}) == 202
+    assert await send(**{"X-Tenant": "a", "X_Tenant": "c"}) == 429
