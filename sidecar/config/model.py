@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import phonenumbers
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema, WrapSerializer
 
-from sidecar.config.findings import UnfitError, hide_userinfo, holds_secret, one_of
+from sidecar.config.findings import UnfitError, hide_userinfo, holds_secret, one_of, show
 from sidecar.config.units import (
     Count,
     Duration,
@@ -373,15 +373,38 @@ def _selector(value: str) -> str:
 Selector = Annotated[Text, AfterValidator(_selector), schema_text(r"^(json|form|query|header):.+$", "json:phone")]
 
 
+# What stands here for the patterns of other routers. Taken for plain letters, theirs would match no request, and the
+# route would guard nothing.
+_ONE_SEGMENT: Final = 'write "{name}" for any one segment'
+_THE_REST: Final = 'write "/*" at the end for all that is below a path, "{name}" for any one segment'
+
+
+def _match(value: str) -> str:
+    """Refuse what could never match as it is meant."""
+    if not re.fullmatch(r"(?:\*|[A-Z]+(?:-[A-Z]+)*) /[^\s?#]*", value):
+        raise UnfitError(
+            "is no method and path",
+            'write a method in capitals (or "*"), a space and a path without query, such as "POST /api/sms/code"',
+        )
+    path = value.partition(" ")[2]
+    for segment in path.removesuffix("/*").split("/"):
+        if "*" in segment:
+            raise UnfitError('has a "*" that is not the whole end of the path, and would never match', _THE_REST)
+        if "\\" in segment or segment.startswith("^"):
+            raise UnfitError("has signs of a regular expression, which is not read here", _THE_REST)
+        is_name = re.fullmatch(r"\{[A-Za-z_][A-Za-z0-9_-]*\}", segment)
+        if not is_name and re.search(r"[{}]|^:[A-Za-z_]|^<.*>$|^\[.*\]$", segment):
+            raise UnfitError(f"has the segment {show(segment)}, which means nothing here", _ONE_SEGMENT)
+        if segment in {".", ".."}:
+            raise UnfitError("has a dot segment, which no request has once it is read", "write the path it comes to")
+    return value
+
+
 class Route(Table):
     match: Annotated[
         Text,
-        fitting(
-            r"(?:\*|[A-Z]+(?:-[A-Z]+)*) /[^\s?#]*",
-            "is no method and path",
-            'write a method in capitals (or "*"), a space and a path without query, such as "POST /api/sms/code"',
-        ),
-        schema_text(r"^(\*|[A-Z]+(-[A-Z]+)*) /[^\s?#]*$", "POST /api/sms/code"),
+        AfterValidator(_match),
+        schema_text(r"^(\*|[A-Z]+(-[A-Z]+)*) /[^\s?#*]*(/\*)?$", "POST /api/sms/code"),
     ]
     action: Literal["pass", "deny", "guard", "send", "verify"]
     to: Selector | None = None

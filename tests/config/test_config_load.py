@@ -119,11 +119,34 @@ def test_an_environment_variable_stands_anywhere_in_a_text(read: Read) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "value"), [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a b ", " a b "), ("é\n", "é")]
+    ("content", "value"), [("a", "a"), ("a\n", "a"), ("a\r\n", "a"), ("a\n\n", "a"), ("a b", "a b"), ("é\n", "é")]
 )
-def test_a_files_content_loses_one_line_end(content: str, value: str, read: Read, tmp_path: Path) -> None:
+def test_what_is_put_in_loses_its_line_ends(
+    content: str, value: str, read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that an editor wrote, and a variable that a shell made of one, hold the value alone."""
     (tmp_path / "secret").write_bytes(content.encode())
     assert read(f'identity.issuer = "${{file:{tmp_path}/secret}}"').identity.issuer == value
+    (tmp_path / "c.toml").write_text('identity.issuer = "${GIVEN}"')
+    assert load(tmp_path / "c.toml", {"GIVEN": content}, kinds()).identity.issuer == value
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ("two\nlines", "has a line end or another control character inside"),
+        ("a\x00b", "has a line end or another control character inside"),
+        (" first", "begins or ends with a space"),
+        ("last\u00a0\n", "begins or ends with a space"),
+    ],
+)
+def test_what_would_be_taken_and_never_fit_is_a_mistake(given: str, wrong: str, tmp_path: Path) -> None:
+    """A secret with unseen octets in it is told when it is read, by its key and not by its value."""
+    (tmp_path / "c.toml").write_text('[captcha.t]\nkind = "turnstile"\nsecret = "${GIVEN}"\nsite_key = "k"\n')
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path / "c.toml", {"GIVEN": given}, kinds())
+    assert f"captcha.t.secret: {wrong}" in str(refused.value)
+    assert given.strip() not in str(refused.value)
 
 
 def test_what_comes_out_of_an_expansion_is_not_expanded_again(read: Read, tmp_path: Path) -> None:
