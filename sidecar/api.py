@@ -11,12 +11,12 @@ from typing import Any, Final, get_args
 
 from aiohttp import web
 
-from sidecar import intake, prefer, problem
+from sidecar import intake, language, prefer, problem
 from sidecar.captcha.seam import BuiltIn
 from sidecar.config.model import Config, Route
 from sidecar.delivery.receipts import Receipts
 from sidecar.errors import Refusal
-from sidecar.gate import Asked, Gate, Visit, first_language
+from sidecar.gate import Asked, Gate, Visit
 from sidecar.identity import Signer
 from sidecar.keys import JWKS_MAX_AGE_S
 from sidecar.metrics import Metrics
@@ -138,7 +138,7 @@ class Api:
         return Asked(
             recipient=self._gate.recipient(given["to"], channel),
             captcha_token=given.get("captcha"),
-            locale=first_language(given.get("locale") or visit.header("Accept-Language")),
+            locale=language.read(given.get("locale", ""), visit.locale),
             idempotency_key=visit.header("Idempotency-Key"),
         )
 

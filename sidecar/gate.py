@@ -21,12 +21,13 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 
-from sidecar import identity, intake, problem
+from sidecar import identity, intake, language, problem
 from sidecar.captcha.seam import Verifier
 from sidecar.config.model import Config, Limit, Route
 from sidecar.delivery.outbox import Entry, Outbox
 from sidecar.errors import Refusal, StoreAwayError
 from sidecar.identity import Bound, Signer
+from sidecar.intake import Ask
 from sidecar.limits.buckets import Bucket, Buckets, Ruling, client_key, rate_limit_fields
 from sidecar.metrics import Metrics
 from sidecar.pages import pages
@@ -72,6 +73,7 @@ class Visit:
     log: dict[str, Any] = field(default_factory=dict)
     resume: Resume | None = None  # what a hosted page would send again
     typed: str = ""  # the recipient as the request has it, for that page
+    wish: str = ""  # the language where the route says that it stands
 
     @property
     def raw(self) -> Sequence[tuple[bytes, bytes]]:
@@ -80,6 +82,11 @@ class Visit:
     def header(self, name: str) -> str:
         """Return the first value of a field, in whatever spelling; "" for none."""
         return next((value.decode("utf-8", "surrogateescape") for value in values(self.raw, name)), "")
+
+    @property
+    def locale(self) -> str:
+        """The languages that the client takes, as `language.read` makes them."""
+        return language.read(self.wish, ",".join(self.request.headers.getall("Accept-Language", ())))
 
     @property
     def may_show_page(self) -> bool:
@@ -95,7 +102,7 @@ class Asked:
     recipient: Recipient
     captcha_token: str | None = None
     code: str | None = None
-    locale: str = "en"
+    locale: str = ""  # as `language.read` makes it
     idempotency_key: str = ""
 
 
@@ -267,7 +274,7 @@ class Gate:
         body = await self.read_body(visit) if body is None else body
         proven: dict[str, Any] | None = None
         with self._observing(visit, route):
-            ask = intake.read(route, visit.request.raw_path, visit.raw, body)
+            ask = self._read(visit, route, body)
             admitted = await self._admit(visit, route, None, ask.captcha_token)
             if admitted.solved:
                 proven = identity.of_captcha()
@@ -276,11 +283,11 @@ class Gate:
     async def _send_route(self, visit: Visit, route: Route, body: bytes | None) -> web.StreamResponse:
         """Read what is asked of a `send` route, send, and answer in the route's own shape."""
         body = await self.read_body(visit) if body is None else body
-        ask = intake.read(route, visit.request.raw_path, visit.raw, body)
+        ask = self._read(visit, route, body)
         asked = Asked(
             recipient=self.recipient(ask.to, route.channel),
             captcha_token=ask.captcha_token,
-            locale=first_language(visit.header("Accept-Language")),
+            locale=visit.locale,
             idempotency_key=visit.header("Idempotency-Key"),
         )
         sent = await self.send(visit, route, asked)
@@ -335,7 +342,7 @@ class Gate:
             hold: Hold | None = None
             proven: dict[str, Any] | None = None
             with self._observing(visit, route):
-                ask = intake.read(route, visit.request.raw_path, visit.raw, body)
+                ask = self._read(visit, route, body)
                 recipient = self.recipient(ask.to, route.channel)
                 visit.log["to"] = recipient.masked
                 if route.browser:
@@ -585,6 +592,11 @@ class Gate:
             raise Refusal("malformed_request", "body_too_slow", f"The body must arrive within {_BODY_S:g} s.") from None
         return bytes(body)
 
+    def _read(self, visit: Visit, route: Route, body: bytes) -> Ask:
+        """Read what is asked. Raises Refusal(malformed_request, captcha_required)."""
+        visit.wish = intake.wish(route, visit.request.raw_path, visit.raw, body)
+        return intake.read(route, visit.request.raw_path, visit.raw, body)
+
     async def _forward(
         self,
         visit: Visit,
@@ -629,7 +641,7 @@ class Gate:
             to=to,
             resume=resume,
             code_length=self._config.code.length,
-            locale=visit.header("Accept-Language"),
+            locale=visit.locale,
             nonce=self._new_id(),
         )
         return Answer(page.status, (("Content-Type", page.content_type), *page.fields), page.body)
@@ -672,12 +684,6 @@ def _cookie(field: str) -> str:
         if name == TOKEN_COOKIE:
             return value
     return ""
-
-
-def first_language(accept_language: str) -> str:
-    """The first language of an Accept-Language field (RFC 9110 section 12.5.4), English if there is none."""
-    tag = accept_language.partition(",")[0].partition(";")[0].strip()
-    return tag if tag.replace("-", "").isalnum() and len(tag) <= 35 else "en"
 
 
 def _heard(task: asyncio.Task[Any]) -> None:

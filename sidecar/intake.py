@@ -9,6 +9,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,6 +69,14 @@ def read(route: Route, raw_target: bytes | str, fields: Fields, body: bytes) -> 
     if route.captcha and not token and route.mode == "enforce":
         raise Refusal("captcha_required", "no_token", "Solve the captcha and send its token along.")
     return Ask(to=to, captcha_token=token or None, code=code or None)
+
+
+def wish(route: Route, raw_target: bytes | str, fields: Fields, body: bytes) -> str:
+    """Read what stands where the route says that the language does; "" for nothing, and for what cannot be read."""
+    if route.locale:
+        with suppress(Refusal):  # a language is a wish: nothing is refused for it
+            return _Request(raw_target, fields, body).select(route.locale) or ""
+    return ""
 
 
 def read_json_object(body: bytes, fields: Fields) -> dict[str, Any]:

@@ -179,7 +179,11 @@ def _schemas() -> dict[str, Any]:
             "properties": {
                 "to": {"type": "string", "examples": ["+8613900000001"]},
                 "channel": {"enum": ["sms", "email", "auto"]},
-                "locale": {"type": "string", "description": "BCP 47", "examples": ["zh-CN"]},
+                "locale": {
+                    "type": "string",
+                    "description": "BCP 47; or Accept-Language says it",
+                    "examples": ["zh-CN"],
+                },
                 "captcha": {"type": "string", "description": "The captcha token"},
             },
         },

@@ -15,6 +15,7 @@ PURE = [
     "routes",
     "spelling",
     "intake",
+    "language",
     "recipient",
     "prefer",
     "problem",

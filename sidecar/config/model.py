@@ -414,6 +414,7 @@ class Route(Table):
     limits: tuple[NonEmpty, ...] = ()
     mode: Literal["enforce", "observe"] = "enforce"
     channel: Literal["sms", "email", "auto"] = "sms"
+    locale: Selector | None = None  # None: Accept-Language says it
     wait: Duration = 0.0
     reply: Reply | None = None
     errors: Named[Reply] = Field(default_factory=dict, validate_default=True)

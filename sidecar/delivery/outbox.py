@@ -43,7 +43,7 @@ class Entry:
 
     verification_id: str
     sealed: bytes  # the recipient
-    locale: str  # BCP 47
+    locale: str  # as `language.read` makes it
     tickets: tuple[str, ...]  # what to give back when every provider refuses; the limits room's own words
     expires_at: float  # when the code dies, seconds since the epoch
     request_id: str

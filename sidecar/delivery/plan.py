@@ -31,7 +31,7 @@ class Facts:
 
     country: str
     channel: str
-    locale: str
+    locale: str  # the one language that is wanted most, BCP 47
     operator: str = UNKNOWN
     province: str = UNKNOWN
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
-from sidecar import numbering
+from sidecar import language, numbering
 from sidecar.config.model import Delivery
 from sidecar.delivery import plan, score
 from sidecar.delivery.breakers import Breakers, Key
@@ -80,7 +80,7 @@ class Router:
         facts = plan.Facts(
             recipient.country,
             recipient.channel,
-            locale,
+            language.first(locale),
             numbering.operator(recipient) if self._asks_operator else UNKNOWN,
             numbering.province(recipient) if self._asks_province else UNKNOWN,
         )

@@ -1,25 +1,20 @@
 """What does the message say? A text per language, short enough for one SMS, and the subject of an e-mail.
 
-Pure but for reading `texts/` once.
-
-Languages are looked up as RFC 4647 section 3.4 has it, by cutting subtags from the end; the last resort is English.
+Pure but for reading `texts/` once. A `locale` is what `language.read` makes; the last resort is English.
 """
 
 import functools
 import json
-from collections.abc import Container
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
+from sidecar import language
+
 _TEXTS: Final = Path(__file__).parent / "texts"
-_DEFAULT: Final = "en"
-# Regions that say their script without writing it.
-_SCRIPT: Final = MappingProxyType({"zh-tw": "zh-hant", "zh-hk": "zh-hant", "zh-mo": "zh-hant"})
 
 
 def render(locale: str, code: str, minutes: int, origin: str) -> str:
-    """Write the message in the language nearest to `locale` (BCP 47), for a code that lives `minutes` more.
+    """Write the message in the first language of `locale` that there is, for a code that lives `minutes` more.
 
     `origin` is a host name, or "" for none: phones then offer the code to that site only. The format is the WICG's
     "Origin-bound one-time codes delivered via SMS": the last line is @host #code.
@@ -33,21 +28,10 @@ def subject(locale: str) -> str:
     return _words(locale)["subject"]
 
 
-def nearest(locale: str, tags: Container[str]) -> str | None:
-    """Find the tag nearest to `locale` (BCP 47) among lower-case tags, by cutting subtags from the end."""
-    subtags = locale.lower().replace("_", "-").split("-")
-    for count in range(len(subtags), 0, -1):
-        tag = "-".join(subtags[:count])
-        found = tag if tag in tags else _SCRIPT.get(tag, tag)
-        if found in tags:
-            return found
-    return None
-
-
 def _words(locale: str) -> dict[str, str]:
-    return _texts()[nearest(locale, _texts()) or _DEFAULT]
+    return _texts()[language.choose(locale, _texts()) or language.DEFAULT]
 
 
 @functools.cache
 def _texts() -> dict[str, dict[str, str]]:
-    return {path.stem.lower(): json.loads(path.read_text(encoding="utf-8")) for path in _TEXTS.glob("*.json")}
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in _TEXTS.glob("*.json")}

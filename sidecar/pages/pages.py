@@ -8,13 +8,14 @@ captcha. The law: no inline script at all, and nothing of the request reaches th
 import hashlib
 import html
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from string import Template
 from typing import Any, Final, NamedTuple
+
+from sidecar import language
 
 _HERE: Final = Path(__file__).parent
 
@@ -27,10 +28,6 @@ _STATIC: Final = {
 }
 _RIGHT_TO_LEFT: Final = frozenset({"ar"})
 _TURNSTILE: Final = "https://challenges.cloudflare.com"
-# One entry of Accept-Language, RFC 9110 section 12.5.4.
-_LANGUAGE_RANGE: Final = re.compile(r"([A-Za-z]{1,8})(?:-[A-Za-z0-9]{1,8})*(?:\s*;\s*[qQ]=([01](?:\.\d{0,3})?))?")
-# Entries of Accept-Language worth reading; browsers send a dozen at most.
-_MAX_LANGUAGES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ def hosted_page(
     locale: str,
     nonce: str,
 ) -> Page:
-    """Make the page. `to` is the number as the form had it, or empty; `locale` is the text of Accept-Language.
+    """Make the page. `to` is the number as the form had it, or empty; `locale` is what `language.read` makes.
 
     With `resume` the status is 403: it stands in place of the answer to a form that had no proof. `nonce` is fresh
     and unguessable per page, base64url; it lets the captcha widget's own style sheet in.
@@ -96,11 +93,11 @@ def hosted_page(
         raise ValueError(f"the hosted page cannot show the captcha kind {captcha.kind}")
     if resume is not None and not resume.action.startswith("/"):
         raise ValueError("a form's action is a path and a query")
-    language = pick_language(locale)
-    text = _texts()[language]
+    spoken = language.choose(locale, _texts()) or language.DEFAULT
+    text = _texts()[spoken]
     config = {
         "prefix": prefix,
-        "language": language,
+        "language": spoken,
         "codeLength": code_length,
         "to": to.strip(),
         "captcha": None if captcha is None else captcha._asdict(),
@@ -109,8 +106,8 @@ def hosted_page(
     }
     body = _template().substitute(
         {key: html.escape(value) for key, value in text.items()},
-        language=language,
-        direction="rtl" if language in _RIGHT_TO_LEFT else "ltr",
+        language=spoken,
+        direction="rtl" if spoken in _RIGHT_TO_LEFT else "ltr",
         prefix=html.escape(prefix),
         nonce=html.escape(nonce),
         code_pattern=f"[0-9]{{{code_length}}}",
@@ -123,7 +120,7 @@ def hosted_page(
         "text/html; charset=utf-8",
         (
             ("Cache-Control", "no-store"),
-            ("Content-Language", language),
+            ("Content-Language", spoken),
             ("Content-Security-Policy", _content_security_policy(captcha, resume, nonce)),
             # Not no-referrer: it would make the form's Origin "null", which upstream's own CSRF check refuses.
             ("Referrer-Policy", "same-origin"),
@@ -148,17 +145,6 @@ def static_file(name: str, if_none_match: str = "") -> Page | None:
 def languages() -> tuple[str, ...]:
     """The languages that there are texts in, English first."""
     return tuple(_texts())
-
-
-def pick_language(accept_language: str) -> str:
-    """The best language that we have for an Accept-Language field; English where nothing fits."""
-    wanted: list[tuple[float, str]] = []
-    for entry in accept_language.split(",")[:_MAX_LANGUAGES]:
-        found = _LANGUAGE_RANGE.fullmatch(entry.strip())
-        if found is not None:
-            wanted.append((float(found[2] or 1), found[1].lower()))
-    wanted.sort(key=lambda entry: -entry[0])  # stable: the first of equals wins
-    return next((language for weight, language in wanted if weight > 0 and language in _texts()), "en")
 
 
 _WIDGET: Final = Template('<script type="module" src="$prefix/static/altcha.min.js"></script>')

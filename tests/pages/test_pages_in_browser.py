@@ -20,6 +20,7 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from sidecar import language
 from sidecar.captcha.altcha import Altcha, Settings
 from sidecar.captcha.seam import Verdict
 from sidecar.pages import pages
@@ -159,7 +160,7 @@ class Sidecar:
             to=to,
             resume=resume,
             code_length=6,
-            locale=request.headers.get("Accept-Language", ""),
+            locale=language.read(request.headers.get("Accept-Language", "")),
             nonce=secrets.token_urlsafe(),
         )
         return self.plain(page)

@@ -31,7 +31,7 @@ class Message:
     # tell a repeat. Another one when the user asks again, for the same code even.
     id: str
     recipient: Recipient
-    locale: str  # BCP 47
+    locale: str  # as `language.read` makes it
     code: str
     minutes: int  # what is left of the code's lifetime, rounded up
     text: str  # the whole text, for kinds that carry text

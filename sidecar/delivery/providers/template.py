@@ -11,10 +11,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+from sidecar import language
 from sidecar.config.findings import UnfitError
 from sidecar.config.model import Named
 from sidecar.config.units import Text
-from sidecar.delivery import text
 from sidecar.delivery.providers.seam import Message
 
 _PLACE: Final = re.compile(r"\{([^{}]*)\}")
@@ -30,7 +30,7 @@ def _templates(value: Any) -> Mapping[str, str]:
         raise UnfitError("is no template", right)
     if not all(isinstance(tag, str) and _TAG.fullmatch(tag) for tag in table):
         raise UnfitError("has a key that is no language", right)
-    return MappingProxyType({tag.lower(): one for tag, one in table.items()})
+    return MappingProxyType({language.spelled(tag): one for tag, one in table.items()})
 
 
 def _value(value: str) -> str:
@@ -47,7 +47,7 @@ def _with_code(values: tuple[str, ...] | Mapping[str, str]) -> Any:
     return values
 
 
-# Language (lower-case BCP 47) -> template.
+# Language (BCP 47) -> template.
 Template = Annotated[
     Mapping[str, str],
     BeforeValidator(_templates),
@@ -68,10 +68,9 @@ ListedParams = Annotated[tuple[_Value, ...], AfterValidator(_with_code), Field(m
 
 
 def choose(templates: Mapping[str, str], locale: str) -> str:
-    """Choose a template: the nearest language, another region's of the same language, English, then the first."""
-    language = locale.lower().partition("-")[0]
-    kin = next((tag for tag in templates if tag.partition("-")[0] == language), None)
-    return templates[text.nearest(locale, templates) or kin or ("en" if "en" in templates else next(iter(templates)))]
+    """Choose a template: the first of the locale's languages that there is, English, then the first of all."""
+    tag = language.choose(locale, templates) or language.choose(language.DEFAULT, templates)
+    return templates[tag or next(iter(templates))]
 
 
 def fill(value: str, message: Message) -> str:

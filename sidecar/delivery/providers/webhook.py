@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
+from sidecar import language
 from sidecar.config.model import Provider
 from sidecar.config.units import NonEmpty
 from sidecar.delivery.providers import answer
@@ -67,7 +68,7 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
         "id": message.id,
         "to": message.recipient.address,
         "channel": message.recipient.channel,
-        "locale": message.locale,
+        "locale": language.first(message.locale),
         "code": message.code,
         "text": message.text,
     }
