@@ -1,22 +1,23 @@
 """What is asked? A bounded body and a request's head become an `Ask`. Pure.
 
 The law: never two readings. What one backend would read as another recipient than the next one does (a repeated name,
-a name in another case, an odd charset, a query beside a body) is refused as `malformed_request`, with what would be
+a name alike by its words, an odd charset, a query beside a body) is refused as `malformed_request`, with what would be
 right. It never guesses, never mends, and never says in a refusal what it read.
 """
 
 import json
 import re
-import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 from sidecar.config.model import Route
 from sidecar.errors import Refusal
 from sidecar.routes import other_targets
-from sidecar.spelling import Fields
+from sidecar.spelling import Fields, Words, folded, overlap, words
 from sidecar.spelling import values as values_of
 
 # Deeper than any form, and far from the recursion limits of common parsers (Jackson's is 1000, .NET's 64).
@@ -24,9 +25,9 @@ MAX_DEPTH: Final = 64
 # RFC 8259 section 6: beyond it, parsers that keep numbers as IEEE 754 doubles read another number.
 _MAX_INTEGER: Final = 2**53 - 1
 
-# Beyond it PHP (max_input_vars) and Express (parameterLimit) drop fields, and others do not.
+# Beyond it PHP (max_input_vars) and Express (parameterLimit) drop fields, and others do not. So many names are compared
+# at most: of a form, a query, all cookies, or the objects that a selector goes through.
 MAX_PAIRS: Final = 1000
-_MAX_BRACKETS: Final = 8  # in one name; Rack reads 32 at most, PHP 64, qs 5
 
 _JSON: Final = re.compile(r"application/(?:[a-z0-9!#$&^_.-]+\+)?json")
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -110,32 +111,22 @@ class _Request:
         self._target = raw_target
         self._fields = fields
         self._body = body
-        self._json: dict[str, Any] | None = None
 
     def select(self, selector: str) -> str | None:
         """Read the one value that a selector names; None if it is not there."""
         source, _, name = selector.partition(":")
         match source:
             case "json":
-                value = _from_json(self._document(), name)
+                value = _from_json(self._document, name)
             case "form":
-                if _content_type(self._fields) != _FORM:
-                    raise _malformed("content_type", f"Expected Content-Type: {_FORM}; a multipart form is not read.")
-                value = _from_form(self._body, name)
+                value = self._form.value(name)
             case "query":
-                if other_targets(self._fields):
-                    raise _malformed("other_target", "Expected no field that names another target (X-Original-URL).")
-                value = _from_form(_query(self._target), name)
+                value = self._query.value(name)
             case _:
                 value = _from_fields(self._fields, name)
         if value is not None and _CONTROL.search(value):
             raise _malformed("control_character", f"Expected {_told(selector)} without control characters.")
         return value
-
-    def _document(self) -> dict[str, Any]:
-        if self._json is None:
-            self._json = read_json_object(self._body, self._fields)
-        return self._json
 
     def refuse_elsewhere(self, selector: str) -> None:
         """Refuse a name that backends find in two places, and merge.
@@ -144,24 +135,52 @@ class _Request:
         without a php.ini.
         """
         source, _, name = selector.partition(":")
-        elsewhere: list[str] = []
+        elsewhere: set[Words] = set()
         if source in {"json", "form"}:
-            for query in (self._target, *(target.encode("latin-1") for target in other_targets(self._fields))):
-                elsewhere += _names(_octets(query).partition(b"?")[2])
+            elsewhere |= self._words_of_queries
         if source in {"query", "form"}:
-            for cookies in values_of(self._fields, b"cookie"):
-                elsewhere += _names(cookies)
+            elsewhere |= self._words_of_cookies
         if source == "query" and self._body:
-            kind = _content_type(self._fields)
-            if kind == _FORM:
-                elsewhere += _names(self._body)
-            elif _JSON.fullmatch(kind):
-                elsewhere += _json_object(self._body)
-            else:
-                raise _malformed("content_type", f"Expected no body, a form ({_FORM}) or JSON (application/json).")
-        # By the root, too: `user` in the query may replace the whole of `user[phone]` or `user.phone`.
-        if any(_root(name) == _root(other) or _is_spelling(other, name) for other in elsewhere):
+            elsewhere |= self._words_of_body
+        wanted = words(name)
+        if any(overlap(wanted, other) for other in elsewhere):
             raise _malformed("two_places", f"Expected {_told(selector)}, and the name nowhere else.")
+
+    # What is there, read once…
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
+        return read_json_object(self._body, self._fields)
+
+    @cached_property
+    def _form(self) -> "_Form":
+        if _content_type(self._fields) != _FORM:
+            raise _malformed("content_type", f"Expected Content-Type: {_FORM}; a multipart form is not read.")
+        return _Form(self._body)
+
+    @cached_property
+    def _query(self) -> "_Form":
+        if other_targets(self._fields):
+            raise _malformed("other_target", "Expected no field that names another target (X-Original-URL).")
+        return _Form(_query(self._target))
+
+    @cached_property
+    def _words_of_queries(self) -> set[Words]:
+        targets = (_octets(self._target), *(target.encode("latin-1") for target in other_targets(self._fields)))
+        return _all_words(b"&".join(target.partition(b"?")[2] for target in targets))
+
+    @cached_property
+    def _words_of_cookies(self) -> set[Words]:
+        return _all_words(b"&".join(values_of(self._fields, b"cookie")))
+
+    @cached_property
+    def _words_of_body(self) -> set[Words]:
+        kind = _content_type(self._fields)
+        if kind == _FORM:
+            return _all_words(self._body)
+        if _JSON.fullmatch(kind):
+            return {words(name) for name in _few(_json_object(self._body))}
+        raise _malformed("content_type", f"Expected no body, a form ({_FORM}) or JSON (application/json).")
 
 
 def _told(selector: str) -> str:
@@ -235,7 +254,7 @@ def _no_constant(_: str) -> Any:
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse names that some parser takes for the same: Go and ASP.NET ignore case, C ends a name at NUL."""
-    if len({_folded(name) for name, _ in pairs}) != len(pairs):
+    if len({folded(name) for name, _ in pairs}) != len(pairs):
         raise _malformed("json_duplicate", "Expected each name once in a JSON object, in one case only.")
     if any("\0" in name for name, _ in pairs):
         raise _malformed("json_name", "Expected names without NUL in a JSON object.")
@@ -260,11 +279,15 @@ def _walk(document: dict[str, Any]) -> None:
 
 def _from_json(document: dict[str, Any], path: str) -> str | None:
     value: Any = document
-    if "." in path and any(_folded(name) == _folded(path) for name in document):
-        raise _malformed("two_places", f"Expected `{path}` as nested objects only.")
-    for name in path.split("."):
+    names = path.split(".")
+    for depth, name in enumerate(names):
         if not isinstance(value, dict):
             raise _malformed("json_value", f"Expected `{path}` as nested objects.")
+        if name in value:
+            # Laravel and lodash look for a member `user.phone` first, Rails takes `[phone]` for `phone`.
+            wanted = words(".".join(names[depth:]))
+            if any(overlap(wanted, words(other)) for other in _few(value) if other != name):
+                raise _malformed("two_places", f"Expected `{path}` as nested objects only, and no other name alike.")
         value = value.get(name)
         if value is None:
             return None
@@ -273,11 +296,10 @@ def _from_json(document: dict[str, Any], path: str) -> str | None:
     return str(value)
 
 
-def _folded(name: str) -> str:
-    """Fold all that some backend's comparison without case folds (Kelvin sign, long s, dotless and dotted i)."""
-    if name.isascii():
-        return name.lower()
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).upper().casefold()).replace("\u0307", "")
+def _few(members: dict[str, Any]) -> Iterable[str]:
+    if len(members) > MAX_PAIRS:
+        raise _malformed("json_size", f"Expected {MAX_PAIRS} members at most in an object that is read here.")
+    return members
 
 
 # Forms and queries…
@@ -299,22 +321,32 @@ def _query(raw_target: bytes | str) -> bytes:
     return target.partition(b"?")[2]
 
 
-def _from_form(form: bytes, name: str) -> str | None:
-    """Read the one value of a name, if no other spelling of the name is there."""
-    pairs = list(_decoded_pairs(form))
-    spelled = [(other, value) for other, value in pairs if _is_spelling(other, name)]
-    if b";" in form:
-        split = [pair for pair in _decoded_pairs(form.replace(b";", b"&")) if _is_spelling(pair[0], name)]
-        if split != spelled:
+class _Form:
+    """A form or a query, decoded once: its pairs split at `&`, and those of one that is split at `;`, too."""
+
+    def __init__(self, form: bytes) -> None:
+        self._pairs = _read_pairs(form)
+        self._split = _read_pairs(form.replace(b";", b"&")) if b";" in form else self._pairs
+
+    def value(self, name: str) -> str | None:
+        """Read the one value of a name, if no other spelling of the name is there."""
+        wanted = words(name)
+        spelled = [(other, value) for other, theirs, value in self._pairs if overlap(wanted, theirs)]
+        if spelled != [(other, value) for other, theirs, value in self._split if overlap(wanted, theirs)]:
             raise _malformed("semicolon", f"Expected `{name}` in a form separated by `&`, with `;` as %3B.")
-    if not spelled:
-        return None
-    if len(spelled) > 1 or spelled[0][0] != name:
-        raise _malformed("form_duplicate", f"Expected `{name}` once, spelled like this.")
-    return spelled[0][1]
+        if not spelled:
+            return None
+        if len(spelled) > 1 or spelled[0][0] != name:
+            raise _malformed("form_duplicate", f"Expected `{name}` once, spelled like this.")
+        return spelled[0][1]
 
 
-_PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
+def _read_pairs(form: bytes) -> list[tuple[str, Words, str]]:
+    return [(name, words(name), value) for name, value in _decoded_pairs(form)]
+
+
+_BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_WIDE_ESCAPE: Final = re.compile(rb"%[uU]([0-9A-Fa-f]{4})")
 
 
 def _split(form: bytes, separator: bytes) -> list[bytes]:
@@ -332,42 +364,19 @@ def _decoded_pairs(form: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _decoded(text: bytes) -> str:
-    def octet(found: re.Match[bytes]) -> bytes:
-        if found[1] is None:
-            raise _malformed("percent_encoding", "Expected `%` only before two hexadecimal digits.")
-        return bytes.fromhex(found[1].decode("ascii"))
-
+    if _BROKEN_ESCAPE.search(text):
+        raise _malformed("percent_encoding", "Expected `%` only before two hexadecimal digits.")
     try:
-        return _PERCENT.sub(octet, text.replace(b"+", b" ")).decode("utf-8")
+        return unquote_to_bytes(text.replace(b"+", b" ")).decode("utf-8")
     except UnicodeDecodeError:
         raise _malformed("form_encoding", "Expected a form in percent-encoded UTF-8.") from None
 
 
-def _names(form: bytes) -> Iterator[str]:
-    """Every name that some parser may find in a form, decoded as leniently as any."""
-    for pair in {*_split(form, rb"&"), *_split(form, rb"[&;]")}:
-        name = pair.partition(b"=")[0].replace(b"+", b" ")
-        name = re.sub(rb"%[uU]([0-9A-Fa-f]{4})", lambda m: chr(int(m[1], 16)).encode("utf-8", "replace"), name)
-        yield _PERCENT.sub(lambda m: bytes.fromhex(m[1].decode()) if m[1] else b"%", name).decode("utf-8", "replace")
+def _all_words(form: bytes) -> set[Words]:
+    """The words of every name that some parser may find in a form, decoded as leniently as any."""
+    return {words(_lenient(pair.partition(b"=")[0])) for pair in {*_split(form, rb"&"), *_split(form, rb"[&;]")}}
 
 
-def _plain(name: str) -> str:
-    """Fold a parameter's name as backends do: case (ASP.NET); space, dot and bracket to `_` (PHP); NUL ends it."""
-    return re.sub(r"[\s.\[\]_-]+", "_", _folded(name.partition("\0")[0]).strip()).rstrip("_")
-
-
-def _root(name: str) -> str:
-    """Fold the first name of `user[phone]` or `user.phone`."""
-    return _plain(re.split(r"(?<=.)[.\[]", name, maxsplit=1)[0])
-
-
-def _is_spelling(other: str, name: str) -> bool:
-    """True when some backend takes `other` for `name`, or for a list or table of that name: `phone[]`, `phone[0]`."""
-    wanted = _plain(name)
-    if other.count("[") > _MAX_BRACKETS:
-        return _root(other) == _root(name)
-    while _plain(other) != wanted:
-        other, bracket, _ = other.rpartition("[")
-        if not bracket:
-            return False
-    return True
+def _lenient(name: bytes) -> str:
+    wide = _WIDE_ESCAPE.sub(lambda m: chr(int(m[1], 16)).encode("utf-8", "replace"), name.replace(b"+", b" "))
+    return unquote_to_bytes(wide).decode("utf-8", "replace")

@@ -4,11 +4,24 @@ The law: names are compared in the loosest way that any backend compares them, a
 name that only some backends read so, decides by what the next one does not see.
 """
 
+import re
 import string
+import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
 Fields = Sequence[tuple[bytes, bytes]]
+
+# The words of a member's or a parameter's name, folded, none of them empty.
+Words = tuple[str, ...]
+
+# No form is nested deeper, and nobody reads it so: Express stops after 5 brackets, Rack after 32, PHP after 64.
+_MAX_WORDS: Final = 8
+# What stands between two words: `user[phone]`, `user.phone`, `user['phone']` (Spring).
+_BETWEEN: Final = re.compile(r"[\[\].'\"]+")
+# What PHP makes `_` of, and what it may stand beside.
+_JOINT: Final = re.compile(r"[\s_-]+")
+_KEPT: Final = 4096
 
 _ALIKE: Final = bytes(
     ord(chr(octet).lower()) if chr(octet) in string.ascii_letters + string.digits else ord("-") for octet in range(256)
@@ -28,3 +41,60 @@ def values(fields: Fields, name: bytes | str) -> list[bytes]:
     """Return the values of a field in every spelling of its name, in order."""
     wanted = alike(name.encode("latin-1", "replace") if isinstance(name, str) else name)
     return [value for key, value in fields if key.translate(_ALIKE) == wanted]
+
+
+class _Folds(dict[int, str]):
+    """What each character comes to in a comparison without case: folded once, and as many kept as a page has.
+
+    Character by character, so that the work grows with the text and no faster: normalising a text at once is quadratic
+    in its combining marks. What is composed is taken apart, so `é` is alike however it is written. Kelvin sign and long
+    s are letters, dotless and dotted i are alike; what nobody sees is nothing.
+    """
+
+    def __missing__(self, ordinal: int) -> str:
+        char = chr(ordinal)
+        if unicodedata.category(char) in {"Cc", "Cf"} and not char.isspace():
+            char = ""
+        taken_apart = unicodedata.normalize("NFKD", char).upper().casefold()
+        fold = unicodedata.normalize("NFKD", taken_apart).replace("\u0307", "")
+        if len(self) < _KEPT:
+            self[ordinal] = fold
+        return fold
+
+
+_FOLDS: Final = _Folds()
+
+
+def folded(name: str) -> str:
+    """Fold all that some backend's comparison without case folds. Linear in the name's length."""
+    return name.lower() if name.isascii() and name.isprintable() else name.translate(_FOLDS)
+
+
+def words(name: str) -> Words:
+    """Return the words of a member's or a parameter's name: `user[phone]`, `User.phone` and `[user]phone` have two.
+
+    NUL ends a name (C). A name of more words than anybody reads is known by its first. Linear in the name's length.
+    """
+    if name.isascii() and name.isalnum():
+        return (name.lower(),)
+    parts = _BETWEEN.split(folded(name.partition("\0")[0]))
+    found = tuple(word for part in parts if (word := _JOINT.sub("_", part).strip("_")))
+    return found if len(found) <= _MAX_WORDS else found[:1]
+
+
+def overlap(one: Words, other: Words) -> bool:
+    """True when one of two names is, or is in, or holds the other: the words of one are the first words of the other.
+
+    So `user[phone]` is alike to `user` and to `user.phone[0]`, and not to `user.name`. Words count as joined, too, for
+    PHP has `phone.number` as `phone_number`.
+    """
+    return _begins(one, "_".join(other)) or _begins(other, "_".join(one))
+
+
+def _begins(name: Words, beginning: str) -> bool:
+    length = -1
+    for count, word in enumerate(name, 1):
+        length += 1 + len(word)
+        if length >= len(beginning):
+            return length == len(beginning) and "_".join(name[:count]) == beginning
+    return False

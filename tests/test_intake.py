@@ -261,8 +261,33 @@ def test_a_path_goes_through_objects_only() -> None:
     route = send("json:user.phone")
     for body in ('{"user":"1"}', '{"user":["phone"]}', '{"user":{"phone":{"phone":"1"}}}'):
         assert reason(route, body, JSON) == "json_value"
-    assert reason(route, '{"user":{"phone":"1"},"User.Phone":"2"}', JSON) == "two_places"
     assert reason(route, '{"user":null}', JSON) == "no_recipient"
+
+
+@pytest.mark.parametrize(
+    "other", ["User.Phone", "user[phone]", "[user]phone", "user.phone.x", "[user]", "user.", "user[]"]
+)
+def test_a_member_has_no_other_member_beside_it_that_is_alike_by_its_words(other: str) -> None:
+    """Laravel and lodash read `user.phone` before they look into `user`; Rails reads `[phone]` as phone."""
+    assert reason(send("json:user.phone"), f'{{"user":{{"phone":"1"}},"{other}":"2"}}', JSON) == "two_places"
+    inner = other.replace("User.", "").replace("user", "phone")
+    assert reason(send("json:user.phone"), f'{{"user":{{"phone":"1","{inner}.":"2"}}}}', JSON) == "two_places"
+
+
+def test_other_members_may_stand_beside() -> None:
+    user = '{"phone":"1","phone_country":"2","name":{"phone":"3"}}'
+    body = f'{{"user":{user},"phone":"4","contact.phone":"5","user.name":"6"}}'
+    assert ask(send("json:user.phone"), body, JSON).to == "1"
+    assert ask(send(), '{"phone":"1","contact":{"phone":"2"},"contact.phone":"3","phones":["4"]}', JSON).to == "1"
+
+
+def test_an_object_that_is_read_has_no_more_members_than_a_form() -> None:
+    def of(count: int) -> str:
+        return json.dumps({"phone": "1"} | {str(number): 1 for number in range(count)})
+
+    assert ask(send(), of(MAX_PAIRS - 1), JSON).to == "1"
+    assert reason(send(), of(MAX_PAIRS), JSON) == "json_size"
+    assert ask(send(), json.dumps({"phone": "1", "x": json.loads(of(MAX_PAIRS))}), JSON).to == "1"
 
 
 # Forms and queries…
@@ -285,6 +310,18 @@ SPELLED_TWICE = [
     "Phone=1",
     "+phone=1",
     "phone[" + "[" * 9 + "=1&phone=1",
+    "phone=1&[phone]=2",
+    "phone=1&[phone=2",
+    "phone=1&]phone=2",
+    "phone=1&[][phone][0]=2",
+    "phone=1&.phone=2",
+    "phone=1&['phone']=2",
+    "phone=1&phone]=2",
+    "phone=1&phone.x[y]=2",
+    "phone=1&phone%E2%80%8B=2",
+    "phone=1&%01phone=2",
+    "phone=1&_phone=2",
+    "[phone]=1",
 ]
 
 
@@ -299,15 +336,37 @@ def test_a_name_with_underscores_is_known_in_every_spelling(other: str) -> None:
     assert reason(send("form:phone_number"), f"phone_number=1&{other}=2", FORM) == "form_duplicate"
 
 
+@pytest.mark.parametrize("other", ["phone.number[0]", "phone[number]", "[phone]number", "phone-number", "phone"])
+def test_a_name_with_underscores_is_alike_to_what_is_joined_with_them(other: str) -> None:
+    """PHP has `phone.number[0]` in phone_number; and `phone` beside it is another field."""
+    route = send("form:phone_number")
+    if other == "phone":
+        assert ask(route, f"phone_number=1&{other}=2", FORM).to == "1"
+    else:
+        assert reason(route, f"phone_number=1&{other}=2", FORM) == "form_duplicate"
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["user.phone", "[user]phone", "[user][phone]", "user", "user[]", "USER[Phone][0]", "user['phone']", "user..phone"],
+)
+def test_a_nested_name_is_known_by_its_words(other: str) -> None:
+    assert reason(send("form:user[phone]"), f"user[phone]=1&{other}=2", FORM) == "form_duplicate"
+    assert reason(send("query:user[phone]"), target=f"/a?user[phone]=1&{other}=2") == "form_duplicate"
+    assert reason(send("json:user.phone"), '{"user":{"phone":"1"}}', JSON, target=f"/a?{other}=2") == "two_places"
+
+
 def test_a_name_nested_deeper_than_anyone_reads_is_refused() -> None:
     body = "user[phone]=1&user" + "[a]" * 9 + "=2"
     assert reason(send("form:user[phone]"), body, FORM) == "form_duplicate"
 
 
 def test_other_names_may_stand_beside() -> None:
-    form = "phone=1&phone2=2&phones=3&xphone=4&user[phone]=5&x[]=6&x[]=7"
+    form = "phone=1&phone2=2&phones=3&xphone=4&user[phone]=5&x[]=6&x[]=7&phone_country=8&phone-type=9&my.phone=10"
     assert ask(send("form:phone"), form, FORM).to == "1"
-    assert ask(send("form:user[phone]"), "user[name]=a&user[phone]=1&phone=2", FORM).to == "1"
+    nested = "user[name]=a&user[phone]=1&phone=2&user[address][city]=b&user.email=c&username=d"
+    assert ask(send("form:user[phone]"), nested, FORM).to == "1"
+    assert ask(send(), '{"phone":"1"}', JSON, target="/a?utm_source=1&utm[medium]=2&phone_country=3&ref=4").to == "1"
 
 
 @pytest.mark.parametrize("form", ["phone=1;phone=2", "x=1;phone=2&phone=1", "phone=1;x=2", "x;phone=1&phone=1"])
@@ -358,6 +417,10 @@ def test_a_null_in_a_form_value_is_refused() -> None:
         "phone%00=2",
         "phone.x=1",
         "%ff&phone",
+        "[phone]=2",
+        "[][phone]=2",
+        ".phone",
+        "%5bphone%5d[]=2",
     ],
 )
 def test_a_name_of_the_body_is_not_in_the_query(query: str) -> None:
@@ -386,6 +449,8 @@ def test_a_nested_name_is_not_replaced_by_the_query() -> None:
 def test_a_name_of_the_query_is_not_in_the_body() -> None:
     route = send("query:phone")
     assert reason(route, '{"Phone":"2"}', JSON, target="/a?phone=1") == "two_places"
+    assert reason(route, '{"[phone]":"2"}', JSON, target="/a?phone=1") == "two_places"
+    assert reason(route, "[phone]=2", FORM, target="/a?phone=1") == "two_places"
     assert reason(route, "phone[]=2", FORM, target="/a?phone=1") == "two_places"
     assert reason(route, "x=1;phone=2", FORM, target="/a?phone=1") == "two_places"
     assert reason(route, "x", (b"Content-Type", b"multipart/form-data; boundary=b"), target="/a?phone=1")
@@ -397,7 +462,7 @@ def test_a_query_is_not_read_beside_a_field_that_names_another() -> None:
     assert reason(send("query:phone"), b"", (b"X-Rewrite-URL", b"/a?phone=2"), target="/a?phone=1") == "other_target"
 
 
-@pytest.mark.parametrize("cookie", [b"a=b; phone=2", b"Phone=2", b"%70hone=2", b"phone[]=2"])
+@pytest.mark.parametrize("cookie", [b"a=b; phone=2", b"Phone=2", b"%70hone=2", b"phone[]=2", b"[phone]=2"])
 def test_a_form_name_is_no_cookie(cookie: bytes) -> None:
     assert reason(send("form:phone"), "phone=1", FORM, (b"Cookie", cookie)) == "two_places"
     assert reason(send("query:phone"), b"", (b"Cookie", cookie), target="/a?phone=1") == "two_places"

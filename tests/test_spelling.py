@@ -3,8 +3,10 @@
 import string
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sidecar.spelling import alike, values
+from sidecar.spelling import alike, folded, overlap, values, words
 
 TOKENS = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters
 
@@ -26,3 +28,48 @@ def test_values_are_found_in_every_spelling_and_in_order() -> None:
     fields = [(b"X-A", b"1"), (b"x.a", b"2"), (b"X-B", b"3"), (b"X_A", b"4")]
     assert values(fields, "X-A") == values(fields, b"x~a") == [b"1", b"2", b"4"]
     assert values(fields, "X-C") == []
+
+
+# Members and parameters…
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("user[phone]", ("user", "phone")),
+        ("User.Phone", ("user", "phone")),
+        ("[user]phone", ("user", "phone")),
+        ("user['phone']", ("user", "phone")),
+        (" phone number ", ("phone_number",)),
+        ("phone[]", ("phone",)),
+        ("phone\0[x]", ("phone",)),
+        ("\u212aey", ("key",)),
+        ("\uff50hone\uff3b0\uff3d", ("phone", "0")),
+        ("pho\u200bne", ("phone",)),
+        ("a[b]" * 5, ("a",)),
+        ("[].", ()),
+        ("", ()),
+    ],
+)
+def test_a_name_is_known_by_its_words(name: str, expected: tuple[str, ...]) -> None:
+    assert words(name) == expected
+
+
+def test_a_name_is_alike_to_what_it_is_in_and_to_what_is_in_it() -> None:
+    for other in ("user", "user.phone", "user[phone][0]", "user_phone"):
+        assert overlap(words("user[phone]"), words(other))
+        assert overlap(words(other), words("user[phone]"))
+    for other in ("user[name]", "users", "phone", "user_phone_country", "", "[]"):
+        assert not overlap(words("user[phone]"), words(other))
+        assert not overlap(words(other), words("user[phone]"))
+
+
+@given(st.text(max_size=12))
+def test_a_fold_knows_no_case(name: str) -> None:
+    assert folded(name.lower()) == folded(name.upper()) == folded(name.casefold()) == folded(name)
+
+
+@given(st.text(), st.text())
+def test_words_never_fail_and_a_name_is_alike_to_itself(one: str, other: str) -> None:
+    assert overlap(words(one), words(one)) == bool(words(one))
+    assert overlap(words(one), words(other)) == overlap(words(other), words(one))
