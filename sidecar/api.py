@@ -53,7 +53,8 @@ class Api:
         self._receipts = receipts
         prefix = config.api.prefix
         name = config.api.captcha
-        self._has_page = not name or config.captcha[name].kind in pages.CAPTCHA_KINDS
+        # The page asks for a code here, so there is none where nothing is sent.
+        self._has_page = config.api.send and (not name or config.captcha[name].kind in pages.CAPTCHA_KINDS)
         self._prefix = prefix
         # The API's own send, as a route: what the gate needs to know of it.
         self._route = Route.model_validate(
@@ -109,7 +110,7 @@ class Api:
             case "GET", ["jwks.json"]:
                 answer = jwks(self._signer)
             case "GET", ["openapi.json"]:
-                answer = problem.json_answer(200, document(self._prefix))
+                answer = problem.json_answer(200, document(self._prefix, sends=self._config.api.send))
             case "GET", ["verify"] if self._has_page:
                 answer = self._gate.hosted_page(visit, "", None)
             case "GET", ["client.js"] | ["static", _] as parts:
@@ -119,6 +120,8 @@ class Api:
         return await self._gate.answer(visit, answer)
 
     async def _start(self, visit: Visit) -> Answer:
+        if not self._config.api.send:
+            raise Refusal("route_denied", "api_send", "Codes are sent elsewhere; here they are checked only.")
         body = intake.read_json_object(await self._gate.read_body(visit), visit.raw)
         sent = await self._gate.send(visit, self._route, self._asked(visit, body))
         location = f"{self._prefix}/v1/verifications/{sent.id}"

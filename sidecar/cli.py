@@ -90,7 +90,7 @@ def _check(options: argparse.Namespace) -> int:
     from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
 
     try:
-        load(options.config, os.environ, kinds())
+        load(options.config, os.environ, kinds(), lambda warning: print(warning, file=sys.stderr))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -8,8 +8,12 @@ from sidecar.errors import CODES
 _STATUSES: Final = ["queued", "sent", "delivered", "failed", "verified", "expired"]
 
 
-def document(prefix: str) -> dict[str, Any]:
-    """The document for an API under `prefix`."""
+def document(prefix: str, *, sends: bool = True) -> dict[str, Any]:
+    """The document for an API under `prefix`; without `sends` it has nothing that sends a code (`api.send`)."""
+    sending = {
+        "/v1/verifications": {"post": _start(prefix)},
+        "/verify": {"get": _read("verify", "The hosted page", "text/html")},
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -20,7 +24,7 @@ def document(prefix: str) -> dict[str, Any]:
         },
         "servers": [{"url": prefix}],
         "paths": {
-            "/v1/verifications": {"post": _start(prefix)},
+            **(sending if sends else {}),
             "/v1/verifications/{id}": {"get": _status()},
             "/v1/verifications/{id}/check": {"post": _check()},
             "/captcha/{name}/challenge": {"get": _challenge()},
@@ -28,7 +32,6 @@ def document(prefix: str) -> dict[str, Any]:
             "/receipts/{provider}/{receipt_token}": {"post": _receive("Unsigned", "provider", "receipt_token")},
             "/jwks.json": {"get": _read("jwks", "The public keys (RFC 7517)", "application/jwk-set+json")},
             "/openapi.json": {"get": _read("openapi", "This document", "application/json")},
-            "/verify": {"get": _read("verify", "The hosted page", "text/html")},
             "/client.js": {"get": _read("client", "The browser client, an ES module", "text/javascript")},
         },
         "components": {"schemas": _schemas()},

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from sidecar import logs
 from sidecar.app import App, kinds, running
-from sidecar.config.load import ConfigError, load
+from sidecar.config.load import ConfigError, Problem, load
 from sidecar.config.model import Config, Server
 from sidecar.config.units import Listen
 from sidecar.metrics import Metrics
@@ -41,12 +41,15 @@ _BACKLOG: Final = 1024
 
 def run(path: Path) -> int:
     """Run the sidecar in the foreground. Returns the exit code."""
+    warnings: list[Problem] = []
     try:
-        config = load(path, os.environ, kinds())
+        config = load(path, os.environ, kinds(), warnings.append)
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
     logs.configure(config.server.log_format)
+    for warning in warnings:
+        _log_warning(warning)
     try:
         uvloop.run(_Server(path, config).serve())
     except (OSError, ValueError, StoreMissingError, ForeignSecretError) as error:
@@ -113,7 +116,7 @@ class _Server:
     async def _reloaded(self, old: AsyncExitStack, url: str) -> AsyncExitStack:
         """Replace the running configuration by the file's, or keep it and say why not."""
         try:
-            config = load(self._path, os.environ, kinds())
+            config = load(self._path, os.environ, kinds(), _log_warning)
         except ConfigError as error:
             self._log.error("reload_refused", problems=str(error).splitlines())
             return old
@@ -144,6 +147,10 @@ class _Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+
+
+def _log_warning(warning: Problem) -> None:
+    structlog.get_logger().warning("config", problem=str(warning))
 
 
 async def _leave(app: App, stack: AsyncExitStack) -> None:

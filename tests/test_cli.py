@@ -63,6 +63,19 @@ async def test_check_of_a_good_file_says_so_and_leaves_nothing_behind(config: Pa
     assert sorted(config.parent.rglob("*")) == before
 
 
+async def test_a_warning_is_printed_and_logged_and_stops_nothing(config: Path, run: Run) -> None:
+    """`check` exits 0 after it, and `run` runs."""
+    way_round = '[limits.all]\nkey = "global"\nrate = "9/1h"\n[[routes]]\nmatch = "POST /code"\naction = "send"\n'
+    way_round += 'to = "json:phone"\nlimits = ["all"]\n'
+    write(config, GOOD + way_round)
+    code, out, err = await said("check", str(config))
+    assert (code, out) == (0, f"{config}: fine\n")
+    assert err.startswith(f"{config}:14: warning: routes[0].limits[0]: ")
+    child = await run(way_round)
+    warned = next(line for line in child.lines if line["event"] == "config")
+    assert (warned["level"], "warning: routes[0].limits[0]: " in warned["problem"]) == ("warning", True)
+
+
 async def test_check_of_a_bad_file_tells_every_problem_and_no_secret(config: Path) -> None:
     """Exit code 2; FILE:LINE: key: what is wrong, what would be right. What a secret is stays a secret."""
     write(

@@ -63,6 +63,9 @@ _SELECTORS: Final = {
 # Limits that count by recipient, which a guarded request has none of.
 _BY_RECIPIENT: Final = ("to", "to_prefix", "country")
 
+# Limits that bound what all clients together may cost: they bound nothing while there is a way round them.
+_ON_ALL: Final = ("to_prefix", "country", "global")
+
 # The captcha kinds that the hosted page can show (pages.CAPTCHA_KINDS).
 _ON_PAGE: Final = ("altcha", "turnstile")
 
@@ -364,6 +367,7 @@ def _route(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> Non
     _route_captcha(route, path, draft, findings)
     _route_limits(route, path, draft, findings)
     _route_page(route, path, draft, findings)
+    _way_round(route, path, draft, findings)
     for code in route.errors:
         if code not in CODES:
             findings.tell((*path, "errors", code), "is no error code", one_of(code, CODES))
@@ -396,6 +400,13 @@ def _route_captcha(route: Route, path: KeyPath, draft: Draft, findings: Findings
 def _route_page(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:
     if not route.browser:
         return
+    if draft.api is not None and not draft.api.send:
+        findings.tell(
+            (*path, "browser"),
+            "shows a page that asks the API for a code, and the API sends none",
+            "leave it out, or write send = true in [api]",
+            ("api", "send"),
+        )
     rules = draft.captcha.get(draft.api.captcha) if draft.api is not None else None
     if rules is not None and rules.kind not in _ON_PAGE:
         findings.tell(
@@ -416,6 +427,20 @@ def _route_limits(route: Route, path: KeyPath, draft: Draft, findings: Findings)
                 (*path, "limits", index),
                 f'"{name}" counts by {show(limit.key)}, and "guard" knows no recipient',
                 'name limits by "ip", "ip_prefix", "header:NAME", "route" or "global"',
+            )
+
+
+def _way_round(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:
+    """Warn of a limit on a `send` route that a client goes round by asking the API for the same message."""
+    if route.action != "send" or draft.api is None or not draft.api.send:
+        return
+    for index, name in enumerate(route.limits):
+        limit = draft.limits.get(name)
+        if limit is not None and limit.key in _ON_ALL and name not in draft.api.limits:
+            findings.warn(
+                (*path, "limits", index),
+                f'"{name}" counts by {show(limit.key)}, and the API sends without it',
+                f"add {show(name)} to api.limits, or write send = false in [api]",
             )
 
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sidecar.config.where import KeyPath, line_of
 
@@ -33,20 +33,22 @@ class UnfitError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake. `line` counts from 1; `key` is a path such as `routes[0].to`."""
+    """One mistake, or one warning. `line` counts from 1; `key` is a path such as `routes[0].to`."""
 
     file: str
     line: int
     key: str
     wrong: str
     right: str
+    level: Literal["mistake", "warning"] = "mistake"
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.key}: {self.wrong}, {self.right}"
+        level = "warning: " if self.level == "warning" else ""
+        return f"{self.file}:{self.line}: {level}{self.key}: {self.wrong}, {self.right}"
 
 
 class ConfigError(Exception):
-    """The configuration is not usable; `problems` are all its mistakes, in the order of their lines."""
+    """The configuration is not usable; `problems` are all its mistakes and warnings, in the order of their lines."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__(describe(problems))
@@ -66,6 +68,7 @@ class Findings:
     raw: Mapping[str, Any]
     lines: Mapping[KeyPath, int]
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
     told: set[KeyPath] = field(default_factory=set)
 
     def tell(self, path: KeyPath, wrong: str, right: str, *because: KeyPath) -> None:
@@ -74,6 +77,12 @@ class Findings:
             return
         self.told.add(path)
         self.problems.append(Problem(self.file, line_of(self.lines, path), spell(path), wrong, right))
+
+    def warn(self, path: KeyPath, wrong: str, right: str, *because: KeyPath) -> None:
+        """Note what works, and is likely not what was meant. `because` as in `tell`."""
+        if not any(self.is_told(p) for p in (path, *because)):
+            line = line_of(self.lines, path)
+            self.warnings.append(Problem(self.file, line, spell(path), wrong, right, "warning"))
 
     def is_told(self, path: KeyPath) -> bool:
         """Tell whether a problem stands at `path` or above it."""
@@ -87,7 +96,8 @@ class Findings:
         return "the value" if holds_secret(path) else show(value)
 
     def sorted(self) -> tuple[Problem, ...]:
-        return tuple(sorted(self.problems, key=lambda problem: problem.line))
+        """All mistakes and warnings, in the order of their lines."""
+        return tuple(sorted((*self.problems, *self.warnings), key=lambda problem: problem.line))
 
 
 def spell(path: KeyPath) -> str:

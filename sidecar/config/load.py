@@ -6,7 +6,7 @@ Kinds of captcha and provider are handed in, never imported.
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -71,8 +71,8 @@ class Kinds:
     providers: Mapping[str, type[Provider]]
 
 
-def load(path: Path, env: Mapping[str, str], kinds: Kinds) -> Config:
-    """Read a configuration. Raises ConfigError with everything that is wrong with it."""
+def load(path: Path, env: Mapping[str, str], kinds: Kinds, warn: Callable[[Problem], None] = lambda _: None) -> Config:
+    """Read a configuration, and call `warn` with each warning. Raises ConfigError with everything that is wrong."""
     text, raw = _read_toml(path)
     findings = Findings(str(path), raw, places(text))
     content = expand(findings, raw, env)
@@ -81,6 +81,8 @@ def load(path: Path, env: Mapping[str, str], kinds: Kinds) -> Config:
     check(draft, findings)
     if findings.problems:
         raise ConfigError(findings.sorted())
+    for warning in findings.sorted():
+        warn(warning)
     return Config(**_with_api_defaults(made, kinds))
 
 

@@ -332,6 +332,7 @@ class Api(Table):
     prefix: Annotated[Text, AfterValidator(_prefix), schema_text(r"^(/[A-Za-z0-9._~-]+)+$", "/.sidecar")] = "/.sidecar"
     captcha: Text = "altcha"
     limits: tuple[NonEmpty, ...] = ("ip", "to")
+    send: StrictBool = True  # False: it checks codes that routes sent, and sends none
     cors_origins: tuple[
         Annotated[
             Text,

@@ -14,6 +14,7 @@ from sidecar.config.units import Rate
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "config.example.toml"
 GOOD = sorted((HERE / "good").glob("*.toml"))
+WARNED = sorted((HERE / "warned").glob("*.toml"))
 BAD = sorted((HERE / "bad").glob("*.toml"))
 
 
@@ -32,6 +33,16 @@ def test_every_bad_file_is_refused_with_exactly_these_lines(
     with pytest.raises(ConfigError) as refused:
         load(Path(file.name), env, kinds())
     assert str(refused.value).splitlines() == file.with_suffix(".expected").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("file", WARNED, ids=lambda file: file.stem)
+def test_a_warned_file_loads_and_says_exactly_these_lines(
+    file: Path, env: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    warnings: list[str] = []
+    load(Path(file.name), env, kinds(), lambda warning: warnings.append(str(warning)))
+    assert warnings == file.with_suffix(".expected").read_text(encoding="utf-8").splitlines()
 
 
 def test_no_bad_file_lacks_its_lines_and_none_prints_a_secret(env: Mapping[str, str]) -> None:

@@ -190,6 +190,22 @@ async def test_pages_and_documents(start: Start) -> None:
     assert not any("d" in key for key in keys["keys"])
 
 
+async def test_an_api_that_sends_nothing_still_checks(start: Start) -> None:
+    """`api.send = false`: a route sends, the API checks; there is no page, and the document knows of neither."""
+    sidecar = await start(MAIN + "[api]\nsend = false\n")
+    refused = await begin(sidecar)
+    assert (refused.status, refused.code) == (403, "route_denied")
+    assert sidecar.vendor.messages == []
+    sent = await sidecar.send()
+    code = await sidecar.vendor.code()
+    checked = await sidecar.ask("POST", f"{sent.headers['Location']}/check", json={"code": code})
+    assert (checked.status, checked.json["status"]) == (200, "verified")
+    assert (await sidecar.ask("GET", "/.sidecar/verify")).status == 404
+    paths = (await sidecar.ask("GET", "/.sidecar/openapi.json")).json["paths"]
+    assert not {"/v1/verifications", "/verify"} & set(paths)
+    assert "/v1/verifications/{id}/check" in paths
+
+
 async def test_only_allowed_origins_may_read(start: Start) -> None:
     """`api.cors_origins`."""
     sidecar = await start(MAIN + '[api]\ncors_origins = ["https://app.example"]\n')
