@@ -23,6 +23,7 @@ from sidecar.metrics import Metrics
 from sidecar.openapi import document
 from sidecar.pages import pages
 from sidecar.problem import Answer
+from sidecar.verification import codes
 from sidecar.verification.states import FINAL, Status
 from sidecar.verification.verifications import Verifications
 
@@ -174,9 +175,9 @@ class Api:
     async def _check(self, visit: Visit, verification_id: str) -> Answer:
         body = intake.read_json_object(await self._gate.read_body(visit), visit.raw)
         code = body.get("code")
-        if set(body) - {"code"} or not isinstance(code, str | None):
+        if set(body) - {"code"} or isinstance(code, bool) or not isinstance(code, str | int | None):
             raise Refusal("malformed_request", "members", 'Expected {"code": "…"}.')
-        if not code:
+        if code is None or codes.is_blank(code):
             raise Refusal("code_required", "no_code", "Send the code that the recipient was sent.")
         async with self._verifications.held_by_id(verification_id, code) as hold:
             token = await hold.exchange()

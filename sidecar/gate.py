@@ -43,6 +43,7 @@ from sidecar.routes import Routes
 from sidecar.secret import Secret
 from sidecar.spelling import values
 from sidecar.store.names import Names
+from sidecar.verification import codes
 from sidecar.verification.idempotency import MAX_KEY, Idempotency
 from sidecar.verification.verifications import Hold, Issued, Proof, Record, Verifications
 
@@ -664,13 +665,13 @@ def _resume(visit: Visit, route: Route, body: bytes) -> Resume:
     return Resume(visit.request.method, visit.request.raw_path, fields)
 
 
-def _proof(visit: Visit, code: str | None) -> Proof:
+def _proof(visit: Visit, code: str | int | None) -> Proof:
     """What the client shows: a token in its field, the code of the body, or the token in the hosted page's cookie.
 
     The cookie comes last: it may be an older one, spent since, and a code that was typed is meant.
     """
     token = visit.header(TOKEN_FIELD)
-    if not token and code and code.strip():
+    if not token and code is not None and not codes.is_blank(code):
         return Proof("code", code)
     token = token or _cookie(b";".join(values(visit.raw, "Cookie")).decode("latin-1"))
     if not token:

@@ -44,7 +44,7 @@ class Ask:
 
     to: str | None
     captcha_token: str | None
-    code: str | None
+    code: str | int | None
 
     def __repr__(self) -> str:  # all of it is personal or secret
         return "Ask(…)"
@@ -64,12 +64,12 @@ def read(route: Route, raw_target: bytes | str, fields: Fields, body: bytes) -> 
     if route.to and not (to and to.strip()):
         raise _malformed("no_recipient", f"Expected a recipient as {_told(route.to)}.")
     token = request.select(route.captcha_token) if route.captcha and route.captcha_token else None
-    code = request.select(route.code) if route.code and route.action == "verify" else None
+    code = request.typed(route.code) if route.code and route.action == "verify" else None
     for selector in filter(None, (route.to, route.code if route.action == "verify" else None)):
         request.refuse_elsewhere(selector)
     if route.captcha and not token and route.mode == "enforce":
         raise Refusal("captcha_required", "no_token", "Solve the captcha and send its token along.")
-    return Ask(to=to, captcha_token=token or None, code=code or None)
+    return Ask(to=to, captcha_token=token or None, code=None if code == "" else code)
 
 
 def wish(route: Route, raw_target: bytes | str, fields: Fields, body: bytes) -> str:
@@ -113,20 +113,26 @@ class _Request:
         self._body = body
 
     def select(self, selector: str) -> str | None:
-        """Read the one value that a selector names; None if it is not there."""
+        """Read the one value that a selector names, without control characters; None if it is not there."""
+        value = self.typed(selector)
+        if value is None:
+            return None
+        if _CONTROL.search(text := str(value)):
+            raise _malformed("control_character", f"Expected {_told(selector)} without control characters.")
+        return text
+
+    def typed(self, selector: str) -> str | int | None:
+        """Read it as it is: a text pasted with its line end, or JSON's number."""
         source, _, name = selector.partition(":")
         match source:
             case "json":
-                value = _from_json(self._document, name)
+                return _from_json(self._document, name)
             case "form":
-                value = self._form.value(name)
+                return self._form.value(name)
             case "query":
-                value = self._query.value(name)
+                return self._query.value(name)
             case _:
-                value = _from_fields(self._fields, name)
-        if value is not None and _CONTROL.search(value):
-            raise _malformed("control_character", f"Expected {_told(selector)} without control characters.")
-        return value
+                return _from_fields(self._fields, name)
 
     def refuse_elsewhere(self, selector: str) -> None:
         """Refuse a name that backends find in two places, and merge.
@@ -277,7 +283,7 @@ def _walk(document: dict[str, Any]) -> None:
     raise _malformed("json_depth", f"Expected JSON at most {MAX_DEPTH} levels deep.")
 
 
-def _from_json(document: dict[str, Any], path: str) -> str | None:
+def _from_json(document: dict[str, Any], path: str) -> str | int | None:
     value: Any = document
     names = path.split(".")
     for depth, name in enumerate(names):
@@ -293,7 +299,7 @@ def _from_json(document: dict[str, Any], path: str) -> str | None:
             return None
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise _malformed("json_value", f"Expected `{path}` as a string, or as a whole number up to 2**53 - 1.")
-    return str(value)
+    return value
 
 
 def _few(members: dict[str, Any]) -> Iterable[str]:

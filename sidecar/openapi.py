@@ -194,7 +194,7 @@ def _schemas() -> dict[str, Any]:
             "type": "object",
             "required": ["code"],
             "additionalProperties": False,
-            "properties": {"code": {"type": "string", "examples": ["123456"]}},
+            "properties": {"code": {"type": ["string", "integer"], "examples": ["123456"]}},
         },
         "Verification": {
             "type": "object",
@@ -224,7 +224,7 @@ def _schemas() -> dict[str, Any]:
                 "detail": text,
                 "code": {"enum": list(CODES)},
                 "request_id": text,
-                "attempts_left": {"type": "integer", "description": "With code_mismatch"},
+                "attempts_left": {"type": "integer", "description": "With code_mismatch, if a try was counted"},
             },
         },
     }

@@ -5,6 +5,8 @@ A verification id is 18 octets, written as 24 base64url characters: where its re
 """
 
 import hmac
+import re
+import unicodedata
 from typing import Final
 
 from sidecar.secret import FINGERPRINT, Secret, b64url, unb64url
@@ -12,6 +14,44 @@ from sidecar.secret import FINGERPRINT, Secret, b64url, unb64url
 _ID: Final = 18
 _TAG: Final = 3
 RANDOM: Final = _ID - FINGERPRINT - _TAG
+
+# Longer than any spelling of a code: 8 digits, with more than enough between them. More is not even looked at.
+_MAX_TYPED: Final = 64
+# What people and their telephones put between digits and around them, beside white space (str.isspace), dashes (Pd) and
+# what nobody sees (Cf): minus, dots of several scripts, and the invisible marks that are letters to Unicode.
+_BETWEEN: Final = re.compile(
+    r"[.\u2212\u00b7\u2022\u2024\u2027\u30fb\u3002\uff0e\uff61"
+    r"\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]"
+)
+
+
+def read(shown: str | int | None, digits: int) -> str | None:
+    """Read a code of so many digits as people type and paste it; None for what cannot be one.
+
+    Decimal digits of any script, of several even: they are compared, and go nowhere. A number, from JSON, has lost its
+    leading zeros, and has them back.
+    """
+    text = str(shown).zfill(digits) if isinstance(shown, int) else _bare(shown)
+    return text if text is not None and len(text) == digits and text.isdecimal() else None
+
+
+def is_blank(shown: str | int | None) -> bool:
+    """Tell whether nothing was typed, or nothing but what stands between digits."""
+    return not isinstance(shown, int) and _bare(shown) == ""
+
+
+def _bare(typed: str | None) -> str | None:
+    """Leave out what stands between digits, and write these as 0 to 9; None for a text with anything else in it."""
+    if typed is None or len(typed) > _MAX_TYPED:
+        return None if typed else ""
+    found = ""
+    for character in typed:
+        digit = unicodedata.decimal(character, None)
+        if digit is not None:
+            found += str(digit)
+        elif not (character.isspace() or unicodedata.category(character) in {"Pd", "Cf"} or _BETWEEN.match(character)):
+            return None
+    return found
 
 
 def new_id(secret: Secret, recipient_hash: str, random: bytes) -> str:

@@ -4,7 +4,6 @@ Never stores a code or a recipient: the record holds the recipient's keyed hash,
 """
 
 import hmac
-import unicodedata
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -53,10 +52,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a client shows: a code for a recipient, or a token that a right code was exchanged for."""
+    """What a client shows: a code for a recipient, as it was typed, or a token that a right code was exchanged for."""
 
     kind: Literal["code", "token"]
-    text: str
+    shown: str | int
 
     def __repr__(self) -> str:
         return f"Proof({self.kind})"
@@ -191,8 +190,9 @@ class Verifications:
             yield hold
 
     @asynccontextmanager
-    async def held_by_id(self, verification_id: str, code: str) -> AsyncIterator[Hold]:
+    async def held_by_id(self, verification_id: str, shown: str | int) -> AsyncIterator[Hold]:
         """As `held`, for the API, which knows the verification and not the recipient."""
+        code = self._typed(shown)
         record = await self.read(verification_id)
         if record is None:
             raise Refusal("code_expired", "no_verification", "Ask for a new code.")
@@ -212,6 +212,18 @@ class Verifications:
             )
         )
 
+    def _typed(self, shown: str | int) -> str:
+        """Read a code as it was typed.
+
+        Raises Refusal(code_mismatch) for what cannot be one. Nobody is asked whether there is a verification at all, so
+        it costs no try, no look into the store, and tells nothing: not the tries that are left, either.
+        """
+        code = codes.read(shown, self._rules.length)
+        if code is None:
+            right = f"A code has {self._rules.length} digits, and nothing else."
+            raise Refusal("code_mismatch", "no_code", right)
+        return code
+
     def _limited(self, recipient: Recipient) -> bool:
         """Test numbers have no limits, so that a test suite may try wrong codes all day."""
         return recipient.address not in self._test_codes
@@ -219,7 +231,7 @@ class Verifications:
     async def _take(self, recipient: Recipient, proof: Proof) -> Hold:
         limited = self._limited(recipient)
         if proof.kind == "token":
-            proven = codes.id_of_token(self._secret, proof.text)
+            proven = codes.id_of_token(self._secret, str(proof.shown))
             if proven is None:
                 raise Refusal("code_expired", "token_forged", "The verification token is not valid; verify again.")
             for recipient_hash in self._secret.hashes(recipient.address):
@@ -229,11 +241,12 @@ class Verifications:
                     if refusal.code != "code_expired":
                         raise
             raise Refusal("code_expired", "token_spent_or_other_recipient")
+        code = self._typed(proof.shown)
         for recipient_hash in self._secret.hashes(recipient.address):
             found = await self._store.execute("GET", self._names.current(recipient_hash))
             if found is not None:
                 verification_id = found.decode()
-                right = _same(self.code(verification_id, recipient), proof.text)
+                right = _same(self.code(verification_id, recipient), code)
                 return await self._check(verification_id, recipient_hash, "code", right, limited=limited)
         raise Refusal("code_expired", "no_verification", "Ask for a new code.")
 
@@ -285,7 +298,6 @@ class Verifications:
                 structlog.get_logger().warning("release_failed", verification_id=hold.id)
 
 
-def _same(expected: str | None, shown: str) -> bool:
-    """Constant-time comparison; a code typed with spaces in it, or in full-width digits, is still that code."""
-    typed = "".join(unicodedata.normalize("NFKC", shown).split())
-    return expected is not None and hmac.compare_digest(expected.encode(), typed.encode("utf-8", "replace"))
+def _same(expected: str | None, code: str) -> bool:
+    """Compare in constant time."""
+    return expected is not None and hmac.compare_digest(expected, code)

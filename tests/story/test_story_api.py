@@ -35,7 +35,12 @@ async def test_a_verification_from_start_to_token(start: Start) -> None:
     assert 50 < status.json["resend_in"] <= 60
     path = f"{V1}/{document['id']}/check"
     assert (await sidecar.ask("POST", path, json={})).code == "code_required"
-    mismatch = await sidecar.ask("POST", path, json={"code": "x"})
+    mistyped = await sidecar.ask("POST", path, json={"code": "x"})
+    assert (mistyped.code, "attempts_left" in mistyped.json) == ("code_mismatch", False)
+    for malformed in (True, 1.0, ["1"], {}):
+        assert (await sidecar.ask("POST", path, json={"code": malformed})).code == "malformed_request"
+    wrong = (int(await sidecar.vendor.code(E164)) + 1) % 10**6
+    mismatch = await sidecar.ask("POST", path, json={"code": wrong})
     assert (mismatch.code, mismatch.json["attempts_left"]) == ("code_mismatch", 4)
     verified = await sidecar.ask("POST", path, json={"code": code})
     assert (verified.status, verified.json["status"]) == (200, "verified")

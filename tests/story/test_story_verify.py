@@ -12,7 +12,7 @@ from typing import Any
 import jwt
 import pytest
 from fakes import DEADLINE_S, OK, Message, RawClient, Taken, read_content
-from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, VERIFY, Sidecar, Start
+from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, TEST_NUMBER, VERIFY, Reply, Sidecar, Start
 
 from sidecar.store.client import Store
 from sidecar.store.embedded import embedded
@@ -65,6 +65,29 @@ async def test_without_a_proof_nothing_reaches_upstream(start: Start) -> None:
     reply = await sidecar.register(wrong(code))
     assert (reply.status, reply.code, reply.json["attempts_left"]) == (422, "code_mismatch", 4)
     assert not sidecar.upstream.requests
+
+
+async def test_a_code_is_read_as_people_type_it(start: Start) -> None:
+    """Whatever stands between its digits, and as a number; what cannot be a code costs no try."""
+    config = CONFIG.replace("246810", "012345")
+    sidecar = await start(MAIN, config=config)
+
+    async def tried(code: Any) -> Reply:
+        assert (await sidecar.send(TEST_NUMBER)).status == 202
+        return await sidecar.ask("POST", "/register", json={"phone": TEST_NUMBER, "code": code})
+
+    for mistyped in ("12345", "0123456", "O12345", "x" * 60_000, 1234567, 123_456_789_012, "1\0", "\ud83d\ude00"):
+        reply = await tried(mistyped)
+        assert (reply.status, reply.code) == (422, "code_mismatch")
+        assert "attempts_left" not in reply.json
+    assert (await tried("000000")).json["attempts_left"] == 4
+    for malformed in (True, 12345.0, 1e5, ["012345"], {"a": 1}, 2**60):
+        assert (await tried(malformed)).code == "malformed_request"
+    for blank in ("\u200b", " - ", None, ""):
+        assert (await tried(blank)).code == "code_required"
+    assert not sidecar.upstream.requests
+    for right in (12345, "012-345", "\u0660\u0661\u0662 \uff13\uff14\uff15\u200f\n"):
+        assert (await tried(right)).status == 200
 
 
 async def test_wrong_tries_kill_the_code(start: Start) -> None:

@@ -121,7 +121,7 @@ async def test_a_held_code_is_in_use_and_a_released_one_is_free(store: Store) ->
     proof = Proof("code", code_of(verifications, (await verifications.issue(PHONE, 0)).id))
     async with verifications.held(PHONE, proof):
         assert await outcome(verifications, proof) == "verification_in_use"
-        assert await outcome(verifications, Proof("code", wrong(proof.text))) == "verification_in_use"
+        assert await outcome(verifications, Proof("code", wrong(str(proof.shown)))) == "verification_in_use"
     assert await outcome(verifications, proof) == "spent"
 
 
@@ -230,12 +230,36 @@ async def test_a_test_number_has_its_fixed_code_and_no_failures(store: Store) ->
     assert await outcome(verifications, Proof("code", "246810"), TEST_NUMBER) == "spent"
 
 
-async def test_spaces_and_full_width_digits_are_still_the_code(store: Store) -> None:
-    """A code pasted as it looks on the phone is right."""
+async def test_a_code_as_it_was_typed_is_still_the_code(store: Store) -> None:
+    """A code pasted as it looks on the phone is right, in the API too."""
     verifications = make(store)
-    code = code_of(verifications, (await verifications.issue(PHONE, 0)).id)
+    issued = await verifications.issue(PHONE, 0)
+    code = code_of(verifications, issued.id)
     wide = "".join(chr(ord(digit) - ord("0") + ord("０")) for digit in code)
-    assert await outcome(verifications, Proof("code", f" {wide[:3]} {wide[3:]} ")) == "spent"
+    async with verifications.held_by_id(issued.id, f"{wide[:3]}-{wide[3:]}"):
+        pass
+    assert await outcome(verifications, Proof("code", f"\u200e{wide[:3]}\u00a0{wide[3:]}\n")) == "spent"
+
+
+async def test_what_cannot_be_a_code_costs_no_try_and_tells_nothing(store: Store) -> None:
+    """Whatever there is or is not, it is answered alike, and nothing is counted: neither tries nor failures."""
+    verifications = make(store, failures="1/1h")
+    mistyped = ("12345", "1234567", "123 45a", "x" * 60_000, 10**7, -1)
+    for before in (lambda: asyncio.sleep(0), lambda: verifications.issue(PHONE, 0)):
+        await before()
+        for shown in mistyped:
+            assert await outcome(verifications, Proof("code", shown)) == "code_mismatch"
+    issued = await verifications.issue(PHONE, 0)
+    for shown in mistyped:
+        for verification_id in (issued.id, "no-id"):
+            with pytest.raises(Refusal) as refused:
+                async with verifications.held_by_id(verification_id, shown):
+                    pass
+            assert refused.value.code == "code_mismatch"
+            assert not refused.value.extra
+    assert await store.execute("HGET", store.names.verification(issued.id), "wrong") == b"0"
+    code = code_of(verifications, issued.id)
+    assert await outcome(verifications, Proof("code", wrong(code))) == "code_mismatch 4"
 
 
 async def test_status_moves_forward_only(store: Store) -> None:

@@ -321,8 +321,14 @@ async function resumeJson({ method, action, json }, token) {
 /** The digits of what was typed or pasted, in whichever script. */
 function digits(text) {
   return text
+    .slice(0, 64)
     .normalize("NFKC")
-    .replace(/[\u0660-\u0669\u06f0-\u06f9]/g, (digit) => String(digit.charCodeAt(0) & 15))
+    .replace(/\p{Nd}/gu, (digit) => {
+      // Every script has its ten digits in a row, zero first.
+      let value = 0;
+      while (value < 9 && /\p{Nd}/u.test(String.fromCodePoint(digit.codePointAt(0) - value - 1))) value += 1;
+      return String(value);
+    })
     .replace(/\D/g, "");
 }
 
