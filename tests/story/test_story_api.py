@@ -37,7 +37,7 @@ async def test_a_verification_from_start_to_token(start: Start) -> None:
     assert (await sidecar.ask("POST", path, json={})).code == "code_required"
     mistyped = await sidecar.ask("POST", path, json={"code": "x"})
     assert (mistyped.code, "attempts_left" in mistyped.json) == ("code_mismatch", False)
-    for malformed in (True, 1.0, ["1"], {}):
+    for malformed in (True, 1.0, ["1"], {"a": 1}):
         assert (await sidecar.ask("POST", path, json={"code": malformed})).code == "malformed_request"
     wrong = (int(await sidecar.vendor.code(E164)) + 1) % 10**6
     mismatch = await sidecar.ask("POST", path, json={"code": wrong})
