@@ -1,6 +1,7 @@
 # make demo   the whole story on this machine, in a browser
 # make test   everything that must hold: format, lint, types, tests, a smoke run of the demo
 # Both set themselves up in .venv, from PyPI only.
+# make test-pythons   `make test` on every Python from 3.11 to 3.14 that is here (on Debian, as root, it installs Debian's)
 # make bench-pass     the cost of passing, beside other proxies (wrk, nginx, curl; Caddy by go, Fastify by npm, where there are)
 # make fuzz-proxy     coverage-guided fuzzing of both ends of the proxy path, FUZZ_SECONDS=3600
 # make bench-router   how soon a message arrives when vendors fail; about four minutes
@@ -9,10 +10,11 @@
 
 PYTHON ?= python3
 VENV := .venv
+PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test test-browser bench-router bench-routing bench-pass fuzz-proxy format clean
+.PHONY: demo test test-pythons test-browser bench-router bench-routing bench-pass fuzz-proxy format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -22,8 +24,12 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST)
 	$(BIN)/signup-sidecar demo --smoke
+
+test-pythons:
+	@tests/pythons.sh --install | while read -r version python; do \
+	  echo "== Python $$version"; $(MAKE) test PYTHON=$$python VENV=.venv-$$version || exit 1; done
 
 test-browser: $(VENV)/.installed-dev
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq chromium >/dev/null; } \
@@ -73,4 +79,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

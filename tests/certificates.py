@@ -11,6 +11,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+_USES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
 NOW = dt.datetime.now(dt.UTC)
 
 
@@ -57,6 +61,9 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(own), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer), critical=False)
         )
+        if is_ca:  # RFC 5280 section 4.2.1.3, which Python asks for from 3.13 on
+            use = dict.fromkeys(_USES, False) | {"key_cert_sign": True, "crl_sign": True}
+            builder = builder.add_extension(x509.KeyUsage(**use), critical=True)
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         cert, secret = self._folder / f"{name}.pem", self._folder / f"{name}.key"

@@ -152,7 +152,8 @@ class FakeUpstream:
         for task in list(self._tasks):
             task.cancel()
         for taken in self.taken:
-            taken.writer.transport.abort()
+            with suppress(AttributeError):  # what Python before 3.11.3 says of a TLS connection that is over
+                taken.writer.transport.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def wait_for(self, is_so: Callable[[], bool]) -> None:

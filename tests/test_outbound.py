@@ -51,7 +51,12 @@ async def test_a_name_without_an_address_was_never_sent(ask: Ask) -> None:
 
 async def test_a_failed_tls_handshake_was_never_sent(ask: Ask) -> None:
     """What listens behind https does not speak TLS."""
-    plain = await asyncio.start_server(lambda _, writer: writer.write(b"220 smtp.example.com ESMTP\r\n"), "127.0.0.1")
+
+    def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 smtp.example.com ESMTP\r\n")
+        writer.close()
+
+    plain = await asyncio.start_server(greet, "127.0.0.1")
     async with plain:
         with pytest.raises(NeverSentError) as raised:
             await ask(f"https://127.0.0.1:{plain.sockets[0].getsockname()[1]}/")
