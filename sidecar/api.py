@@ -166,6 +166,7 @@ class Api:
                 "to": record.recipient.masked,
                 "channel": record.recipient.channel,
                 "status": record.status,
+                **({"reason": record.reason} if record.reason else {}),
                 "expires_in": int(record.expires_in_s),
                 "resend_in": math.ceil(record.again_in_s),
             },

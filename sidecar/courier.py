@@ -18,7 +18,7 @@ from sidecar.config.model import CodeRules
 from sidecar.delivery import text
 from sidecar.delivery.ledger import Ledger, Posted
 from sidecar.delivery.outbox import Entry, Leased, Outbox
-from sidecar.delivery.providers.seam import Accepted, Message, Receipt
+from sidecar.delivery.providers.seam import Accepted, FailureReason, Message, Receipt, Rejected, failure_reason
 from sidecar.delivery.router import Router
 from sidecar.delivery.send import Attempted, Result, where, word
 from sidecar.errors import StoreAwayError
@@ -67,7 +67,7 @@ class Courier:
         code: Callable[[str, Recipient], str | None],
         open_recipient: Callable[[bytes], Recipient],
         read: Callable[[str], Awaitable[Record | None]],
-        mark: Callable[[str, Literal["sent", "delivered", "failed"]], Awaitable[Any]],
+        mark: Callable[[str, Literal["sent", "unconfirmed", "delivered", "failed"], str], Awaitable[Any]],
         refund: Callable[[Sequence[str]], Awaitable[None]],
         metrics: Metrics,
         now: Callable[[], float],
@@ -176,7 +176,8 @@ class Courier:
         except Exception as error:  # noqa: BLE001 - what cannot be understood now never will be: report it, go on
             log.error("message_unreadable", error=where(error))  # noqa: TRY400 - a traceback may quote the message
             if leased.id in self._leased:  # else it is concluded, and only the late attempts broke
-                await self._conclude(leased, "failed", (), log, dead=f"unreadable: {where(error)}")
+                dead = f"unreadable: {where(error)}"
+                await self._conclude(leased, "failed", (), log, dead=dead, reason="no_provider")
         finally:
             self._leased.discard(leased.id)
 
@@ -203,7 +204,7 @@ class Courier:
             return
         if record.status == "expired" or left_s <= 0:
             log.warning("message_dropped", reason="expired")
-            await self._conclude(leased, None if entry.tried else "failed", (), log)
+            await self._conclude(leased, None if entry.tried else "failed", (), log, reason="no_provider")
             return
 
         # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
@@ -214,7 +215,7 @@ class Courier:
         if way is None or not way.usable:
             reason = "no_provider" if way else "no_rule"
             log.error("message_failed", reason=reason, country=recipient.country)
-            await self._conclude(leased, "failed", entry.tickets, log, dead=reason)
+            await self._conclude(leased, "failed", entry.tickets, log, dead=reason, reason="no_provider")
             return
 
         # Step 4: race. What comes of it is told at once; the attempts that lost end in their own time.
@@ -237,9 +238,14 @@ class Courier:
                 if entry.tried:
                     await self._conclude(leased, None, (), log)
                 else:
-                    await self._conclude(leased, "failed", entry.tickets, log, dead=_reason(result))
+                    refusals = [one.outcome for one in result.attempts if isinstance(one.outcome, Rejected)]
+                    why = failure_reason(refusals)
+                    await self._conclude(leased, "failed", entry.tickets, log, dead=_reason(result), reason=why)
             else:
-                log.info("message_sent", provider=result.provider, outcome=result.kind, again=bool(entry.tried))
+                if result.kind == "accepted":
+                    log.info("message_sent", provider=result.provider, again=bool(entry.tried))
+                else:
+                    log.warning("message_unconfirmed", reason=_reason(result), again=bool(entry.tried))
                 # Step 6: was it confirmed? It comes back, once, to be learnt from, and to go to the next provider.
                 within_s = way.rule.confirm_within
                 if within_s is None and way.rule.strategy == "adaptive":
@@ -247,7 +253,8 @@ class Courier:
                 again = None
                 if within_s is not None and within_s < left_s and not entry.tried:
                     again = replace(entry, tried=result.asked, accepted=result.provider or "")
-                await self._conclude(leased, "sent", (), log, again, within_s or 0.0)
+                status: Literal["sent", "unconfirmed"] = "sent" if result.kind == "accepted" else "unconfirmed"
+                await self._conclude(leased, status, (), log, again, within_s or 0.0)
 
     async def received(self, posted: Posted, receipt: Receipt) -> None:
         """Take what a vendor says became of one of our messages. Raises StoreAwayError."""
@@ -261,9 +268,9 @@ class Courier:
         )
         self._metrics.receipt(posted.provider, receipt.state)
         if receipt.state == "delivered":
-            await self._mark(posted.verification_id, "delivered")
+            await self._mark(posted.verification_id, "delivered", "")
         elif receipt.state in _LOST:
-            await self._mark(posted.verification_id, "failed")
+            await self._mark(posted.verification_id, "failed", "provider")
             # Nobody will confirm it any more: its one more try is due now.
             await self._outbox.bring_due(_DUE, at_once=posted.verification_id)
 
@@ -291,12 +298,13 @@ class Courier:
     async def _conclude(
         self,
         leased: Leased,
-        status: Literal["sent", "failed"] | None,
+        status: Literal["sent", "unconfirmed", "failed"] | None,
         refund: Sequence[str],
         log: Any,
         again: Entry | None = None,
         after_s: float = 0.0,
         dead: str = "",
+        reason: FailureReason | Literal[""] = "",
     ) -> None:
         """Say what became of the verification, give back what it had cost, and last of all ack.
 
@@ -305,7 +313,7 @@ class Courier:
         """
         steps: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
         if status and leased.verification_id:
-            steps.append(("mark", lambda: self._mark(leased.verification_id, status)))
+            steps.append(("mark", lambda: self._mark(leased.verification_id, status, reason)))
         if refund:
             steps.append(("refund", lambda: self._refund(refund)))
         if dead:

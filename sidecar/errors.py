@@ -25,6 +25,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "code_mismatch": (422, "The verification code is wrong"),
         "code_expired": (410, "The verification code is spent or expired"),
         "too_many_attempts": (429, "Too many wrong verification codes"),
+        "recipient_unreachable": (422, "The message cannot be delivered to this recipient"),
         "delivery_failed": (502, "The message could not be delivered"),
         "store_unavailable": (503, "The service cannot decide right now"),
         "overloaded": (503, "The service is overloaded"),

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeVar
 
 import structlog
@@ -45,6 +45,7 @@ from sidecar.spelling import values
 from sidecar.store.names import Names
 from sidecar.verification import codes
 from sidecar.verification.idempotency import MAX_KEY, Idempotency
+from sidecar.verification.states import Status
 from sidecar.verification.verifications import Hold, Issued, Proof, Record, Verifications
 
 _T = TypeVar("_T")
@@ -59,6 +60,15 @@ _LOOK_S: Final = 0.05
 _MAX_LOOK_S: Final = 0.5
 # When a settlement that the store did not take is tried again: about as long as a hold lasts.
 _SETTLE_AGAIN_S: Final = (0.5, 1, 2, 4, 8, 15, 30)
+# What is wrong with a recipient that no provider sends to, by the reason that the verification failed for.
+_UNREACHABLE: Final[Mapping[str, str]] = {
+    "recipient_invalid": "The message cannot be delivered: there is no such recipient. Check it for a mistake.",
+    "recipient_unsupported": "Messages cannot be sent to recipients of this kind.",
+    "recipient_blocked": "This recipient takes no messages from us: they were stopped by a reply, or are blocked.",
+}
+# Vendors that have sent a number too much seldom say when they will send to it again; the shortest of their limits is
+# one message a minute.
+_VENDOR_LIMIT_S: Final = 60.0
 TOKEN_FIELD: Final = "X-Verification-Token"  # noqa: S105 - a field's name
 TOKEN_COOKIE: Final = "sidecar-verification"  # noqa: S105 - a cookie's name; the hosted page sets it
 
@@ -115,6 +125,7 @@ class Sent:
     recipient: Recipient
     expires_in_s: int
     resend_in_s: int
+    status: Status = "queued"
 
     def document(self) -> dict[str, Any]:
         """The JSON of contract section 4."""
@@ -122,7 +133,7 @@ class Sent:
             "id": self.id,
             "to": self.recipient.masked,
             "channel": self.recipient.channel,
-            "status": "queued",
+            "status": self.status,
             "expires_in": self.expires_in_s,
             "resend_in": self.resend_in_s,
         }
@@ -293,7 +304,7 @@ class Gate:
         )
         sent = await self.send(visit, route, asked)
         if route.wait:
-            await self.wait_for_provider(sent.id, route.wait)
+            sent = replace(sent, status=await self._wait_for_provider(sent.id, route.wait))
         location = ("Location", f"{self._config.api.prefix}/v1/verifications/{sent.id}")
         if route.reply is not None:
             return await self.answer(visit, problem.shaped(route.reply, [location]))
@@ -556,11 +567,17 @@ class Gate:
             )
         )
 
-    async def wait_for_provider(self, verification_id: str, wait_s: float) -> None:
-        """Hold the answer until a provider accepted. Raises Refusal(delivery_failed) when all refused."""
+    async def _wait_for_provider(self, verification_id: str, wait_s: float) -> Status:
+        """Hold the answer until a provider accepted, or may have; what is still being tried then stays queued.
+
+        Raises Refusal(recipient_unreachable, rate_limited, delivery_failed) when all refused.
+        """
         record = await self.wait_for_change(verification_id, "queued", wait_s)
-        if record is not None and record.status == "failed":
-            raise Refusal("delivery_failed", "all_providers_refused", "No provider took the message.")
+        if record is None:
+            return "queued"  # the record is gone, so nobody can say more than the 202 says
+        if record.status == "failed":
+            raise _not_delivered(record.reason)
+        return record.status
 
     async def wait_for_change(self, verification_id: str, status: str, wait_s: float) -> Record | None:
         """Read a verification once its status is no longer `status`, or the wait is over."""
@@ -655,6 +672,16 @@ class Gate:
         if close:
             response.force_close()
         return response
+
+
+def _not_delivered(reason: str) -> Refusal:
+    """The refusal of a message that failed for `reason`, in the API's words (contract section 4)."""
+    if reason == "recipient_limited":
+        said = "This recipient has been sent too many messages; wait before asking again."
+        return Refusal("rate_limited", reason, said, retry_after_s=_VENDOR_LIMIT_S)
+    if reason in _UNREACHABLE:
+        return Refusal("recipient_unreachable", reason, _UNREACHABLE[reason])
+    return Refusal("delivery_failed", reason, "No provider could send the message; try again in a moment.")
 
 
 def _resume(visit: Visit, route: Route, body: bytes) -> Resume:

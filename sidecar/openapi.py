@@ -1,11 +1,11 @@
 """What does the API look like to a machine? The OpenAPI 3.1 document of contract section 4. Pure."""
 
-from typing import Any, Final
+from typing import Any, get_args
 
 from sidecar import __version__
+from sidecar.delivery.providers.seam import FailureReason
 from sidecar.errors import CODES
-
-_STATUSES: Final = ["queued", "sent", "delivered", "failed", "verified", "expired"]
+from sidecar.verification.states import Status
 
 
 def document(prefix: str, *, sends: bool = True) -> dict[str, Any]:
@@ -203,7 +203,11 @@ def _schemas() -> dict[str, Any]:
                 "id": text,
                 "to": {"type": "string", "description": "Masked"},
                 "channel": {"enum": ["sms", "email"]},
-                "status": {"enum": _STATUSES},
+                "status": {
+                    "enum": list(get_args(Status)),
+                    "description": "sent: a provider accepted the message; unconfirmed: none did, and one may have it",
+                },
+                "reason": {"enum": list(get_args(FailureReason)), "description": "With failed: why"},
                 "expires_in": {"type": "integer", "description": "Seconds that the code lives"},
                 "resend_in": {"type": "integer", "description": "Seconds until another message may be asked for"},
             },

@@ -106,6 +106,7 @@ class Vendor:
     """A webhook receiver: takes messages, or answers `status`; holds its answer while `open` is not set."""
 
     status: int = 202
+    error: str = ""  # the word with a refusal
     messages: list[dict[str, Any]] = field(default_factory=list)
     asked: int = 0
     open: asyncio.Event = field(default_factory=asyncio.Event)
@@ -121,7 +122,7 @@ class Vendor:
             self.messages.append(message)
         async with self.changed:
             self.changed.notify_all()
-        return web.Response(status=self.status)
+        return web.json_response({"error": self.error} if self.error else {}, status=self.status)
 
     async def wait_for(self, is_so: Callable[[], bool]) -> None:
         async with asyncio.timeout(DEADLINE_S), self.changed:

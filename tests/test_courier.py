@@ -141,14 +141,14 @@ async def test_number_at_fault_is_failed_without_asking_anybody_else(store: Stor
 
 
 async def test_silence_of_all_is_not_a_failure(store: Store) -> None:
-    """Somebody may have the message: it counts as sent, and nothing is given back."""
+    """Somebody may have the message: it is unconfirmed, which is a warning, and nothing is given back."""
     rule = Delivery(providers=("first", "second"), switch_after=0.05, attempt_timeout=0.2)
     async with two(store, rule) as (first, second, it):
         first.hangs()
         second.hangs()
         verification_id = await it.ask(PHONE)
         async with delivering(it.courier()):
-            assert await marked(it) == (verification_id, "sent")
+            assert await marked(it) == (verification_id, "unconfirmed")
         assert not it.refunded
         assert await it.outbox.length() == 0
         assert it.count("sidecar_attempts_total", provider="first", outcome="uncertain") == 1
@@ -328,12 +328,12 @@ async def test_sent_message_is_not_sent_again_while_the_store_is_away(store: Sto
         first.answers(202, "")
         tried = 0
 
-        async def mark(verification_id: str, status: Any) -> None:
+        async def mark(verification_id: str, status: Any, reason: str) -> None:
             nonlocal tried
             tried += 1
             if tried < 4:
                 raise StoreAwayError
-            await it.verifications.mark(verification_id, status)
+            await it.verifications.mark(verification_id, status, reason)
             it.marked.put_nowait((verification_id, status))
 
         verification_id = await it.ask(PHONE)
@@ -349,7 +349,7 @@ async def test_broken_book_keeping_does_not_send_a_message_again(store: Store) -
         first.answers(202, "")
         tried: asyncio.Queue[str] = asyncio.Queue()
 
-        async def mark(verification_id: str, status: Any) -> None:
+        async def mark(verification_id: str, status: Any, reason: str) -> None:
             tried.put_nowait(verification_id)
             raise ReplyError("EVALSHA", "WRONGTYPE", "…")
 
@@ -699,7 +699,7 @@ async def test_on_silence_wait_leaves_the_next_provider_to_the_receipt(store: St
         second.answers(202, "")
         verification_id = await it.ask(PHONE)
         async with delivering(it.courier()):
-            assert await marked(it) == (verification_id, "sent")
+            assert await marked(it) == (verification_id, "unconfirmed")
             assert not second.asked
             await second.arrival()
             await marked(it)

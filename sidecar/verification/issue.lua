@@ -25,7 +25,7 @@ if old then
   local expires = tonumber(record[1] or 0)
   local alive = expires > now and tonumber(record[2] or 0) < tonumber(ARGV[7]) and record[3] == 'code'
   if alive and ARGV[8] == 'same' then
-    redis.call('HSET', key, 'status', 'queued', 'again', now + tonumber(ARGV[10]))
+    redis.call('HSET', key, 'status', 'queued', 'reason', '', 'again', now + tonumber(ARGV[10]))
     return {old, expires - now, 0}
   end
   if alive then

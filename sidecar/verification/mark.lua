@@ -2,14 +2,15 @@
 --
 -- KEYS[1] verification  hash
 -- ARGV[1] the new status
--- ARGV[2..] the statuses it may follow
+-- ARGV[2] why, in the API's words; "" for none
+-- ARGV[3..] the statuses it may follow
 --
 -- Returns 1 if moved, else 0.
 
 local status = redis.call('HGET', KEYS[1], 'status')
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   if status == ARGV[i] then
-    redis.call('HSET', KEYS[1], 'status', ARGV[1])
+    redis.call('HSET', KEYS[1], 'status', ARGV[1], 'reason', ARGV[2])
     return 1
   end
 end

@@ -7,20 +7,22 @@ does not happen: a late receipt cannot take back "verified", a late "sent" canno
 from types import MappingProxyType
 from typing import Final, Literal
 
-Status = Literal["queued", "sent", "delivered", "failed", "verified", "expired"]
+Status = Literal["queued", "sent", "unconfirmed", "delivered", "failed", "verified", "expired"]
 
 # event -> the statuses it may move from. The event's name is the status it moves to.
 MAY_FOLLOW: Final = MappingProxyType(
     {
         # Asked for again: another message with the same code is on its way.
-        "queued": ("queued", "sent", "delivered", "failed"),
-        # A provider accepted the message, or may have: silence is not a failure.
-        "sent": ("queued", "failed"),
-        "delivered": ("queued", "sent", "failed"),
-        # Nothing is left to try.
-        "failed": ("queued", "sent"),
+        "queued": ("queued", "sent", "unconfirmed", "delivered", "failed"),
+        # A provider accepted the message.
+        "sent": ("queued", "unconfirmed", "failed"),
+        # No provider accepted it, and one may have it: silence is not a failure.
+        "unconfirmed": ("queued", "failed"),
+        "delivered": ("queued", "sent", "unconfirmed", "failed"),
+        # Nothing is left to try, or a receipt says that it did not arrive.
+        "failed": ("queued", "sent", "unconfirmed"),
         # The right code came, whatever the messages were doing.
-        "verified": ("queued", "sent", "delivered", "failed"),
+        "verified": ("queued", "sent", "unconfirmed", "delivered", "failed"),
     }
 )
 

@@ -48,6 +48,8 @@ class Record:
     status: Status
     expires_in_s: float
     again_in_s: float
+    came_to: Status  # what its messages came to: as `status`, and still there when the code has expired
+    reason: str = ""  # why it failed, in the API's words
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,27 +155,36 @@ class Verifications:
         if codes.code_of(self._secret, verification_id, self._rules.length) is None:
             return None  # not an id of ours: no key is made of it
         key = self._names.verification(verification_id)
-        wanted = ("to", "sealed", "status", "expires", "again")
-        to, sealed, status, expires, again = await self._store.execute("HMGET", key, *wanted)
+        wanted = ("to", "sealed", "status", "reason", "expires", "again")
+        to, sealed, status, reason, expires, again = await self._store.execute("HMGET", key, *wanted)
         if to is None:
             return None
         now_s, now_us = await self._store.execute("TIME")
         now = int(now_s) + int(now_us) / 1e6
         left_s = int(expires) / 1000 - now
-        told = "expired" if left_s <= 0 and status != b"verified" else status.decode()
+        came_to = cast("Status", status.decode())
+        # "Failed" stays true: a message that was tried until its code died has failed in that very moment.
+        told: Status = "expired" if left_s <= 0 and came_to not in {"verified", "failed"} else came_to
         return Record(
             id=verification_id,
             recipient=of_address(self._secret.open(sealed), self._test_codes),
             recipient_hash=to.decode(),
-            status=cast("Status", told),
+            status=told,
             expires_in_s=max(0.0, left_s),
             again_in_s=max(0.0, int(again) / 1000 - now),
+            came_to=came_to,
+            reason=(reason or b"").decode() if told == "failed" else "",
         )
 
-    async def mark(self, verification_id: str, status: Literal["sent", "delivered", "failed"]) -> bool:
-        """Move the status as `states.MAY_FOLLOW` allows; says whether it moved. Raises StoreAwayError."""
-        moved = await self._store.run(_MARK, [self._names.verification(verification_id)], [status, *MAY_FOLLOW[status]])
-        return bool(moved)
+    async def mark(
+        self, verification_id: str, status: Literal["sent", "unconfirmed", "delivered", "failed"], reason: str = ""
+    ) -> bool:
+        """Move the status as `states.MAY_FOLLOW` allows; says whether it moved. Raises StoreAwayError.
+
+        `reason`: why it failed, in the API's words.
+        """
+        key = self._names.verification(verification_id)
+        return bool(await self._store.run(_MARK, [key], [status, reason, *MAY_FOLLOW[status]]))
 
     async def withdraw(self, issued: Issued) -> None:
         """Undo `issue` when its message could not be queued. Raises StoreAwayError."""

@@ -135,7 +135,17 @@ async def test_a_failed_message_is_reported(start: Start) -> None:
     sidecar.vendor.status = 400
     sent = (await begin(sidecar)).json
     reply = await sidecar.ask("GET", f"{V1}/{sent['id']}", headers={"Prefer": "wait=9"})
-    assert reply.json["status"] == "failed"
+    assert (reply.json["status"], reply.json["reason"]) == ("failed", "provider")
+
+
+async def test_openapi_lists_every_status_and_reason(start: Start) -> None:
+    """The words of contract section 4."""
+    sidecar = await start()
+    document = (await sidecar.ask("GET", "/.sidecar/openapi.json")).json
+    told = document["components"]["schemas"]["Verification"]["properties"]
+    assert told["status"]["enum"] == ["queued", "sent", "unconfirmed", "delivered", "failed", "verified", "expired"]
+    number = ["recipient_invalid", "recipient_unsupported", "recipient_blocked", "recipient_limited"]
+    assert told["reason"]["enum"] == [*number, "provider", "no_provider"]
 
 
 async def test_one_check_of_forty_gets_the_token(start: Start) -> None:
@@ -271,6 +281,8 @@ async def test_every_error_code_has_one_status() -> None:
         "403",
         "delivery_failed",
         "502",
+        "recipient_unreachable",
+        "422",
         "captcha_unavailable",
         "503",
         "store_unavailable",

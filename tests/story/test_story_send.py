@@ -182,7 +182,7 @@ async def test_a_message_that_every_provider_refused_gives_back_what_was_taken(s
 
 
 async def test_silence_is_not_failure(start: Start) -> None:
-    """A vendor that does not answer may have sent: the message is not failed and nothing is given back."""
+    """A vendor that does not answer may have sent: the message is unconfirmed and nothing is given back."""
     sidecar = await start(to_rate="1/1h")
     sidecar.vendor.open.clear()
     sent = (await sidecar.send()).json
@@ -190,7 +190,9 @@ async def test_silence_is_not_failure(start: Start) -> None:
     async with asyncio.timeout(10):
         while (await sidecar.ask("GET", path)).json["status"] == "queued":
             pass
-    assert (await sidecar.ask("GET", path)).json["status"] == "sent"
+    reply = await sidecar.ask("GET", path)
+    assert reply.json["status"] == "unconfirmed"
+    assert "reason" not in reply.json
     assert (await sidecar.send()).code == "rate_limited"
 
 
@@ -241,13 +243,40 @@ async def test_a_test_number_has_a_fixed_code_no_message_and_no_limit(start: Sta
 
 
 async def test_wait_holds_the_answer_until_a_provider_accepted(start: Start) -> None:
-    """The message was taken before the answer came; when all refuse it is delivery_failed."""
+    """The message was taken before the answer came, and the answer says so."""
     sidecar = await start(MAIN.replace('action = "send"', 'action = "send"\nwait = "5s"'))
-    assert (await sidecar.send()).status == 202
+    reply = await sidecar.send()
+    assert (reply.status, reply.json["status"]) == (202, "sent")
     assert len(sidecar.vendor.messages) == 1
-    sidecar.vendor.status = 400
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "code"),
+    [
+        ("number_invalid", 422, "recipient_unreachable"),
+        ("number_blocked", 422, "recipient_unreachable"),
+        ("number_unsupported", 422, "recipient_unreachable"),
+        ("number_frequency", 429, "rate_limited"),
+        ("credentials", 502, "delivery_failed"),
+        ("balance", 502, "delivery_failed"),
+        ("a word of its own", 502, "delivery_failed"),
+    ],
+)
+async def test_wait_tells_why_all_refused(start: Start, word: str, status: int, code: str) -> None:
+    """The number's fault, the vendor's own limit on it, or the providers' trouble: three answers."""
+    sidecar = await start(MAIN.replace('action = "send"', 'action = "send"\nwait = "5s"'))
+    sidecar.vendor.status, sidecar.vendor.error = 400, word
     reply = await sidecar.send(OTHER)
-    assert (reply.status, reply.code) == (502, "delivery_failed")
+    assert (reply.status, reply.code) == (status, code)
+    assert ("Retry-After" in reply.headers) == (code == "rate_limited")
+
+
+async def test_wait_ends_when_somebody_may_have_the_message(start: Start) -> None:
+    """Nobody accepted it, and nobody is asked any more: 202, which says so."""
+    sidecar = await start(MAIN.replace('action = "send"', 'action = "send"\nwait = "9s"'))
+    sidecar.vendor.status = 500
+    reply = await asyncio.wait_for(sidecar.send(OTHER), 5)
+    assert (reply.status, reply.json["status"]) == (202, "unconfirmed")
 
 
 async def test_reply_and_errors_take_the_front_ends_shape(start: Start) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -271,9 +272,62 @@ async def test_status_moves_forward_only(store: Store) -> None:
     assert not await verifications.mark(issued.id, "sent")
     assert not await verifications.mark(issued.id, "failed")
     assert await outcome(verifications, Proof("code", code_of(verifications, issued.id))) == "spent"
-    for late in ("sent", "delivered", "failed"):
+    for late in ("sent", "unconfirmed", "delivered", "failed"):
         assert not await verifications.mark(issued.id, late)
     assert not await verifications.mark("A" * 24, "sent")
+
+
+@pytest.mark.parametrize("news", ["sent", "delivered", "failed", "verified"])
+async def test_unconfirmed_message_can_become_anything_by_later_news(store: Store, news: Any) -> None:
+    """And is no news itself where a provider has accepted the message."""
+    verifications = make(store)
+    issued = await verifications.issue(PHONE, 0)
+    assert await verifications.mark(issued.id, "unconfirmed")
+    if news == "verified":
+        assert await outcome(verifications, Proof("code", code_of(verifications, issued.id))) == "spent"
+    else:
+        assert await verifications.mark(issued.id, news, "provider" if news == "failed" else "")
+    if news != "failed":
+        assert not await verifications.mark(issued.id, "unconfirmed")
+    record = await verifications.read(issued.id)
+    assert record is not None
+    assert record.status == news
+
+
+async def test_reason_of_a_failure_is_kept_until_something_else_happens(store: Store) -> None:
+    """Asking again, or a late acceptance, takes it away."""
+    verifications = make(store)
+    issued = await verifications.issue(PHONE, 0)
+
+    async def reason() -> str:
+        record = await verifications.read(issued.id)
+        assert record is not None
+        return record.reason
+
+    assert await reason() == ""
+    await verifications.mark(issued.id, "failed", "recipient_blocked")
+    assert not await verifications.mark(issued.id, "failed", "provider")
+    assert await reason() == "recipient_blocked"
+    await verifications.mark(issued.id, "sent")
+    assert await reason() == ""
+    await verifications.mark(issued.id, "failed", "provider")
+    assert not (await verifications.issue(PHONE, 0)).fresh
+    assert await reason() == ""
+
+
+async def test_failed_stays_failed_when_the_code_has_expired(store: Store) -> None:
+    """Whoever asks late is told that the message failed and why; of an unconfirmed one, that the code expired."""
+    verifications = make(store)
+    failed, unconfirmed = await verifications.issue(PHONE, 0), await verifications.issue(OTHER, 0)
+    await verifications.mark(failed.id, "failed", "provider")
+    await verifications.mark(unconfirmed.id, "unconfirmed")
+    for one in (failed, unconfirmed):
+        await store.execute("HSET", store.names.verification(one.id), "expires", 1)
+    told = [await verifications.read(one.id) for one in (failed, unconfirmed)]
+    assert [(one.status, one.reason, one.came_to) for one in told if one] == [
+        ("failed", "provider", "failed"),
+        ("expired", "", "unconfirmed"),
+    ]
 
 
 async def test_neither_code_nor_number_is_in_the_store(store: Store) -> None:
