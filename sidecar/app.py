@@ -43,6 +43,7 @@ from sidecar.errors import Refusal, StoreAwayError
 from sidecar.gate import Gate
 from sidecar.identity import Signer
 from sidecar.keys import KeyFiles, SigningKey, read_pem
+from sidecar.life import Life, ended
 from sidecar.limits.buckets import Bucket, Buckets
 from sidecar.metrics import Metrics
 from sidecar.plain import Plain
@@ -78,8 +79,8 @@ class App:
     admin: Admin
     courier: Courier
     plain: Plain
+    life: Life
     in_flight: int = 0
-    draining: bool = False
 
     async def public(self, request: web.BaseRequest) -> web.StreamResponse:
         """What the public listener calls."""
@@ -103,11 +104,12 @@ class App:
 
 
 @asynccontextmanager
-async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIterator[App]:
+async def running(config: Config, store_url: str, metrics: Metrics, life: Life | None = None) -> AsyncIterator[App]:
     """Build and start everything that a configuration asks for.
 
     Raises OSError, ValueError for what cannot be, ForeignSecretError beside instances with another secret.
     """
+    life = life or Life()
     async with AsyncExitStack() as stack:
         store = Store(store_url, observe=metrics.store_seconds.observe)
         stack.push_async_callback(store.close)
@@ -155,7 +157,7 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
         ledger = Ledger(store, secret.hashes)
         courier = Courier(
             outbox=outbox,
-            router=await stack.enter_async_context(_routing(config, store, session, buckets, metrics)),
+            router=await stack.enter_async_context(_routing(config, store, session, buckets, metrics, life)),
             ledger=ledger,
             code=verifications.code,
             open_recipient=functools.partial(_open, secret, config),
@@ -171,26 +173,24 @@ async def running(config: Config, store_url: str, metrics: Metrics) -> AsyncIter
         plain = Plain(
             config=config, routes=routes, owns=api.owns, forwarder=forwarder, metrics=metrics, new_id=_quick_id
         )
-        app: App
         admin = Admin(
             prefix=config.api.prefix,
             store=store,
             upstream_reachable=forwarder.is_reachable,
             outbox_length=outbox.length,
-            is_draining=lambda: app.draining,
+            is_draining=lambda: life.is_draining,
             signer=signer,
             metrics=metrics,
         )
-        app = App(config, gate, api, admin, courier, plain)
-        delivering = asyncio.create_task(courier.run(), name="courier")
-        staying = asyncio.create_task(instances.stay(), name="instances")
+        app = App(config, gate, api, admin, courier, plain, life)
+        delivering = life.keep("courier", courier.run, lambda: courier.is_draining)
+        staying = life.keep("instances", instances.stay)
         try:
             yield app
         finally:
             staying.cancel()
             await asyncio.gather(gate.drain(config.server.drain), courier.drain(config.server.drain))
-            delivering.cancel()
-            await asyncio.wait([delivering, staying])
+            await ended(delivering, staying)
 
 
 @asynccontextmanager
@@ -210,12 +210,12 @@ async def routing(config: Config, store_url: str) -> AsyncIterator[Router]:
         store = Store(store_url)
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(outbound.open_session())
-        yield await stack.enter_async_context(_routing(config, store, session, Buckets(store), Metrics()))
+        yield await stack.enter_async_context(_routing(config, store, session, Buckets(store), Metrics(), Life()))
 
 
 @asynccontextmanager
 async def _routing(
-    config: Config, store: Store, session: aiohttp.ClientSession, buckets: Buckets, metrics: Metrics
+    config: Config, store: Store, session: aiohttp.ClientSession, buckets: Buckets, metrics: Metrics, life: Life
 ) -> AsyncIterator[Router]:
     """The router at work, with what it knows of the other workers."""
     rates = {name: settings.rate for name, settings in config.providers.items() if settings.rate}
@@ -235,17 +235,12 @@ async def _routing(
     with suppress(StoreAwayError):
         await breakers.look()
         await sightings.look()
-    looking = {
-        asyncio.create_task(breakers.run(), name="breakers"),
-        asyncio.create_task(sightings.run(), name="sightings"),
-    }
+    looking = (life.keep("breakers", breakers.run), life.keep("sightings", sightings.run))
     try:
         async with _providers(config, session) as made:
             yield Router(made, config.delivery, breakers, lines, sightings, random.random, callbacks)
     finally:
-        for task in looking:
-            task.cancel()
-        await asyncio.wait(looking)
+        await ended(*looking)
         await lines.close()
 
 

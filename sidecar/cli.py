@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point of `signup-sidecar`."""
+    _open_standard()
     options = _parser().parse_args(arguments)
     call: Callable[[argparse.Namespace], int] = options.call
     try:
@@ -35,6 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `signup-sidecar schema | head`
         sys.stdout = None
         return 0
+
+
+def _open_standard() -> None:
+    """Open what the caller closed of stdin, stdout and stderr: else a socket of ours gets its number, and the log."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -95,6 +95,11 @@ class Courier:
         self._due_at = 0.0
         self._backoff_s = _BACKOFF_S
 
+    @property
+    def is_draining(self) -> bool:
+        """True once it has been told to take no more messages."""
+        return self._draining
+
     async def run(self) -> None:
         """Deliver until drained. Cancelled, it leaves its leases to others."""
         self._running = asyncio.current_task()

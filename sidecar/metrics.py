@@ -1,14 +1,62 @@
 """What is counted? Every metric's name, labels and meaning, in one place. Prometheus text format.
 
-A label's values are few and known in advance; a recipient, an address or an id is never one.
+A label's values are few and known in advance; a recipient, an address or an id is never one. Counting never raises:
+what is counted has been done, and must not be done again because a number could not be written down.
 """
 
-from typing import Final
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, Final, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import prometheus_client
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from sidecar import logs
 
 # From a loopback answer to the longest default time-out.
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+
+_T = TypeVar("_T", bound=Callable[..., Any])
+
+
+def _unfailing(method: _T) -> _T:
+    """Have a method of a metric that tells and does not raise; it gives the metric itself where it fails."""
+
+    @wraps(method)
+    def told(self: Any, *arguments: Any, **named: Any) -> Any:
+        try:
+            return method(self, *arguments, **named)
+        except Exception as error:  # noqa: BLE001 - the law of this module
+            structlog.get_logger().error("metric_failed", metric=self._name, exc_info=error)
+            return self
+
+    return told  # type: ignore[return-value] # the same shape, which only ParamSpec and Concatenate would say
+
+
+class Counter(prometheus_client.Counter):
+    labels = _unfailing(prometheus_client.Counter.labels)
+    inc = _unfailing(prometheus_client.Counter.inc)
+
+
+class Gauge(prometheus_client.Gauge):
+    labels = _unfailing(prometheus_client.Gauge.labels)
+    set = _unfailing(prometheus_client.Gauge.set)
+
+
+class Histogram(prometheus_client.Histogram):
+    labels = _unfailing(prometheus_client.Histogram.labels)
+    observe = _unfailing(prometheus_client.Histogram.observe)
+
+
+class _LogLines(Collector):
+    """The log's own count: its thread must not wait for a metric's lock."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        text = "Log lines that could not be written: nobody reads, or the disk is full"
+        yield CounterMetricFamily("sidecar_log_lines_dropped", text, value=logs.dropped())
 
 
 class Metrics:
@@ -52,6 +100,10 @@ class Metrics:
         self.store_seconds = Histogram(
             "sidecar_store_seconds", "Time of one store command", registry=r, buckets=_SECONDS
         )
+        self.task_ends = Counter(
+            "sidecar_task_ends", "Long-lived tasks that ended, and were started again", ["task"], registry=r
+        )
+        r.register(_LogLines())
 
     def text(self) -> bytes:
         """The exposition that `GET /metrics` answers."""

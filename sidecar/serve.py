@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from sidecar.app import App, kinds, running
 from sidecar.config.load import ConfigError, Problem, load
 from sidecar.config.model import Config, Server
 from sidecar.config.units import Listen
+from sidecar.life import Life
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener
 from sidecar.proxy.client import Network
@@ -45,15 +45,19 @@ def run(path: Path) -> int:
     try:
         config = load(path, os.environ, kinds(), warnings.append)
     except ConfigError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - before there is a log
+        logs.say(str(error))
         return 2
     logs.configure(config.server.log_format)
+    logs.own_process()
     for warning in warnings:
         _log_warning(warning)
     try:
         uvloop.run(_Server(path, config).serve())
     except (OSError, ValueError, StoreMissingError, ForeignSecretError) as error:
         structlog.get_logger().error("cannot_run", error=str(error))
+        return 1
+    except Exception as error:  # noqa: BLE001 - told by type and place, as Python would not tell it
+        structlog.get_logger().critical("crashed", exc_info=error)
         return 1
     return 0
 
@@ -65,6 +69,7 @@ class _Server:
         self._path = path
         self._config = config
         self._metrics = Metrics()
+        self._life = Life(lambda name: self._metrics.task_ends.labels(name).inc())
         self._log = structlog.get_logger()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
@@ -79,9 +84,9 @@ class _Server:
         async with AsyncExitStack() as stack:
             url = self._config.store.url
             if url == "embedded":
-                url = await stack.enter_async_context(embedded(Path(server.state_dir)))
+                url = await stack.enter_async_context(embedded(Path(server.state_dir), self._life))
             apps = await stack.enter_async_context(AsyncExitStack())
-            self._app = await apps.enter_async_context(running(self._config, url, self._metrics))
+            self._app = await apps.enter_async_context(running(self._config, url, self._metrics, self._life))
             admin = web.ServerRunner(web.Server(self._admin, access_log=None))
             await _listen(admin, server.admin)
             stack.push_async_callback(admin.cleanup)
@@ -96,7 +101,7 @@ class _Server:
                     self._reload.clear()
                     apps = await self._reloaded(apps, url)
                     accepting.trusted = _heralds(self._config.server)
-            self._app.draining = True
+            self._life.is_draining = True
             self._log.info("draining", seconds=server.drain)
             await accepting.close()
             await public.shutdown(server.drain)
@@ -128,7 +133,7 @@ class _Server:
             return old
         new = AsyncExitStack()
         try:
-            app = await new.enter_async_context(running(config, url, self._metrics))
+            app = await new.enter_async_context(running(config, url, self._metrics, self._life))
         except (OSError, ValueError, ForeignSecretError) as error:
             self._log.error("reload_refused", error=str(error))
             return old

@@ -29,6 +29,7 @@ from urllib.parse import quote
 import structlog
 
 from sidecar.errors import StoreAwayError
+from sidecar.life import Life, ended
 from sidecar.store.client import ReplyError, Store
 
 _log = structlog.get_logger()
@@ -64,7 +65,7 @@ class StoreMissingError(Exception):
 
 
 @contextlib.asynccontextmanager
-async def embedded(state_dir: Path) -> AsyncIterator[str]:
+async def embedded(state_dir: Path, life: Life | None = None) -> AsyncIterator[str]:
     """Yield the `unix://` URL of the store under `state_dir`, alive while the block runs.
 
     Raises StoreMissingError without a usable server, when it does not start, or when another process keeps its data.
@@ -76,12 +77,11 @@ async def embedded(state_dir: Path) -> AsyncIterator[str]:
         )
         try:
             await keeper.begin()
-            keeping = asyncio.create_task(keeper.keep())
+            keeping = (life or Life()).keep("embedded_store", keeper.keep)
             try:
                 yield keeper.url
             finally:
-                keeping.cancel()
-                await asyncio.wait([keeping])
+                await ended(keeping)
         finally:
             await keeper.stop()
 
@@ -114,14 +114,14 @@ class _Keeper:
             if self._child is None:
                 while not _try_lock(self._owner_lock):
                     await asyncio.sleep(_POLL_S)
-                _log.info("the embedded store's owner is gone; taking over")
+                _log.info("embedded_store_taken_over")
             else:
                 code = await self._child.wait()
-                _log.error("the embedded store died; starting it again", exit_code=code, log=str(self._log_path))
+                _log.error("embedded_store_died", exit_code=code, log=str(self._log_path))
             try:
                 await self._start()
             except (StoreMissingError, OSError) as error:
-                _log.error("the embedded store does not start", error=str(error))
+                _log.error("embedded_store_does_not_start", error=str(error))
                 await asyncio.sleep(1)
 
     async def stop(self) -> None:

@@ -251,7 +251,7 @@ async def test_health_readiness_and_metrics(start: Start) -> None:
         "sidecar_store_seconds_bucket",
     ):
         assert f"\n{name}" in text or f"# TYPE {name}" in text or f"# TYPE {name.removesuffix('_total')}" in text, name
-    sidecar.app.draining = True
+    sidecar.app.life.is_draining = True
     ready = await sidecar.admin("/readyz")
     assert (ready.status, ready.json["not_draining"]) == (503, False)
     await sidecar.upstream.__aexit__(None, None, None)

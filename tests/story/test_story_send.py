@@ -361,7 +361,7 @@ def log_again() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("log_again")
-async def test_nothing_of_the_recipient_or_the_code_is_logged(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_nothing_of_the_recipient_or_the_code_is_logged(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
     """Logs, metrics and the store hold masked, hashed or sealed recipients only, and no code or token."""
     logs.configure("json")
     sidecar = await start()
@@ -372,7 +372,8 @@ async def test_nothing_of_the_recipient_or_the_code_is_logged(start: Start, caps
     sidecar.vendor.status = 400
     await sidecar.send(OTHER)
     await sidecar.vendor.wait_for(lambda: sidecar.vendor.asked == 2)
-    logged = capsys.readouterr().err + (await sidecar.admin("/metrics")).body.decode()
+    logs.flush()
+    logged = capfd.readouterr().err + (await sidecar.admin("/metrics")).body.decode()
     assert '"outcome": "queued"' in logged
     for private in (PHONE, OTHER, code):
         assert private not in logged

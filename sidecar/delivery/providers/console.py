@@ -3,17 +3,21 @@
 No vendor, no page; the only place where a code is shown on purpose.
 """
 
-import functools
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 
 from sidecar.config.model import Provider
 from sidecar.delivery.providers.seam import Accepted, Message, Outcome
+from sidecar.logs import Writer
 from sidecar.recipient import Channel
 
 CHANNELS: Final[Collection[Channel]] = frozenset({"sms", "email"})
 RECEIPTS: Final = None
+
+_STDOUT: Final = 1
+_FLUSH_S: Final = 1.0
 
 
 class Settings(Provider):
@@ -24,8 +28,13 @@ class Settings(Provider):
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator["Console"]:  # noqa: ARG001 - the seam's shape
-    """Give the provider, on standard output."""
-    yield Console(functools.partial(print, end="", flush=True))
+    """Give the provider, on standard output. It never waits: who reads nothing of it gets what there is room for."""
+    writer = Writer(_STDOUT)
+    try:
+        yield Console(lambda line: writer.put(line.encode("utf-8", "backslashreplace")))
+    finally:
+        await asyncio.to_thread(writer.flush, _FLUSH_S)
+        writer.close()
 
 
 class Console:
