@@ -8,7 +8,7 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ drain = "20s"
 secret = "children-secret-children-secret-children"
 trusted_proxies = []
 proxy_protocol = false
+access_log = "guarded"
 tls = {{}}
 [upstream]
 url = "{upstream}"
@@ -111,11 +112,41 @@ class Child:
         async with aiohttp.ClientSession() as session, session.get(url + path, **more) as answer:
             return answer.status, await answer.read()
 
+    async def asks(self, path: str, body: Any) -> int:
+        """One POST of JSON to the public listener."""
+        async with aiohttp.ClientSession() as session, session.post(self.url + path, json=body) as answer:
+            await answer.read()
+            return answer.status
 
-async def command(*arguments: str, env: Mapping[str, str] | None = None, stdout: int = PIPE) -> Process:
+    async def serves(self) -> None:
+        """Wait until it answers, of one whose log nobody sees."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                assert self.process.returncode is None
+                with suppress(aiohttp.ClientError):
+                    await self.asked("/healthz", self.admin_port)
+                    return
+                await asyncio.sleep(0.05)
+
+    async def metric(self, line: str) -> float:
+        """The value of a metric, named with its labels as the exposition has it."""
+        text = (await self.asked("/metrics", self.admin_port))[1].decode()
+        found = [entry.rpartition(" ")[2] for entry in text.splitlines() if entry.rpartition(" ")[0] == line]
+        return float(found[0]) if found else 0.0
+
+    async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
+        """Look again and again until it is so."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not await holds():
+                await asyncio.sleep(0.05)
+
+
+async def command(
+    *arguments: str, env: Mapping[str, str] | None = None, stdout: int | None = PIPE, stderr: int | None = PIPE
+) -> Process:
     """Start `signup-sidecar` with arguments."""
     whole = (sys.executable, "-m", "sidecar", *arguments)
-    return await asyncio.create_subprocess_exec(*whole, stdout=stdout, stderr=PIPE, env={**os.environ, **(env or {})})
+    return await asyncio.create_subprocess_exec(*whole, stdout=stdout, stderr=stderr, env={**os.environ, **(env or {})})
 
 
 async def said(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
@@ -135,7 +166,16 @@ async def run(tmp_path: Path, store_url: str) -> AsyncIterator[Run]:
     """Start sidecars as child processes, and wait until each serves."""
     async with AsyncExitStack() as stack:
 
-        async def begin(more: str = "", *, listen: str = "", serves: bool = True, **changed: str) -> Child:
+        async def begin(
+            more: str = "",
+            *,
+            listen: str = "",
+            store: str = "",
+            serves: bool = True,
+            stderr: int = PIPE,
+            stdout: int = PIPE,
+            **changed: str,
+        ) -> Child:
             upstream = await stack.enter_async_context(FakeUpstream())
             listen = listen or f"127.0.0.1:{free_port()}"
             admin_port = free_port()
@@ -144,22 +184,24 @@ async def run(tmp_path: Path, store_url: str) -> AsyncIterator[Run]:
                 admin_port=admin_port,
                 state=tmp_path / "state",
                 upstream=upstream.url,
-                store=store_url,
+                store=store or store_url,
             )
             path = tmp_path / "sidecar.toml"
             path.write_text(rewritten(text, more, changed), encoding="utf-8")
-            process = await stack.enter_async_context(_process(path))
+            process = await stack.enter_async_context(_process(path, stdout, stderr))
             child = Child(process, path, text, listen, admin_port, upstream)
-            if serves:
+            if serves and stderr == PIPE:
                 await child.line("listening")
+            elif serves:
+                await child.serves()
             return child
 
         yield begin
 
 
 @asynccontextmanager
-async def _process(path: Path) -> AsyncIterator[Process]:
-    process = await command("run", str(path))
+async def _process(path: Path, stdout: int, stderr: int) -> AsyncIterator[Process]:
+    process = await command("run", str(path), stdout=stdout, stderr=stderr)
     try:
         yield process
     finally:
