@@ -6,12 +6,13 @@ minutes off, and a nonce is good for one request.
 
 import hashlib
 import hmac
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from sidecar.outbound import HttpRequest
+from sidecar.outbound import HttpReply, HttpRequest
 
 _ALGORITHM: Final = "ACS3-HMAC-SHA256"
 
@@ -65,6 +66,12 @@ def signed(
     return HttpRequest(
         method, f"{base}?{query}" if query else base, (*fields.items(), ("Authorization", authorization)), body
     )
+
+
+def asked_to_wait_s(reply: HttpReply) -> float | None:
+    """Read x-acs-retry-after, milliseconds that a throttled answer may carry, in seconds; None for none."""
+    value = reply.fields.get("x-acs-retry-after", "")
+    return int(value) / 1000 if re.fullmatch("[0-9]{1,8}", value) else None
 
 
 def _spell(value: str) -> str:

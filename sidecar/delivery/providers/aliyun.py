@@ -18,7 +18,6 @@ from sidecar.config.model import Provider
 from sidecar.config.units import NonEmpty, Text
 from sidecar.delivery.providers import acs3, answer
 from sidecar.delivery.providers.seam import (
-    Accepted,
     Credential,
     Endpoint,
     Fault,
@@ -28,7 +27,6 @@ from sidecar.delivery.providers.seam import (
     ReceiptReply,
     ReceiptState,
     Rejected,
-    Uncertain,
 )
 from sidecar.delivery.providers.template import NamedParams, Template, choose, fill_named
 from sidecar.outbound import HttpReply, HttpRequest
@@ -38,8 +36,7 @@ CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
 # Only the status and that `code` is a number are looked at; anything else is sent again after 1, 5 and 10 minutes.
 RECEIPT_REPLY: Final = ReceiptReply(200, MappingProxyType({"code": 0, "msg": "OK"}))
 
-# `Code` -> our word. Codes that are not here stay unknown. isp.SYSTEM_ERROR, isp.GATEWAY_ERROR, ServiceUnavailable and
-# InternalError are left out on purpose: the message may have gone out.
+# `Code` -> our word.
 _ERRORS: Final[Mapping[str, Fault]] = {
     "SignatureDoesNotMatch": "credentials",
     "InvalidAccessKeyId.NotFound": "credentials",
@@ -79,13 +76,14 @@ _ERRORS: Final[Mapping[str, Fault]] = {
     # Older pages say a forbidden word in a variable, newer users a blacklisted number. Our variables are digits.
     "isv.BLACK_KEY_CONTROL_LIMIT": "number_blocked",
     "isv.BUSINESS_LIMIT_CONTROL": "number_frequency",
-    "Throttling": "throttled",
-    "Throttling.User": "throttled",
+    "Throttling": "throttled",  # and .User, .Api
     "isv.DAY_LIMIT_CONTROL": "throttled",  # limits that the customer set
     "isv.MONTH_LIMIT_CONTROL": "throttled",
     "isv.AMOUNT_NOT_ENOUGH": "balance",
     "isv.OUT_OF_SERVICE": "balance",
 }
+# Faults within the vendor: the message may have gone out.
+_OPEN: Final = frozenset({"isp.SYSTEM_ERROR", "isp.GATEWAY_ERROR", "ServiceUnavailable", "InternalError"})
 # A receipt's `err_code` -> our word, where it did not arrive. What is not here failed for the carrier's reasons.
 _FAILED: Final[Mapping[str, ReceiptState]] = {
     "REQUEST_SUCCESS": "enroute",  # taken by the carrier, nothing heard yet
@@ -147,18 +145,10 @@ def number(message: Message) -> str:
 
 
 def read(reply: HttpReply, message: Message) -> Outcome:  # noqa: ARG001 - the seam's shape
-    """Read the answer to one request. A code that is not in the table says nothing usable, so the outcome is open."""
-    said = answer.of_reply(reply.body)
-    code = answer.text(said, "Code")
-    reason = code or f"http_{reply.status}"
-    # A server's fault may come after the message has gone out, whatever code it wears.
-    if reply.status != 200 and not 400 <= reply.status <= 499:
-        return Uncertain(reason)
-    if code == "OK":
-        biz_id = answer.text(said, "BizId")
-        return Accepted(biz_id) if biz_id and reply.status == 200 else Uncertain("no_biz_id")
-    fault = _ERRORS.get(code)
-    return Rejected(fault, reason) if fault else Uncertain(reason)
+    """Read the answer to one request."""
+    body = answer.of_reply(reply.body)
+    said = answer.coded(answer.text(body, "Code"), "OK", answer.text(body, "BizId"), "biz_id")
+    return answer.outcome(reply, said, _ERRORS, _OPEN, acs3.asked_to_wait_s(reply))
 
 
 def receipts(fields: Mapping[str, str], body: bytes) -> tuple[Receipt, ...]:  # noqa: ARG001 - the seam's shape

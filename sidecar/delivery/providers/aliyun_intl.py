@@ -16,7 +16,6 @@ from sidecar.config.model import Provider
 from sidecar.config.units import NonEmpty, Text, fitting
 from sidecar.delivery.providers import acs3, answer
 from sidecar.delivery.providers.seam import (
-    Accepted,
     Credential,
     Endpoint,
     Fault,
@@ -26,7 +25,6 @@ from sidecar.delivery.providers.seam import (
     ReceiptReply,
     ReceiptState,
     Rejected,
-    Uncertain,
 )
 from sidecar.outbound import HttpReply, HttpRequest
 from sidecar.recipient import Channel
@@ -35,8 +33,7 @@ CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
 # What it wants is not documented; this is what the domestic service wants.
 RECEIPT_REPLY: Final = ReceiptReply(200, MappingProxyType({"code": 0, "msg": "OK"}))
 
-# `ResponseCode` -> our word. Codes that are not here stay unknown. SYSTEM_ERROR and ONLINE_BILLING_FAILED are left out
-# on purpose: the message may have gone out.
+# `ResponseCode` -> our word; and the gateway's words, in `Code`, which are the same for every service of the vendor.
 _ERRORS: Final[Mapping[str, Fault]] = {
     "RAM_PERMISSION_DENY": "credentials",
     "ACCOUNT_NOT_EXISTS": "credentials",
@@ -60,9 +57,6 @@ _ERRORS: Final[Mapping[str, Fault]] = {
     "QPS_LIMIT_CONTROL": "throttled",
     "AMOUNT_NOT_ENOUGH": "balance",
     "OUT_OF_SERVICE": "balance",
-}
-# What the gateway says before the service is asked: the same for every service of the vendor, in `Code`.
-_GATEWAY: Final[Mapping[str, Fault]] = {
     "SignatureDoesNotMatch": "credentials",
     "InvalidAccessKeyId.NotFound": "credentials",
     "MissingAccessKeyId": "credentials",
@@ -70,9 +64,10 @@ _GATEWAY: Final[Mapping[str, Fault]] = {
     "SignatureNonceUsed": "credentials",
     "InvalidVersion": "request",
     "InvalidAction.NotFound": "request",
-    "Throttling": "throttled",
-    "Throttling.User": "throttled",
+    "Throttling": "throttled",  # and .User, .Api
 }
+# Faults within the vendor: the message may have gone out.
+_OPEN: Final = frozenset({"SYSTEM_ERROR", "ONLINE_BILLING_FAILED", "ServiceUnavailable", "InternalError"})
 _STATES: Final[Mapping[str, ReceiptState]] = {"1": "delivered", "2": "undeliverable", "6": "expired"}
 
 
@@ -123,19 +118,12 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
 
 
 def read(reply: HttpReply, message: Message) -> Outcome:  # noqa: ARG001 - the seam's shape
-    """Read the answer to one request. A code that is not in the tables says nothing usable, so the outcome is open."""
-    said = answer.of_reply(reply.body)
-    code = answer.text(said, "ResponseCode")
-    gateway_code = answer.text(said, "Code")
-    reason = code or gateway_code or f"http_{reply.status}"
-    # A server's fault may come after the message has gone out, whatever code it wears.
-    if reply.status != 200 and not 400 <= reply.status <= 499:
-        return Uncertain(reason)
-    if code == "OK":
-        message_id = answer.text(said, "MessageId")
-        return Accepted(message_id) if message_id and reply.status == 200 else Uncertain("no_message_id")
-    fault = _ERRORS.get(code) if code else _GATEWAY.get(gateway_code)
-    return Rejected(fault, reason) if fault else Uncertain(reason)
+    """Read the answer to one request."""
+    body = answer.of_reply(reply.body)
+    said = answer.coded(answer.text(body, "ResponseCode"), "OK", answer.text(body, "MessageId"), "message_id")
+    if "ResponseCode" not in body and (code := answer.text(body, "Code")):
+        said = answer.Said("odd" if code == "OK" else "no", code)
+    return answer.outcome(reply, said, _ERRORS, _OPEN, acs3.asked_to_wait_s(reply))
 
 
 def receipts(fields: Mapping[str, str], body: bytes) -> tuple[Receipt, ...]:  # noqa: ARG001 - the seam's shape

@@ -8,7 +8,7 @@ sending and receipts are not documented: the verified code is the proof of arriv
 import json
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from urllib.parse import quote, urlencode
 
 from pydantic import Field
@@ -16,14 +16,12 @@ from pydantic import Field
 from sidecar.config.model import Provider
 from sidecar.delivery.providers import answer
 from sidecar.delivery.providers.seam import (
-    Accepted,
     Credential,
     Endpoint,
     Fault,
     Message,
     Outcome,
     Rejected,
-    Uncertain,
 )
 from sidecar.delivery.providers.template import NamedParams, Template, choose, fill_named
 from sidecar.outbound import HttpReply, HttpRequest
@@ -33,29 +31,31 @@ CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
 RECEIPTS: Final = None
 
 _MAINLAND: Final = re.compile(r"\+86(1[0-9]{10})")
-# `error_code` -> our word. Codes that are not here stay unknown. 205403 (network), 205409 (busy), 10014 (internal),
-# 10020 (maintenance) and 205404 (failed, for whatever `reason` says) are left out: the message may have gone out.
-_ERRORS: Final[Mapping[int, Fault]] = {
-    10001: "credentials",  # wrong key
-    10002: "credentials",  # no right
-    10003: "credentials",  # key expired
-    10004: "credentials",
-    10005: "credentials",  # not certified
-    10007: "credentials",  # unknown source
-    10008: "credentials",  # address banned
-    10009: "credentials",  # key banned
-    10021: "credentials",  # interface stopped
-    205402: "request",  # wrong template
-    205406: "request",  # template not supported
-    205407: "request",  # batch too large
-    205410: "request",  # wrong method
-    205401: "number_invalid",
-    205405: "number_frequency",  # "number abnormal or too often": two meanings in one code
-    10011: "throttled",  # address limit
-    10012: "throttled",  # over the quota of calls
-    10013: "throttled",  # test key limit
-    205408: "balance",  # stock used up
+# `error_code` -> our word.
+_ERRORS: Final[Mapping[str, Fault]] = {
+    "10001": "credentials",  # wrong key
+    "10002": "credentials",  # no right
+    "10003": "credentials",  # key expired
+    "10004": "credentials",
+    "10005": "credentials",  # not certified
+    "10007": "credentials",  # unknown source
+    "10008": "credentials",  # address banned
+    "10009": "credentials",  # key banned
+    "10021": "credentials",  # interface stopped
+    "205402": "request",  # wrong template
+    "205406": "request",  # template not supported
+    "205407": "request",  # batch too large
+    "205410": "request",  # wrong method
+    "205401": "number_invalid",
+    "205405": "number_frequency",  # "number abnormal or too often": two meanings in one code
+    "10011": "throttled",  # address limit
+    "10012": "throttled",  # over the quota of calls
+    "10013": "throttled",  # test key limit
+    "205408": "balance",  # stock used up
+    "205404": "request",  # failed, for whatever `reason` says
 }
+# Faults within the vendor: the message may have gone out.
+_OPEN: Final = frozenset({"205403", "205409", "10014", "10020"})  # network, busy, internal, maintenance
 
 
 class Settings(Provider):
@@ -98,14 +98,9 @@ def values(form: Literal["vars", "tpl_value"], params: Mapping[str, str]) -> str
 
 
 def read(reply: HttpReply, message: Message) -> Outcome:  # noqa: ARG001 - the seam's shape
-    """Read the answer to one request. A code that is not in the table says nothing usable, so the outcome is open."""
-    said = answer.of_reply(reply.body)
-    code: Any = said.get("error_code")
-    if reply.status != 200 or type(code) is not int:
-        return Uncertain(f"http_{reply.status}")
-    if code == 0:
-        sid: Any = answer.member(said, "result").get("sid")
-        given = str(sid) if type(sid) in {str, int} else ""
-        return Accepted(given) if given else Uncertain("no_sid")
-    fault = _ERRORS.get(code)
-    return Rejected(fault, str(code)) if fault else Uncertain(str(code))
+    """Read the answer to one request."""
+    body = answer.of_reply(reply.body)
+    result = answer.member(body, "result")
+    sid = answer.text(result, "sid") or answer.number(result, "sid")
+    said = answer.coded(answer.number(body, "error_code"), "0", sid, "sid")
+    return answer.outcome(reply, said, _ERRORS, _OPEN)

@@ -20,7 +20,6 @@ from sidecar.config.model import Provider
 from sidecar.config.units import NonEmpty, Text
 from sidecar.delivery.providers import answer
 from sidecar.delivery.providers.seam import (
-    Accepted,
     Credential,
     Endpoint,
     Fault,
@@ -30,7 +29,6 @@ from sidecar.delivery.providers.seam import (
     ReceiptReply,
     ReceiptState,
     Rejected,
-    Uncertain,
 )
 from sidecar.delivery.providers.template import NamedParams, Template, choose, fill_named
 from sidecar.outbound import HttpReply, HttpRequest
@@ -41,8 +39,7 @@ CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
 RECEIPT_REPLY: Final = ReceiptReply(200, None)
 
 _CONTENT_TYPE: Final = "application/json"
-# `error` -> our word. Codes that are not here stay unknown. ServerInternalError is left out on purpose: the message may
-# have gone out.
+# `error` -> our word.
 _ERRORS: Final[Mapping[str, Fault]] = {
     "BadToken": "credentials",
     "FreezedUserError": "credentials",
@@ -53,7 +50,8 @@ _ERRORS: Final[Mapping[str, Fault]] = {
     "NotFoundError": "request",
     "AccountBalanceNotEnough": "balance",
 }
-_STATUS: Final[Mapping[int, Fault]] = {401: "credentials"}
+# A fault within the vendor: the message may have gone out.
+_OPEN: Final = frozenset({"ServerInternalError"})
 # A receipt's `error` -> our word, where it did not arrive. What is not here failed for the carrier's reasons.
 _FAILED: Final[Mapping[str, ReceiptState]] = {
     **dict.fromkeys(("8", "9", "22"), "rejected"),  # same content too often
@@ -126,18 +124,12 @@ def sign(
 
 
 def read(reply: HttpReply, message: Message) -> Outcome:  # noqa: ARG001 - the seam's shape
-    """Read the answer to one request. A code that is not in the table says nothing usable, so the outcome is open."""
-    said = answer.of_reply(reply.body)
-    if reply.status == 200:
-        given = answer.text(said, "message_id") or answer.text(said, "job_id")
-        return Accepted(given) if given else Uncertain("no_message_id")
-    code = answer.text(said, "error")
-    reason = code or f"http_{reply.status}"
-    # A server's fault may come after the message has gone out, whatever code it wears.
-    if reply.status < 400 or reply.status >= 500:
-        return Uncertain(reason)
-    fault = _ERRORS.get(code) or _STATUS.get(reply.status)
-    return Rejected(fault, reason) if fault else Uncertain(reason)
+    """Read the answer to one request. There is no success word: 200 and an id stand for it."""
+    body = answer.of_reply(reply.body)
+    message_id = answer.text(body, "message_id") or answer.text(body, "job_id")
+    word = answer.text(body, "error")
+    verdict: Literal["yes", "no", "odd", "none"] = "no" if word else "yes" if reply.status == 200 else "none"
+    return answer.outcome(reply, answer.Said(verdict, word, message_id, "message_id"), _ERRORS, _OPEN)
 
 
 def receipts(fields: Mapping[str, str], body: bytes) -> tuple[Receipt, ...]:  # noqa: ARG001 - the seam's shape

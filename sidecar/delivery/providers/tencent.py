@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
@@ -22,7 +22,6 @@ from sidecar.config.model import Provider
 from sidecar.config.units import NonEmpty, Text
 from sidecar.delivery.providers import answer
 from sidecar.delivery.providers.seam import (
-    Accepted,
     Credential,
     Endpoint,
     Fault,
@@ -32,7 +31,6 @@ from sidecar.delivery.providers.seam import (
     ReceiptReply,
     ReceiptState,
     Rejected,
-    Uncertain,
 )
 from sidecar.delivery.providers.template import ListedParams, Template, choose, fill
 from sidecar.outbound import HttpReply, HttpRequest
@@ -46,9 +44,7 @@ _ALGORITHM: Final = "TC3-HMAC-SHA256"
 _CONTENT_TYPE: Final = "application/json"
 _SIGNED: Final = "content-type;host"
 
-# `Code`, of the number or of the whole call -> our word. Codes that are not here stay unknown. InternalError,
-# InternalError.Timeout, .SendAndRecvFail, .OtherError, .UnknownError and .ParseBackendResponseFail are left out on
-# purpose: the message may have gone out.
+# `Code`, of the number or of the whole call -> our word; a name without a dot is a whole family.
 _ERRORS: Final[Mapping[str, Fault]] = {
     "UnauthorizedOperation.RequestIpNotInWhitelist": "credentials",
     "UnauthorizedOperation.RequestPermissionDeny": "credentials",
@@ -95,13 +91,12 @@ _ERRORS: Final[Mapping[str, Fault]] = {
     "LimitExceeded.GlobalSmsSendingRateLimit": "throttled",
     "FailedOperation.InsufficientBalanceInSmsPackage": "balance",
     "UnauthorizedOperation.ServiceSuspendDueToArrears": "balance",
-}
-# Whole families, each with or without a word after its dot.
-_FAMILIES: Final[Mapping[str, Fault]] = {
     "AuthFailure": "credentials",
     "MissingParameter": "request",
     "RequestLimitExceeded": "throttled",
 }
+# Faults within the vendor, such as .Timeout and .SendAndRecvFail: the message may have gone out.
+_OPEN: Final = frozenset({"InternalError"})
 _STATES: Final[Mapping[str, ReceiptState]] = {"SUCCESS": "delivered", "FAIL": "undeliverable"}
 
 
@@ -174,20 +169,18 @@ def sign(service: str, host: str, timestamp: int, body: bytes, key: tuple[str, s
 
 
 def read(reply: HttpReply, message: Message) -> Outcome:  # noqa: ARG001 - the seam's shape
-    """Read the answer to one request for one number. A code that is not in the tables leaves the outcome open."""
-    said = answer.member(answer.of_reply(reply.body), "Response")
-    if reply.status != 200:
-        return Uncertain(f"http_{reply.status}")
-    if "Error" in said:
-        return _refusal(answer.text(answer.member(said, "Error"), "Code"))
-    numbers = said.get("SendStatusSet")
-    if not isinstance(numbers, list) or len(numbers) != 1 or not isinstance(numbers[0], dict):
-        return Uncertain("http_200")
-    code = answer.text(numbers[0], "Code")
-    if code == "Ok":
-        serial = answer.text(numbers[0], "SerialNo")
-        return Accepted(serial) if serial else Uncertain("no_serial_no")
-    return _refusal(code)
+    """Read the answer to one request for one number: its own word, or that for the whole call."""
+    return answer.outcome(reply, _said(answer.member(answer.of_reply(reply.body), "Response")), _ERRORS, _OPEN)
+
+
+def _said(response: dict[str, Any]) -> answer.Said:
+    numbers = response.get("SendStatusSet")
+    number = numbers[0] if isinstance(numbers, list) and len(numbers) == 1 and isinstance(numbers[0], dict) else {}
+    serial = answer.text(number, "SerialNo")
+    if response.get("Error") is not None:
+        word = answer.text(answer.member(response, "Error"), "Code")
+        return answer.Said("no" if word else "none", word, serial)
+    return answer.coded(answer.text(number, "Code"), "Ok", serial, "serial_no")
 
 
 def receipts(fields: Mapping[str, str], body: bytes) -> tuple[Receipt, ...]:  # noqa: ARG001 - the seam's shape
@@ -202,8 +195,3 @@ def receipts(fields: Mapping[str, str], body: bytes) -> tuple[Receipt, ...]:  # 
         )
         for item in answer.of_receipts(body)
     )
-
-
-def _refusal(code: str) -> Outcome:
-    fault = _ERRORS.get(code) or _FAMILIES.get(code.partition(".")[0])
-    return Rejected(fault, code) if fault else Uncertain(code or "http_200")

@@ -22,7 +22,6 @@ from sidecar.config.model import Named, Provider
 from sidecar.config.units import NonEmpty, Text
 from sidecar.delivery.providers import answer
 from sidecar.delivery.providers.seam import (
-    Accepted,
     Credential,
     Endpoint,
     Fault,
@@ -31,8 +30,6 @@ from sidecar.delivery.providers.seam import (
     Receipt,
     ReceiptReply,
     ReceiptState,
-    Rejected,
-    Uncertain,
 )
 from sidecar.outbound import HttpReply, HttpRequest
 from sidecar.recipient import Channel
@@ -40,42 +37,41 @@ from sidecar.recipient import Channel
 CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
 RECEIPT_REPLY: Final = ReceiptReply(200, None)  # any 2xx
 
-# Error code -> our word. Codes that are not here stay unknown. 20500, 20503 and 21730 (maintenance) are left out on
-# purpose: the message may have gone out.
-_ERRORS: Final[dict[int, Fault]] = {
-    20003: "credentials",
-    20005: "credentials",  # account not active; an unpaid one is suspended so
-    21606: "credentials",  # From is not ours, or cannot send
-    21608: "credentials",  # trial account, unverified number
-    21659: "credentials",
-    21660: "credentials",
-    90010: "credentials",  # account suspended
-    21602: "request",  # no body
-    21603: "request",  # no From
-    21604: "request",  # no To
-    21617: "request",  # body too long
-    21619: "request",
-    21656: "request",
-    21703: "request",  # the messaging service has no sender
-    21705: "request",  # bad messaging service
-    21211: "number_invalid",
-    21265: "number_invalid",  # short code
-    21614: "number_invalid",  # not a mobile number
-    21635: "number_invalid",  # landline
-    21408: "number_unsupported",  # region not enabled for this account
-    21612: "number_unsupported",  # no route for this pair of numbers
-    21610: "number_blocked",  # the recipient sent STOP
-    14107: "throttled",
-    20429: "throttled",
-    21611: "throttled",  # From's queue is full
-    30022: "throttled",  # limits of carriers in the US
-    30023: "throttled",
-    60728: "throttled",
-    63017: "throttled",
-    63038: "throttled",
+# Error code -> our word. Twilio adds codes all the time, and asks that nobody build upon its list.
+_ERRORS: Final[dict[str, Fault]] = {
+    "20003": "credentials",
+    "20005": "credentials",  # account not active; an unpaid one is suspended so
+    "21606": "credentials",  # From is not ours, or cannot send
+    "21608": "credentials",  # trial account, unverified number
+    "21659": "credentials",
+    "21660": "credentials",
+    "90010": "credentials",  # account suspended
+    "21602": "request",  # no body
+    "21603": "request",  # no From
+    "21604": "request",  # no To
+    "21617": "request",  # body too long
+    "21619": "request",
+    "21656": "request",
+    "21703": "request",  # the messaging service has no sender
+    "21705": "request",  # bad messaging service
+    "21211": "number_invalid",
+    "21265": "number_invalid",  # short code
+    "21614": "number_invalid",  # not a mobile number
+    "21635": "number_invalid",  # landline
+    "21408": "number_unsupported",  # region not enabled for this account
+    "21612": "number_unsupported",  # no route for this pair of numbers
+    "21610": "number_blocked",  # the recipient sent STOP
+    "14107": "throttled",
+    "20429": "throttled",
+    "21611": "throttled",  # From's queue is full
+    "30022": "throttled",  # limits of carriers in the US
+    "30023": "throttled",
+    "60728": "throttled",
+    "63017": "throttled",
+    "63038": "throttled",
 }
-# For answers without a code that we know: what HTTP itself says.
-_STATUS: Final[dict[int, Fault]] = {401: "credentials", 403: "credentials", 429: "throttled"}
+# Faults within the vendor, and its maintenance: the message may have gone out.
+_OPEN: Final = frozenset({"20500", "20503", "21730"})
 # `MessageStatus` -> our word. partially_delivered (some of a message's parts) is left out: it is neither.
 _STATES: Final[dict[str, ReceiptState]] = {
     "accepted": "enroute",
@@ -166,18 +162,11 @@ def build(settings: Settings, arguments: dict[str, Any]) -> HttpRequest:
 
 
 def read(reply: HttpReply, message: Message) -> Outcome:  # noqa: ARG001 - the seam's shape
-    """Read the answer to one request. A code that is not in the table says nothing usable, so the outcome is open."""
-    said = answer.of_reply(reply.body)
-    if reply.status == 201:
-        sid = answer.text(said, "sid")
-        return Accepted(sid) if sid else Uncertain("no_sid")
-    code = said.get("code")
-    reason = str(code) if isinstance(code, int) else f"http_{reply.status}"
-    # A server's fault may come after the message has gone out, whatever code it wears.
-    if reply.status < 400 or reply.status >= 500:
-        return Uncertain(reason)
-    fault = (_ERRORS.get(code) if isinstance(code, int) else None) or _STATUS.get(reply.status)
-    return Rejected(fault, reason) if fault else Uncertain(reason)
+    """Read the answer to one request. There is no success word: 201 stands for it."""
+    body = answer.of_reply(reply.body)
+    word = answer.number(body, "code")
+    verdict: Literal["yes", "no", "odd", "none"] = "no" if word else "yes" if reply.status == 201 else "none"
+    return answer.outcome(reply, answer.Said(verdict, word, answer.text(body, "sid"), "sid"), _ERRORS, _OPEN)
 
 
 def receipts(fields: Mapping[str, str], body: bytes) -> tuple[Receipt, ...]:

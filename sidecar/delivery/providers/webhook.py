@@ -21,7 +21,7 @@ from sidecar import language
 from sidecar.config.model import Provider
 from sidecar.config.units import NonEmpty
 from sidecar.delivery.providers import answer
-from sidecar.delivery.providers.seam import Accepted, Credential, Fault, Message, Outcome, Rejected, Uncertain
+from sidecar.delivery.providers.seam import Accepted, Credential, Fault, Message, Outcome
 from sidecar.outbound import HttpReply, HttpRequest
 from sidecar.recipient import Channel
 
@@ -30,7 +30,6 @@ RECEIPTS: Final = None
 
 _PREFIX: Final = "whsec_"
 
-_STATUS: Final[dict[int, Fault]] = {401: "credentials", 403: "credentials", 429: "throttled"}
 # Every fault but "unreachable", which an endpoint that answers cannot be.
 _SAID: Final[dict[str, Fault]] = {
     "credentials": "credentials",
@@ -95,18 +94,15 @@ def sign(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
 
 
 def read(reply: HttpReply, message: Message) -> Outcome:
-    """Read the endpoint's answer. 5xx may have sent the message before it failed."""
-    document = answer.of_reply(reply.body)
+    """Read the endpoint's answer. There is no success word: 2xx stands for it, whatever the body says.
+
+    A redirect is a refusal, and is not followed: the signature was for this address, and the code must not wander.
+    """
+    body = answer.of_reply(reply.body)
     if 200 <= reply.status <= 299:
-        return Accepted(answer.text(document, "id") or message.id)
-    vendor_code = f"http_{reply.status}"
-    if reply.status >= 500:
-        return Uncertain(vendor_code)
-    # A redirect is not followed: the signature was for this address, and the code must not wander.
-    said = answer.text(document, "error")
-    if reply.status >= 400 and said in _SAID:
-        return Rejected(_SAID[said], said)
-    return Rejected(_STATUS.get(reply.status, "request"), vendor_code)
+        return Accepted(answer.text(body, "id") or message.id)
+    word = answer.text(body, "error") if 400 <= reply.status <= 499 else ""
+    return answer.outcome(reply, answer.Said("no", word if word in _SAID else f"http_{reply.status}"), _SAID)
 
 
 def _key(secret: str) -> bytes:

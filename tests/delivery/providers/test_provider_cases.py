@@ -140,20 +140,151 @@ def test_recorded_reply_is_read_as_documented(kind: str, case: dict[str, Any]) -
             assert outcome == Rejected(fault, expect["code"])
 
 
+def refusal(kind: str, code: str, fields: dict[str, str] | None = None, status: int | None = None) -> HttpReply:
+    """A refusal in the vendor's error shape, as its page has it."""
+    number = int(code) if code.isdigit() else code
+    bodies: dict[str, Any] = {
+        "aliyun": {"Code": code, "Message": "m", "RequestId": "R"},
+        "aliyun-intl": {"ResponseCode": code, "ResponseDescription": "d"},
+        "tencent": {"Response": {"Error": {"Code": code, "Message": "m"}, "RequestId": "R"}},
+        "juhe": {"reason": "r", "result": None, "error_code": number},
+        "qiniu": {"error": code, "message": "m", "request_id": "q"},
+        "twilio": {"code": number, "message": "m", "more_info": "https://www.twilio.com/docs", "status": 400},
+        "webhook": {"error": code},
+    }
+    said = 400 if kind in {"qiniu", "twilio", "webhook"} else 200
+    return HttpReply(status or said, fields or {}, json.dumps(bodies[kind]).encode())
+
+
 @pytest.mark.parametrize(("kind", "code", "said"), DOCUMENTED)
 def test_documented_code_is_read_as_the_vendor_means_it(kind: str, code: str, said: str) -> None:
     """Every code of the vendor's own tables; one that may come after the message went out leaves that open."""
-    bodies: dict[str, Any] = {
-        "aliyun": {"Code": code, "Message": "m"},
-        "aliyun-intl": {"ResponseCode": code, "ResponseDescription": "d"},
-        "tencent": {"Response": {"Error": {"Code": code, "Message": "m"}}},
-        "juhe": {"reason": "r", "result": None, "error_code": int(code) if code.isdigit() else code},
-        "qiniu": {"error": code, "message": "m", "request_id": "q"},
-        "twilio": {"code": int(code) if code.isdigit() else code, "message": "m", "status": 400},
-    }
-    status = 400 if kind in {"qiniu", "twilio"} else 200
-    outcome = kinds()[kind].read(HttpReply(status, {}, json.dumps(bodies[kind]).encode()), MESSAGE)
+    outcome = kinds()[kind].read(refusal(kind, code), MESSAGE)
     assert outcome == (Uncertain(code) if said == "unknown" else Rejected(said, code))  # type: ignore[arg-type]
+
+
+# A refusal is a refusal, whatever its word…
+
+# Words that no table has, of the shape that each vendor's words have.
+NEW_WORDS = {
+    "aliyun": ["Forbidden", "isv.SOMETHING_NEW", "isp.SOMETHING_NEW", "签名错误"],
+    "aliyun-intl": ["SOMETHING_NEW", "Forbidden.RAM"],
+    "tencent": ["FailedOperation.SomethingNew", "SomethingNew"],
+    "juhe": ["205499", "1"],
+    "qiniu": ["SomethingNew", "some thing"],
+    "twilio": ["21657", "1"],
+    "webhook": ["out of paper"],
+}
+
+
+@pytest.mark.parametrize(("kind", "word"), [(kind, word) for kind, words in NEW_WORDS.items() for word in words])
+def test_refusal_in_an_unknown_word_is_a_refusal_and_another_may_try(kind: str, word: str) -> None:
+    outcome = kinds()[kind].read(refusal(kind, word), MESSAGE)
+    assert isinstance(outcome, Rejected), outcome
+    assert (outcome.fault, outcome.may_try_next, outcome.is_passing) == ("request", True, False)
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 599])
+def test_server_fault_leaves_every_word_open(kind: str, status: int) -> None:
+    """The message may have gone out before the server failed, whatever it says then."""
+    words = [code for one, code, _ in DOCUMENTED if one == kind]
+    for word in (*words, *NEW_WORDS[kind]):
+        assert isinstance(kinds()[kind].read(refusal(kind, word, status=status), MESSAGE), Uncertain)
+
+
+# Bodies that say nothing: another's error page, half an answer, a number, nothing.
+UNREADABLE = [b"", b"<html>no</html>", b"null", b"[]", b"7", b'"OK"', b"{", b"\xff\xfe{", b"{}", b'{"ok": true}']
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+@pytest.mark.parametrize("body", UNREADABLE)
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        (400, "request"),
+        (401, "credentials"),
+        (402, "balance"),
+        (403, "credentials"),
+        (404, "request"),
+        (405, "request"),
+        (407, "unreachable"),
+        (408, "unreachable"),
+        (413, "request"),
+        (421, "request"),
+        (425, "unreachable"),
+        (429, "throttled"),
+        (451, "request"),
+        (499, "request"),
+    ],
+)
+def test_refusal_by_status_needs_no_body(kind: str, body: bytes, status: int, fault: str) -> None:
+    """A 4xx is a refusal, whoever on the way wrote its body."""
+    assert kinds()[kind].read(HttpReply(status, {}, body), MESSAGE) == Rejected(fault, f"http_{status}")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", sorted(set(REMOTE) - {"webhook"}))
+@pytest.mark.parametrize("body", UNREADABLE)
+@pytest.mark.parametrize("status", [200, 201, 202, 204])
+def test_success_status_with_nothing_that_can_be_read_is_unknown(kind: str, body: bytes, status: int) -> None:
+    """The vendor has the request, and nobody knows what it did with it."""
+    assert isinstance(kinds()[kind].read(HttpReply(status, {}, body), MESSAGE), Uncertain)
+
+
+@pytest.mark.parametrize("kind", sorted(set(REMOTE) - {"webhook"}))
+@pytest.mark.parametrize("status", [301, 302, 303, 304, 307, 308])
+def test_redirect_is_a_refusal_where_it_promises_that_nothing_was_done(kind: str, status: int) -> None:
+    """After a 302 or 303 a form may have been taken: many servers send the browser on so."""
+    outcome = kinds()[kind].read(HttpReply(status, {"location": "https://example.com/"}, b""), MESSAGE)
+    assert outcome == (
+        Rejected("request", f"http_{status}") if status in {301, 307, 308} else Uncertain(f"http_{status}")
+    )
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+@pytest.mark.parametrize(("asked", "seconds"), [("7", 7.0), ("Fri, 27 Nov 2026 12:00:30 GMT", 30.0), ("soon", None)])
+def test_throttled_vendor_is_heard_when_it_says_until_when(kind: str, asked: str, seconds: float | None) -> None:
+    """429 passes by itself; Retry-After is a time in seconds, or a date by the vendor's own clock."""
+    fields = {"retry-after": asked, "date": "Fri, 27 Nov 2026 12:00:00 GMT"}
+    outcome = kinds()[kind].read(HttpReply(429, fields, b""), MESSAGE)
+    assert outcome == Rejected("throttled", "http_429", seconds)
+    assert outcome.is_passing
+
+
+@pytest.mark.parametrize("kind", ["aliyun", "aliyun-intl"])
+def test_throttled_gateway_of_alibaba_says_milliseconds(kind: str) -> None:
+    for said, seconds in (("1500", 1.5), ("", None), ("-1", None), ("1e3", None), ("9" * 99, None)):
+        outcome = kinds()[kind].read(refusal(kind, "Throttling.Api", {"x-acs-retry-after": said}, 400), MESSAGE)
+        assert isinstance(outcome, Rejected)
+        assert outcome.retry_after_s == seconds
+
+
+@pytest.mark.parametrize("kind", sorted(set(REMOTE) - {"webhook"}))
+def test_answer_with_two_readings_is_unknown(kind: str) -> None:
+    """A yes in a refusal's clothes, or a name that stands twice: neither sent nor refused."""
+    yes = accepted(kind)
+    document = yes["body"].encode()
+    assert isinstance(kinds()[kind].read(HttpReply(400, {}, document), MESSAGE), Uncertain)
+    twice = document.rstrip().removesuffix(b"}") + b', "RequestId": "a", "RequestId": "b"}'
+    assert isinstance(kinds()[kind].read(HttpReply(yes["status"], {}, twice), MESSAGE), Uncertain)
+
+
+@pytest.mark.parametrize("kind", REMOTE)
+def test_yes_is_read_in_every_encoding_of_json(kind: str) -> None:
+    """A byte order mark, UTF-16: JSON all the same, as Python reads it."""
+    yes = accepted(kind)
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
+        outcome = kinds()[kind].read(HttpReply(yes["status"], {}, yes["body"].encode(encoding)), MESSAGE)
+        assert outcome == Accepted(yes["expect"]["message_id"] or MESSAGE.id)
+
+
+@pytest.mark.parametrize("kind", sorted(NEW_WORDS))
+def test_word_that_quotes_the_recipient_is_not_shown(kind: str) -> None:
+    """What a vendor writes where its word should stand goes into no log unless it looks like a word."""
+    for text in ("no such number +8613900000001", "isv.13900000001", "a" * 81, "x\n{}", "\ud800"):
+        outcome = kinds()[kind].read(refusal(kind, text), MESSAGE)
+        shown = outcome.vendor_code if isinstance(outcome, Rejected) else outcome.reason
+        assert shown in {"unreadable_word", "http_200", "http_400"}
 
 
 @pytest.mark.parametrize("case", recorded("receipts.json"), ids=lambda case: case["id"])
@@ -215,6 +346,7 @@ def test_whatever_is_answered_has_an_outcome(kind: str, status: int, document: A
     else:
         assert isinstance(outcome, Rejected | Uncertain)
         assert status < 500 or isinstance(outcome, Uncertain)
+        assert document or not 400 <= status < 500 or isinstance(outcome, Rejected)
 
 
 @given(st.sampled_from(sorted(kind for kind, module in kinds().items() if hasattr(module, "receipts"))), DOCUMENTS)

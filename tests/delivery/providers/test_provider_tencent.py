@@ -106,7 +106,7 @@ def test_tencent_signature_name_is_a_must_in_the_mainland_only() -> None:
         ("AuthFailure", Rejected("credentials", "AuthFailure")),
         ("RequestLimitExceeded.UinLimitExceeded", Rejected("throttled", "RequestLimitExceeded.UinLimitExceeded")),
         ("MissingParameter.EmptyPhoneNumberSet", Rejected("request", "MissingParameter.EmptyPhoneNumberSet")),
-        ("FailedOperation.SomethingNew", Uncertain("FailedOperation.SomethingNew")),
+        ("FailedOperation.SomethingNew", Rejected("request", "FailedOperation.SomethingNew")),
         ("InternalError.SomethingNew", Uncertain("InternalError.SomethingNew")),
         ("", Uncertain("http_200")),
     ],
