@@ -6,6 +6,7 @@
 # make fuzz-proxy     coverage-guided fuzzing of both ends of the proxy path, FUZZ_SECONDS=3600
 # make bench-router   how soon a message arrives when vendors fail; about four minutes
 # make bench-routing  a simulated year under each strategy, and its picture; about a minute
+# make test-backends  the ways round the gate, tried on real backends (from PyPI and npm; PHP and Ruby where Debian has them, as root)
 # make test-browser   the pages in a real Chromium, which it installs where it may (Debian, as root)
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test test-pythons test-browser bench-router bench-routing bench-pass fuzz-proxy format clean
+.PHONY: demo test test-pythons test-backends test-browser bench-router bench-routing bench-pass fuzz-proxy format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -35,6 +36,18 @@ test-browser: $(VENV)/.installed-dev
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq chromium >/dev/null; } \
 	  || echo "skipped: no chromium on PATH, and it cannot be installed here (apt-get install chromium, as root)"
 	@! command -v chromium >/dev/null || $(BIN)/pytest -m browser
+
+# What cannot be fetched is left out, and its tests are skipped with the reason.
+BACKENDS := .bench/backends
+test-backends: $(VENV)/.installed-dev
+	@mkdir -p $(BACKENDS)/node
+	-@test -x $(BACKENDS)/venv/bin/daphne || { $(PYTHON) -m venv $(BACKENDS)/venv && $(BACKENDS)/venv/bin/pip install --quiet \
+	  --disable-pip-version-check gunicorn flask waitress daphne django uvicorn hypercorn fastapi python-multipart; }
+	-@! command -v npm >/dev/null || test -d $(BACKENDS)/node/node_modules/express || \
+	  npm install --prefix $(BACKENDS)/node --no-audit --no-fund --silent express@5 method-override@3
+	-@{ command -v php && command -v puma; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get install -y -qq php-cli ruby-sinatra puma >/dev/null; }
+	$(BIN)/pytest -m backends -rs tests/backends
 
 # The rivals go into .bench, which git ignores; what cannot be fetched is left out and named.
 bench-pass: $(VENV)/.installed
