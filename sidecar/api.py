@@ -180,7 +180,7 @@ class Api:
             raise Refusal("malformed_request", "members", 'Expected {"code": "…"}.')
         if code is None or codes.is_blank(code):
             raise Refusal("code_required", "no_code", "Send the code that the recipient was sent.")
-        async with self._verifications.held_by_id(verification_id, code) as hold:
+        async with self._gate.held_by_id(visit, verification_id, code) as hold:
             token = await hold.exchange()
         self._metrics.verifications.labels("verified").inc()
         visit.log |= {"outcome": "verified", "verification": verification_id}

@@ -9,11 +9,12 @@ story reaches upstream, and a refusal is rendered, logged and counted in one pla
 """
 
 import asyncio
+import functools
 import json
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeVar
 
@@ -24,6 +25,7 @@ from multidict import CIMultiDict
 from sidecar import identity, intake, language, problem
 from sidecar.captcha.seam import Verifier
 from sidecar.config.model import Config, Limit, Route
+from sidecar.config.units import Rate
 from sidecar.delivery.outbox import Entry, Outbox
 from sidecar.errors import Refusal, StoreAwayError
 from sidecar.identity import Bound, Signer
@@ -51,6 +53,8 @@ from sidecar.verification.verifications import Hold, Issued, Proof, Record, Veri
 _T = TypeVar("_T")
 # Limits on who asks, decided before the captcha; all others are on what is asked, decided after it.
 _WHO: Final = ("ip", "header:")  # ip, ip_prefix, header:NAME
+# How many askers' wrong codes a whole site may show: IPv4's /24, IPv6's /48.
+_ASKERS_OF_A_SITE: Final = 10
 # A guarded body is small; a client that takes longer than this over it is not a sign-up form.
 _BODY_S: Final = 20.0
 # What the hosted page can mend: a browser without a proof, or with one that is no longer good.
@@ -361,7 +365,8 @@ class Gate:
                     visit.typed, visit.resume = ask.to or "", _resume(visit, route, body)
                 proof = _proof(visit, ask.code)
                 await self._admit(visit, route, recipient, ask.captcha_token)
-                hold = await stack.enter_async_context(self._verifications.held(recipient, proof))
+                counted = functools.partial(self._counted, visit)
+                hold = await stack.enter_async_context(self._verifications.held(recipient, proof, counted))
                 proven = identity.of_recipient(recipient, hold.id)
                 visit.log["verification"] = hold.id
 
@@ -379,6 +384,10 @@ class Gate:
                     self._metrics.verifications.labels("verified" if is_yes else "released").inc()
 
             return await self._forward(visit, body, proven, settle)
+
+    def held_by_id(self, visit: Visit, verification_id: str, shown: str | int) -> AbstractAsyncContextManager[Hold]:
+        """Hold the proof that the API checks, its wrong tries counted as everywhere. Raises as `Verifications.held`."""
+        return self._verifications.held_by_id(verification_id, shown, functools.partial(self._counted, visit))
 
     async def _finished(self, story: Coroutine[Any, Any, _T]) -> _T:
         """Run what may not be left half done, also when the client leaves meanwhile."""
@@ -423,14 +432,16 @@ class Gate:
 
     def _buckets_of(self, visit: Visit, route: Route, recipient: Recipient | None) -> list[tuple[Bucket, bool]]:
         """The buckets that a route names for this request, each with whether it is on who asks."""
-        if recipient is not None and recipient.address in self._config.numbers.test:
-            return []
+        # A test number's sends cost nothing, so nothing that is asked is limited; who asks is, and so are guesses.
+        is_free = route.action == "send" and recipient is not None and self._is_test(recipient)
         named = []
         for name in route.limits:
             limit = self._config.limits[name]
             hashed = self._secret.hash(self._key_value(limit.key, visit, route, recipient))
             enforce = route.mode == "enforce" and limit.mode == "enforce"
             who = limit.key.startswith(_WHO)
+            if is_free and not who:
+                continue
             named.append((Bucket.of(name, limit, hashed, self._names, enforce=enforce), who))
         return named
 
@@ -440,8 +451,7 @@ class Gate:
             case "ip" | "ip_prefix":
                 return client_key(key, visit.client.ip)
             case "to":
-                # Most mailboxes know no case in the local part: another spelling is no other mailbox's bucket.
-                return recipient.address.lower() if recipient else ""
+                return recipient.identity if recipient else ""
             case "to_prefix":
                 return recipient.prefix if recipient else ""
             case "country":
@@ -470,6 +480,54 @@ class Gate:
                 limits=ruling.refused,
             )
         return ruling
+
+    @asynccontextmanager
+    async def _counted(self, visit: Visit, recipient: Recipient, is_right: bool) -> AsyncIterator[None]:
+        """Around the judgement of a code: count a wrong one, whatever limits the route names.
+
+        Counted beforehand, so that a hundred at once are not more than one after another; a right one costs nothing,
+        and neither does one that was not judged after all (another request holds the code, or it is dead).
+        Raises Refusal(too_many_attempts), for right and wrong codes alike.
+        """
+        buckets = self._guess_buckets(visit, recipient)
+        ruling = await (self._buckets.peek(buckets) if is_right else self._buckets.spend(buckets))
+        if not ruling.allowed:
+            first = ruling.refused[0]
+            raise Refusal(
+                "too_many_attempts",
+                first.name,
+                "Too many wrong codes; wait.",
+                retry_after_s=ruling.retry_after_s,
+                limits=(first,),
+            )
+        try:
+            yield
+        except Refusal as refusal:
+            if refusal.code != "code_mismatch":
+                # Nobody waits for it: how long an answer takes must not tell wrong codes from right ones.
+                self._begin(self._buckets.refund(ruling.tickets))
+            raise
+
+    def _guess_buckets(self, visit: Visit, recipient: Recipient) -> list[Bucket]:
+        """Wrong codes: of one recipient, by one asker, and by one site, which has many addresses (IPv6 gives 65,536).
+
+        Under the hash of each accepted secret, or a rotation would begin all budgets anew.
+        """
+        rules = self._config.code
+        per_site = Rate(_ASKERS_OF_A_SITE * rules.failures_per_ip.count, rules.failures_per_ip.period_s)
+        budgets = (
+            ("code.failures", rules.failures, recipient.identity),
+            ("code.failures_per_ip", rules.failures_per_ip, client_key("ip", visit.client.ip)),
+            ("code.failures_per_site", per_site, client_key("ip_prefix", visit.client.ip)),
+        )
+        return [
+            Bucket.of(name, Limit(key="ip", rate=rate), hashed, self._names)
+            for name, rate, value in budgets
+            for hashed in self._secret.hashes(value)
+        ]
+
+    def _is_test(self, recipient: Recipient) -> bool:
+        return recipient.identity in self._config.numbers.test
 
     async def _captcha(self, visit: Visit, route: Route, token: str | None) -> bool:
         """Ask the route's verifier. Says whether a person was really proven: not so where `on_failure` lets in."""
@@ -502,7 +560,7 @@ class Gate:
     def _number_policy(self, recipient: Recipient | None) -> None:
         """`numbers.countries` and `numbers.block_types`. Raises Refusal(recipient_not_allowed)."""
         rules = self._config.numbers
-        if recipient is None or recipient.channel != "sms" or recipient.address in rules.test:
+        if recipient is None or recipient.channel != "sms" or self._is_test(recipient):
             return
         if rules.countries and recipient.country not in rules.countries:
             raise Refusal("recipient_not_allowed", "country", "Numbers of this country are not served.")
@@ -536,7 +594,7 @@ class Gate:
             return
         if len(asked.idempotency_key) > MAX_KEY:
             raise Refusal("malformed_request", "idempotency_key", f"Idempotency-Key: {MAX_KEY} characters at most.")
-        key = self._idempotency.key(route.match, asked.recipient.address, asked.idempotency_key)
+        key = self._idempotency.key(route.match, asked.recipient.identity, asked.idempotency_key)
         before = await self._idempotency.claim(key)
         if before is not None:
             yield Once(json.loads(before))
@@ -553,7 +611,7 @@ class Gate:
 
     async def _queue(self, visit: Visit, asked: Asked, issued: Issued, tickets: tuple[str, ...]) -> None:
         """Put the message where nothing is lost; a test number gets none."""
-        if asked.recipient.address in self._config.numbers.test:
+        if self._is_test(asked.recipient):
             await self._verifications.mark(issued.id, "sent")
             return
         await self._outbox.put(

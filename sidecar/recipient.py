@@ -70,6 +70,11 @@ class Phone:
         return f"{self.address[:4]}{'*' * (len(self.address) - 6)}{self.address[-2:]}"
 
     @property
+    def identity(self) -> str:
+        """What every key of the store is made of: one text, however the number was typed."""
+        return self.address
+
+    @property
     def prefix(self) -> str:
         """The block of ten thousand numbers that this one is in."""
         return self.address[:-4]
@@ -91,6 +96,15 @@ class Email:
     def masked(self) -> str:
         local, _, domain = self.address.rpartition("@")
         return f"{local[:1]}***@{domain}"
+
+    @property
+    def identity(self) -> str:
+        """What every key of the store is made of: one text for a mailbox.
+
+        Next to no mailbox heeds the case of its local part (RFC 5321 section 2.3.11 leaves it to the host), and one
+        that had a second identity for each spelling would have a second budget of guesses, too.
+        """
+        return self.address.lower()
 
     @property
     def prefix(self) -> str:

@@ -35,6 +35,12 @@ SECRET = "a secret that both processes know"
 TICKETS = ("1000000:{limits}:bucket:to:x", "2000000:{limits}:bucket:ip:y")
 
 
+@asynccontextmanager
+async def uncounted(_recipient: Recipient, _is_right: bool) -> AsyncIterator[None]:
+    """Around a code's judgement, where nobody counts wrong ones; tests/story/test_story_guesses.py counts them."""
+    yield
+
+
 @dataclass
 class Post:
     """What surrounds a courier, and what it said to its surroundings."""

@@ -31,7 +31,8 @@ from sidecar.config.model import (
     Upstream,
 )
 from sidecar.config.where import KeyPath
-from sidecar.errors import CODES
+from sidecar.errors import CODES, Refusal
+from sidecar.recipient import parse
 
 # Shorter ones can be searched: 16 random characters of base64 are 96 bits.
 _SECRET_CHARS: Final = 16
@@ -260,12 +261,28 @@ def _code_length(code: CodeRules, providers: Mapping[str, Provider | None], find
 def _test_numbers(numbers: Numbers, code: CodeRules, findings: Findings) -> None:
     for number, digits in numbers.test.items():
         path = ("numbers", "test", number)
-        if not _E164.fullmatch(number):
-            findings.tell(path, "is no number in E.164", 'write "+", country code and number, such as "+8613800000000"')
+        if not _E164.fullmatch(number) and (right := _folded_address(number)) != number:
+            wrong, right = (
+                ("is not as it is looked up", f"write {show(right)}")
+                if right
+                else (
+                    "is no number in E.164, and no e-mail address",
+                    'write "+", country code and number, such as "+8613800000000"',
+                )
+            )
+            findings.tell(path, wrong, right)
         elif not re.fullmatch(rf"[0-9]{{{code.length}}}", digits):
             findings.tell(
                 path, "is no code", f"write {code.length} digits in quotes, as code.length says", ("code", "length")
             )
+
+
+def _folded_address(text: str) -> str:
+    """The one spelling of an e-mail address that the store knows; "" for what is none."""
+    try:
+        return parse(text, "email", "ZZ").identity
+    except Refusal:
+        return ""
 
 
 # Delivery…

@@ -196,6 +196,7 @@ class CodeRules(Table):
     ttl: Annotated[Duration, Field(gt=0, le=600)] = 300.0  # NIST SP 800-63B-4 section 3.1.3.3: at most ten minutes
     attempts: Annotated[Positive, Field(le=10)] = 5
     failures: RateText = Rate(20, 3600.0)
+    failures_per_ip: RateText = Rate(30, 600.0)
     resend: Literal["same", "rotate"] = "same"
     # A host name, as origin-bound one-time codes have it; empty: no such line.
     origin: Annotated[
@@ -251,7 +252,9 @@ class Numbers(Table):
     default_country: Country = "CN"
     countries: tuple[Country, ...] = ()
     block_types: tuple[NumberType, ...] = ("premium_rate", "toll_free", "voip", "pager")
-    test: Named[NonEmpty] = Field(default_factory=dict, validate_default=True, repr=False)  # E.164 -> code
+    test: Named[NonEmpty] = Field(
+        default_factory=dict, validate_default=True, repr=False
+    )  # E.164 or folded e-mail address -> code
 
 
 LIMIT_KEYS: Final = ("ip", "ip_prefix", "to", "to_prefix", "country", "route", "global")

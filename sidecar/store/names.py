@@ -6,7 +6,7 @@ shard only. So keys that one script uses carry one tag, decided here:
 - All buckets carry one tag. A request's buckets (its address, its number, the total) have nothing in common, and are
   still decided all or none in one script. The price: in a cluster one shard holds all limits. A decision is one small
   script, so that shard serves far more requests than there are sign-ups.
-- What is known of one recipient (`current`, `verification`, `idempotency`, `failures`) carries the recipient's route:
+- What is known of one recipient (`current`, `verification`, `idempotency`) carries the recipient's route:
   the first two characters of its hash. A verification's id is found without its recipient, so it begins with that
   route, and so does the hash of an idempotency key. Two characters spread recipients over a few hundred tags, and tell
   whoever reads an id next to nothing of the number.
@@ -52,10 +52,6 @@ class Names:
     def idempotency(self, hashed: str) -> str:
         """Name what an Idempotency-Key led to. string. The hash begins with its recipient's route."""
         return f"{self._recipient(hashed)}:idempotency:{hashed}"
-
-    def failures(self, recipient_hash: str) -> str:
-        """Name a recipient's bucket of wrong codes, over all its codes. string: its TAT."""
-        return f"{self._recipient(recipient_hash)}:failures:{recipient_hash}"
 
     def outbox(self) -> str:
         """Name the messages to send. stream."""

@@ -1,21 +1,17 @@
 -- Judge one try at a verification, and hold it when the try is right.
 --
 -- KEYS[1] verification  hash
--- KEYS[2] failures      string: TAT of the recipient's bucket of wrong tries, microseconds since the epoch
 -- ARGV[1] what is shown: "code" or "token"
 -- ARGV[2] "1" if it is the right one (compared in constant time by the caller), else "0"
 -- ARGV[3] the recipient's hash, as the request has it
 -- ARGV[4] holder: a random name for this request
 -- ARGV[5] how long it may hold, milliseconds
 -- ARGV[6] wrong tries that kill a code
--- ARGV[7] failures: emission interval, microseconds; 0 for none
--- ARGV[8] failures: burst
 --
--- Returns {"held"} | {"expired"} | {"in_use"} | {"mismatch", tries left} | {"too_many", microseconds to wait or 0}
+-- Returns {"held"} | {"expired"} | {"in_use"} | {"mismatch", tries left} | {"too_many"}: the code is dead
 
 local time = redis.call('TIME')
-local now_us = time[1] * 1000000 + time[2]
-local now = math.floor(now_us / 1000)
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local record = redis.call('HMGET', KEYS[1], 'to', 'expires', 'wrong', 'proof', 'holder', 'held_until')
 -- Gone, spent, out of time, or another recipient's: one answer, so that nobody learns which.
@@ -24,24 +20,13 @@ if record[1] ~= ARGV[3] or record[4] ~= ARGV[1] or tonumber(record[2]) <= now th
 end
 local wrong, allowed = tonumber(record[3]), tonumber(ARGV[6])
 if wrong >= allowed then
-  return {'too_many', 0}
+  return {'too_many'}
 end
-
-local interval, burst = tonumber(ARGV[7]), tonumber(ARGV[8])
-local tat = math.max(tonumber(redis.call('GET', KEYS[2]) or 0), now_us)
-local wait = interval == 0 and 0 or tat + interval - burst * interval - now_us
-if wait > 0 then
-  return {'too_many', wait}
-end
-
 if record[5] and tonumber(record[6]) > now then
   return {'in_use'}
 end
 if ARGV[2] ~= '1' then
   redis.call('HINCRBY', KEYS[1], 'wrong', 1)
-  if interval > 0 then
-    redis.call('SET', KEYS[2], string.format('%.0f', tat + interval), 'PX', math.ceil((tat + interval - now_us) / 1000))
-  end
   return {'mismatch', allowed - wrong - 1}
 end
 redis.call('HSET', KEYS[1], 'holder', ARGV[4], 'held_until', now + tonumber(ARGV[5]))

@@ -28,10 +28,10 @@ class Idempotency:
         self._names: Names = store.names
         self._secret = secret
 
-    def key(self, route: str, address: str, client_key: str) -> str:
-        """The store key of one client's key: requests are the same when route, recipient and key are."""
-        hashed = self._secret.hash(f"{route}\n{address}\n{client_key}")
-        return self._names.idempotency(names.route(self._secret.hash(address)) + hashed)
+    def key(self, route: str, identity: str, client_key: str) -> str:
+        """The store key of one client's key: requests are the same when route, recipient's identity and key are."""
+        hashed = self._secret.hash(f"{route}\n{identity}\n{client_key}")
+        return self._names.idempotency(names.route(self._secret.hash(identity)) + hashed)
 
     async def claim(self, key: str) -> bytes | None:
         """Claim the key: None says go on, else it is the answer to give again.

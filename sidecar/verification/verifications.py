@@ -5,7 +5,7 @@ Never stores a code or a recipient: the record holds the recipient's keyed hash,
 
 import hmac
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, cast
@@ -63,6 +63,11 @@ class Proof:
         return f"Proof({self.kind})"
 
 
+# Around the judgement of a code, with whether it is the right one: counts the wrong ones, and refuses when they are too
+# many. It is entered before the judgement, so that many tries at once are not many more.
+Counted = Callable[[Recipient, bool], AbstractAsyncContextManager[None]]
+
+
 class Hold:
     """The one use of a verified proof, while it lasts. Leaving the hold without `spend` or `exchange` releases it."""
 
@@ -114,7 +119,7 @@ class Verifications:
 
     def code(self, verification_id: str, recipient: Recipient) -> str | None:
         """The code to send and to expect; None when no accepted secret made the id."""
-        fixed = self._test_codes.get(recipient.address)
+        fixed = self._test_codes.get(recipient.identity)
         return fixed or codes.code_of(self._secret, verification_id, self._rules.length)
 
     def token(self, verification_id: str) -> str:
@@ -128,7 +133,7 @@ class Verifications:
 
         `again_in_s` is what `read` will tell of when another message may be asked for.
         """
-        recipient_hash = self._secret.hash(recipient.address)
+        recipient_hash = self._secret.hash(recipient.identity)
         new = codes.new_id(self._secret, recipient_hash, self._urandom(codes.RANDOM))
         rules = self._rules
         key = self._names.verification(new)
@@ -192,24 +197,25 @@ class Verifications:
             await self._store.execute("DEL", self._names.verification(issued.id))
 
     @asynccontextmanager
-    async def held(self, recipient: Recipient, proof: Proof) -> AsyncIterator[Hold]:
+    async def held(self, recipient: Recipient, proof: Proof, counted: Counted) -> AsyncIterator[Hold]:
         """Hold the recipient's verification for one use.
 
-        Raises Refusal: code_expired, code_mismatch, too_many_attempts, verification_in_use; StoreAwayError.
+        Raises Refusal: code_expired, code_mismatch, too_many_attempts, verification_in_use, and what `counted` raises;
+        StoreAwayError.
         """
-        async with self._release_after(await self._take(recipient, proof)) as hold:
+        async with self._release_after(await self._take(recipient, proof, counted)) as hold:
             yield hold
 
     @asynccontextmanager
-    async def held_by_id(self, verification_id: str, shown: str | int) -> AsyncIterator[Hold]:
+    async def held_by_id(self, verification_id: str, shown: str | int, counted: Counted) -> AsyncIterator[Hold]:
         """As `held`, for the API, which knows the verification and not the recipient."""
         code = self._typed(shown)
         record = await self.read(verification_id)
         if record is None:
             raise Refusal("code_expired", "no_verification", "Ask for a new code.")
         right = _same(self.code(verification_id, record.recipient), code)
-        limited = self._limited(record.recipient)
-        hold = await self._check(verification_id, record.recipient_hash, "code", right, limited=limited)
+        async with counted(record.recipient, right):
+            hold = await self._check(verification_id, record.recipient_hash, "code", right)
         async with self._release_after(hold):
             yield hold
 
@@ -235,49 +241,35 @@ class Verifications:
             raise Refusal("code_mismatch", "no_code", right)
         return code
 
-    def _limited(self, recipient: Recipient) -> bool:
-        """Test numbers have no limits, so that a test suite may try wrong codes all day."""
-        return recipient.address not in self._test_codes
-
-    async def _take(self, recipient: Recipient, proof: Proof) -> Hold:
-        limited = self._limited(recipient)
+    async def _take(self, recipient: Recipient, proof: Proof, counted: Counted) -> Hold:
+        recipient_hashes = self._secret.hashes(recipient.identity)
         if proof.kind == "token":
             proven = codes.id_of_token(self._secret, str(proof.shown))
             if proven is None:
                 raise Refusal("code_expired", "token_forged", "The verification token is not valid; verify again.")
-            for recipient_hash in self._secret.hashes(recipient.address):
+            for recipient_hash in recipient_hashes:
                 try:
-                    return await self._check(proven, recipient_hash, "token", True, limited=False)
+                    return await self._check(proven, recipient_hash, "token", True)
                 except Refusal as refusal:
                     if refusal.code != "code_expired":
                         raise
             raise Refusal("code_expired", "token_spent_or_other_recipient")
         code = self._typed(proof.shown)
-        for recipient_hash in self._secret.hashes(recipient.address):
+        for recipient_hash in recipient_hashes:
             found = await self._store.execute("GET", self._names.current(recipient_hash))
             if found is not None:
                 verification_id = found.decode()
                 right = _same(self.code(verification_id, recipient), code)
-                return await self._check(verification_id, recipient_hash, "code", right, limited=limited)
+                async with counted(recipient, right):
+                    return await self._check(verification_id, recipient_hash, "code", right)
         raise Refusal("code_expired", "no_verification", "Ask for a new code.")
 
-    async def _check(self, verification_id: str, recipient_hash: str, kind: str, right: bool, *, limited: bool) -> Hold:
-        rules = self._rules
+    async def _check(self, verification_id: str, recipient_hash: str, kind: str, right: bool) -> Hold:
         holder = b64url(self._urandom(12))
-        interval_us = int(rules.failures.period_s * 1e6) // rules.failures.count if limited else 0
         answer = await self._store.run(
             _CHECK,
-            [self._names.verification(verification_id), self._names.failures(recipient_hash)],
-            [
-                kind,
-                int(right),
-                recipient_hash,
-                holder,
-                self._hold_ms,
-                rules.attempts,
-                interval_us,
-                rules.failures.count,
-            ],
+            [self._names.verification(verification_id)],
+            [kind, int(right), recipient_hash, holder, self._hold_ms, self._rules.attempts],
         )
         match answer:
             case [b"held"]:
@@ -288,12 +280,8 @@ class Verifications:
                 raise Refusal("verification_in_use", "held", "Another request is using this code.", retry_after_s=1)
             case [b"mismatch", left]:
                 raise Refusal("code_mismatch", "wrong_code", "The code is not right.", extra={"attempts_left": left})
-            case [b"too_many", 0]:
+            case [b"too_many"]:
                 raise Refusal("too_many_attempts", "code_killed", "This code is dead; ask for a new one.")
-            case [b"too_many", wait_us]:
-                raise Refusal(
-                    "too_many_attempts", "failures", "Too many wrong codes; wait.", retry_after_s=wait_us / 1e6
-                )
             case _:
                 raise RuntimeError(f"check.lua answered {answer!r}")
 

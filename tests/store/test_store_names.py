@@ -25,7 +25,6 @@ def test_what_is_known_of_a_recipient_shares_a_shard() -> None:
     recipient = "9f86d081884c7d65"
     keys = [
         NAMES.current(recipient),
-        NAMES.failures(recipient),
         NAMES.verification(route(recipient) + "RANDOM"),
         NAMES.idempotency(route(recipient) + "HASH"),
     ]
@@ -39,10 +38,10 @@ def test_prefixes_keep_deployments_apart() -> None:
 
     def all_of(names: Names) -> set[str]:
         made = {names.bucket("ip", "aa"), names.verification("aa"), names.current("aa"), names.idempotency("aa")}
-        return made | {names.failures("aa"), names.outbox(), names.spent("altcha", "aa"), names.instances()}
+        return made | {names.outbox(), names.spent("altcha", "aa"), names.instances()}
 
     one, other = all_of(NAMES), all_of(Names("other"))
-    assert len(one) == 8
+    assert len(one) == 7
     assert not {tag(key) for key in one} & {tag(key) for key in other}
 
 

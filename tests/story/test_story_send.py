@@ -230,9 +230,21 @@ async def test_asking_again_sends_the_same_code_again(start: Start) -> None:
     assert len({message["code"] for message in sidecar.vendor.messages}) == 1
 
 
-async def test_a_test_number_has_a_fixed_code_no_message_and_no_limit(start: Start) -> None:
-    """`numbers.test`: CI and app-store reviewers."""
-    sidecar = await start(ip_rate="1/1h", to_rate="1/1h")
+async def test_a_test_number_has_a_fixed_code_no_message_and_no_limit_of_its_own(start: Start) -> None:
+    """`numbers.test`: CI and app-store reviewers. A mailbox may be one, in any spelling."""
+    config = CONFIG.replace('"246810" }}', '"246810", "reviewer@example.com" = "135791" }}')
+    total = '[limits.all]\nkey = "global"\nrate = "2/1h"\n'
+    sidecar = await start(
+        MAIN.replace('limits = ["ip", "to"]', 'limits = ["ip", "to", "all"]\nchannel = "auto"').replace(
+            'action = "verify"', 'action = "verify"\nchannel = "auto"'
+        )
+        + total,
+        to_rate="1/1h",
+        config=config,
+    )
+    for mailbox in ("reviewer@example.com", "Reviewer@Example.com"):
+        assert (await sidecar.send(mailbox)).status == 202
+    assert (await sidecar.register("135791", "REVIEWER@example.com")).status == 200
     for _ in range(3):
         assert (await sidecar.send(TEST_NUMBER)).status == 202
     assert (await sidecar.register("000000", TEST_NUMBER)).code == "code_mismatch"

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from couriers import uncounted
 
 from sidecar.config.model import CodeRules
 from sidecar.config.units import Rate
@@ -44,7 +45,7 @@ def wrong(code: str) -> str:
 async def outcome(verifications: Verifications, proof: Proof, recipient: object = PHONE) -> str:
     """One try whose request upstream liked."""
     try:
-        async with verifications.held(recipient, proof) as hold:  # type: ignore[arg-type]
+        async with verifications.held(recipient, proof, uncounted) as hold:  # type: ignore[arg-type]
             await hold.spend()
     except Refusal as refusal:
         left = refusal.extra.get("attempts_left")
@@ -84,43 +85,11 @@ async def test_forty_wrong_answers_at_once_count_every_one(store: Store) -> None
     assert await outcome(verifications, Proof("code", code)) == "too_many_attempts"
 
 
-async def test_a_new_code_does_not_reset_the_failures(store: Store) -> None:
-    """`failures` counts over all of a recipient's codes; the right one must wait too."""
-    verifications = make(store, failures="7/1h")
-    for _ in range(5):
-        code = code_of(verifications, (await verifications.issue(PHONE, 0)).id)
-        await outcome(verifications, Proof("code", wrong(code)))
-    killed = await verifications.issue(PHONE, 0)
-    assert killed.fresh
-    code = code_of(verifications, killed.id)
-    assert await outcome(verifications, Proof("code", wrong(code))) == "code_mismatch 4"
-    assert await outcome(verifications, Proof("code", wrong(code))) == "code_mismatch 3"
-    with pytest.raises(Refusal) as refused:
-        async with verifications.held(PHONE, Proof("code", code)):
-            pass
-    assert refused.value.code == "too_many_attempts"
-    assert refused.value.reason == "failures"
-    assert refused.value.retry_after_s is not None
-    assert 0 < refused.value.retry_after_s <= 3600 / 7
-
-
-async def test_failures_of_one_recipient_are_nobody_elses(store: Store) -> None:
-    """Nobody locks a stranger out by guessing at another number."""
-    verifications = make(store, failures="1/1h")
-    first = code_of(verifications, (await verifications.issue(PHONE, 0)).id)
-    assert await outcome(verifications, Proof("code", wrong(first))) == "code_mismatch 4"
-    assert await outcome(verifications, Proof("code", first)) == "too_many_attempts"
-    issued = await verifications.issue(OTHER, 0)
-    code = verifications.code(issued.id, OTHER)
-    assert code is not None
-    assert await outcome(verifications, Proof("code", code), OTHER) == "spent"
-
-
 async def test_a_held_code_is_in_use_and_a_released_one_is_free(store: Store) -> None:
     """Upstream said no: the same code works again, and nobody else could use it meanwhile."""
     verifications = make(store)
     proof = Proof("code", code_of(verifications, (await verifications.issue(PHONE, 0)).id))
-    async with verifications.held(PHONE, proof):
+    async with verifications.held(PHONE, proof, uncounted):
         assert await outcome(verifications, proof) == "verification_in_use"
         assert await outcome(verifications, Proof("code", wrong(str(proof.shown)))) == "verification_in_use"
     assert await outcome(verifications, proof) == "spent"
@@ -131,7 +100,7 @@ async def test_a_crash_inside_the_hold_releases_it(store: Store) -> None:
     verifications = make(store)
     proof = Proof("code", code_of(verifications, (await verifications.issue(PHONE, 0)).id))
     with pytest.raises(asyncio.CancelledError):
-        async with verifications.held(PHONE, proof):
+        async with verifications.held(PHONE, proof, uncounted):
             raise asyncio.CancelledError
     assert await outcome(verifications, proof) == "spent"
 
@@ -140,7 +109,10 @@ async def test_a_hold_that_lapsed_cannot_settle_the_next_ones(store: Store) -> N
     """A process that slept through its hold neither spends nor releases what another holds now."""
     verifications = make(store, hold_s=0)
     proof = Proof("code", code_of(verifications, (await verifications.issue(PHONE, 0)).id))
-    async with verifications.held(PHONE, proof) as first, verifications.held(PHONE, proof) as second:
+    async with (
+        verifications.held(PHONE, proof, uncounted) as first,
+        verifications.held(PHONE, proof, uncounted) as second,
+    ):
         await first.release()
         with pytest.raises(Refusal, match="code_expired"):
             await first.exchange()
@@ -166,7 +138,7 @@ async def test_rotate_kills_the_code_before(store: Store) -> None:
     assert second.id != first.id
     assert await outcome(verifications, Proof("code", code_of(verifications, second.id))) == "spent"
     with pytest.raises(Refusal, match="code_expired"):
-        async with verifications.held_by_id(first.id, code_of(verifications, first.id)):
+        async with verifications.held_by_id(first.id, code_of(verifications, first.id), uncounted):
             pass
 
 
@@ -179,7 +151,7 @@ async def test_an_expired_code_is_expired(store: Store) -> None:
             await asyncio.sleep(0)
     assert record is not None
     with pytest.raises(Refusal, match="code_expired"):
-        async with verifications.held_by_id(issued.id, code_of(verifications, issued.id)):
+        async with verifications.held_by_id(issued.id, code_of(verifications, issued.id), uncounted):
             pass
     assert await outcome(verifications, Proof("code", code_of(verifications, issued.id))) == "code_expired"
 
@@ -190,7 +162,7 @@ async def test_the_code_of_another_number_is_no_proof(store: Store) -> None:
     mine = await verifications.issue(PHONE, 0)
     await verifications.issue(OTHER, 0)
     assert await outcome(verifications, Proof("code", code_of(verifications, mine.id)), OTHER) == "code_mismatch 4"
-    async with verifications.held_by_id(mine.id, code_of(verifications, mine.id)) as hold:
+    async with verifications.held_by_id(mine.id, code_of(verifications, mine.id), uncounted) as hold:
         token = await hold.exchange()
     assert await outcome(verifications, Proof("token", token), OTHER) == "code_expired"
     assert await outcome(verifications, Proof("token", token)) == "spent"
@@ -204,7 +176,7 @@ async def test_a_token_needs_the_exchange(store: Store) -> None:
     token = verifications.token(issued.id)
     assert await outcome(verifications, Proof("token", token)) == "code_expired"
     code = code_of(verifications, issued.id)
-    async with verifications.held_by_id(issued.id, code) as hold:
+    async with verifications.held_by_id(issued.id, code, uncounted) as hold:
         assert await hold.exchange() == token
     assert await outcome(verifications, Proof("code", code)) == "code_expired"
     assert await outcome(verifications, Proof("token", token)) == "spent"
@@ -218,17 +190,25 @@ async def test_a_code_survives_the_rotation_of_the_secret(store: Store) -> None:
     assert await outcome(after, Proof("code", code)) == "spent"
 
 
-async def test_a_test_number_has_its_fixed_code_and_no_failures(store: Store) -> None:
-    """`numbers.test`: a suite may try wrong codes all day."""
-    verifications = make(store, failures="1/1h")
-    for _ in range(3):
-        await verifications.issue(TEST_NUMBER, 0)
-        assert await outcome(verifications, Proof("code", "000000"), TEST_NUMBER) in {
-            "code_mismatch 4",
-            "code_mismatch 3",
-            "code_mismatch 2",
-        }
+async def test_a_test_number_has_its_fixed_code(store: Store) -> None:
+    """`numbers.test`: the code that stands there, and wrong ones count."""
+    verifications = make(store)
+    await verifications.issue(TEST_NUMBER, 0)
+    assert await outcome(verifications, Proof("code", "000000"), TEST_NUMBER) == "code_mismatch 4"
     assert await outcome(verifications, Proof("code", "246810"), TEST_NUMBER) == "spent"
+
+
+async def test_spellings_of_a_mailbox_are_one(store: Store) -> None:
+    """The code that was sent to Foo@ is foo@'s, and one living code is all that they have."""
+    verifications = make(store)
+    typed, folded = parse("Foo@mail.example", "email", "CN"), parse("foo@MAIL.example", "email", "CN")
+    issued = await verifications.issue(typed, 0)
+    assert (await verifications.issue(folded, 0)).id == issued.id
+    code = verifications.code(issued.id, typed)
+    assert code is not None
+    assert await outcome(verifications, Proof("code", wrong(code)), typed) == "code_mismatch 4"
+    assert await outcome(verifications, Proof("code", wrong(code)), folded) == "code_mismatch 3"
+    assert await outcome(verifications, Proof("code", code), folded) == "spent"
 
 
 async def test_a_code_as_it_was_typed_is_still_the_code(store: Store) -> None:
@@ -237,14 +217,14 @@ async def test_a_code_as_it_was_typed_is_still_the_code(store: Store) -> None:
     issued = await verifications.issue(PHONE, 0)
     code = code_of(verifications, issued.id)
     wide = "".join(chr(ord(digit) - ord("0") + ord("０")) for digit in code)
-    async with verifications.held_by_id(issued.id, f"{wide[:3]}-{wide[3:]}"):
+    async with verifications.held_by_id(issued.id, f"{wide[:3]}-{wide[3:]}", uncounted):
         pass
     assert await outcome(verifications, Proof("code", f"\u200e{wide[:3]}\u00a0{wide[3:]}\n")) == "spent"
 
 
 async def test_what_cannot_be_a_code_costs_no_try_and_tells_nothing(store: Store) -> None:
-    """Whatever there is or is not, it is answered alike, and nothing is counted: neither tries nor failures."""
-    verifications = make(store, failures="1/1h")
+    """Whatever there is or is not, it is answered alike, and no try is counted."""
+    verifications = make(store)
     mistyped = ("12345", "1234567", "123 45a", "x" * 60_000, 10**7, -1)
     for before in (lambda: asyncio.sleep(0), lambda: verifications.issue(PHONE, 0)):
         await before()
@@ -254,7 +234,7 @@ async def test_what_cannot_be_a_code_costs_no_try_and_tells_nothing(store: Store
     for shown in mistyped:
         for verification_id in (issued.id, "no-id"):
             with pytest.raises(Refusal) as refused:
-                async with verifications.held_by_id(verification_id, shown):
+                async with verifications.held_by_id(verification_id, shown, uncounted):
                     pass
             assert refused.value.code == "code_mismatch"
             assert not refused.value.extra
@@ -349,6 +329,6 @@ async def test_neither_code_nor_number_is_in_the_store(store: Store) -> None:
     assert b"13900000001" not in dump
 
 
-def test_failures_is_a_rate() -> None:
-    """The default of the contract."""
-    assert CodeRules().failures == Rate(20, 3600.0)
+def test_failures_are_rates() -> None:
+    """The defaults of the contract."""
+    assert (CodeRules().failures, CodeRules().failures_per_ip) == (Rate(20, 3600.0), Rate(30, 600.0))
