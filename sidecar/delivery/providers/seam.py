@@ -77,12 +77,13 @@ class Rejected:
 
     `retry_after_s`: after how many seconds the vendor itself says that it may be asked again; None: it does not say.
     `deferred`: it said "later" of a refusal that would not pass by its fault alone, as a mail server that greylists.
+    Two refusals that differ in this only are equal.
     """
 
     fault: Fault
     vendor_code: str
     retry_after_s: float | None = None
-    deferred: bool = False
+    deferred: bool = field(default=False, compare=False)
 
     @property
     def may_try_next(self) -> bool:

@@ -2,7 +2,8 @@
 
 RFC 5321 (SMTP), RFC 3463 (enhanced codes), RFC 3207 (STARTTLS), RFC 8314 (TLS from the start), RFC 3834 (automatic
 mail): no vendor. Law: no password and no message goes out before TLS, except to this very machine, and there no
-password at all. Until the text has been sent nothing was; a line that breaks after that leaves the outcome open.
+password at all. Until the text goes out nothing was sent; a line that breaks after that leaves the outcome open. 4yz
+and 5yz are refusals at every stage, the text's too, and a 4yz passes: the same server may be asked again.
 Connections are kept and used again. Bounces come back as mail, so there are no receipts.
 """
 
@@ -11,7 +12,7 @@ import ipaddress
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -37,8 +38,11 @@ RECEIPTS: Final = None
 
 # Servers wait five minutes for the next command (RFC 5321 section 4.5.3.2.7); middle boxes forget a line sooner.
 _IDLE_S: Final = 60.0
+# A dot that begins a line is doubled, for one alone would end the text: RFC 5321 section 4.5.2.
+_DOT: Final = re.compile(rb"^\.", re.MULTILINE)
 
-Stage = Literal["connect", "mail", "rcpt", "data"]
+# "data": DATA was said, and no octet of the text; "text": the text goes out, or is out.
+Stage = Literal["connect", "mail", "rcpt", "data", "text"]
 
 # (at which stage, reply codes, enhanced codes) -> our word; None is any, "" is no enhanced code. The first that fits.
 _REPLIES: Final[tuple[tuple[Stage | None, set[int] | None, set[str] | None, Fault], ...]] = (
@@ -187,7 +191,7 @@ class Smtp:
             return Rejected("unreachable", error.message)
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
             name = type(error).__name__
-            return Uncertain(name) if progress.stage == "data" else Rejected("unreachable", name)
+            return Uncertain(name) if progress.stage == "text" else Rejected("unreachable", name)
         return Accepted(message_id)
 
     def close(self) -> None:
@@ -201,7 +205,7 @@ class Smtp:
             progress.stage = "rcpt"
             await client.rcpt(recipient)
             progress.stage = "data"
-            await client.data(mail)
+            await _send_text(client, mail, progress)
         except BaseException:
             client.close()  # what it would say next belongs to this message
             raise
@@ -264,6 +268,23 @@ class Smtp:
         return client
 
 
+async def _send_text(client: aiosmtplib.SMTP, mail: bytes, progress: _Progress) -> None:
+    """Say DATA, and then the text. Not as `client.data`, which cannot tell whether a line broke before the text."""
+    await _expect(354, client.execute_command(b"DATA"))
+    if client.protocol is None:
+        raise aiosmtplib.SMTPServerDisconnected("Connection lost")
+    client.protocol.write(_DOT.sub(b"..", mail) + b".\r\n")
+    progress.stage = "text"
+    await _expect(250, client.protocol.read_response())
+
+
+async def _expect(code: int, reply: Awaitable[aiosmtplib.SMTPResponse]) -> None:
+    """Wait for a reply. Raises SMTPDataError for any other code."""
+    said = await reply
+    if said.code != code:
+        raise aiosmtplib.SMTPDataError(said.code, said.message)
+
+
 async def _secure(client: aiosmtplib.SMTP) -> None:
     await client.ehlo()
     if not client.supports_extension("starttls"):
@@ -288,16 +309,19 @@ def compose(sender: str, message_id: str, message: Message, now: float) -> bytes
 
 
 def read_reply(stage: Stage, code: int, said: str) -> Outcome:
-    """Read a refusal, said at `stage`. RFC 5321 section 4.2.1: after 4yz and 5yz the message was not taken."""
+    """Read a refusal, said at `stage`.
+
+    RFC 5321 section 4.2.1: after 4yz and 5yz the message was not taken, and after 4yz the same may be tried again.
+    """
     found = re.match(r"[245]\.\d{1,3}\.\d{1,3}(?!\S)", said)
     enhanced = found[0] if found else ""
     vendor_code = f"{code} {enhanced}".strip()
     if not 400 <= code <= 599:
-        return Uncertain(vendor_code) if stage == "data" else Rejected("unreachable", vendor_code)
+        return Uncertain(vendor_code) if stage == "text" else Rejected("unreachable", vendor_code)
     if stage == "rcpt" and (code, enhanced) == (550, "5.7.1") and "relay" in said.lower():
         return Rejected("credentials", vendor_code)  # not our server, or it does not know us
     for at, codes, statuses, fault in _REPLIES:
         if (at or stage) == stage and code in (codes or {code}) and enhanced in (statuses or {enhanced}):
-            return Rejected(fault, vendor_code)
+            return Rejected(fault, vendor_code, deferred=code <= 499)
     # What is left over is told by its first digit: come again later, and so does nobody now; or never, as it is.
     return Rejected("unreachable" if code <= 499 else "request", vendor_code)

@@ -77,6 +77,13 @@ def test_mail_header_takes_no_line_break(sender: str) -> None:
         smtp.compose(sender, "<1@b.c>", MESSAGE, 0.0)
 
 
+async def test_mail_with_a_dot_alone_on_a_line_is_sent_whole() -> None:
+    """RFC 5321 section 4.5.2: a first dot is doubled on the way, or it would end the text."""
+    async with mail_server() as it:
+        assert await send(it.url, replace(MESSAGE, locale="en", text="246810\n.\n..is it")) == ACCEPTED
+        assert it.mails[0].endswith(b"\r\n246810\r\n..\r\n...is it\r\n.\r\n")
+
+
 async def test_smtp_message_id_is_the_same_at_every_attempt() -> None:
     """And another one for another message."""
     async with mail_server() as it:
@@ -200,7 +207,7 @@ async def test_starttls_that_is_not_offered_is_a_failure_and_nothing_is_said() -
 # When the outcome is open…
 
 
-@pytest.mark.parametrize("verb", ["hello", "EHLO", "MAIL", "RCPT"])
+@pytest.mark.parametrize("verb", ["hello", "EHLO", "MAIL", "RCPT", "DATA"])
 @pytest.mark.parametrize("how", [BREAK, SILENCE])
 async def test_smtp_line_that_fails_before_the_text_sent_nothing(verb: str, how: str) -> None:
     """Another provider may try at once."""
@@ -209,7 +216,28 @@ async def test_smtp_line_that_fails_before_the_text_sent_nothing(verb: str, how:
         outcome = await send(it.url, timeout_s=0.2 if how == SILENCE else SOON_S)
         assert isinstance(outcome, Rejected), outcome
         assert outcome.fault == "unreachable"
+        assert outcome.is_passing
         assert len(it.connections) == 1
+
+
+@pytest.mark.parametrize("verb", ["hello", "MAIL", "RCPT", "DATA", "."])
+@pytest.mark.parametrize("reply", ["421 4.3.2 Shutting down", "451 4.7.1 Greylisted", "452 4.2.2 Full", "499 What?"])
+async def test_smtp_server_that_says_later_may_be_asked_again(verb: str, reply: str) -> None:
+    """4yz at whatever stage, the text's too: surely not taken, and it passes."""
+    async with mail_server() as it:
+        it.says[verb] = reply
+        outcome = await send(it.url)
+        assert isinstance(outcome, Rejected), outcome
+        assert outcome.is_passing
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA", "."])
+async def test_smtp_server_that_says_never_is_final(verb: str) -> None:
+    async with mail_server() as it:
+        it.says[verb] = "550 5.7.1 No"
+        outcome = await send(it.url)
+        assert isinstance(outcome, Rejected), outcome
+        assert not outcome.is_passing
 
 
 @pytest.mark.parametrize("how", [BREAK, SILENCE])
@@ -219,6 +247,13 @@ async def test_smtp_line_that_fails_after_the_final_dot_leaves_the_outcome_open(
         it.says["."] = how
         assert isinstance(await send(it.url, timeout_s=0.2 if how == SILENCE else SOON_S), Uncertain)
         assert len(it.mails) == 1
+
+
+async def test_smtp_garbled_answer_before_the_text_sent_nothing() -> None:
+    async with mail_server() as it:
+        it.says["DATA"] = "hello?"
+        assert isinstance(await send(it.url), Rejected)
+        assert it.mails == []
 
 
 async def test_smtp_garbled_answer_to_the_text_leaves_the_outcome_open() -> None:
@@ -336,8 +371,9 @@ def test_smtp_reply_is_read_as_the_rfcs_have_it(stage: smtp.Stage, reply: str, f
 
 @pytest.mark.parametrize("code", [-1, 200, 354, 600])
 def test_smtp_reply_that_is_neither_yes_nor_no(code: int) -> None:
-    assert smtp.read_reply("data", code, "?") == Uncertain(str(code))
-    assert smtp.read_reply("rcpt", code, "?") == Rejected("unreachable", str(code))
+    assert smtp.read_reply("text", code, "?") == Uncertain(str(code))
+    for stage in ("rcpt", "data"):
+        assert smtp.read_reply(stage, code, "?") == Rejected("unreachable", str(code))
 
 
 async def test_smtp_reply_is_read_where_it_was_said() -> None:
