@@ -27,6 +27,10 @@ _SETTLE: Final = Script.load(_HERE / "settle.lua")
 _MARK: Final = Script.load(_HERE / "mark.lua")
 # How long a record is readable after its code has died: long enough for a page left open to say "expired".
 _READABLE_MS: Final = 600_000
+# NIST SP 800-63B-4 section 3.1.3.3: a code lives ten minutes at most, however often it is sent again.
+_LONGEST_LIFE_MS: Final = 600_000
+# What it takes a slow message to arrive, and a person to type it in.
+_WORTH_SENDING_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,8 @@ class Verifications:
                 rules.resend,
                 self._secret.seal(recipient.address),
                 int(again_in_s * 1000),
+                _LONGEST_LIFE_MS,
+                _WORTH_SENDING_MS,
             ],
         )
         return Issued(verification_id.decode(), life_ms / 1000, bool(fresh))

@@ -130,6 +130,80 @@ async def test_the_same_code_until_it_is_spent_killed_or_expired(store: Store) -
     assert (await verifications.issue(PHONE, 0)).id != first.id
 
 
+async def age(store: Store, verification_id: str, seconds: float) -> None:
+    """Make a verification older."""
+    key = store.names.verification(verification_id)
+    for field in ("made", "expires"):
+        await store.execute("HINCRBY", key, field, -int(seconds * 1000))
+
+
+@pytest.mark.parametrize(
+    ("ttl", "asked_at", "left"),
+    [
+        ("5m", (149,), 151),
+        ("5m", (151,), 300),
+        ("5m", (299.5,), 300),
+        ("5m", (200, 420), 180),
+        ("5m", (200, 420, 539), 61),
+        ("10m", (299,), 301),
+        ("10m", (400,), 200),
+        ("10m", (530,), 70),
+        ("20s", (11,), 20),
+        ("20s", (11, 22, 33), 20),
+    ],
+)
+async def test_a_code_that_is_sent_again_has_time_to_arrive(
+    store: Store, ttl: str, asked_at: tuple[float, ...], left: float
+) -> None:
+    """Less than half of its life left: a whole one again, but never more than ten minutes after it was made."""
+    verifications = make(store, ttl=ttl)
+    first = await verifications.issue(PHONE, 0)
+    before = 0.0
+    for at in asked_at:
+        await age(store, first.id, at - before)
+        before = at
+        again = await verifications.issue(PHONE, 0)
+        assert (again.id, again.fresh) == (first.id, False)
+    assert left - 1 < again.expires_in_s <= left
+    record = await verifications.read(first.id)
+    assert record is not None
+    assert left - 1 < record.expires_in_s <= left, "it is said alike everywhere"
+    current = store.names.current(Secret("s" * 32, (), os.urandom).hash(PHONE.address))
+    assert left * 1000 - 1000 < await store.execute("PTTL", current) <= left * 1000
+    assert await outcome(verifications, Proof("code", code_of(verifications, first.id))) == "spent"
+
+
+@pytest.mark.parametrize(("ttl", "asked_at"), [("10m", (541,)), ("5m", (200, 420, 541)), ("10m", (599.5,))])
+async def test_a_code_that_would_be_dead_on_arrival_is_replaced(
+    store: Store, ttl: str, asked_at: tuple[float, ...]
+) -> None:
+    """Ten minutes are nearly over: the next message has a new code with a whole life, and the old one is dead."""
+    verifications = make(store, ttl=ttl)
+    first = await verifications.issue(PHONE, 0)
+    before = 0.0
+    for at in asked_at:
+        await age(store, first.id, at - before)
+        before = at
+        again = await verifications.issue(PHONE, 0)
+    assert again.fresh
+    assert again.id != first.id
+    assert again.expires_in_s == {"5m": 300, "10m": 600}[ttl]
+    with pytest.raises(Refusal, match="code_expired"):
+        async with verifications.held_by_id(first.id, code_of(verifications, first.id)):
+            pass
+
+
+async def test_wrong_tries_are_not_forgotten_with_a_longer_life(store: Store) -> None:
+    """A code's new life has no new tries."""
+    verifications = make(store)
+    first = await verifications.issue(PHONE, 0)
+    code = code_of(verifications, first.id)
+    assert await outcome(verifications, Proof("code", wrong(code))) == "code_mismatch 4"
+    await age(store, first.id, 299)
+    await verifications.issue(PHONE, 0)
+    assert await outcome(verifications, Proof("code", wrong(code))) == "code_mismatch 3"
+
+
 async def test_rotate_kills_the_code_before(store: Store) -> None:
     """`resend = "rotate"`: only the newest code is good."""
     verifications = make(store, resend="rotate")
