@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("config", metavar="CONFIG.toml", type=Path, help="the configuration file")
 
     config(command("run", _run, "run the sidecar in the foreground (SIGTERM drains, SIGHUP reloads)"))
-    config(command("check", _check, "validate a configuration without side effects"))
+    check = command("check", _check, "validate a configuration without side effects, and show its routes")
+    config(check)
+    check.add_argument("--strict", action="store_true", help="exit 2 on a warning, too")
     demo = command("demo", _demo, "the whole story on one machine, with no accounts")
     demo.add_argument("--port", type=int, help="the public port (default 8080); the next three are used too")
     demo.add_argument("--smoke", action="store_true", help="walk one real sign-up through it by HTTP, then exit 0 or 1")
@@ -99,15 +101,45 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from sidecar.app import kinds  # noqa: PLC0415 - see above
-    from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
+    from sidecar.config.load import ConfigError, Problem, load  # noqa: PLC0415 - see above
 
+    warnings: list[Problem] = []
     try:
-        load(options.config, os.environ, kinds(), lambda warning: print(warning, file=sys.stderr))
+        config = load(options.config, os.environ, kinds(), warnings.append)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{options.config}: fine")
+    for warning in warnings:
+        print(warning, file=sys.stderr)
+    if warnings and options.strict:
+        return 2
+    print(f"{options.config}: fine\n")
+    print(_routes_shown(config))
     return 0
+
+
+def _routes_shown(config: "Config") -> str:
+    """Draw the routes as a table, in the order in which they are looked up."""
+    routes = [
+        (
+            route.match,
+            route.action,
+            route.limits,
+            route.captcha,
+            "" if route.mode == "enforce" else f"({route.mode} only)",
+        )
+        for route in config.routes
+    ]
+    if config.api.send:
+        routes.append((f"POST {config.api.prefix}/v1/verifications", "send", config.api.limits, config.api.captcha, ""))
+    table = [("MATCH", "ACTION", "LIMITS", "CAPTCHA", "")]
+    table += [
+        (match, action, ", ".join(limits) or "-", captcha or "-", mode)
+        for match, action, limits, captcha, mode in routes
+    ]
+    table.append(("everything else", "pass", "-", "-", ""))
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -59,7 +59,8 @@ async def test_check_of_a_good_file_says_so_and_leaves_nothing_behind(config: Pa
     """No key, no secret, no store, no directory is made."""
     write(config, f'[server]\nstate_dir = "{config.parent / "state"}"\n{GOOD}')
     before = sorted(config.parent.rglob("*"))
-    assert await said("check", str(config)) == (0, f"{config}: fine\n", "")
+    code, out, _ = await said("check", str(config))
+    assert (code, out.splitlines()[0]) == (0, f"{config}: fine")
     assert sorted(config.parent.rglob("*")) == before
 
 
@@ -69,11 +70,48 @@ async def test_a_warning_is_printed_and_logged_and_stops_nothing(config: Path, r
     way_round += 'to = "json:phone"\nlimits = ["all"]\n'
     write(config, GOOD + way_round)
     code, out, err = await said("check", str(config))
-    assert (code, out) == (0, f"{config}: fine\n")
+    assert (code, out.splitlines()[0]) == (0, f"{config}: fine")
+    assert (await said("check", "--strict", str(config)))[::2] == (2, err)
     assert err.startswith(f"{config}:14: warning: routes[0].limits[0]: ")
     child = await run(way_round)
     warned = next(line for line in child.lines if line["event"] == "config")
     assert (warned["level"], "warning: routes[0].limits[0]: " in warned["problem"]) == ("warning", True)
+
+
+async def test_check_shows_what_happens_to_a_request(config: Path) -> None:
+    """The routes in the order of their look-up, the API's own, and what becomes of everything else."""
+    limits = '[limits.ip]\nkey = "ip"\nrate = "9/1m"\n[captcha.altcha]\nkind = "altcha"\n'
+    code_route = '[[routes]]\nmatch = "POST /code"\naction = "send"\nto = "json:phone"\nlimits = ["ip"]\n'
+    code_route += 'captcha = "altcha"\ncaptcha_token = "json:captcha"\n'
+    write(config, GOOD + limits + code_route + VERIFY + 'mode = "observe"\n')
+    code, out, err = await said("check", "--strict", str(config))
+    assert (code, err) == (0, "")
+    assert [line.split() for line in out.splitlines()[2:]] == [
+        ["MATCH", "ACTION", "LIMITS", "CAPTCHA"],
+        ["POST", "/code", "send", "ip", "altcha"],
+        ["POST", "/register", "verify", "-", "-", "(observe", "only)"],
+        ["POST", "/.sidecar/v1/verifications", "send", "ip,", "to", "altcha"],
+        ["everything", "else", "pass", "-", "-"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "right"),
+    [
+        (GOOD, "routes", "add [[routes]]"),
+        (GOOD + '[[routes]]\nmatch = "* /*"\naction = "pass"\n', "routes", 'write action = "send"'),
+        (GOOD + '[[routes]]\nmatch = "PSOT /a"\naction = "guard"\n', "routes[0].match", 'did you mean "POST"?'),
+        (VERIFY, "api.send", "add [providers.NAME]"),
+    ],
+)
+async def test_what_works_and_does_nothing_is_warned_of(config: Path, text: str, key: str, right: str) -> None:
+    """A file without a mistake may still guard nothing, or send nothing."""
+    write(config, text)
+    code, _, err = await said("check", str(config))
+    assert code == 0
+    (line,) = err.splitlines()
+    assert f": warning: {key}: " in line
+    assert right in line
 
 
 async def test_check_of_a_bad_file_tells_every_problem_and_no_secret(config: Path) -> None:

@@ -4,6 +4,7 @@ Law: a check tells, it never mends; it reads files and changes none. It sees onl
 one mistake is told once.
 """
 
+import difflib
 import os
 import re
 import ssl
@@ -107,6 +108,8 @@ def check(draft: Draft, findings: Findings) -> None:
         if route is not None:
             _route(route, ("routes", index), draft, findings)
     _reachable([route.match if route else None for route in draft.routes], findings)
+    if not findings.problems:  # or what is told may only follow from them
+        _does_something(draft, findings)
 
 
 # Single tables, with what they name…
@@ -475,6 +478,36 @@ def _reachable(matches: Iterable[str | None], findings: Findings) -> None:
                 "put it above that one, or leave it out",
             )
         earlier.append((index, match))
+
+
+# RFC 9110 section 9.3, RFC 5789, RFC 4918 and its kin: what clients of a registration service send.
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "REPORT", "SEARCH", "QUERY")
+
+
+def _does_something(draft: Draft, findings: Findings) -> None:
+    """Warn of a configuration that works and does nothing, or less than it looks like."""
+    for index, route in enumerate(draft.routes):
+        method = route.match.partition(" ")[0] if route is not None else "*"
+        if method not in _METHODS and (meant := difflib.get_close_matches(method, _METHODS, n=1)):
+            findings.warn(
+                ("routes", index, "match"),
+                f"{show(method)} is no method that clients send",
+                f"did you mean {show(meant[0])}?",
+            )
+    routes = ("routes",)
+    if not draft.routes:
+        findings.warn(routes, "there is no route, so every request passes", "add [[routes]] with the paths to guard")
+    elif all(route.action == "pass" for route in draft.routes if route is not None):
+        findings.warn(
+            routes, 'all routes "pass", so nothing is guarded', 'write action = "send" and "verify", or "guard"'
+        )
+    if draft.api is not None and draft.api.send and not draft.providers:
+        findings.warn(
+            ("api", "send"),
+            "there is no provider, so the API can send no code",
+            "add [providers.NAME] and a [[delivery]] that names it, or write send = false in [api]",
+            ("providers",),
+        )
 
 
 def _takes_all(one: str, other: str) -> bool:
