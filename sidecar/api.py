@@ -7,6 +7,7 @@ it does not list is `not_found`.
 import json
 import math
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, get_args
 
 from aiohttp import web
@@ -16,7 +17,7 @@ from sidecar.captcha.seam import BuiltIn
 from sidecar.config.model import Config, Route
 from sidecar.delivery.receipts import Receipts
 from sidecar.errors import Refusal
-from sidecar.gate import Asked, Gate, Visit
+from sidecar.gate import Asked, Gate, Visit, preflight
 from sidecar.identity import Signer
 from sidecar.keys import JWKS_MAX_AGE_S
 from sidecar.metrics import Metrics
@@ -25,10 +26,11 @@ from sidecar.pages import pages
 from sidecar.problem import Answer
 from sidecar.verification import codes
 from sidecar.verification.states import FINAL, Status
-from sidecar.verification.verifications import Verifications
+from sidecar.verification.verifications import Hold, Proof, Verifications
 
 # The longest that `Prefer: wait` (RFC 7240 section 4.3) holds an answer: below the idle limits of common proxies.
 _MAX_WAIT_S: Final = 30
+_CHANNELS: Final = ("sms", "email", "auto")
 _KNOWN: Final = frozenset({"to", "channel", "locale", "captcha"})
 
 
@@ -77,16 +79,7 @@ class Api:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Take one request under the prefix."""
         visit = self._gate.visit(request)
-        response = await self._gate.told(visit, None, "api", self._routed(visit))
-        origin = request.headers.get("Origin")
-        if origin is not None and origin in self._config.api.cors_origins and not response.prepared:
-            # Fetch standard, CORS protocol: this origin's scripts may read the answer.
-            response.headers["Access-Control-Allow-Origin"] = origin
-            response.headers["Access-Control-Expose-Headers"] = (
-                "Location, Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
-            )
-            response.headers.add("Vary", "Origin")
-        return response
+        return await self._gate.told(visit, None, "api", self._routed(visit))
 
     async def _routed(self, visit: Visit) -> web.StreamResponse:
         visit.log["outcome"] = "answered"
@@ -95,11 +88,13 @@ class Api:
         method = "GET" if visit.request.method == "HEAD" else visit.request.method
         match method, path.strip("/").split("/"):
             case "OPTIONS", _:
-                answer = self._preflight(visit)
+                answer = preflight("GET, POST", "Content-Type, Idempotency-Key, Prefer")
             case "POST", ["v1", "verifications"]:
                 answer = await self._start(visit)
             case "GET", ["v1", "verifications", verification_id]:
                 answer = await self._status(visit, verification_id)
+            case "POST", ["v1", "verifications", "check"]:
+                answer = await self._check_newest(visit)
             case "POST", ["v1", "verifications", verification_id, "check"]:
                 answer = await self._check(visit, verification_id)
             case "GET", ["captcha", name, "challenge"]:
@@ -178,12 +173,31 @@ class Api:
         code = body.get("code")
         if set(body) - {"code"} or isinstance(code, bool) or not isinstance(code, str | int | None):
             raise Refusal("malformed_request", "members", 'Expected {"code": "…"}.')
-        if code is None or codes.is_blank(code):
-            raise Refusal("code_required", "no_code", "Send the code that the recipient was sent.")
-        async with self._gate.held_by_id(visit, verification_id, code) as hold:
+        return await self._exchanged(visit, self._gate.held_by_id(visit, verification_id, _code(code)))
+
+    async def _check_newest(self, visit: Visit) -> Answer:
+        """Check a code by its recipient, as a `verify` route does: of a verification that was started elsewhere."""
+        body = intake.read_json_object(await self._gate.read_body(visit), visit.raw)
+        to, code = body.get("to", ""), body.get("code")
+        channel: Any = body.get("channel") or "auto"
+        if (
+            set(body) - {"to", "code", "channel"}
+            or not isinstance(to, str)
+            or isinstance(code, bool)
+            or not isinstance(code, str | int | None)
+            or channel not in _CHANNELS
+        ):
+            raise Refusal("malformed_request", "members", 'Expected {"to": "…", "code": "…"}, and a "channel" if any.')
+        recipient = self._gate.recipient(to, channel)
+        visit.log["to"] = recipient.masked
+        return await self._exchanged(visit, self._gate.held(visit, recipient, Proof("code", _code(code))))
+
+    async def _exchanged(self, visit: Visit, holding: AbstractAsyncContextManager[Hold]) -> Answer:
+        """Use a right code up for a token."""
+        async with holding as hold:
             token = await hold.exchange()
         self._metrics.verifications.labels("verified").inc()
-        visit.log |= {"outcome": "verified", "verification": verification_id}
+        visit.log |= {"outcome": "verified", "verification": hold.id}
         return problem.json_answer(200, {"status": "verified", "token": token})
 
     async def _receive(self, visit: Visit, name: str, token: str | None) -> Answer:
@@ -201,15 +215,12 @@ class Api:
             raise Refusal("not_found", "no_challenge", "This captcha is not built in.")
         return problem.json_answer(200, captcha.challenge())
 
-    def _preflight(self, visit: Visit) -> Answer:
-        """The CORS preflight (Fetch standard): what an allowed origin may send. Others get no CORS fields."""
-        allowed = visit.header("Origin") in self._config.api.cors_origins
-        fields = (
-            ("Access-Control-Allow-Methods", "GET, POST"),
-            ("Access-Control-Allow-Headers", "Content-Type, Idempotency-Key, Prefer"),
-            ("Access-Control-Max-Age", "600"),
-        )
-        return Answer(204, fields if allowed else (), b"")
+
+def _code(shown: str | int | None) -> str | int:
+    """The code of a body, as it was typed. Raises Refusal(code_required)."""
+    if shown is None or codes.is_blank(shown):
+        raise Refusal("code_required", "no_code", "Send the code that the recipient was sent.")
+    return shown
 
 
 def jwks(signer: Signer) -> Answer:

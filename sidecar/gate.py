@@ -12,6 +12,7 @@ import asyncio
 import functools
 import json
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -32,8 +33,8 @@ from sidecar.identity import Bound, Signer
 from sidecar.intake import Ask
 from sidecar.limits.buckets import Bucket, Buckets, Ruling, client_key, rate_limit_fields
 from sidecar.metrics import Metrics
-from sidecar.pages import pages
-from sidecar.pages.pages import Resume
+from sidecar.pages import browser, pages, told
+from sidecar.pages.pages import Page, Resume
 from sidecar.problem import Answer
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import fields as proxy_fields
@@ -58,7 +59,17 @@ _ASKERS_OF_A_SITE: Final = 10
 # A guarded body is small; a client that takes longer than this over it is not a sign-up form.
 _BODY_S: Final = 20.0
 # What the hosted page can mend: a browser without a proof, or with one that is no longer good.
-_PAGE_CODES: Final = frozenset({"code_required", "code_expired"})
+_PAGE_CODES: Final = frozenset({"code_required", "code_expired", "too_many_attempts"})
+# What a person can mend in the form itself, and what may go well another time.
+_WRONG_RECIPIENT: Final = frozenset({"invalid_recipient", "recipient_not_allowed", "recipient_unreachable"})
+_PASSING: Final = frozenset(
+    {
+        *("rate_limited", "too_many_attempts", "verification_in_use", "captcha_unavailable"),
+        *("store_unavailable", "overloaded", "upstream_unavailable", "upstream_timeout"),
+    }
+)
+# The header list of a CORS preflight: as many names as scripts send.
+_FIELD_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1000}")
 # How often a held answer looks whether its message has moved: at first, when most do, and later.
 _LOOK_S: Final = 0.05
 _MAX_LOOK_S: Final = 0.5
@@ -88,6 +99,7 @@ class Visit:
     log: dict[str, Any] = field(default_factory=dict)
     resume: Resume | None = None  # what a hosted page would send again
     typed: str = ""  # the recipient as the request has it, for that page
+    is_other_site: bool = False  # another site sent the form: no page holds it
     wish: str = ""  # the language where the route says that it stands
 
     @property
@@ -103,11 +115,14 @@ class Visit:
         """The languages that the client takes, as `language.read` makes them."""
         return language.read(self.wish, ",".join(self.request.headers.getall("Accept-Language", ())))
 
+    def all(self, name: str) -> list[str]:
+        """Return all values of a field, in whatever spelling."""
+        return [value.decode("utf-8", "surrogateescape") for value in values(self.raw, name)]
+
     @property
-    def may_show_page(self) -> bool:
-        """True when the client would show a page, and its form can be sent again to where it came."""
-        path = self.request.raw_path
-        return "text/html" in self.header("Accept") and path.startswith("/") and not path.startswith("//")
+    def wants_page(self) -> bool:
+        """True when the client is a browser that would show a page."""
+        return browser.wants_page(self.all("Accept"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +223,8 @@ class Gate:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Take one request of the public listener."""
         visit = self.visit(request)
+        if preflighted := self._preflighted(visit):
+            return await self.told(visit, preflighted, "preflight", self._preflight(visit))
         found = self._routes.find(request.method, request.raw_path, visit.raw)
         if not found.needs_body_for_override:
             return await self._walked(visit, found.route, None)
@@ -312,6 +329,10 @@ class Gate:
         location = ("Location", f"{self._config.api.prefix}/v1/verifications/{sent.id}")
         if route.reply is not None:
             return await self.answer(visit, problem.shaped(route.reply, [location]))
+        if visit.wants_page:
+            prefix = self._config.api.prefix
+            page = told.sent_page(sent.recipient.masked, prefix=prefix, brand="", locale=visit.locale)
+            return await self.answer(visit, _of_page(page, [location]))
         return await self.answer(visit, problem.json_answer(202, sent.document(), [location]))
 
     async def send(self, visit: Visit, route: Route, asked: Asked) -> Sent:
@@ -358,15 +379,15 @@ class Gate:
             hold: Hold | None = None
             proven: dict[str, Any] | None = None
             with self._observing(visit, route):
+                if route.browser and visit.wants_page:
+                    self._keep_form(visit, route, body)
                 ask = self._read(visit, route, body)
+                visit.typed = ask.to or ""
                 recipient = self.recipient(ask.to, route.channel)
                 visit.log["to"] = recipient.masked
-                if route.browser:
-                    visit.typed, visit.resume = ask.to or "", _resume(visit, route, body)
                 proof = _proof(visit, ask.code)
                 await self._admit(visit, route, recipient, ask.captcha_token)
-                counted = functools.partial(self._counted, visit)
-                hold = await stack.enter_async_context(self._verifications.held(recipient, proof, counted))
+                hold = await stack.enter_async_context(self.held(visit, recipient, proof))
                 proven = identity.of_recipient(recipient, hold.id)
                 visit.log["verification"] = hold.id
 
@@ -384,6 +405,10 @@ class Gate:
                     self._metrics.verifications.labels("verified" if is_yes else "released").inc()
 
             return await self._forward(visit, body, proven, settle)
+
+    def held(self, visit: Visit, recipient: Recipient, proof: Proof) -> AbstractAsyncContextManager[Hold]:
+        """Hold a recipient's proof, its wrong tries counted as everywhere. Raises as `Verifications.held`."""
+        return self._verifications.held(recipient, proof, functools.partial(self._counted, visit))
 
     def held_by_id(self, visit: Visit, verification_id: str, shown: str | int) -> AbstractAsyncContextManager[Hold]:
         """Hold the proof that the API checks, its wrong tries counted as everywhere. Raises as `Verifications.held`."""
@@ -696,13 +721,48 @@ class Gate:
         )
 
     async def _refused(self, visit: Visit, route: Route | None, refusal: Refusal) -> web.StreamResponse:
-        """A refusal's face: the route's own shape, the hosted page for a browser, or a problem document."""
+        """A refusal's face: the route's own shape, a page for a browser, or a problem document."""
         own = route.errors.get(refusal.code) if route else None
-        if own is None and visit.resume and visit.may_show_page and refusal.code in _PAGE_CODES:
-            return await self.answer(visit, self.hosted_page(visit, visit.typed, visit.resume))
-        answer = problem.refused(refusal, visit.request_id, rate_limit_fields(refusal.limits), own)
+        fields = problem.refusal_fields(refusal, rate_limit_fields(refusal.limits))
+        if own is not None:
+            answer = problem.shaped(own, fields)
+        elif visit.wants_page:
+            answer = self._refusal_page(visit, route, refusal, fields)
+        else:
+            answer = problem.document(refusal, visit.request_id, fields)
         # What was not read of the body would be taken for the next request's head.
         return await self.answer(visit, answer, close=not visit.request.content.is_eof())
+
+    def _refusal_page(
+        self, visit: Visit, route: Route | None, refusal: Refusal, fields: Sequence[tuple[str, str]]
+    ) -> Answer:
+        """The page of a refusal: the one that verifies where that mends it, else one that says what is wrong."""
+        needs_proof = refusal.code in _PAGE_CODES and refusal.retry_after_s is None
+        if needs_proof and route is not None and visit.resume is not None:
+            return self.hosted_page(visit, visit.typed, _without_code(visit.resume, route))
+        is_other_site = needs_proof and visit.is_other_site
+        page = told.refusal_page(
+            refusal,
+            prefix=self._config.api.prefix,
+            brand="",
+            locale=visit.locale,
+            request_id=visit.request_id,
+            mend=_mend(visit, route, refusal) if route is not None else None,
+            channel=route.channel if route is not None else "sms",
+            is_other_site=is_other_site,
+            may_go_back=visit.request.method not in {"GET", "HEAD"},
+        )
+        return _of_page(page, () if is_other_site else fields)
+
+    def _keep_form(self, visit: Visit, route: Route, body: bytes) -> None:
+        """Keep a browser's form for a page of ours, unless another site may have sent it."""
+        client, public = visit.client, self._config.server.public_url
+        own = [f"{client.scheme}://{client.host}", *([public] if public else [])]
+        if browser.is_from_another_site(visit.all("Sec-Fetch-Site"), visit.all("Origin"), visit.all("Referer"), own):
+            visit.is_other_site = visit.log["other_site"] = True
+            return
+        with suppress(Refusal, UnicodeDecodeError):  # what cannot be read is refused in a moment, for good
+            visit.resume = _resume(visit, route, body)
 
     def hosted_page(self, visit: Visit, to: str, resume: Resume | None) -> Answer:
         """The page that verifies a recipient, and then sends the form again that it stands in for."""
@@ -719,17 +779,70 @@ class Gate:
             code_length=self._config.code.length,
             locale=visit.locale,
             nonce=self._new_id(),
+            sends=self._config.api.send,
         )
-        return Answer(page.status, (("Content-Type", page.content_type), *page.fields), page.body)
+        return _of_page(page)
 
     async def answer(self, visit: Visit, answer: Answer, *, close: bool = False) -> web.StreamResponse:
-        """Send an answer of our own."""
+        """Send an answer of our own, which the scripts of an allowed origin may read."""
         response = web.Response(status=answer.status, body=answer.body, headers=CIMultiDict(answer.fields))
+        if self._config.api.cors_origins:
+            response.headers.add("Vary", "Origin")
+        if origin := self._allowed_origin(visit):
+            # Fetch standard, CORS protocol. With credentials, for a route's front end may send its session along.
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Access-Control-Allow-Credentials"] = "true"
+            response.headers["Access-Control-Expose-Headers"] = (
+                "Location, Retry-After, RateLimit, RateLimit-Policy, X-Request-Id"
+            )
         response.headers["X-Request-Id"] = visit.request_id
         response.headers["Server"] = "signup-sidecar"  # not what it is made of
         if close:
             response.force_close()
         return response
+
+    # Scripts of another origin…
+
+    def _allowed_origin(self, visit: Visit) -> str:
+        """The one Origin of a request, if its scripts may call us; else ""."""
+        origins = visit.all("Origin")
+        return origins[0] if len(origins) == 1 and origins[0] in self._config.api.cors_origins else ""
+
+    def _preflighted(self, visit: Visit) -> Route | None:
+        """The guarded route that a CORS preflight of an allowed origin asks about, if it does.
+
+        Upstream may know nothing of that origin, nor of X-Verification-Token; what it answers to the request itself is
+        its own.
+        """
+        method = visit.header("Access-Control-Request-Method")
+        if visit.request.method != "OPTIONS" or not method or not self._allowed_origin(visit):
+            return None
+        route = self._routes.find(method, visit.request.raw_path, visit.raw).route
+        return route if route is not None and route.action != "pass" else None
+
+    async def _preflight(self, visit: Visit) -> web.StreamResponse:
+        visit.log["outcome"] = "answered"
+        headers = visit.header("Access-Control-Request-Headers")
+        method = visit.header("Access-Control-Request-Method")
+        wanted = headers if _FIELD_NAMES.fullmatch(headers) else "Content-Type"
+        return await self.answer(visit, preflight(method if _FIELD_NAMES.fullmatch(method) else "POST", wanted))
+
+
+def preflight(methods: str, headers: str) -> Answer:
+    """The answer to a CORS preflight (Fetch standard): what a script may send."""
+    return Answer(
+        204,
+        (
+            ("Access-Control-Allow-Methods", methods),
+            ("Access-Control-Allow-Headers", headers),
+            ("Access-Control-Max-Age", "600"),
+        ),
+        b"",
+    )
+
+
+def _of_page(page: Page, fields: Sequence[tuple[str, str]] = ()) -> Answer:
+    return Answer(page.status, (("Content-Type", page.content_type), *page.fields, *fields), page.body)
 
 
 def _not_delivered(reason: str) -> Refusal:
@@ -745,9 +858,28 @@ def _not_delivered(reason: str) -> Refusal:
 def _resume(visit: Visit, route: Route, body: bytes) -> Resume:
     """What a hosted page would send again: the form's fields, or the JSON."""
     if (route.to or "").startswith("json:"):
-        return Resume(visit.request.method, visit.request.raw_path, json=body.decode())
-    fields = intake.form_pairs(visit.request.raw_path, visit.raw, body)
-    return Resume(visit.request.method, visit.request.raw_path, fields)
+        return Resume(visit.request.method, json=body.decode())
+    return Resume(visit.request.method, intake.form_pairs(visit.request.raw_path, visit.raw, body))
+
+
+def _without_code(resume: Resume, route: Route) -> Resume:
+    """Empty the field of a code that is of no use: it would go before the proof that the page hands back."""
+    name = (route.code or "").partition(":")[2]
+    return replace(resume, fields=tuple((key, "" if key == name else value) for key, value in resume.fields))
+
+
+def _mend(visit: Visit, route: Route, refusal: Refusal) -> told.Mend | None:
+    """What the person can send again: the form with one field to correct, or as it was; None where no form can."""
+    resume = visit.resume
+    if resume is None or resume.json is not None or resume.method not in {"GET", "POST"}:
+        return None
+    is_to = refusal.code in _WRONG_RECIPIENT or refusal.reason == "no_recipient"
+    if not is_to and refusal.code != "code_mismatch":
+        return told.Mend(resume) if refusal.code in _PASSING else None
+    place, _, name = ((route.to if is_to else route.code) or "").partition(":")
+    if place != ("form" if resume.method == "POST" else "query"):
+        return None
+    return told.Mend(resume, name, "to" if is_to else "code", visit.typed, route.channel)
 
 
 def _proof(visit: Visit, code: str | int | None) -> Proof:

@@ -27,6 +27,7 @@ def document(prefix: str, *, sends: bool = True) -> dict[str, Any]:
             **(sending if sends else {}),
             "/v1/verifications/{id}": {"get": _status()},
             "/v1/verifications/{id}/check": {"post": _check()},
+            "/v1/verifications/check": {"post": _check_newest()},
             "/captcha/{name}/challenge": {"get": _challenge()},
             "/receipts/{provider}": {"post": _receive("Signed", "provider")},
             "/receipts/{provider}/{receipt_token}": {"post": _receive("Unsigned", "provider", "receipt_token")},
@@ -105,6 +106,27 @@ def _check() -> dict[str, Any]:
         | _refusals(
             "malformed_request",
             "body_too_large",
+            "code_required",
+            "code_mismatch",
+            "code_expired",
+            "too_many_attempts",
+            "verification_in_use",
+            "store_unavailable",
+        ),
+    }
+
+
+def _check_newest() -> dict[str, Any]:
+    return {
+        "operationId": "checkNewestCode",
+        "summary": "Exchange a recipient's newest code for a token",
+        "description": "For a code that was asked for in another tab, before a reload, or by a `send` route.",
+        "requestBody": _body("CheckNewest"),
+        "responses": {"200": {"description": "Verified", "content": _json("Verified")}}
+        | _refusals(
+            "malformed_request",
+            "body_too_large",
+            "invalid_recipient",
             "code_required",
             "code_mismatch",
             "code_expired",
@@ -195,6 +217,16 @@ def _schemas() -> dict[str, Any]:
             "required": ["code"],
             "additionalProperties": False,
             "properties": {"code": {"type": ["string", "integer"], "examples": ["123456"]}},
+        },
+        "CheckNewest": {
+            "type": "object",
+            "required": ["to", "code"],
+            "additionalProperties": False,
+            "properties": {
+                "to": {"type": "string", "examples": ["+8613900000001"]},
+                "code": {"type": "string", "examples": ["123456"]},
+                "channel": {"enum": ["sms", "email", "auto"]},
+            },
         },
         "Verification": {
             "type": "object",

@@ -17,6 +17,7 @@ from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
 from sidecar.proxy.upstream import Exchange
 from sidecar.routes import Routes
+from sidecar.spelling import values
 
 # Whose look-up is remembered: a longer target is seldom asked for twice.
 _MAX_KEPT = 512
@@ -42,11 +43,14 @@ class Plain:
         self._new_id = new_id
         self._trusted = tuple(config.server.trusted_proxies)
         self._forwarded = metrics.requests.labels("pass", "forwarded")
+        self._answers_preflights = bool(config.api.cors_origins)
         self._logs = config.server.access_log == "all"
         self._kept_passes = functools.lru_cache(4096)(self._passes)
 
     def exchange(self, request: Request, connection: Connection) -> Exchange | None:
         """Make an exchange of a request that surely passes; None leaves it to the gate."""
+        if self._answers_preflights and _is_preflight(request):
+            return None
         peer = connection.peer
         if peer is None or peer.owner is not self:
             peer = self._meet(connection)
@@ -103,3 +107,8 @@ class Plain:
                 status=exchange.status,
                 ms=round((time.perf_counter() - exchange.started) * 1000, 1),
             )
+
+
+def _is_preflight(request: Request) -> bool:
+    """True for a CORS preflight, which the gate may answer. Fetch standard, CORS-preflight request."""
+    return request.method == "OPTIONS" and bool(values(request.fields.raw, "Access-Control-Request-Method"))

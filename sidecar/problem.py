@@ -33,17 +33,20 @@ def shaped(reply: Reply, fields: Sequence[tuple[str, str]] = ()) -> Answer:
     return json_answer(reply.status, reply.json_body, fields)
 
 
-def refused(refusal: Refusal, request_id: str, limit_fields: Sequence[tuple[str, str]], own: Reply | None) -> Answer:
-    """The answer to a refused request. `own` is the route's `errors` entry for this code, if it has one."""
+def refusal_fields(refusal: Refusal, limit_fields: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The fields of a refusal's answer, whatever its content: when to come again, and what a 401 asks for."""
     fields = list(limit_fields)
     if refusal.retry_after_s is not None:
         fields.append(("Retry-After", str(max(1, math.ceil(refusal.retry_after_s)))))
     if refusal.code == "code_required":
         # RFC 9110 section 15.5.2: a 401 names a scheme.
         fields.append(("WWW-Authenticate", 'Signup-Code realm="sidecar"'))
-    if own is not None:
-        return shaped(own, fields)
-    document = {
+    return fields
+
+
+def document(refusal: Refusal, request_id: str, fields: Sequence[tuple[str, str]]) -> Answer:
+    """The problem document of a refusal, with the fields of `refusal_fields`."""
+    members = {
         "type": f"urn:signup-sidecar:problem:{refusal.code}",
         "title": refusal.title,
         "status": refusal.status,
@@ -52,6 +55,6 @@ def refused(refusal: Refusal, request_id: str, limit_fields: Sequence[tuple[str,
         "request_id": request_id,
         **refusal.extra,
     }
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
     head = (("Content-Type", "application/problem+json"), ("Cache-Control", "no-store"))
     return Answer(refusal.status, (*head, *fields), body)

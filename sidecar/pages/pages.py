@@ -30,6 +30,9 @@ _RIGHT_TO_LEFT: Final = frozenset({"ar"})
 _TURNSTILE: Final = "https://challenges.cloudflare.com"
 
 
+Texts = Mapping[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """An answer's content. `fields` are its own response fields, without Content-Type and Content-Length."""
@@ -60,12 +63,11 @@ CAPTCHA_KINDS: Final = frozenset({"altcha", "turnstile"})
 class Resume:
     """A browser's own request, to be sent again once the number is verified.
 
-    `action` is the path and query as they came; `fields` are the form's, in order, repeated names kept. A request
-    whose content is JSON has it as `json`, and is sent again by script: no form can.
+    It goes to the page's own address: no address is in it that could be another's. `fields` are the form's, in order,
+    repeated names kept. A request whose content is JSON has it as `json`, and is sent again by script: no form can.
     """
 
     method: str
-    action: str
     fields: tuple[tuple[str, str], ...] = ()
     json: str | None = None
 
@@ -82,19 +84,20 @@ def hosted_page(
     code_length: int,
     locale: str,
     nonce: str,
+    brand: str = "",
+    sends: bool = True,
 ) -> Page:
     """Make the page. `to` is the number as the form had it, or empty; `locale` is what `language.read` makes.
 
+    `sends` is whether the page may ask for a message, or only takes a code that was sent before.
     With `resume` the status is 403: it stands in place of the answer to a form that had no proof. `nonce` is fresh
     and unguessable per page, base64url; it lets the captcha widget's own style sheet in.
-    Raises ValueError for a captcha kind that the page cannot show and for an action that is no path.
+    Raises ValueError for a captcha kind that the page cannot show.
     """
     if captcha is not None and captcha.kind not in CAPTCHA_KINDS:
         raise ValueError(f"the hosted page cannot show the captcha kind {captcha.kind}")
-    if resume is not None and not resume.action.startswith("/"):
-        raise ValueError("a form's action is a path and a query")
-    spoken = language.choose(locale, _texts()) or language.DEFAULT
-    text = _texts()[spoken]
+    spoken = speak(locale)
+    text = texts(spoken)
     config = {
         "prefix": prefix,
         "language": spoken,
@@ -102,12 +105,15 @@ def hosted_page(
         "to": to.strip(),
         "captcha": None if captcha is None else captcha._asdict(),
         "resume": None if resume is None else asdict(resume),
+        "sends": sends,
         "text": text,
     }
-    body = _template().substitute(
+    body = template("verify.html").substitute(
         {key: html.escape(value) for key, value in text.items()},
         language=spoken,
-        direction="rtl" if spoken in _RIGHT_TO_LEFT else "ltr",
+        direction=direction(spoken),
+        mark=mark(),
+        brand=brand_line(brand),
         prefix=html.escape(prefix),
         nonce=html.escape(nonce),
         code_pattern=f"[0-9]{{{code_length}}}",
@@ -118,16 +124,36 @@ def hosted_page(
     return Page(
         body.encode(),
         "text/html; charset=utf-8",
-        (
-            ("Cache-Control", "no-store"),
-            ("Content-Language", spoken),
-            ("Content-Security-Policy", _content_security_policy(captcha, resume, nonce)),
-            # Not no-referrer: it would make the form's Origin "null", which upstream's own CSRF check refuses.
-            ("Referrer-Policy", "same-origin"),
-            ("X-Content-Type-Options", "nosniff"),
-        ),
+        page_fields(spoken, _content_security_policy(captcha, resume, nonce)),
         200 if resume is None else 403,
     )
+
+
+def page_fields(spoken: str, policy: str) -> tuple[tuple[str, str], ...]:
+    """The fields of every page: not kept, not framed, not guessed at; `policy` is its Content-Security-Policy."""
+    return (
+        ("Cache-Control", "no-store"),
+        ("Content-Language", spoken),
+        ("Content-Security-Policy", policy),
+        # Not no-referrer: it would make the form's Origin "null", which upstream's own CSRF check refuses.
+        ("Referrer-Policy", "same-origin"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("X-Frame-Options", "DENY"),
+    )
+
+
+def speak(locale: str) -> str:
+    """Choose the language of a page: the best that there are texts in; English where nothing fits."""
+    return language.choose(locale, _texts()) or language.DEFAULT
+
+
+def direction(spoken: str) -> str:
+    return "rtl" if spoken in _RIGHT_TO_LEFT else "ltr"
+
+
+def brand_line(brand: str) -> str:
+    """Who asks, above the title; nothing where nobody said."""
+    return f'<p class="brand">{html.escape(brand)}</p>' if brand else ""
 
 
 def static_file(name: str, if_none_match: str = "") -> Page | None:
@@ -176,14 +202,25 @@ def _json_for_html(value: Any) -> str:
 
 
 @cache
-def _texts() -> Mapping[str, Mapping[str, str]]:
+def _texts() -> Mapping[str, Texts]:
     files = sorted((_HERE / "locales").glob("*.json"), key=lambda file: (file.stem != "en", file.stem))
     return {file.stem: json.loads(file.read_text("utf-8")) for file in files}
 
 
+def texts(spoken: str) -> Texts:
+    """The texts of one of `languages()`."""
+    return _texts()[spoken]
+
+
 @cache
-def _template() -> Template:
-    return Template((_HERE / "verify.html").read_text("utf-8"))
+def template(name: str) -> Template:
+    return Template((_HERE / name).read_text("utf-8"))
+
+
+@cache
+def mark() -> str:
+    """The shield above every title."""
+    return (_HERE / "mark.svg").read_text("utf-8").strip()
 
 
 @cache

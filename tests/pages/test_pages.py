@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sidecar import language
 from sidecar.config import checks
 from sidecar.errors import CODES
-from sidecar.pages import pages
+from sidecar.pages import pages, told
 from sidecar.pages.pages import Captcha, Page, Resume
 
 FOLDER = Path(pages.__file__).parent
@@ -84,11 +84,10 @@ HOSTILE = [
 @given(text=st.text(max_size=30) | st.sampled_from(HOSTILE) | st.text(alphabet="</script>!-", max_size=30))
 def test_whatever_a_form_holds_comes_out_as_it_went_in_and_adds_no_element(text: str) -> None:
     fields = ((text, "x"), ("submit", text), ("n", "1"), ("n", "2"))
-    page = make(to=text, resume=Resume("POST", f"/register?{text}", fields))
-    read, plain = Reader(page), Reader(make(resume=Resume("POST", "/", ())))
+    page = make(to=text, resume=Resume("POST", fields))
+    read, plain = Reader(page), Reader(make(resume=Resume("POST")))
     assert read.config["resume"] == {
         "method": "POST",
-        "action": f"/register?{text}",
         "fields": [list(pair) for pair in fields],
         "json": None,
     }
@@ -97,14 +96,8 @@ def test_whatever_a_form_holds_comes_out_as_it_went_in_and_adds_no_element(text:
 
 
 def test_a_page_and_a_form_show_nothing_of_it_in_a_traceback() -> None:
-    resume = Resume("POST", "/register", (("password", "hunter2"),))
+    resume = Resume("POST", (("password", "hunter2"),))
     assert "hunter2" not in f"{resume!r}{make(resume=resume)!r}"
-
-
-def test_a_form_that_would_leave_this_host_is_refused() -> None:
-    for action in ("https://evil.example/", "evil", "", "\\evil"):
-        with pytest.raises(ValueError, match="path"):
-            make(resume=Resume("POST", action, ()))
 
 
 def test_a_captcha_that_the_page_cannot_show_is_refused() -> None:
@@ -135,7 +128,7 @@ def test_the_codes_length_is_known_to_script_and_field() -> None:
 
 
 @pytest.mark.parametrize("captcha", [None, ALTCHA, TURNSTILE])
-@pytest.mark.parametrize("resume", [None, Resume("POST", "/register", ())])
+@pytest.mark.parametrize("resume", [None, Resume("POST")])
 def test_the_policy_lets_in_our_own_files_and_the_captcha_only(captcha: Captcha | None, resume: Resume | None) -> None:
     page = make(captcha=captcha, resume=resume)
     least = {
@@ -189,7 +182,7 @@ def test_the_page_is_not_kept_and_not_guessed_at() -> None:
 
 def test_in_a_forms_place_the_page_is_a_refusal() -> None:
     assert make().status == 200
-    assert make(resume=Resume("POST", "/register", ())).status == 403
+    assert make(resume=Resume("POST")).status == 403
 
 
 # --- What it says
@@ -217,21 +210,21 @@ def test_the_languages() -> None:
     assert set(pages.languages()) == {"en", "zh", "es", "fr", "de", "ja", "pt", "ru", "ar"}
 
 
-def test_every_refusal_of_the_api_has_a_text() -> None:
-    """All codes but those that only other routes' requests can get."""
-    never = {"body_too_large", "upstream_unavailable", "upstream_timeout", "route_denied"}
+def test_every_refusal_has_a_sentence() -> None:
+    """Whatever the code: the person reads something of their own, and never a code alone."""
     texts = {key.removeprefix("error_") for key in ENGLISH if key.startswith("error_")}
-    assert texts == {*(set(CODES) - never), "network", "unknown"}
+    assert set(CODES) | {"network", "unknown"} <= texts
 
 
 def test_every_text_is_used_and_every_used_text_is_there() -> None:
     quoted = set(re.findall(r'"([a-z_]+)"', SCRIPT))
     said = set(re.findall(r'say\("([a-z_]+)"', SCRIPT))
     in_template = set(re.findall(r"\$([a-z_]+)", TEMPLATE))
-    chosen = {"intro", "intro_form"} | {key for key in ENGLISH if re.match("error_|status_", key)}
+    chosen = {"intro", "intro_form"} | {key for key in ENGLISH if re.match("error_|status_|reason_", key)}
+    chosen |= set(re.findall(r'"([a-z_]+)"', Path(told.__file__).read_text("utf-8")))
     assert said <= set(ENGLISH)
     assert set(ENGLISH) <= quoted | in_template | chosen
-    for status in ("queued", "sent", "delivered", "failed", "expired"):
+    for status in ("queued", "sent", "unconfirmed", "delivered", "failed", "expired"):
         assert f"status_{status}" in ENGLISH
 
 
@@ -267,7 +260,7 @@ def test_any_preference_is_answered(field: str) -> None:
 
 
 def test_a_form_is_announced_as_waiting() -> None:
-    assert ENGLISH["intro_form"] in " ".join(Reader(make(resume=Resume("POST", "/", ()))).text)
+    assert ENGLISH["intro_form"] in " ".join(Reader(make(resume=Resume("POST"))).text)
     assert ENGLISH["intro"] in " ".join(Reader(make()).text)
 
 
@@ -374,5 +367,5 @@ def test_the_configuration_knows_what_the_page_can_show() -> None:
 def test_json_is_handed_to_the_script_as_it_came() -> None:
     """A request that no form can send again."""
     text = '{"phone": "</script>", "n": 1}'
-    page = make(resume=Resume("PUT", "/register", json=text))
-    assert Reader(page).config["resume"] == {"method": "PUT", "action": "/register", "fields": [], "json": text}
+    page = make(resume=Resume("PUT", json=text))
+    assert Reader(page).config["resume"] == {"method": "PUT", "fields": [], "json": text}

@@ -176,13 +176,15 @@ class Sidecar:
             content_type="text/html",
             text='<form method="post" action="/register?plan=1"><input name="phone" value="+8613900000001">'
             '<input name="submit" value="a&amp;b &lt;c&gt; é 中"><textarea name="note">one\ntwo</textarea>'
-            '<input name="n" value="1"><input name="n" value="2"><input name="action" value="/x"></form>',
+            '<input name="n" value="1"><input name="n" value="2"><input name="action" value="/x">'
+            '<input name="append" value="1"><input name="elements" value="2"><input name="setAttribute" value="3">'
+            '<input name="method" value="get"><input name="target" value="t"><input name="hidden" value=""></form>',
         )
 
     async def register(self, request: web.Request) -> web.Response:
         pairs = tuple((name, str(value)) for name, value in (await request.post()).items())
         if "sidecar-verification" not in request.cookies:
-            return self.page(request, "+8613900000001", pages.Resume("POST", request.path_qs, pairs))
+            return self.page(request, "+8613900000001", pages.Resume("POST", pairs))
         self.resumed.set_result(request)
         if self.redirect:
             raise web.HTTPSeeOther(self.redirect)
@@ -218,7 +220,7 @@ class Sidecar:
         return web.json_response(self.told(), status=202)
 
     async def look(self, request: web.Request) -> web.Response:
-        assert request.headers["Prefer"] == "wait=5"
+        assert request.headers["Prefer"] == f'wait=5, status="{self.status}"'
         await self.moved.wait()
         return web.json_response(self.told())
 
@@ -293,6 +295,12 @@ async def test_a_held_back_form_goes_on_as_it_was(sidecar: Sidecar, tab: Tab) ->
         ("n", "1"),
         ("n", "2"),
         ("action", "/x"),
+        ("append", "1"),
+        ("elements", "2"),
+        ("setAttribute", "3"),
+        ("method", "get"),
+        ("target", "t"),
+        ("hidden", ""),
     ]
     await tab.until("document.body.innerText === 'welcome'")
     assert tab.complaints == []

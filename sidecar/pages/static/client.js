@@ -39,7 +39,8 @@ export class SidecarError extends Error {
  * @property {string} id
  * @property {string} to  masked
  * @property {"sms"|"email"} channel
- * @property {"queued"|"sent"|"delivered"|"failed"|"verified"|"expired"} status
+ * @property {"queued"|"sent"|"unconfirmed"|"delivered"|"failed"|"verified"|"expired"} status
+ * @property {string} [reason]  why it failed: "recipient_invalid", "recipient_blocked", "provider", ...
  * @property {number} expires_in  seconds
  * @property {number} resend_in  seconds
  */
@@ -65,13 +66,15 @@ export function createSidecar({ prefix = "/.sidecar" } = {}) {
     start: (ask, { signal } = {}) => call(base, { method: "POST", body: ask, signal }),
 
     /**
-     * Where the message is. With `wait` the answer is held until the status changes, that many seconds at most.
+     * Where the message is. With `wait` the answer is held until the status is no longer `seen`, that many seconds at
+     * most.
      *
      * @param {string} id
-     * @param {{wait?: number, signal?: AbortSignal}} [options]
+     * @param {{wait?: number, seen?: string, signal?: AbortSignal}} [options]
      * @returns {Promise<Verification>}
      */
-    status: (id, { wait = 0, signal } = {}) => call(`${base}/${encodeURIComponent(id)}`, { wait, signal }),
+    status: (id, { wait = 0, seen = "queued", signal } = {}) =>
+      call(`${base}/${encodeURIComponent(id)}`, { wait, seen, signal }),
 
     /**
      * Hand in the code that the person typed. The token proves it once.
@@ -83,10 +86,20 @@ export function createSidecar({ prefix = "/.sidecar" } = {}) {
      */
     check: (id, code, { signal } = {}) =>
       call(`${base}/${encodeURIComponent(id)}/check`, { method: "POST", body: { code }, signal }),
+
+    /**
+     * Hand in the newest code of a recipient whose verification was started elsewhere: in another tab, or before a
+     * reload.
+     *
+     * @param {{to: string, code: string, channel?: "sms"|"email"}} ask
+     * @param {{signal?: AbortSignal}} [options]
+     * @returns {Promise<{status: "verified", token: string}>}
+     */
+    checkNewest: (ask, { signal } = {}) => call(`${base}/check`, { method: "POST", body: ask, signal }),
   };
 }
 
-async function call(url, { method = "GET", body, wait = 0, signal }) {
+async function call(url, { method = "GET", body, wait = 0, seen, signal }) {
   const giveUp = new AbortController();
   const timer = setTimeout(() => giveUp.abort(), TIMEOUT_MS + wait * 1000);
   const abort = () => giveUp.abort();
@@ -95,7 +108,7 @@ async function call(url, { method = "GET", body, wait = 0, signal }) {
   try {
     const headers = { Accept: "application/json" };
     if (body !== undefined) headers["Content-Type"] = "application/json";
-    if (wait > 0) headers.Prefer = `wait=${wait}`;
+    if (wait > 0) headers.Prefer = `wait=${wait}, status="${seen}"`;
     const reply = await fetch(url, {
       method,
       headers,

@@ -14,16 +14,20 @@ const COOKIE_SECONDS = 120;
 // The longest that one status call is held, and the pause before the next: a server that does not hold is not hammered.
 const WAIT_S = 5;
 const PAUSE_MS = 1000;
-const FINAL = ["delivered", "failed", "verified", "expired"];
+const FINAL = ["failed", "verified", "expired"];
 
-let verification = null; // what the API said last
+let verification = null; // what the API said last; null for a code that was asked for elsewhere
 let watching = null; // AbortController of the status calls
 let lastTried = ""; // the code that was checked last, so that it is not sent twice by itself
+let triesLeft = null; // of the code, as the API said last
+
+const recipient = () => page.to || $("to").value.trim();
+const channelOf = (to) => (to.includes("@") ? "email" : undefined);
 
 // --- The captcha: `token()` resolves with a fresh token, `renew()` follows the use of one -------------------------
 
 function openCaptcha() {
-  if (page.captcha === null) return { token: async () => undefined, renew() {} };
+  if (page.captcha === null || !page.sends) return { token: async () => undefined, renew() {} };
   $("captcha").hidden = false;
   return page.captcha.kind === "turnstile" ? openTurnstile(page.captcha) : openAltcha(page.captcha);
 }
@@ -125,8 +129,7 @@ function show(step) {
     $("captcha"),
     step === "enter" ? null : $("ask-error"),
   );
-  if (step === "enter") $("captcha").hidden = true;
-  else if (page.captcha !== null) $("captcha").hidden = false;
+  $("captcha").hidden = step === "enter" || page.captcha === null || !page.sends;
 }
 
 function complain(step, message, input = null) {
@@ -141,9 +144,11 @@ function complain(step, message, input = null) {
 }
 
 function words(error) {
-  const text = page.text[`error_${error.code}`] ?? page.text.error_unknown;
-  return error.attemptsLeft === null ? text : `${text} ${say("attempts_left", { left: error.attemptsLeft })}`;
+  if (error.code === "too_many_attempts" && error.retryAfter > 0) return say("error_too_many_tries");
+  return page.text[`error_${error.code}`] ?? page.text.error_unknown;
 }
+
+const withTries = (text) => (triesLeft === null ? text : `${text} ${say("attempts_left", { left: triesLeft })}`);
 
 const running = new Map(); // button -> its timer
 
@@ -178,7 +183,7 @@ function closeFor(seconds, button, key, waitingKey) {
 async function send(step) {
   const button = step === "ask" ? $("send") : $("resend");
   const label = step === "ask" ? "send" : "resend";
-  const to = page.to || $("to").value.trim();
+  const to = recipient();
   complain(step, "");
   if (to === "") return complain(step, say("number_missing"), $("to"));
   if (step === "enter" && page.captcha?.kind === "turnstile") $("captcha").hidden = false; // it may want a click
@@ -191,7 +196,7 @@ async function send(step) {
       to,
       captcha: token,
       locale: page.language,
-      channel: to.includes("@") ? "email" : undefined,
+      channel: channelOf(to),
     });
   } catch (error) {
     if (error.retryAfter > 0) closeFor(error.retryAfter, button, label, "wait");
@@ -201,14 +206,48 @@ async function send(step) {
     if (used) captcha.renew();
   }
   idle($("send"), "send");
-  $("enter-intro").replaceChildren(...sentence("code_sent_to", to));
-  $("change").hidden = page.to !== "";
-  lastTried = "";
-  $("code").value = "";
-  show("enter");
-  $("code").focus();
+  enter("code_sent_to", to);
   closeFor(verification.resend_in, $("resend"), "resend", "resend_in");
   watch();
+}
+
+/** Take a code that was sent before: by another tab, by this one before it was loaded again, by the site itself. */
+function enterWithoutSending() {
+  const to = recipient();
+  complain("ask", "");
+  if (to === "") return complain("ask", say("number_missing"), $("to"));
+  watching?.abort();
+  verification = null;
+  enter("code_to", to);
+  $("delivery").textContent = "";
+  idle($("resend"), "send");
+}
+
+/** Open the second step for a new code. */
+function enter(key, to) {
+  $("enter-intro").replaceChildren(...sentence(key, to));
+  $("change").hidden = page.to !== "";
+  $("resend").hidden = !page.sends;
+  lastTried = "";
+  triesLeft = null;
+  complain("enter", "");
+  $("code").value = "";
+  $("code").disabled = false;
+  idle($("check"), "check");
+  show("enter");
+  $("code").focus();
+}
+
+/** The code is of no use any more, and nothing that was said of it holds: only a new one helps. */
+function end(message) {
+  watching?.abort();
+  $("delivery").textContent = "";
+  $("code").value = "";
+  $("code").disabled = true;
+  idle($("check"), "check");
+  $("check").disabled = true;
+  complain("enter", message);
+  ($("resend").disabled ? $("enter-error") : $("resend")).focus();
 }
 
 /** A text with the number in it, which reads from left to right whatever the language does. */
@@ -228,14 +267,16 @@ async function watch() {
   const { signal } = watching;
   const { id } = verification;
   while (!signal.aborted) {
-    const { status } = verification;
-    $("delivery").textContent = status === "verified" ? "" : say(`status_${status}`);
-    $("delivery").dataset.status = status;
+    const { status, reason } = verification;
     if (status === "failed" || status === "expired") idle($("resend"), "resend");
-    if (FINAL.includes(status) && status !== "delivered") return;
+    if (status === "expired") return end(say("status_expired"));
+    const text = page.text[`reason_${reason}`] ?? page.text[`status_${status}`] ?? "";
+    if ($("delivery").textContent !== text) $("delivery").textContent = text;
+    $("delivery").dataset.status = status;
+    if (FINAL.includes(status)) return;
     const started = Date.now();
     try {
-      const now = await sidecar.status(id, { wait: WAIT_S, signal });
+      const now = await sidecar.status(id, { wait: WAIT_S, seen: status, signal });
       if (!signal.aborted) verification = now;
     } catch (error) {
       if (error.status === 404) return;
@@ -247,21 +288,30 @@ async function watch() {
 
 async function check() {
   const code = $("code").value;
+  if ($("check").disabled) return;
+  if (code === "" && !$("enter-error").hidden) return $("code").focus(); // what was said of the last one still holds
   complain("enter", "");
   if (code.length !== page.codeLength) {
-    return complain("enter", say("code_incomplete", { length: page.codeLength }), $("code"));
+    return complain("enter", withTries(say("code_incomplete", { length: page.codeLength })), $("code"));
   }
-  if ($("check").disabled) return;
   lastTried = code;
   busy($("check"), "checking");
   try {
-    const { token } = await sidecar.check(verification.id, code);
+    const to = recipient();
+    const { token } =
+      verification === null
+        ? await sidecar.checkNewest({ to, code, channel: channelOf(to) })
+        : await sidecar.check(verification.id, code);
     finish(token);
   } catch (error) {
-    if (error.retryAfter > 0 && error.code === "rate_limited") closeFor(error.retryAfter, $("check"), "check", "wait");
+    if (error.attemptsLeft !== null) triesLeft = error.attemptsLeft;
+    if (error.code === "code_mismatch" && triesLeft === 0) return end(say("error_too_many_attempts"));
+    const isOver = ["code_expired", "not_found", "too_many_attempts"].includes(error.code);
+    if (isOver && !(error.retryAfter > 0)) return end(words(error));
+    if (error.retryAfter > 0) closeFor(error.retryAfter, $("check"), "check", "wait");
     else idle($("check"), "check");
     if (error.code === "code_mismatch") $("code").value = "";
-    complain("enter", words(error), $("code"));
+    complain("enter", withTries(words(error)), $("code"));
   }
 }
 
@@ -286,31 +336,35 @@ function finish(token) {
   resume(page.resume);
 }
 
+/** This page's own address, where the request that was held back was sent to. */
+const here = () => location.href.split("#")[0];
+
 /** Send the form that was held back as the browser itself would have. */
-function resume({ method, action, fields }) {
-  // With the origin in front: a path such as //host would be another host.
-  const url = location.origin + action;
-  if (method === "GET") return location.replace(url);
+function resume({ method, fields }) {
+  if (method === "GET") return location.replace(here());
   const form = document.createElement("form");
   form.setAttribute("method", method);
-  form.setAttribute("action", url);
+  form.setAttribute("action", here());
   form.hidden = true;
+  // Gathered apart: once a field named "append" is in the form, form.append is that field.
+  const inputs = document.createDocumentFragment();
   for (const [name, value] of fields) {
     const input = document.createElement("input");
     input.setAttribute("type", "hidden"); // first: other types strip line breaks
     input.setAttribute("name", name);
     input.value = value;
-    form.append(input);
+    inputs.append(input);
   }
+  form.append(inputs);
   document.body.append(form);
   HTMLFormElement.prototype.submit.call(form); // a field may be named "submit"
 }
 
 /** Send the JSON that was held back, and show what comes of it. */
-async function resumeJson({ method, action, json }, token) {
+async function resumeJson({ method, json }, token) {
   const headers = { "Content-Type": "application/json", "X-Verification-Token": token };
   try {
-    const answer = await fetch(location.origin + action, { method, headers, body: json });
+    const answer = await fetch(here(), { method, headers, body: json });
     if (answer.redirected) return location.replace(answer.url);
     $("done-next").textContent = await answer.text();
   } catch {
@@ -339,19 +393,23 @@ $("known").textContent = page.to;
 $("known").dir = "ltr";
 $("ask-known").hidden = page.to === "";
 $("ask-number").hidden = page.to !== "";
+$("send").hidden = !page.sends;
 show("ask");
 if (page.to === "") $("to").focus();
-else $("send").focus();
+else if (page.sends) $("send").focus();
+else enterWithoutSending();
 if (!window.isSecureContext && page.captcha?.kind === "altcha") complain("ask", say("insecure"));
 
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!$("send").disabled) send("ask");
+  if (!page.sends) enterWithoutSending();
+  else if (!$("send").disabled) send("ask");
 });
 $("enter").addEventListener("submit", (event) => {
   event.preventDefault();
   check();
 });
+$("have").addEventListener("click", enterWithoutSending);
 $("resend").addEventListener("click", () => send("enter"));
 $("change").addEventListener("click", () => {
   watching?.abort();
