@@ -29,7 +29,7 @@ from sidecar.captcha.seam import BuiltIn, Verifier
 from sidecar.config.load import Kinds
 from sidecar.config.model import Config
 from sidecar.courier import Courier
-from sidecar.delivery import providers
+from sidecar.delivery import providers, text
 from sidecar.delivery.breakers import Breakers
 from sidecar.delivery.ledger import Ledger
 from sidecar.delivery.outbox import Outbox
@@ -62,10 +62,11 @@ _HOLD_MARGIN_S: Final = 10.0
 
 
 def kinds() -> Kinds:
-    """Every captcha and provider kind that there is a file of, for `config.load`."""
+    """Every captcha and provider kind that there is a file of, and the messages, for `config.load`."""
     return Kinds(
         captcha={kind: module.Settings for kind, module in captcha.kinds().items()},
         providers={kind: module.Settings for kind, module in providers.kinds().items()},
+        messages=text.longest,
     )
 
 

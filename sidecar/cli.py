@@ -6,7 +6,6 @@ Exit codes: 0 fine, 1 failed while running, 2 bad usage or configuration.
 import argparse
 import asyncio
 import json
-import math
 import os
 import secrets
 import sys
@@ -189,7 +188,7 @@ async def _sent(config: "Config", recipient: "Recipient", via: str | None) -> in
 
     started = time.monotonic()
     code = f"{secrets.randbelow(10**config.code.length):0{config.code.length}}"
-    minutes = math.ceil(config.code.ttl / 60)
+    minutes = text.minutes_left(config.code.ttl)
     locale = "zh" if recipient.country == "CN" else "en"
     message = Message(
         id=f"test_{secrets.token_hex(8)}",
@@ -197,7 +196,7 @@ async def _sent(config: "Config", recipient: "Recipient", via: str | None) -> in
         locale=locale,
         code=code,
         minutes=minutes,
-        text=text.render(locale, code, minutes, config.code.origin),
+        text=text.render(config.code, locale, code, minutes, recipient.channel),
     )
     try:
         async with AsyncExitStack() as stack:

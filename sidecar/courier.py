@@ -6,7 +6,6 @@ reported failed. Nothing here ends the courier but `drain`; no code and no unmas
 """
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -224,14 +223,14 @@ class Courier:
             return
 
         # Step 4: race. What comes of it is told at once; the attempts that lost end in their own time.
-        minutes = math.ceil(left_s / 60)
+        minutes = text.minutes_left(left_s)
         message = Message(
             id=f"{entry.verification_id}_{leased.id}",
             recipient=recipient,
             locale=entry.locale,
             code=code,
             minutes=minutes,
-            text=text.render(entry.locale, code, minutes, self._code_rules.origin),
+            text=text.render(self._code_rules, entry.locale, code, minutes, recipient.channel),
         )
         async with self._router.sent(
             way, message, left_s, lambda attempted: self._record(attempted, entry, way.segment, log), entry.tried

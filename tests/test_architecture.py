@@ -22,6 +22,7 @@ PURE = [
     "openapi",
     "errors",
     "secret",
+    "segments",
     "limits.gcra",
     "captcha.turnstile",
     "captcha.yidun",

@@ -17,8 +17,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from sidecar import language
 from sidecar.config.findings import Findings, any_of, one_of, show
 from sidecar.config.model import (
+    LANGUAGE_RANGE,
     Api,
     Captcha,
     CodeRules,
@@ -34,6 +36,7 @@ from sidecar.config.model import (
 from sidecar.config.where import KeyPath
 from sidecar.errors import CODES, Refusal
 from sidecar.recipient import parse
+from sidecar.segments import segments
 
 # Shorter ones can be searched: 16 random characters of base64 are 96 bits.
 _SECRET_CHARS: Final = 16
@@ -89,8 +92,8 @@ class Draft:
     routes: Sequence[Route | None]
 
 
-def check(draft: Draft, findings: Findings) -> None:
-    """Tell everything that does not fit together."""
+def check(draft: Draft, messages: Mapping[str, str], findings: Findings) -> None:
+    """Tell everything that does not fit together. `messages` are the longest ones, by language."""
     if draft.server is not None:
         _server(draft.server, findings)
     if draft.upstream is not None:
@@ -101,6 +104,7 @@ def check(draft: Draft, findings: Findings) -> None:
         _test_numbers(draft.numbers, draft.code, findings)
     if draft.code is not None:
         _code_length(draft.code, draft.providers, findings)
+        _messages(draft.code, messages, findings)
     if draft.api is not None:
         _api(draft.api, draft, findings)
     _delivery(draft, findings)
@@ -259,6 +263,37 @@ def _code_length(code: CodeRules, providers: Mapping[str, Provider | None], find
                 f"is more than providers.{name} can send",
                 f"write {provider.longest_code}, or leave providers.{name} out",
             )
+
+
+def _messages(code: CodeRules, messages: Mapping[str, str], findings: Findings) -> None:
+    """The texts of one's own, and which messages take more than one SMS."""
+    if code.app_hash and code.origin:
+        findings.tell(
+            ("code", "app_hash"),
+            "and origin are both the last line of a message",
+            "leave one of them out",
+            ("code", "origin"),
+        )
+    own: dict[str, str] = {}
+    for tag, text in code.texts.items():
+        path = ("code", "texts", tag)
+        if not re.fullmatch(LANGUAGE_RANGE, tag):
+            findings.tell(path, f"{show(tag)} is no language", 'write it as "zh", "zh-Hant" or "en-GB"')
+        elif language.spelled(tag) in own:
+            findings.tell(path, "is there twice", f"leave it out, or {show(own[language.spelled(tag)])}")
+        elif "{brand}" in text and not code.brand:
+            findings.tell(path, "has {brand}, and there is none", 'write code.brand = "…", or leave {brand} out')
+        own.setdefault(language.spelled(tag), tag)
+    long = {tag: count for tag, text in messages.items() if (count := segments(text)) > 1}
+    for tag in own.keys() & long.keys():
+        findings.warn(
+            ("code", "texts", own[tag]), f"takes {long[tag]} SMS", "write it shorter, or what stands around it"
+        )
+    ours = [f"{tag} ({count})" for tag, count in long.items() if tag not in own]
+    keys = [key for key in ("brand", "origin", "app_hash") if getattr(code, key)]
+    if ours and keys:
+        wrong = f"makes messages of more than one SMS: {', '.join(sorted(ours))}"
+        findings.warn(("code", keys[0]), wrong, "write it shorter if you can")
 
 
 def _test_numbers(numbers: Numbers, code: CodeRules, findings: Findings) -> None:

@@ -65,10 +65,11 @@ _SYNTAX: Final = re.compile(r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """The kinds that there are: the TOML `kind` -> its Settings."""
+    """The kinds that there are, the TOML `kind` -> its Settings; and what `messages` by language would be."""
 
     captcha: Mapping[str, type[Captcha]]
     providers: Mapping[str, type[Provider]]
+    messages: Callable[[CodeRules], Mapping[str, str]] = lambda _: {}
 
 
 def load(path: Path, env: Mapping[str, str], kinds: Kinds, warn: Callable[[Problem], None] = lambda _: None) -> Config:
@@ -78,7 +79,7 @@ def load(path: Path, env: Mapping[str, str], kinds: Kinds, warn: Callable[[Probl
     content = expand(findings, raw, env)
     _refuse_later(findings, content)
     draft, made = _make(findings, content, kinds)
-    check(draft, findings)
+    check(draft, kinds.messages(draft.code) if draft.code is not None else {}, findings)
     if findings.problems:
         raise ConfigError(findings.sorted())
     for warning in findings.sorted():

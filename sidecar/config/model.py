@@ -191,6 +191,27 @@ class Identity(Table):
     ttl: Annotated[Duration, Field(ge=1)] = 60.0  # JWTs count whole seconds
 
 
+# What may stand in a message of one's own, and what must.
+_PLACES: Final = ("code", "minutes", "brand")
+
+
+def _message_text(value: str) -> str:
+    right = 'write "{code}", and "{minutes}" and "{brand}" if you like, such as "{brand}: {code} is your code"'
+    for place in re.findall(r"\{([^{}]*)\}", value):
+        if place not in _PLACES:
+            raise UnfitError(f"has {{{place}}}, which nothing stands for", one_of(place, _PLACES))
+    if re.search(r"[{}]", re.sub(r"\{[^{}]*\}", "", value)):
+        raise UnfitError("has a brace without its other half", right)
+    if "{code}" not in value:
+        raise UnfitError("has no {code} in it", right)
+    if re.search(r"[\x00-\x09\x0b-\x1f\x7f]", value):
+        raise UnfitError("has control characters in it", "leave them out, but for line breaks")
+    return value
+
+
+MessageText = Annotated[Text, AfterValidator(_message_text), Field(min_length=1, max_length=1000)]
+
+
 class CodeRules(Table):
     length: Annotated[Positive, Field(ge=4, le=8)] = 6
     ttl: Annotated[Duration, Field(gt=0, le=600)] = 300.0  # NIST SP 800-63B-4 section 3.1.3.3: at most ten minutes
@@ -207,6 +228,17 @@ class CodeRules(Table):
             'write the site alone, such as "example.com"',
         ),
     ] = ""
+    brand: Annotated[
+        Text, fitting(r"[^\x00-\x1f\x7f]{0,40}", "is no name", "write one line of up to 40 characters")
+    ] = ""
+    # https://developers.google.com/identity/sms-retriever/verify
+    app_hash: Annotated[
+        Text,
+        fitting(
+            r"(?:[A-Za-z0-9+/]{11})?", "is no hash of an app", "write the 11 characters that Android's tools make of it"
+        ),
+    ] = ""
+    texts: Named[MessageText] = Field(default_factory=dict, validate_default=True)  # language (BCP 47) -> text
 
 
 def _country(value: str) -> str:
@@ -243,9 +275,8 @@ def _province(value: str) -> str:
 Operator = Annotated[Text, AfterValidator(_operator), WithJsonSchema({"type": "string", "enum": [*OPERATORS, UNKNOWN]})]
 Province = Annotated[Text, AfterValidator(_province), WithJsonSchema({"type": "string", "enum": [*PROVINCES, UNKNOWN]})]
 # A language range, RFC 4647 section 2.1: "en" takes en, en-GB, …
-LanguageRange = Annotated[
-    Text, fitting(r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*", "is no language", 'write it as "zh", "zh-Hant" or "en-GB"')
-]
+LANGUAGE_RANGE: Final = r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*"
+LanguageRange = Annotated[Text, fitting(LANGUAGE_RANGE, "is no language", 'write it as "zh", "zh-Hant" or "en-GB"')]
 
 
 class Numbers(Table):

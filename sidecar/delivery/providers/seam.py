@@ -33,7 +33,7 @@ class Message:
     recipient: Recipient
     locale: str  # as `language.read` makes it
     code: str
-    minutes: int  # what is left of the code's lifetime, rounded up
+    minutes: int  # what is left of the code's lifetime, rounded down, 1 at least
     text: str  # the whole text, for kinds that carry text
     # Where a vendor that takes an address with each message shall report to, its end naming this one; None: nowhere.
     callback_url: str | None = None
