@@ -331,7 +331,9 @@ class Gate:
             return await self.answer(visit, problem.shaped(route.reply, [location]))
         if visit.wants_page:
             prefix = self._config.api.prefix
-            page = told.sent_page(sent.recipient.masked, prefix=prefix, brand="", locale=visit.locale)
+            page = told.sent_page(
+                sent.recipient.masked, prefix=prefix, brand=self._config.code.brand, locale=visit.locale
+            )
             return await self.answer(visit, _of_page(page, [location]))
         return await self.answer(visit, problem.json_answer(202, sent.document(), [location]))
 
@@ -744,7 +746,7 @@ class Gate:
         page = told.refusal_page(
             refusal,
             prefix=self._config.api.prefix,
-            brand="",
+            brand=self._config.code.brand,
             locale=visit.locale,
             request_id=visit.request_id,
             mend=_mend(visit, route, refusal) if route is not None else None,
@@ -777,6 +779,7 @@ class Gate:
             to=to,
             resume=resume,
             code_length=self._config.code.length,
+            brand=self._config.code.brand,
             locale=visit.locale,
             nonce=self._new_id(),
             sends=self._config.api.send,

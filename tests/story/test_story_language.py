@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from telling import MAIN, PHONE, SEND, Start
+from telling import CONFIG, MAIN, PHONE, SEND, Start
 
 SPOKEN = SEND + 'locale = "json:lang"\n'
 FORM = """
@@ -66,3 +66,17 @@ async def test_the_message_and_the_page_speak_the_same(
     assert (await sidecar.ask("POST", "/.sidecar/v1/verifications", json=body, headers=headers)).status == 202
     await sidecar.vendor.code()
     assert said in sidecar.vendor.messages[0]["text"]
+
+
+async def test_who_asks_stands_first_on_every_page_and_in_the_message(start: Start) -> None:
+    """`code.brand`: as it is written, also where it looks like markup."""
+    config = CONFIG.replace("[numbers]", '[code]\nbrand = "A & <b>Co</b>"\n[numbers]')
+    sidecar = await start(MAIN + FORM, config=config)
+    headers = {"Accept": "text/html"}
+    for phone in (PHONE, "5"):
+        shown = await sidecar.ask("POST", "/form", data={"phone": phone}, headers=headers)
+        assert "A &amp; &lt;b&gt;Co" in shown.body.decode()
+        assert "<b>" not in shown.body.decode()
+    assert (await sidecar.send(PHONE)).status == 202
+    await sidecar.vendor.code()
+    assert sidecar.vendor.messages[0]["text"].startswith("A & <b>Co</b>: ")
