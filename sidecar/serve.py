@@ -4,6 +4,7 @@ A bad configuration never starts and never replaces a running good one. SIGTERM 
 """
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -94,6 +95,7 @@ class _Server:
             accepting = Acceptor(_bound(server.listen), _heralds(server), public, tls=self._tls)
             accepting.start()
             stack.push_async_callback(accepting.close)
+            gc.freeze()  # what lives as long as the process is no garbage; looking through it took a tenth of a second
             self._log.info("listening", public=str(server.listen), admin=str(server.admin), pid=os.getpid())
             while not self._stop.is_set():
                 await _first(self._stop, self._reload)

@@ -28,6 +28,7 @@ admin = "127.0.0.1:{admin_port}"
 state_dir = "{state}"
 drain = "20s"
 secret = "children-secret-children-secret-children"
+public_url = ""
 trusted_proxies = []
 proxy_protocol = false
 access_log = "guarded"

@@ -20,6 +20,9 @@ from sidecar.config.units import Duration, Positive
 # A real token is 560 to 750 characters.
 MAX_TOKEN: Final = 8 << 10
 
+# Beyond it no number of seconds is one of ours, and arithmetic with it fails (RFC 8259 section 6).
+_LAST_SECOND: Final = 2**53
+
 _ALGORITHM: Final = "PBKDF2/SHA-256"
 # A spent challenge is remembered this much longer than it lives, for hosts whose clocks differ.
 _CLOCKS_APART_S: Final = 60.0
@@ -91,7 +94,8 @@ class Altcha:
         except (ValueError, KeyError, TypeError, RecursionError):
             return Verdict("reject", "unreadable")
         expires_at, signature = payload.challenge.parameters.expires_at, payload.challenge.signature
-        if type(expires_at) is not int or not isinstance(signature, str):  # ours are
+        # Ours are whole seconds and a text.
+        if type(expires_at) is not int or not 0 <= expires_at <= _LAST_SECOND or not isinstance(signature, str):
             return Verdict("reject", "unreadable")
         left_s = expires_at - self._now()
         if left_s <= 0:
