@@ -150,7 +150,7 @@ class Api:
         if record is not None and wait_s and record.status not in FINAL:
             record = await self._gate.wait_for_change(verification_id, seen, wait_s)
         if record is None:
-            raise Refusal("not_found", "no_verification", "There is no such verification (any more).")
+            raise Refusal("not_found", "no_verification", "No such verification, or it is over.")
         applied = [f"wait={wait_s}"] if wait_s else []
         if wait_s and preferred.get("status") in get_args(Status):
             applied.append(f'status="{seen}"')

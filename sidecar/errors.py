@@ -37,6 +37,34 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
     }
 )
 
+# code -> what happened, and what would be right, where a refusal has no sentence of its own.
+DETAILS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "malformed_request": "Two programs might read this request in two ways. Send it in its plainest form.",
+        "invalid_recipient": "Expected a telephone number with its country code, or an e-mail address.",
+        "recipient_not_allowed": "No codes are sent to this recipient. Use another number or address.",
+        "captcha_required": "Solve the captcha and send its token along.",
+        "captcha_failed": "The captcha token is wrong, spent or too old. Solve a new captcha.",
+        "captcha_unavailable": "The captcha's verifier does not answer. Try again in a moment.",
+        "rate_limited": "A limit is reached. Wait before trying again.",
+        "body_too_large": "The body is larger than what is read here. Send a smaller one.",
+        "head_too_large": "Request line and fields are larger than what is read here. Send fewer or shorter cookies.",
+        "verification_in_use": "Another request is using this verification. Wait until it is answered, then try again.",
+        "code_required": "Send the code that the recipient was sent.",
+        "code_mismatch": "The code is not right. Look at the newest message, and type it again.",
+        "code_expired": "This code has been used, or its time is over. Ask for a new one.",
+        "too_many_attempts": "There were too many wrong codes. Ask for a new one.",
+        "recipient_unreachable": "The recipient cannot be reached. Check the number, or use another one.",
+        "delivery_failed": "No provider could send the message. Try again in a moment.",
+        "store_unavailable": "What was sent and counted cannot be looked up right now. Try again in a moment.",
+        "overloaded": "There is more to do than can be done right now. Try again in a moment.",
+        "upstream_unavailable": "The service behind this one cannot be reached, or answers unreadably. Try again later.",
+        "upstream_timeout": "The service behind this one did not answer in time. It may have done what was asked.",
+        "route_denied": "This route is closed to everybody.",
+        "not_found": "No such verification, or it is over; or there is nothing under this address.",
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class LimitState:
@@ -51,7 +79,10 @@ class LimitState:
 
 @dataclass(eq=False)  # not frozen: the interpreter and contextlib set __traceback__ on what is raised
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
-    """A no. `detail` is for people and says what would be right; `extra` adds members to the problem document."""
+    """A no. `detail` is for people, and says what happened and what would be right; where none is given, DETAILS has it.
+
+    `extra` adds members to the problem document.
+    """
 
     code: str
     reason: str
@@ -59,6 +90,9 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
     retry_after_s: float | None = None
     limits: tuple[LimitState, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.detail = self.detail or DETAILS[self.code]
 
     @property
     def status(self) -> int:

@@ -523,7 +523,7 @@ class Gate:
             raise Refusal(
                 "too_many_attempts",
                 first.name,
-                "Too many wrong codes; wait.",
+                "Too many wrong codes. Wait before trying again.",
                 retry_after_s=ruling.retry_after_s,
                 limits=(first,),
             )

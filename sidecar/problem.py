@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 from sidecar.config.model import Reply
@@ -50,7 +49,7 @@ def document(refusal: Refusal, request_id: str, fields: Sequence[tuple[str, str]
         "type": f"urn:signup-sidecar:problem:{refusal.code}",
         "title": refusal.title,
         "status": refusal.status,
-        "detail": refusal.detail or HTTPStatus(refusal.status).description or refusal.title,
+        "detail": refusal.detail,
         "code": refusal.code,
         "request_id": request_id,
         **refusal.extra,

@@ -88,7 +88,7 @@ class Hold:
     async def exchange(self) -> str:
         """Use the code up for a token. Raises StoreAwayError, and Refusal when the hold had lapsed."""
         if not await self._settle("exchange"):
-            raise Refusal("code_expired", "hold_lapsed")
+            raise Refusal("code_expired", "hold_lapsed", "The check took too long. Ask for a new code.")
         return self._verifications.token(self.id)
 
     async def release(self, *, again: bool = False) -> None:
@@ -129,7 +129,7 @@ class Verifications:
     def token(self, verification_id: str) -> str:
         token = codes.token_of(self._secret, verification_id)
         if token is None:
-            raise Refusal("code_expired", "secret_gone")
+            raise Refusal("code_expired", "secret_gone", "This code is from before a change here. Ask for a new one.")
         return token
 
     async def issue(self, recipient: Recipient, again_in_s: float) -> Issued:
@@ -218,7 +218,7 @@ class Verifications:
         code = self._typed(shown)
         record = await self.read(verification_id)
         if record is None:
-            raise Refusal("code_expired", "no_verification", "Ask for a new code.")
+            raise Refusal("code_expired", "no_verification", "No such verification, or it is over. Ask for a new code.")
         right = _same(self.code(verification_id, record.recipient), code)
         async with counted(record.recipient, right):
             hold = await self._check(verification_id, record.recipient_hash, "code", right)
@@ -252,14 +252,20 @@ class Verifications:
         if proof.kind == "token":
             proven = codes.id_of_token(self._secret, str(proof.shown))
             if proven is None:
-                raise Refusal("code_expired", "token_forged", "The verification token is not valid; verify again.")
+                raise Refusal(
+                    "code_expired", "token_forged", "The verification token is not one of ours. Verify again."
+                )
             for recipient_hash in recipient_hashes:
                 try:
                     return await self._check(proven, recipient_hash, "token", True)
                 except Refusal as refusal:
                     if refusal.code != "code_expired":
                         raise
-            raise Refusal("code_expired", "token_spent_or_other_recipient")
+            raise Refusal(
+                "code_expired",
+                "token_spent_or_other_recipient",
+                "The verification token has been used, is too old, or is another recipient's. Verify again.",
+            )
         code = self._typed(proof.shown)
         for recipient_hash in recipient_hashes:
             found = await self._store.execute("GET", self._names.current(recipient_hash))
@@ -268,7 +274,7 @@ class Verifications:
                 right = _same(self.code(verification_id, recipient), code)
                 async with counted(recipient, right):
                     return await self._check(verification_id, recipient_hash, "code", right)
-        raise Refusal("code_expired", "no_verification", "Ask for a new code.")
+        raise Refusal("code_expired", "no_verification", "No code is waiting for this recipient. Ask for a new one.")
 
     async def _check(self, verification_id: str, recipient_hash: str, kind: str, right: bool) -> Hold:
         holder = b64url(self._urandom(12))
@@ -281,13 +287,17 @@ class Verifications:
             case [b"held"]:
                 return Hold(self, verification_id, holder)
             case [b"expired"]:
-                raise Refusal("code_expired", "spent_or_expired", "Ask for a new code.")
+                raise Refusal("code_expired", "spent_or_expired")
             case [b"in_use"]:
-                raise Refusal("verification_in_use", "held", "Another request is using this code.", retry_after_s=1)
+                raise Refusal(
+                    "verification_in_use", "held", "Another request is using it. Wait a moment.", retry_after_s=1
+                )
             case [b"mismatch", left]:
-                raise Refusal("code_mismatch", "wrong_code", "The code is not right.", extra={"attempts_left": left})
+                raise Refusal("code_mismatch", "wrong_code", extra={"attempts_left": left})
             case [b"too_many"]:
-                raise Refusal("too_many_attempts", "code_killed", "This code is dead; ask for a new one.")
+                raise Refusal(
+                    "too_many_attempts", "code_killed", "Too many wrong tries: the code is dead. Ask for a new one."
+                )
             case _:
                 raise RuntimeError(f"check.lua answered {answer!r}")
 
