@@ -58,7 +58,7 @@ DETAILS: Final[Mapping[str, str]] = MappingProxyType(
         "delivery_failed": "No provider could send the message. Try again in a moment.",
         "store_unavailable": "What was sent and counted cannot be looked up right now. Try again in a moment.",
         "overloaded": "There is more to do than can be done right now. Try again in a moment.",
-        "upstream_unavailable": "The service behind this one cannot be reached, or answers unreadably. Try again later.",
+        "upstream_unavailable": "The service behind this one cannot be reached, or answers unreadably. Try again.",
         "upstream_timeout": "The service behind this one did not answer in time. It may have done what was asked.",
         "route_denied": "This route is closed to everybody.",
         "not_found": "No such verification, or it is over; or there is nothing under this address.",
@@ -79,7 +79,7 @@ class LimitState:
 
 @dataclass(eq=False)  # not frozen: the interpreter and contextlib set __traceback__ on what is raised
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
-    """A no. `detail` is for people, and says what happened and what would be right; where none is given, DETAILS has it.
+    """A no. `detail` is for people, and says what happened and what would be right; DETAILS has one in its stead.
 
     `extra` adds members to the problem document.
     """

@@ -161,7 +161,7 @@ def _form(mend: Mend, text: pages.Texts) -> str:
 def _details(refusal: Refusal, status: int, request_id: str, label: str) -> str:
     """Write what those need to know whom the person asks for help."""
     known = " · ".join(filter(None, (refusal.code, str(status), request_id)))
-    detail = f"<br>{html.escape(refusal.detail)}" if refusal.detail else ""
+    detail = f"<br>{html.escape(refusal.detail)}"
     return (
         f'  <details><summary>{html.escape(label)}</summary><p lang="en" dir="ltr">{html.escape(known)}{detail}</p>'
         "</details>"
