@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-import aiohttp
 from aiohttp import web
 
 from sidecar import captcha, outbound
@@ -28,6 +27,7 @@ from sidecar.captcha.remote import Remote as RemoteCaptcha
 from sidecar.captcha.seam import BuiltIn, Verifier
 from sidecar.config.load import Kinds
 from sidecar.config.model import Config
+from sidecar.config.proxies import Proxies
 from sidecar.courier import Courier
 from sidecar.delivery import providers, text
 from sidecar.delivery.breakers import Breakers
@@ -114,7 +114,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
     async with AsyncExitStack() as stack:
         store = Store(store_url, observe=metrics.store_seconds.observe)
         stack.push_async_callback(store.close)
-        session = await stack.enter_async_context(outbound.open_session())
+        session = await stack.enter_async_context(_session(config))
         forwarder = Forwarder(
             config.upstream,
             metrics.upstream_seconds.observe,
@@ -210,13 +210,13 @@ async def routing(config: Config, store_url: str) -> AsyncIterator[Router]:
     async with AsyncExitStack() as stack:
         store = Store(store_url)
         stack.push_async_callback(store.close)
-        session = await stack.enter_async_context(outbound.open_session())
+        session = await stack.enter_async_context(_session(config))
         yield await stack.enter_async_context(_routing(config, store, session, Buckets(store), Metrics(), Life()))
 
 
 @asynccontextmanager
 async def _routing(
-    config: Config, store: Store, session: aiohttp.ClientSession, buckets: Buckets, metrics: Metrics, life: Life
+    config: Config, store: Store, session: outbound.Session, buckets: Buckets, metrics: Metrics, life: Life
 ) -> AsyncIterator[Router]:
     """The router at work, with what it knows of the other workers."""
     rates = {name: settings.rate for name, settings in config.providers.items() if settings.rate}
@@ -243,6 +243,10 @@ async def _routing(
     finally:
         await ended(*looking)
         await lines.close()
+
+
+def _session(config: Config) -> outbound.Session:
+    return outbound.open_session(Proxies(config.outbound.proxy, os.environ), config.outbound.ca)
 
 
 def _receipts_url(config: Config) -> str:
@@ -291,7 +295,7 @@ def signing_keys(config: Config) -> KeyFiles | SigningKey | None:
     return KeyFiles(Path(config.server.state_dir) / "keys", rules.algorithm, rules.ttl, time.time)
 
 
-def _verifiers(config: Config, session: aiohttp.ClientSession, secret: Secret, store: Store) -> dict[str, Verifier]:
+def _verifiers(config: Config, session: outbound.Session, secret: Secret, store: Store) -> dict[str, Verifier]:
     async def spend_once(token_hash: str, ttl_s: float) -> bool:
         key = store.names.spent("altcha", secret.hash(token_hash))
         return bool(await store.execute("SET", key, 1, "NX", "PX", int(ttl_s * 1000)))
@@ -310,7 +314,7 @@ def _verifiers(config: Config, session: aiohttp.ClientSession, secret: Secret, s
 
 
 @asynccontextmanager
-async def _providers(config: Config, session: aiohttp.ClientSession) -> AsyncIterator[dict[str, Provider]]:
+async def _providers(config: Config, session: outbound.Session) -> AsyncIterator[dict[str, Provider]]:
     """Every provider by its name. A kind that is not spoken to over HTTP opens its own, and closes them."""
     async with AsyncExitStack() as stack:
         made: dict[str, Provider] = {}

@@ -1,4 +1,4 @@
-"""How does the sidecar ask a vendor? One HTTP call with one time limit.
+"""How does the sidecar ask a vendor? One HTTP call with one time limit, straight or through a proxy.
 
 It alone knows "never sent" from "no answer". Used by captcha and provider kinds. Never follows redirects, never
 retries, never reads more than `MAX_REPLY`.
@@ -7,10 +7,13 @@ retries, never reads more than `MAX_REPLY`.
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Self
 
 import aiohttp
 import yarl
+
+from sidecar.config.findings import UnfitError
+from sidecar.config.proxies import Proxies
 
 # The largest documented vendor answer is a few KiB.
 MAX_REPLY: Final = 64 << 10
@@ -41,48 +44,97 @@ class HttpReply:
 
 
 class NeverSentError(Exception):
-    """Surely no octet of the request reached the vendor: no address, refused, no TLS, or the time was up before."""
+    """Surely no octet of the request reached the vendor.
+
+    No address, refused, no TLS, a proxy that would not connect, or the time was up before.
+    """
 
 
 class NoAnswerError(Exception):
     """The request may have been taken, and no whole answer came."""
 
 
-def open_session() -> aiohttp.ClientSession:
-    """Make the pooled session that every vendor call shares. Must run inside the loop."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=True,
-    )
+class _Connector(aiohttp.TCPConnector):
+    """Opens connections: what fails before there is one, the proxy's answer to CONNECT too, is a NeverSentError."""
+
+    async def connect(self, *request: Any, **rest: Any) -> Any:
+        try:
+            return await super().connect(*request, **rest)
+        except aiohttp.ClientHttpProxyError as error:
+            raise NeverSentError(f"proxy_{error.status}") from None  # what it quotes has the proxy's password
+        except (aiohttp.ClientError, OSError) as error:
+            raise NeverSentError(type(error).__name__) from error
 
 
-async def call(session: aiohttp.ClientSession, request: HttpRequest, timeout_s: float) -> HttpReply:
-    """Ask once. Raises NeverSentError or NoAnswerError; answers of every status are returned.
+class Session:
+    """The pooled connections that every call shares. Must be made inside the loop; closed at its block's end.
+
+    `ca` is a PEM file of the authorities to believe; "": the system's. Raises OSError for one that cannot be read.
+    """
+
+    def __init__(self, proxies: Proxies, ca: str) -> None:
+        self.proxies = proxies
+        self.http = aiohttp.ClientSession(
+            connector=_Connector(limit=0, ttl_dns_cache=60, ssl=ssl.create_default_context(cafile=ca) if ca else True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.http.close()
+
+
+def open_session(proxies: Proxies | None = None, ca: str = "") -> Session:
+    """Make a session, as `Session` has it. No proxies: every call goes straight."""
+    return Session(proxies or Proxies("", {}), ca)
+
+
+async def call(session: Session, request: HttpRequest, timeout_s: float) -> HttpReply:
+    """Ask once. Raises NeverSentError or NoAnswerError; answers of every status are returned, but a proxy's own 407.
 
     A connection that is not there after nine tenths of `timeout_s` is given up: that surely comes before the time is up
     for the whole, and so the two time-outs can be told apart.
     """
     connect_s = _TO_CONNECT * timeout_s
-    names = {name.lower() for name, _ in request.fields}
+    fields = list(request.fields)
+    names = {name.lower() for name, _ in fields}
     try:
-        async with session.request(
+        proxy = session.proxies.of(request.url)
+    except UnfitError as error:
+        raise NeverSentError("no_proxy_that_can_be_spoken_to") from error
+    secure = request.url.startswith("https:")
+    to_proxy = {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else {}
+    if not secure:  # the proxy reads the request itself, and no CONNECT before it
+        fields += to_proxy.items()
+    try:
+        async with session.http.request(
             request.method,
             yarl.URL(request.url, encoded=True),
-            headers=list(request.fields),
+            headers=fields,
+            proxy=proxy.url if proxy else None,
+            proxy_headers=to_proxy if secure else None,
             data=request.body or None,
             # aiohttp would add a Content-Type that the request's signature does not know.
             skip_auto_headers=[] if "content-type" in names else ["Content-Type"],
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=timeout_s, connect=connect_s, sock_connect=connect_s),
         ) as reply:
+            if proxy and not secure and reply.status == 407:
+                raise NeverSentError("proxy_407")
             body = await reply.content.read(MAX_REPLY + 1)
             while len(body) <= MAX_REPLY and (more := await reply.content.read(MAX_REPLY + 1 - len(body))):
                 body += more
             if len(body) > MAX_REPLY:
                 raise NoAnswerError("the answer is larger than any documented one")
             return HttpReply(reply.status, {k.lower(): v for k, v in reply.headers.items()}, body)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, ssl.SSLError) as error:
+    except aiohttp.InvalidURL as error:
         raise NeverSentError(type(error).__name__) from error
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise NoAnswerError(type(error).__name__) from error

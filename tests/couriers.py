@@ -12,8 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
-
 from sidecar import outbound
 from sidecar.config.model import CodeRules, Delivery
 from sidecar.courier import Courier
@@ -46,7 +44,7 @@ class Post:
     """What surrounds a courier, and what it said to its surroundings."""
 
     store: Store
-    session: aiohttp.ClientSession
+    session: outbound.Session
     urls: dict[str, str]
     rules: tuple[Delivery, ...]
     code_rules: CodeRules = field(default_factory=CodeRules)

@@ -46,6 +46,7 @@ PURE = [
     "verification.codes",
     "verification.states",
     "config.model",
+    "config.proxies",
     "config.units",
     "config.where",
 ]

@@ -8,8 +8,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-import aiohttp
-
 from sidecar import outbound
 from sidecar.captcha.seam import Verdict
 
@@ -47,7 +45,7 @@ class Remote:
         self,
         kind: RemoteKind,
         settings: Any,
-        session: aiohttp.ClientSession,
+        session: outbound.Session,
         now: Callable[[], float],
         nonce: Callable[[], str],
     ) -> None:

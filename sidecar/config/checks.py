@@ -5,6 +5,7 @@ one mistake is told once.
 """
 
 import difflib
+import ipaddress
 import os
 import re
 import ssl
@@ -12,13 +13,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from sidecar import language
-from sidecar.config.findings import Findings, any_of, one_of, show
+from sidecar.config.findings import Findings, UnfitError, any_of, one_of, show
 from sidecar.config.model import (
     LANGUAGE_RANGE,
     Api,
@@ -28,11 +30,13 @@ from sidecar.config.model import (
     Identity,
     Limit,
     Numbers,
+    Outbound,
     Provider,
     Route,
     Server,
     Upstream,
 )
+from sidecar.config.proxies import Proxies
 from sidecar.config.where import KeyPath
 from sidecar.errors import CODES, Refusal
 from sidecar.recipient import parse
@@ -81,6 +85,7 @@ class Draft:
 
     server: Server | None
     upstream: Upstream | None
+    outbound: Outbound | None
     identity: Identity | None
     code: CodeRules | None
     numbers: Numbers | None
@@ -92,12 +97,17 @@ class Draft:
     routes: Sequence[Route | None]
 
 
-def check(draft: Draft, messages: Mapping[str, str], findings: Findings) -> None:
-    """Tell everything that does not fit together. `messages` are the longest ones, by language."""
+def check(draft: Draft, messages: Mapping[str, str], findings: Findings, env: Mapping[str, str]) -> None:
+    """Tell everything that does not fit together.
+
+    `messages` are the longest ones, by language; `env` is the environment's variables.
+    """
     if draft.server is not None:
         _server(draft.server, findings)
     if draft.upstream is not None:
         _upstream(draft.upstream, findings)
+    if draft.outbound is not None:
+        _outbound(draft.outbound, draft, findings, env)
     if draft.identity is not None:
         _identity(draft.identity, findings)
     if draft.numbers is not None and draft.code is not None:
@@ -173,11 +183,48 @@ def _upstream(upstream: Upstream, findings: Findings) -> None:
                 )
         return
     _tls_pair(tls.cert, tls.key, ("upstream", "tls"), findings)
-    if tls.ca and _readable(tls.ca, ("upstream", "tls", "ca"), findings):
+    _ca(tls.ca, ("upstream", "tls", "ca"), findings)
+
+
+def _outbound(outbound: Outbound, draft: Draft, findings: Findings, env: Mapping[str, str]) -> None:
+    _ca(outbound.ca, ("outbound", "ca"), findings)
+    proxies = Proxies(outbound.proxy, env)
+    for table, made in (("captcha", draft.captcha), ("providers", draft.providers)):
+        for name, settings in made.items():
+            key = next((key for key in ("endpoint", "url") if hasattr(settings, key)), "")
+            url = getattr(settings, key, "")
+            if not url.startswith(("http://", "https://")):
+                continue
+            path = (table, name, key)
+            try:
+                proxied = proxies.of(url)
+            except UnfitError as error:
+                findings.tell(path, error.wrong, error.right, ("outbound",))
+                continue
+            if proxied is not None and _is_this_machine(url):
+                findings.warn(
+                    path,
+                    f"is on this machine, and is called through the proxy {proxied.url}",
+                    "leave outbound.proxy out, set HTTPS_PROXY instead, and name the host in NO_PROXY"
+                    if outbound.proxy
+                    else "name the host in NO_PROXY",
+                )
+
+
+def _is_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _ca(ca: str, path: KeyPath, findings: Findings) -> None:
+    if ca and _readable(ca, path, findings):
         try:
-            ssl.create_default_context(cafile=tls.ca)
+            ssl.create_default_context(cafile=ca)
         except (ssl.SSLError, ValueError):
-            findings.tell(("upstream", "tls", "ca"), f"{show(tls.ca)} has no certificate in it", "name a PEM file")
+            findings.tell(path, f"{show(ca)} has no certificate in it", "name a PEM file")
 
 
 def _tls_pair(cert: str, key: str, path: KeyPath, findings: Findings) -> None:

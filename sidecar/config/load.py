@@ -28,6 +28,7 @@ from sidecar.config.model import (
     Identity,
     Limit,
     Numbers,
+    Outbound,
     Provider,
     Route,
     Server,
@@ -46,6 +47,7 @@ _T = TypeVar("_T", bound=Table)
 _SINGLE: Final[Mapping[str, type[Table]]] = {
     "server": Server,
     "upstream": Upstream,
+    "outbound": Outbound,
     "store": Store,
     "identity": Identity,
     "code": CodeRules,
@@ -79,7 +81,7 @@ def load(path: Path, env: Mapping[str, str], kinds: Kinds, warn: Callable[[Probl
     content = expand(findings, raw, env)
     _refuse_later(findings, content)
     draft, made = _make(findings, content, kinds)
-    check(draft, kinds.messages(draft.code) if draft.code is not None else {}, findings)
+    check(draft, kinds.messages(draft.code) if draft.code is not None else {}, findings, env)
     if findings.problems:
         raise ConfigError(findings.sorted())
     for warning in findings.sorted():

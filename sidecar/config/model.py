@@ -16,6 +16,7 @@ import phonenumbers
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema, WrapSerializer
 
 from sidecar.config.findings import UnfitError, hide_userinfo, holds_secret, one_of, show
+from sidecar.config.proxies import read_proxy
 from sidecar.config.units import (
     Count,
     Duration,
@@ -137,6 +138,20 @@ class Upstream(Table):
     connect_timeout: Annotated[Duration, Field(gt=0)] = 1.0
     read_timeout: Annotated[Duration, Field(gt=0)] = 60.0
     max_connections: Count = 0
+
+
+def _proxy(value: str) -> str:
+    if value:
+        read_proxy(value)
+    return value
+
+
+class Outbound(Table):
+    """Calls to vendors and captcha verifiers over HTTP."""
+
+    # Takes every call; empty: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment say (proxies.py).
+    proxy: Annotated[Text, AfterValidator(_proxy)] = Field(default="", repr=False)
+    ca: Text = ""  # a PEM file, instead of the system's authorities
 
 
 def _store_url(value: str) -> str:
@@ -459,6 +474,7 @@ class Route(Table):
 class Config(Table):
     server: Server = Server()
     upstream: Upstream = Upstream()
+    outbound: Outbound = Outbound()
     store: Store = Store()
     identity: Identity = Identity()
     code: CodeRules = CodeRules()

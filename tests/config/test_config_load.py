@@ -45,6 +45,23 @@ def test_a_warned_file_loads_and_says_exactly_these_lines(
     assert warnings == file.with_suffix(".expected").read_text(encoding="utf-8").splitlines()
 
 
+def test_proxy_of_the_environment_that_cannot_be_spoken_to_is_a_mistake_where_it_would_be_used(
+    env: Mapping[str, str], tmp_path: Path
+) -> None:
+    """Told at the provider, by the variable's name, and never with its password."""
+    file = tmp_path / "c.toml"
+    file.write_text(
+        '[providers.a]\nkind = "webhook"\nurl = "https://a.example/"\nsecret = "s"\n[[delivery]]\nproviders = ["a"]\n'
+    )
+    with pytest.raises(ConfigError) as refused:
+        load(file, {**env, "HTTPS_PROXY": f"socks5://ann:{LEAK}@proxy.lan:1080"}, kinds())
+    [line] = str(refused.value).splitlines()
+    assert "c.toml:3: providers.a.url: would be called through HTTPS_PROXY, which is a proxy" in line
+    assert LEAK not in line
+    for free in ({"NO_PROXY": "a.example"}, {"https_proxy": ""}, {"https_proxy": "proxy.lan:3128"}):
+        load(file, {**env, "HTTPS_PROXY": "socks5://proxy.lan:1080", **free}, kinds())
+
+
 def test_no_bad_file_lacks_its_lines_and_none_prints_a_secret(env: Mapping[str, str]) -> None:
     assert len(BAD) >= 25
     assert any(LEAK in file.read_text() for file in BAD)
@@ -56,7 +73,7 @@ def test_no_bad_file_lacks_its_lines_and_none_prints_a_secret(env: Mapping[str, 
 
 def test_the_example_loads_and_shows_the_defaults_that_there_are(env: Mapping[str, str]) -> None:
     example, bare = load(EXAMPLE, env, kinds()), load(HERE / "good" / "empty.toml", env, kinds())
-    for table in ("upstream", "store", "identity", "code", "api"):
+    for table in ("upstream", "outbound", "store", "identity", "code", "api"):
         assert getattr(example, table) == getattr(bare, table)
     changed = {"secret": LONG_SECRET}
     assert example.server == bare.server.model_copy(update=changed)

@@ -7,8 +7,6 @@ follow at once; "no answer" stays unknown.
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-import aiohttp
-
 from sidecar import outbound
 from sidecar.delivery.providers.seam import Message, Outcome, Rejected, Uncertain
 from sidecar.recipient import Channel
@@ -41,7 +39,7 @@ class Remote:
         self,
         kind: RemoteKind,
         settings: Any,
-        session: aiohttp.ClientSession,
+        session: outbound.Session,
         now: Callable[[], float],
         nonce: Callable[[], str],
     ) -> None:
