@@ -54,6 +54,7 @@ from sidecar.routes import Routes
 from sidecar.secret import Secret, b64url
 from sidecar.store.client import Store
 from sidecar.store.instances import Instances
+from sidecar.store.trouble import Trouble
 from sidecar.verification.idempotency import Idempotency
 from sidecar.verification.verifications import Verifications
 
@@ -112,7 +113,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
     """
     life = life or Life()
     async with AsyncExitStack() as stack:
-        store = Store(store_url, observe=metrics.store_seconds.observe)
+        store = Store(store_url, observe=metrics.store_seconds.observe, trouble=Trouble())
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(_session(config))
         forwarder = Forwarder(

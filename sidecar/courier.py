@@ -145,7 +145,8 @@ class Courier:
             if len(self._leased) < LEASES:
                 self._begin(await self._outbox.lease(LEASES - len(self._leased), _LEASE_WAIT_S))
         except Exception as error:  # noqa: BLE001 - a courier that dies breaks every promise that was made
-            _log.warning("outbox_away", error=where(error), again_in_s=self._backoff_s)
+            if not isinstance(error, StoreAwayError):  # which the store itself tells
+                _log.warning("outbox_away", error=where(error), again_in_s=self._backoff_s)
             await asyncio.sleep(self._backoff_s)
             self._backoff_s = min(2 * self._backoff_s, _MAX_BACKOFF_S)
             # Nobody could renew a lease in the meantime. They are given the time to, or messages would go out twice.
@@ -167,6 +168,8 @@ class Courier:
         while True:
             try:
                 await self._outbox.renew(tuple(self._leased))
+            except StoreAwayError:
+                pass
             except Exception as error:  # noqa: BLE001 - as in _take
                 _log.warning("renew_failed", error=where(error), leases=len(self._leased))
             await asyncio.sleep(_RENEW_EVERY_S)

@@ -107,4 +107,11 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
 
 
 class StoreAwayError(Exception):
-    """The store did not answer in time, or cannot be reached. Every decision that needs it is refused."""
+    """The store did not answer in time, cannot be reached, or cannot serve. Every decision that needs it is refused.
+
+    `reason` says why: `READONLY`, `refused 10.0.0.5:6379`, `no answer within 1 s`.
+    """
+
+    def __init__(self, command: str = "store", reason: str = "away") -> None:
+        super().__init__(f"{command}: {reason}")
+        self.reason = reason

@@ -108,7 +108,7 @@ def test_every_kind_over_http_is_pure() -> None:
 
 
 def test_only_the_store_speaks_to_redis() -> None:
-    assert importers_of("redis") == {"store.client"}
+    assert importers_of("redis") == {"store.client", "store.connections"}
 
 
 def test_only_app_builds() -> None:

@@ -15,7 +15,7 @@ import structlog
 
 from sidecar.delivery.breaker import Breaker, of_text
 from sidecar.errors import StoreAwayError
-from sidecar.store.client import ReplyError, Script, Store
+from sidecar.store.client import Script, Store
 
 _BREAKER: Final = Script.load(Path(__file__).with_name("breaker.lua"))
 # Half of the second in which all workers must know.
@@ -90,8 +90,7 @@ class Breakers:
                 await self._tell(first)
             except TimeoutError:
                 continue
-            except (StoreAwayError, ReplyError, ValueError) as error:
-                _log.warning("breakers_away", error=type(error).__name__)
+            except StoreAwayError:  # which the store itself tells
                 await asyncio.sleep(_REFRESH_S)
 
     async def look(self) -> None:

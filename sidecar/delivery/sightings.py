@@ -6,22 +6,19 @@ A message never waits for it. While the store is away, what was read last stays,
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from sidecar.delivery.score import HALF_LIFE_S, Seen
 from sidecar.errors import StoreAwayError
-from sidecar.store.client import ReplyError, Script, Store
+from sidecar.store.client import Script, Store
 
 _SEEN: Final = Script.load(Path(__file__).with_name("seen.lua"))
 _EVERY_S: Final = 0.5
 # Sightings told in one go, and kept while the store is slow.
 _BATCH: Final = 200
 _KEPT: Final = 5_000
-
-_log = structlog.get_logger()
 
 
 class Sightings:
@@ -49,10 +46,8 @@ class Sightings:
     async def run(self) -> None:
         """Tell and read until cancelled."""
         while True:
-            try:
+            with suppress(StoreAwayError):  # which the store itself tells
                 await self.look()
-            except (StoreAwayError, ReplyError, ValueError) as error:
-                _log.warning("sightings_away", error=type(error).__name__)
             await asyncio.sleep(_EVERY_S)
 
     async def look(self) -> None:

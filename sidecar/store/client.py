@@ -1,25 +1,30 @@
 """How does the sidecar ask its store? Commands and scripts over the Redis protocol, each with one time limit.
 
-The only module that imports redis. It never sends anything twice: a command whose answer was lost may have been done,
-and an XADD or a spent bucket done twice is a wrong message or a wrong refusal. What failed is for the caller to refuse.
+It never sends anything twice: a command whose answer was lost may have been done, and an XADD or a spent bucket done
+twice is a wrong message or a wrong refusal. What failed is for the caller to refuse; `trouble` tells why it failed.
 """
 
 import asyncio
-import contextlib
+import functools
 import hashlib
+import os
+import socket
+import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from redis import exceptions as redis_errors
-from redis.asyncio.connection import BlockingConnectionPool, parse_url
+from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from sidecar.errors import StoreAwayError
+from sidecar.store.connections import ConnectError, Connections
 from sidecar.store.names import Names
+from sidecar.store.trouble import Trouble
 
 Word = str | int | float | bytes
 
@@ -42,11 +47,17 @@ _AWAY: Final = frozenset(
         "TRYAGAIN",
         "MOVED",  # a cluster's node without its cluster's client
         "ASK",
+        "UNBLOCKED",  # it became a replica while we waited
         "NOAUTH",  # our password is missing, wrong, or may not do this: nobody can be served until it is mended
         "WRONGPASS",
         "NOPERM",
     }
 )
+
+# The store is another one than when the connection was made: each connection to it leads to the wrong place.
+_STALE: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING", "MOVED", "UNBLOCKED"})
+# How long the key that `why_not` writes lives.
+_PROBE_MS: Final = 1000
 
 
 class ReplyError(Exception):
@@ -86,11 +97,14 @@ class Store:
         prefix: str = "sidecar",
         timeout_s: float = 1.0,
         observe: Callable[[float], None] | None = None,
+        trouble: Trouble | None = None,
     ) -> None:
         self.names = Names(prefix)
+        self.was_reached = False
         self._timeout_s = timeout_s
         self._observe = observe
-        options = {
+        self._trouble = trouble
+        options: dict[str, Any] = {
             # redis-py takes anything from a URL's query; what follows are our promises, and wins.
             **parse_url(url),
             "protocol": 2,
@@ -103,10 +117,14 @@ class Store:
             # One clock per command, ours: connecting, waiting for a free connection, sending and reading all count.
             "socket_timeout": None,
             "socket_connect_timeout": timeout_s,
-            "timeout": None,
         }
-        self._deciding = _pool(options | {"max_connections": _MAX_CONNECTIONS})
-        self._waiting = _pool(options | {"max_connections": _MAX_WAITING})
+        self._place = _place(options)
+        # What redis-py's own pools take, and its connections do not.
+        for name in ("max_connections", "timeout"):
+            options.pop(name, None)
+        made = functools.partial(options.pop("connection_class", Connection), **options)
+        self._deciding = Connections(made, _MAX_CONNECTIONS)
+        self._waiting = Connections(made, _MAX_WAITING)
 
     async def execute(self, *command: Word) -> Any:
         """Do one command."""
@@ -138,40 +156,100 @@ class Store:
         except (StoreAwayError, ReplyError):
             return False
 
+    async def why_not(self) -> str:
+        """Say why the store takes no writes now; nothing when it does."""
+        try:
+            await self.execute("SET", self.names.probe(), 1, "PX", _PROBE_MS)
+        except StoreAwayError as error:
+            return error.reason
+        except ReplyError as error:
+            return error.code
+        return ""
+
     async def close(self) -> None:
         """Close every connection. What still waits for an answer gets StoreAwayError."""
-        for pool in (self._deciding, self._waiting):
-            with contextlib.suppress(redis_errors.RedisError, OSError):
-                await pool.aclose()
+        await self._deciding.close()
+        await self._waiting.close()
 
-    async def _ask(self, pool: BlockingConnectionPool, limit_s: float, *command: Word) -> Any:
+    async def _ask(self, connections: Connections, limit_s: float, *command: Word) -> Any:
+        name = str(command[0])
         try:
-            async with asyncio.timeout(limit_s):
-                connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            reply = await self._asked(connections, limit_s, name, *command)
+        except StoreAwayError as error:
+            if self._trouble is not None:
+                self._trouble.failed(error.reason, name, time.monotonic())
+            raise
+        self.was_reached = True
+        if self._trouble is not None and self._trouble.since is not None:
+            self._trouble.did(name, time.monotonic())
+        return reply
+
+    async def _asked(self, connections: Connections, limit_s: float, name: str, *command: Word) -> Any:
+        try:
+            async with asyncio.timeout(limit_s), connections.taken() as connection:
+                await connection.send_command(*command)
                 try:
-                    await connection.send_command(*command)
-                    # Cancelled or timed out while it reads, the connection closes itself: the next command must not
-                    # read this one's answer.
+                    # Cancelled or timed out while it reads, the connection is closed: the next command must not read
+                    # this one's answer.
                     return await connection.read_response()
-                finally:
-                    await pool.release(connection)
+                except redis_errors.RedisError as error:
+                    if _code(error) in _STALE:
+                        await self._deciding.renew()
+                        await self._waiting.renew()
+                    raise
         except TimeoutError:
-            raise StoreAwayError(f"{command[0]!s}: no answer within {limit_s:g} s") from None
-        except (redis_errors.ResponseError, redis_errors.ConnectionError, redis_errors.TimeoutError, OSError) as error:
-            raise _ours(str(command[0]), error) from error
+            self._deciding.doubt()
+            self._waiting.doubt()
+            raise StoreAwayError(name, f"no answer within {limit_s:g} s") from None
+        except ConnectError as error:
+            # Whatever is wrong before a command was sent is wrong with the store, or with our way to it.
+            raise StoreAwayError(name, self._why(error.__cause__)) from error
+        except (redis_errors.RedisError, OSError) as error:
+            code = _code(error)
+            if not isinstance(error, redis_errors.ResponseError) or code in _AWAY:
+                raise StoreAwayError(name, code if code in _AWAY else self._why(error)) from error
+            # "unknown command" repeats its arguments, and they may be anything.
+            raise ReplyError(name, code, str(error).partition(", with args")[0]) from error
+
+    def _why(self, error: BaseException | None) -> str:
+        """Say what is wrong with a connection, in few words that are the same each time."""
+        while error is not None and not isinstance(error, OSError):  # redis-py wraps what it got
+            if code := _code(error):
+                if "DB index" in str(error):
+                    return f"no such database at {self._place}"
+                return code if code != "ERR" else str(error).partition(", with args")[0]
+            error = error.__cause__ or error.__context__
+        match error:
+            case ConnectionRefusedError():
+                return f"refused {self._place}"
+            case FileNotFoundError():
+                return f"no socket {self._place}"
+            case socket.gaierror():
+                return f"no address of {self._place}"
+            case ssl.SSLError():
+                return f"TLS with {self._place}: {getattr(error, 'verify_message', '') or error.reason}"
+            case ConnectionError():
+                return f"closed by {self._place}"
+            case TimeoutError():
+                return f"no connection to {self._place} in time"
+            case OSError(errno=int(number)):
+                return f"{os.strerror(number)} {self._place}"
+            case OSError() if "Connect call failed" in str(error):  # at each of several addresses
+                return f"refused {self._place}"
+            case _:
+                return f"closed by {self._place}"
 
 
-def _pool(options: dict[str, Any]) -> BlockingConnectionPool:
-    return BlockingConnectionPool(**options)
+def _place(options: Mapping[str, Any]) -> str:
+    """Name where the store is, and not as whom we ask."""
+    if "path" in options:
+        return str(options["path"])
+    host = str(options.get("host", "localhost"))
+    return f"{f'[{host}]' if ':' in host else host}:{options.get('port', 6379)}"
 
 
-def _ours(command: str, error: Exception) -> StoreAwayError | ReplyError:
-    """Translate what redis-py raised: is the store away, or is the command wrong?"""
-    if not isinstance(error, redis_errors.ResponseError):
-        return StoreAwayError(f"{command}: {error}")
-    # redis-py cuts the first word off where it has a class for it, and keeps it as `status_code`.
-    code = error.status_code or str(error).partition(" ")[0]
-    if code in _AWAY:
-        return StoreAwayError(f"{command}: {code}")
-    # "unknown command" repeats its arguments, and they may be anything.
-    return ReplyError(command, code, str(error).partition(", with args")[0])
+def _code(error: BaseException) -> str:
+    """Return the first word of the store's error, where it is one: redis-py cuts it off where it has a class for it."""
+    if isinstance(error, redis_errors.ResponseError):
+        return error.status_code or str(error).partition(" ")[0]
+    return getattr(error, "status_code", None) or ""

@@ -10,8 +10,8 @@ shard only. So keys that one script uses carry one tag, decided here:
   the first two characters of its hash. A verification's id is found without its recipient, so it begins with that
   route, and so does the hash of an idempotency key. Two characters spread recipients over a few hundred tags, and tell
   whoever reads an id next to nothing of the number.
-- The outbox and what comes back to it carry one tag. The breakers are one hash; `posted`, `spent` and `instances` are
-  used alone, so they need no tag.
+- The outbox and what comes back to it carry one tag. The breakers are one hash; `posted`, `spent`, `probe` and
+  `instances` are used alone, so they need no tag.
 
 Hashes are keyed hashes made by the caller: no address, number or token ever stands in a key.
 """
@@ -84,6 +84,10 @@ class Names:
     def spent(self, kind: str, token_hash: str) -> str:
         """Name the mark of a proof that works once. string."""
         return f"{self.prefix}:spent:{kind}:{token_hash}"
+
+    def probe(self) -> str:
+        """Name what is written to see whether the store takes writes. string."""
+        return f"{self.prefix}:probe"
 
     def instances(self) -> str:
         """Name the processes last seen. zset: instance by time."""

@@ -1,0 +1,52 @@
+"""What does the log say of a store that is away? Pure but for the line: `now` is in seconds, of any clock.
+
+Its law: every reason is told when it comes up, and then at most every ten seconds, however many commands fail; and when
+it is over, that is told too. A store that takes no writes is not over it because it answers reads.
+"""
+
+from typing import Final
+
+import structlog
+
+AGAIN_S: Final = 10.0
+# Only a write tells that these are over; a full store denies some writes and takes others, so it must be one of these.
+_OF_WRITES: Final = frozenset({"READONLY", "OOM", "MISCONF", "NOREPLICAS"})
+_WRITES: Final = frozenset({"SET", "ZADD", "XADD"})
+
+
+class Trouble:
+    """The troubles of one store."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self._needs_write = False
+        self._is_told = False
+        self._failures = 0
+        self._told_at: dict[str, float] = {}
+
+    def failed(self, reason: str, command: str, now: float) -> None:
+        """Take note that the store did not do a command."""
+        if self.since is None:
+            self.since, self._is_told, self._failures = now, False, 0
+        self._needs_write = self._needs_write or reason in _OF_WRITES
+        self._failures += 1
+        if now - self._told_at.get(reason, -AGAIN_S) < AGAIN_S:
+            return
+        self._told_at[reason] = now
+        self._is_told = True
+        structlog.get_logger().warning(
+            "store_away",
+            reason=reason,
+            command=command,
+            failures=self._failures,
+            seconds=round(now - self.since, 1),
+        )
+
+    def did(self, command: str, now: float) -> None:
+        """Take note, while there is trouble, that the store did a command."""
+        if self.since is None or (self._needs_write and command not in _WRITES):
+            return
+        if self._is_told:
+            structlog.get_logger().info("store_back", failures=self._failures, seconds=round(now - self.since, 1))
+            self._told_at = {reason: at for reason, at in self._told_at.items() if now - at < AGAIN_S}
+        self.since, self._needs_write = None, False
