@@ -150,8 +150,11 @@ async def test_connections_that_fell_silent_while_idle_cost_nothing_but_time(
         await store.execute("DEL", key)
 
 
-async def test_one_silent_connection_casts_doubt_on_all_that_were_idle_then(store_url: str) -> None:
+async def test_one_silent_connection_casts_doubt_on_all_that_were_idle_then(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command that found out may have been done, so it is refused; those after it are done, though all were so."""
+    monkeypatch.setattr(connections, "TRUST_S", 60.0)
     async with a_switch(store_url) as switch, a_store(switch.url) as store:
         await fill(store, 20)
         await switch.silence()
