@@ -782,7 +782,6 @@ class Gate:
             brand=self._config.code.brand,
             locale=visit.locale,
             nonce=self._new_id(),
-            sends=self._config.api.send,
         )
         return _of_page(page)
 

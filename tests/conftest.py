@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 from children import run
+from chromium import tab
 from telling import start
 
 from sidecar.store.client import Store
 from sidecar.store.embedded import embedded
 
-__all__ = ["run", "start", "store", "store_url"]
+__all__ = ["run", "start", "store", "store_url", "tab"]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -85,11 +85,9 @@ def hosted_page(
     locale: str,
     nonce: str,
     brand: str = "",
-    sends: bool = True,
 ) -> Page:
     """Make the page. `to` is the number as the form had it, or empty; `locale` is what `language.read` makes.
 
-    `sends` is whether the page may ask for a message, or only takes a code that was sent before.
     With `resume` the status is 403: it stands in place of the answer to a form that had no proof. `nonce` is fresh
     and unguessable per page, base64url; it lets the captcha widget's own style sheet in.
     Raises ValueError for a captcha kind that the page cannot show.
@@ -105,7 +103,6 @@ def hosted_page(
         "to": to.strip(),
         "captcha": None if captcha is None else captcha._asdict(),
         "resume": None if resume is None else asdict(resume),
-        "sends": sends,
         "text": text,
     }
     body = template("verify.html").substitute(

@@ -1,132 +1,24 @@
 """The hosted page in a real browser, its captcha really solved. `make test-browser` runs it."""
 
 import asyncio
-import itertools
-import json
-import re
 import secrets
-import shutil
 import time
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import aiohttp
-import pytest
 import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from chromium import DEADLINE_S, Tab, needs_chromium
 
 from sidecar import language
 from sidecar.captcha.altcha import Altcha, Settings
 from sidecar.captcha.seam import Verdict
 from sidecar.pages import pages
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),
-)
-DEADLINE_S = 30
+pytestmark = needs_chromium
 TOKEN = "token_ABC-123"
-
-
-class NavigatedError(Exception):
-    """The document that a script was for has gone, or the browser did not understand."""
-
-
-class Tab:
-    """One tab, driven by the DevTools protocol; `complaints` is what the page's console says is wrong."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
-        self._ids = itertools.count(1)
-        self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._session: str | None = None
-        self.complaints: list[str] = []
-        self.urls: list[str] = []
-
-    async def open(self) -> None:
-        target = await self.call("Target.createTarget", url="about:blank")
-        attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            await self.call(f"{domain}.enable")
-
-    async def listen(self) -> None:
-        async for packet in self._socket:
-            message = json.loads(packet.data)
-            match message.get("method"):
-                case None:
-                    self._answers.pop(message["id"]).set_result(message)
-                case "Runtime.exceptionThrown":
-                    self.complaints.append(message["params"]["exceptionDetails"]["exception"]["description"])
-                case "Log.entryAdded" if message["params"]["entry"]["source"] != "network":
-                    self.complaints.append(message["params"]["entry"]["text"])
-                case "Network.requestWillBeSent":
-                    self.urls.append(message["params"]["request"]["url"])
-
-    async def call(self, method: str, **params: Any) -> Any:
-        number = next(self._ids)
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        await self._socket.send_json(
-            {"id": number, "method": method, "params": params}
-            | ({"sessionId": self._session} if self._session is not None else {})
-        )
-        message = await asyncio.wait_for(answer, DEADLINE_S)
-        if "error" in message:
-            raise NavigatedError(message["error"])
-        return message["result"]
-
-    async def run(self, script: str) -> Any:
-        result = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        return result["result"].get("value")
-
-    async def until(self, condition: str) -> None:
-        """Wait for a condition in the page, whichever document it comes to be in."""
-        end = time.monotonic() + DEADLINE_S
-        while not await self._holds(condition):
-            assert time.monotonic() < end, f"{condition}: {await self.run('document.body?.innerText')}"
-            await asyncio.sleep(0.02)
-
-    async def _holds(self, condition: str) -> bool:
-        try:
-            return await self.run(f"Boolean({condition})") is True
-        except NavigatedError:
-            return False
-
-    async def type(self, text: str) -> None:
-        await self.call("Input.insertText", text=text)
-
-
-@asynccontextmanager
-async def browser(folder: Path) -> AsyncIterator[Tab]:
-    assert CHROMIUM is not None
-    process = await asyncio.create_subprocess_exec(
-        CHROMIUM, *FLAGS, f"--user-data-dir={folder}", "--lang=en", stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
-    )
-    assert process.stderr is not None
-    try:
-        found = None
-        async with asyncio.timeout(DEADLINE_S):
-            while found is None:
-                line = (await process.stderr.readline()).decode()
-                assert line, "Chromium ended"
-                found = re.search(r"ws://\S+", line)
-        async with aiohttp.ClientSession() as session, session.ws_connect(found[0], max_msg_size=0) as socket:
-            tab = Tab(socket)
-            listener = asyncio.create_task(tab.listen())
-            await tab.open()
-            yield tab
-            await socket.close()
-            await listener
-    finally:
-        process.terminate()
-        await process.communicate()
 
 
 @dataclass
@@ -258,17 +150,6 @@ async def sidecar() -> AsyncIterator[Sidecar]:
         sidecar.moved.set()
 
 
-@pytest_asyncio.fixture
-async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
-    async with browser(tmp_path) as tab:
-        yield tab
-
-
-async def visit(tab: Tab, url: str) -> None:
-    await tab.call("Page.navigate", url=url)
-    await tab.until(f"location.href === {url!r} && document.readyState === 'complete'")
-
-
 async def send(tab: Tab) -> None:
     await tab.until("document.querySelector('#ask:not([hidden])')")
     await tab.run("document.getElementById('send').click()")
@@ -277,7 +158,7 @@ async def send(tab: Tab) -> None:
 
 async def test_a_held_back_form_goes_on_as_it_was(sidecar: Sidecar, tab: Tab) -> None:
     """Captcha, code, then the browser's own request again: its fields, its Origin, and the proof in a cookie."""
-    await visit(tab, f"{sidecar.origin}/")
+    await tab.visit(f"{sidecar.origin}/")
     await tab.run("HTMLFormElement.prototype.submit.call(document.forms[0])")
     await send(tab)
     assert sidecar.started == [{"to": "+8613900000001", "locale": "en"}]
@@ -309,7 +190,7 @@ async def test_a_held_back_form_goes_on_as_it_was(sidecar: Sidecar, tab: Tab) ->
 
 async def test_upstream_may_send_the_browser_to_another_origin(sidecar: Sidecar, tab: Tab) -> None:
     sidecar.redirect = sidecar.origin.replace("localhost", "127.0.0.1") + "/.sidecar/verify"
-    await visit(tab, f"{sidecar.origin}/")
+    await tab.visit(f"{sidecar.origin}/")
     await tab.run("HTMLFormElement.prototype.submit.call(document.forms[0])")
     await send(tab)
     await tab.type("123456")
@@ -319,7 +200,7 @@ async def test_upstream_may_send_the_browser_to_another_origin(sidecar: Sidecar,
 
 async def test_a_number_is_asked_for_and_the_opener_is_told(sidecar: Sidecar, tab: Tab) -> None:
     """What can go wrong on the way is said, and can be mended on the page."""
-    await visit(tab, f"{sidecar.origin}/.sidecar/verify")
+    await tab.visit(f"{sidecar.origin}/.sidecar/verify")
     error = "document.getElementById('ask-error').textContent"
     await tab.run("document.getElementById('send').click()")
     assert await tab.run(error) == "Enter your phone number."

@@ -27,7 +27,7 @@ const channelOf = (to) => (to.includes("@") ? "email" : undefined);
 // --- The captcha: `token()` resolves with a fresh token, `renew()` follows the use of one -------------------------
 
 function openCaptcha() {
-  if (page.captcha === null || !page.sends) return { token: async () => undefined, renew() {} };
+  if (page.captcha === null) return { token: async () => undefined, renew() {} };
   $("captcha").hidden = false;
   return page.captcha.kind === "turnstile" ? openTurnstile(page.captcha) : openAltcha(page.captcha);
 }
@@ -129,7 +129,7 @@ function show(step) {
     $("captcha"),
     step === "enter" ? null : $("ask-error"),
   );
-  $("captcha").hidden = step === "enter" || page.captcha === null || !page.sends;
+  $("captcha").hidden = step === "enter" || page.captcha === null;
 }
 
 function complain(step, message, input = null) {
@@ -227,7 +227,6 @@ function enterWithoutSending() {
 function enter(key, to) {
   $("enter-intro").replaceChildren(...sentence(key, to));
   $("change").hidden = page.to !== "";
-  $("resend").hidden = !page.sends;
   lastTried = "";
   triesLeft = null;
   complain("enter", "");
@@ -277,7 +276,9 @@ async function watch() {
     const started = Date.now();
     try {
       const now = await sidecar.status(id, { wait: WAIT_S, seen: status, signal });
-      if (!signal.aborted) verification = now;
+      if (signal.aborted) return;
+      verification = now;
+      if (now.status !== status) continue; // news is shown at once
     } catch (error) {
       if (error.status === 404) return;
     }
@@ -393,17 +394,14 @@ $("known").textContent = page.to;
 $("known").dir = "ltr";
 $("ask-known").hidden = page.to === "";
 $("ask-number").hidden = page.to !== "";
-$("send").hidden = !page.sends;
 show("ask");
 if (page.to === "") $("to").focus();
-else if (page.sends) $("send").focus();
-else enterWithoutSending();
+else $("send").focus();
 if (!window.isSecureContext && page.captcha?.kind === "altcha") complain("ask", say("insecure"));
 
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!page.sends) enterWithoutSending();
-  else if (!$("send").disabled) send("ask");
+  if (!$("send").disabled) send("ask");
 });
 $("enter").addEventListener("submit", (event) => {
   event.preventDefault();
