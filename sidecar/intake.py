@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from sidecar.config.model import Route
 from sidecar.errors import Refusal
-from sidecar.routes import other_targets
+from sidecar.overrides import field_targets
 from sidecar.spelling import Fields, Words, folded, overlap, words
 from sidecar.spelling import values as values_of
 
@@ -166,13 +166,13 @@ class _Request:
 
     @cached_property
     def _query(self) -> "_Form":
-        if other_targets(self._fields):
+        if any("?" in target for target in field_targets(self._fields)):
             raise _malformed("other_target", "Expected no field that names another target (X-Original-URL).")
         return _Form(_query(self._target))
 
     @cached_property
     def _words_of_queries(self) -> set[Words]:
-        targets = (_octets(self._target), *(target.encode("latin-1") for target in other_targets(self._fields)))
+        targets = (_octets(self._target), *(target.encode("latin-1") for target in field_targets(self._fields)))
         return _all_words(b"&".join(target.partition(b"?")[2] for target in targets))
 
     @cached_property

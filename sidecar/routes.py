@@ -14,44 +14,34 @@ It never raises, whatever the octets, and never passes what it could not read to
 """
 
 import functools
-import json
 import re
-import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, NamedTuple
 
+from sidecar import overrides, readings
 from sidecar.config.model import Route
-from sidecar.spelling import Fields, alike, values
-
-# Folded path segments, none of them empty. Octets that are no UTF-8 stay as lone surrogates.
-Reading = tuple[str, ...]
+from sidecar.overrides import EVERY, may_name_another
+from sidecar.readings import LITERAL, MAX_OCTETS, SIMPLE, Reading, decoded, fold, octets, without_ending
+from sidecar.spelling import Fields
 
 # What is found for a request whose readings contradict each other, or are too many to compute.
 CLOSED: Final = Route(match="* /*", action="deny")
 
 _STRICTEST_FIRST: Final = ("deny", "verify", "send", "guard")
-# An ordinary path has one spelling, a Chinese one three, a spiteful one hundreds; each costs some ten microseconds.
-_MAX_SPELLINGS: Final = 192
-_MAX_OCTETS: Final = 48 << 10  # of all spellings together: six of the longest target that the server takes
-_MAX_SCRIPTS: Final = 4  # script names in one path: one is usual
-_MAX_TARGETS: Final = 4  # one is usual; a front proxy and a front controller may each name another
+# Other targets that fields name, or a query: one is usual, a front proxy and a front controller may each name another.
+_MAX_TARGETS: Final = 8
+# What all targets of one request may cost, in octets.
+_MAX_REQUEST: Final = 2 * MAX_OCTETS
+_MAX_BASES: Final = 4  # directories in which a front controller may stand: those of the target, from the root on
 # Paths whose look-up is remembered, and how long one may be: 2 MiB of them at most.
 _KEPT: Final = 2048
 _MAX_KEPT: Final = 1024
-_EVERY: Final = "*"  # as a method: all of them
 
-# One reading only: nothing to decode, no dot.
-_SIMPLE: Final = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
-# Nothing to decode or to resolve: dots only inside segments.
-_LITERAL: Final = re.compile(r"(?:/[A-Za-z0-9_~-]+(?:\.+[A-Za-z0-9_~-]+)*)+/?|/")
 _NAME: Final = re.compile(r"\{[^{}]+\}")
-# Programs that take the rest of the path as PATH_INFO (RFC 3875 section 4.1.5).
-_SCRIPT: Final = re.compile(r"\.(?:php\d?|phtml|asp|aspx|ashx|asmx|cgi|fcgi|pl|py|rb|jsp|cfm)$")
-# The file or action that a directory stands for.
-_INDEX: Final = re.compile(r"index(?:\.[a-z0-9]+)?|default\.(?:aspx?|html?)")
-# `(.:format)` of Rails, suffix patterns of Spring, MultiViews of Apache, extension-less links.
-_FORMAT: Final = re.compile(r"(?<=.)\.[^.]+$", re.DOTALL)
+# Scripts that are front controllers by custom, and take the path that they serve from a form as well.
+_OTHER_SCRIPT: Final = re.compile(r"(?i:/(?!index\.)[^/]*\.(?:php\d?|phtml)(?:/|$))")
+_FRONT_SCRIPT: Final = re.compile(r"(?i:(?:^|/)index\.[a-z0-9]+(?:/|$))")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +56,7 @@ class _Pattern:
     literal: str
 
     def takes_method(self, method: str) -> bool:
-        return self.method in {_EVERY, method} or (method == "HEAD" and self.method == "GET")
+        return self.method in {EVERY, method} or (method == "HEAD" and self.method == "GET")
 
     def takes_path(self, reading: Reading) -> bool:
         if len(reading) < len(self.segments) or (len(reading) > len(self.segments) and not self.subtree):
@@ -87,6 +77,14 @@ class _Target:
     hits: Collection[tuple[_Pattern, ...]] | None
 
 
+class _LookedUp(NamedTuple):
+    """What a path may match, if anything, and whether it may be a front controller's. `cost` is in octets."""
+
+    target: _Target | None
+    is_front: bool
+    cost: int
+
+
 _UNREADABLE: Final = _Target("", (), None)
 
 
@@ -94,27 +92,33 @@ _UNREADABLE: Final = _Target("", (), None)
 class Found:
     """The route of a request, None if it passes.
 
-    `needs_body_for_override` is True when a form may yet name a method that makes it another route: read the bounded
-    body and ask `Routes.with_body_override`, before anything passes.
+    `needs_body_for_override` is True when a form may yet name a method or a path that makes it another route: read the
+    bounded body and ask `Routes.with_body_override`, before anything passes. `may_name_path`: not only a method.
     """
 
     route: Route | None
     needs_body_for_override: bool = False
+    may_name_path: bool = False
     targets: tuple[_Target, ...] = field(default=(), repr=False)
     methods: frozenset[str] = field(default=frozenset(), repr=False)
+    path: str = field(default="", repr=False)
 
 
 _NOTHING: Final = Found(None)
 
 
 class Routes:
-    """The configured routes, in order."""
+    """The configured routes, in order. `method_override`: upstream may take a method from a field, query or form."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def __init__(self, routes: Sequence[Route], *, method_override: bool = True) -> None:
         patterns = [_compile(index, route) for index, route in enumerate(routes)]
-        self._guards = any(route.action != "pass" for route in routes)
-        # What `every method` comes down to: those that some route names, and one that none does.
-        self._methods = frozenset({pattern.method for pattern in patterns} | {"OTHER"}) - {_EVERY}
+        guarding = [pattern for pattern in patterns if pattern.route.action != "pass"]
+        self._guards = bool(guarding)
+        self._overrides = method_override
+        # The methods that some guarded route takes, and those that some route names, with one that none does.
+        self._guarded = frozenset(pattern.method for pattern in guarding)
+        self._methods = frozenset({pattern.method for pattern in patterns} | {"OTHER"}) - {EVERY}
+        self._under = _pretty(guarding)
         self._wild = [pattern for pattern in patterns if pattern.subtree or None in pattern.segments]
         self._exact: dict[Reading, list[_Pattern]] = {}
         self._aliases: dict[Reading, list[_Pattern]] = {}
@@ -122,88 +126,158 @@ class Routes:
             if pattern not in self._wild:
                 path = tuple(segment for segment in pattern.segments if segment is not None)
                 self._exact.setdefault(path, []).append(pattern)
-                for alias in _without_ending(path):
+                for alias in without_ending(path):
                     self._aliases.setdefault(alias, []).append(pattern)
-        self._kept_target = functools.lru_cache(_KEPT)(self._target)
+        self._kept_look_up = functools.lru_cache(_KEPT)(self._look_up)
 
     def find(self, method: str, target: bytes | str, fields: Fields) -> Found:
         """Look a request up. `target` is as it came on the wire, `fields` likewise. Never raises."""
-        raw_target = _octets(target)
+        path, _, query = octets(target).partition("?")
+        method = method.upper()
         names_another = may_name_another(fields)
-        if not names_another and self._is_surely_nothing(raw_target.partition("?")[0]):
+        may_be_form = method == "POST" and self._guards and not overrides.is_no_form(fields)
+        may_name_path = may_be_form and self._reads_paths(path, fields)
+        if not (names_another or may_name_path or overrides.may_name_path(query)) and self._is_surely_nothing(path):
             return _NOTHING
-        methods = {method.upper()}
-        raws = {raw_target}
+        methods = {method}
+        others: list[str] = []
         if names_another:
-            methods |= _field_methods(fields)
-            raws |= set(other_targets(fields))
-        targets: list[_Target] = []
-        for raw in raws if len(raws) <= _MAX_TARGETS else ():
-            path, _, query = raw.partition("?")
-            if query:
-                methods |= _form_methods(query)
-            targets += self._look_up(path, query)
-        if len(raws) > _MAX_TARGETS:
-            targets = [_UNREADABLE]
-        return self._found(tuple(targets), frozenset(methods), method.upper() == "POST", _is_coded(fields))
+            others = overrides.field_targets(fields)
+            methods |= overrides.field_methods(fields) if self._overrides else set()
+        for raw in (query, *(other.partition("?")[2] for other in others)):
+            if raw and self._overrides:
+                methods |= overrides.form_methods(raw)
+        targets = tuple(self._targets(path, query, others, guards=self._may_guard(methods)))
+        return self._found(
+            path, targets, frozenset(methods), fields, may_be_form=may_be_form, may_name_path=may_name_path
+        )
 
     def with_body_override(self, found: Found, body: bytes, content_type: bytes | str) -> Found:
         """Look again, now that the body that `found` asked for is here. Never raises."""
-        methods = found.methods | _body_methods(body, _octets(content_type))
-        return self._found(found.targets, methods, may_be_form=False, is_coded=False)
+        kind = octets(content_type)
+        methods = found.methods | (overrides.body_methods(body, kind) if self._overrides else set())
+        targets = found.targets
+        if found.may_name_path:
+            named = overrides.body_targets(body, kind)
+            if not _FRONT_SCRIPT.search(found.path):
+                named = named and [(name, value) for name, value in named if name in overrides.UNDER]
+            targets += tuple(self._inner(found.path, named))
+        return Found(self._decide(targets, methods), targets=targets, methods=methods)
 
-    def _found(self, targets: tuple[_Target, ...], methods: frozenset[str], may_be_form: bool, is_coded: bool) -> Found:
-        if not targets:
-            return _NOTHING
-        route = self._decide(targets, methods)
-        if may_be_form:
+    def _found(
+        self,
+        path: str,
+        targets: tuple[_Target, ...],
+        methods: frozenset[str],
+        fields: Fields,
+        *,
+        may_be_form: bool,
+        may_name_path: bool,
+    ) -> Found:
+        route = self._decide(targets, methods) if targets else None
+        needs_body = may_name_path
+        if may_be_form and self._overrides and targets:
             # Only POST bodies override (Rack, Symfony, Laravel, Spring, Express and ASP.NET Core agree).
-            strictest = self._decide(targets, methods | {_EVERY})
+            strictest = self._decide(targets, methods | {EVERY})
             if strictest is not None and strictest.action != "pass" and strictest is not route:
-                # A compressed body hides its override from us, and from few backends.
-                return Found(strictest) if is_coded else Found(route, True, targets, methods)
-        return Found(route, False, targets, methods)
+                if overrides.is_coded(fields):
+                    return Found(strictest)  # a compressed body hides its override from us, and from few backends
+                needs_body = True
+        if may_name_path and overrides.is_coded(fields):
+            return Found(CLOSED)
+        return Found(route, needs_body, may_name_path, targets, methods, path)
+
+    def _reads_paths(self, path: str, fields: Fields) -> bool:
+        """True when a POST may be a front controller's form, which may name a path that some guarded route has.
+
+        WordPress is behind every address that is no script of another name; other front controllers that read a
+        form at all are asked for by their own.
+        """
+        if not overrides.is_form(fields):
+            return False
+        return bool(_FRONT_SCRIPT.search(path)) or (bool(self._under) and not _OTHER_SCRIPT.search(path))
+
+    def _may_guard(self, methods: Collection[str]) -> bool:
+        """True when some guarded route takes one of the methods."""
+        if EVERY in methods or EVERY in self._guarded:
+            return self._guards
+        return not self._guarded.isdisjoint(methods) or ("HEAD" in methods and "GET" in self._guarded)
 
     # Looking a target up…
 
     def _is_surely_nothing(self, path: str) -> bool:
         """True for a path with one reading only, which no route has: most are, and it is quickly seen."""
-        if not _SIMPLE.fullmatch(path):
+        if not SIMPLE.fullmatch(path):
             return False
         reading = tuple(path[1:].lower().split("/"))
         if reading in self._exact or reading in self._aliases or reading[-1] == "index":
             return False
         return not any(pattern.takes_path(reading) for pattern in self._wild)
 
-    def _look_up(self, path: str, query: str) -> list[_Target]:
-        """Find what a target may match, itself and what its query may name; nothing for what matches nothing."""
-        target, is_front = self._target(path) if len(path) > _MAX_KEPT else self._kept_target(path)
-        targets = [target] if target else []
-        if query and is_front:
-            inner = {value for name, value in _pairs(query) if name.lower() in _PATH_PARAMETERS}
-            if len(inner) >= _MAX_TARGETS:
-                return [_UNREADABLE]
-            for value in inner:
-                targets += self._look_up(value, "")
-        return targets
+    def _targets(self, path: str, query: str, others: Collection[str], *, guards: bool) -> Iterator[_Target]:
+        """Find what a request may match: its own target, what its query names, and what its fields name.
 
-    def _target(self, path: str) -> tuple[_Target | None, bool]:
-        """Look a path up: what it may match, if anything, and whether it may be a front controller's."""
-        if _SIMPLE.fullmatch(path):
-            reading = tuple(path[1:].lower().split("/"))
-            plain, shortened = {reading}, _without_ending(reading)
-        elif (readings := _readings(path)) is not None:
-            plain, shortened = readings
-        else:
-            return _UNREADABLE, False
-        hits = {self._matches(reading, self._aliases.get(reading, ())) for reading in plain}
-        hits |= {self._matches(reading) for reading in shortened}
+        Nothing is found for what matches nothing, and for a target beside its own where no guarded route is meant.
+        """
+        if len(others) > _MAX_TARGETS:
+            yield _UNREADABLE
+            return
+        named = [other.partition("?")[::2] for other in others] if guards else []
+        mounts = readings.mounts_of([mount for mount, _ in named])
+        spent = 0
+        for whole, raw_query in ((path, query), *named):
+            found = self._kept(whole, mounts)
+            spent += found.cost
+            if found.target:
+                yield found.target
+            inner = [] if not (raw_query and guards) else overrides.query_targets(raw_query, is_front=found.is_front)
+            yield from self._inner(whole, inner)
+        for mount, _ in named:
+            found = self._kept(mount.rstrip("/") + path, ())
+            spent += found.cost
+            if found.target:
+                yield found.target
+        if spent > _MAX_REQUEST:
+            yield _UNREADABLE
+
+    def _inner(self, path: str, named: Collection[tuple[str, str]] | None) -> Iterator[_Target]:
+        """Find what a front controller at `path` may serve, by what a query or form names. None: nobody can tell."""
+        if named is None or len({value for _, value in named}) > _MAX_TARGETS:
+            yield _UNREADABLE
+            return
+        bases = path.split("/", _MAX_BASES + 1)[:-1] if named else []
+        spent = 0
+        for name, value in named:
+            tail = value.partition("?")[0].lstrip("/")
+            if name in overrides.UNDER:
+                paths = {f"{prefix}/{tail}" for prefix in self._under.get(name, ())}
+            else:
+                paths = {value} | {"/".join((*bases[: at + 1], tail)) for at in range(len(bases))}
+            for each in paths:
+                if not self._is_surely_nothing(each):
+                    found = self._kept(each, ())
+                    spent += found.cost
+                    if found.target:
+                        yield found.target
+                    if spent > _MAX_REQUEST:
+                        yield _UNREADABLE
+                        return
+
+    def _kept(self, path: str, mounts: tuple[str, ...]) -> _LookedUp:
+        return self._look_up(path, mounts) if len(path) > _MAX_KEPT else self._kept_look_up(path, mounts)
+
+    def _look_up(self, path: str, mounts: tuple[str, ...]) -> _LookedUp:
+        """Look a path up, in every reading."""
+        read = readings.read(path, mounts)
+        if read is None:
+            return _LookedUp(_UNREADABLE, is_front=False, cost=MAX_OCTETS)
+        hits = {self._matches(reading, self._aliases.get(reading, ())) for reading in read.plain}
+        hits |= {self._matches(reading) for reading in read.shortened}
         hits.discard(())
-        is_front = any(not reading or any(map(_SCRIPT.search, reading)) for reading in plain | shortened)
         if not hits:
-            return None, is_front
-        literal = path if _LITERAL.fullmatch(path) else ""
-        return _Target(literal, self._matches(_fold(path)) if literal else (), hits), is_front
+            return _LookedUp(None, read.is_front, read.cost)
+        literal = path if LITERAL.fullmatch(path) else ""
+        return _LookedUp(_Target(literal, self._matches(fold(path)) if literal else (), hits), read.is_front, read.cost)
 
     def _matches(self, reading: Reading, aliased: Iterable[_Pattern] = ()) -> tuple[_Pattern, ...]:
         found = [*self._exact.get(reading, ()), *aliased]
@@ -214,9 +288,9 @@ class Routes:
 
     def _decide(self, targets: Iterable[_Target], methods: Collection[str]) -> Route | None:
         if not self._guards:
-            methods = [method for method in methods if method != _EVERY]
-        elif _EVERY in methods:
-            methods = self._methods | (frozenset(methods) - {_EVERY})
+            methods = [method for method in methods if method != EVERY]
+        elif EVERY in methods:
+            methods = self._methods | (frozenset(methods) - {EVERY})
         firsts: dict[int, Route] = {}
         for target in targets:
             for method in methods:
@@ -235,38 +309,6 @@ class Routes:
             return firsts[min(firsts)] if firsts else None
         chosen = firsts[min(guarding, key=lambda index: (*_strictness(firsts[index]), index))]
         return chosen if all(_covers(chosen, firsts[index]) for index in guarding) else CLOSED
-
-
-_ANOTHER: Final = re.compile(rb"method|ur[il]")
-
-
-def may_name_another(fields: Fields) -> bool:
-    """True when some field may name another method or target; without one, the answer depends on no field but a POST's.
-
-    Twice quicker than looking at each name; what slips in by chance is looked at closely.
-    """
-    return _ANOTHER.search(b"\n".join([name for name, _ in fields]).lower()) is not None
-
-
-def other_targets(fields: Fields) -> list[str]:
-    """Read the targets that some backends put in the place of the request's own.
-
-    X-Original-URL and X-Rewrite-URL: Symfony, Zend, IIS URL Rewrite; the others: what front proxies tell backends.
-    """
-    return [_octets(value.strip()) for name, value in fields if alike(name) in _TARGET_FIELDS]
-
-
-_TARGET_FIELDS: Final = frozenset(
-    {
-        b"x-original-url",
-        b"x-original-uri",
-        b"x-rewrite-url",
-        b"x-rewrite-uri",
-        b"x-override-url",
-        b"x-forwarded-uri",
-        b"x-forwarded-url",
-    }
-)
 
 
 def _first(patterns: Iterable[_Pattern], method: str) -> _Pattern | None:
@@ -300,275 +342,17 @@ def _compile(index: int, route: Route) -> _Pattern:
     path = path[:-2] if subtree else path
     segments: list[str | None] = []
     for segment in path.split("/"):
-        segments += [None] if _NAME.fullmatch(segment) else _fold(_decoded(_octets(segment)))
-    literal = path if not subtree and None not in segments and _LITERAL.fullmatch(path) else ""
+        segments += [None] if _NAME.fullmatch(segment) else fold(decoded(octets(segment)))
+    literal = path if not subtree and None not in segments and LITERAL.fullmatch(path) else ""
     return _Pattern(index, route, method.upper(), tuple(segments), subtree, literal)
 
 
-# All readings of a path…
-#
-# A spelling is a text of octets (one character each, Latin-1), so that what is no UTF-8 survives until the end.
-
-
-def _octets(text: bytes | str) -> str:
-    if isinstance(text, bytes):
-        return text.decode("latin-1")
-    if text.isascii():
-        return text
-    try:
-        return text.encode("utf-8", "surrogateescape").decode("latin-1")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass").decode("latin-1")
-
-
-def _readings(path: str) -> tuple[set[Reading], set[Reading]] | None:
-    """Read a path in every way: whole, and cut short (script or PATH_INFO only, no index, no format suffix).
-
-    None when that would take too long.
-    """
-    spellings = _spellings(path)
-    if spellings is None:
-        return None
-    plain = {_fold(spelling) for spelling in spellings}
-    shortened: set[Reading] = set()
-    for reading in plain:
-        scripts = [at for at, segment in enumerate(reading, 1) if _SCRIPT.search(segment)]
-        if len(scripts) > _MAX_SCRIPTS:
-            return None
-        parts = {reading, *(reading[:at] for at in scripts), *(reading[at:] for at in scripts)}
-        shortened |= parts
-        for part in parts:
-            shortened |= _without_ending(part)
-    return plain, shortened - plain
-
-
-def _without_ending(reading: Reading) -> set[Reading]:
-    """Drop what may be left off at the end: an index, a format suffix."""
-    if not reading:
-        return set()
-    if _INDEX.fullmatch(reading[-1]):
-        return {reading[:-1]}
-    bare = _FORMAT.sub("", reading[-1])
-    return {(*reading[:-1], bare)} if bare != reading[-1] else set()
-
-
-def _spellings(path: str) -> set[str] | None:
-    """Take every step that some backend takes, in every order, until nothing new comes. None: out of bounds."""
-    seen = {path}
-    todo = [path]
-    spent = len(path)
-    while todo:
-        for spelling in _steps(todo.pop()):
-            if spelling not in seen:
-                spent += len(spelling)
-                if spent > _MAX_OCTETS or len(seen) >= _MAX_SPELLINGS:
-                    return None
-                seen.add(spelling)
-                todo.append(spelling)
-    return seen
-
-
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_AUTHORITY: Final = re.compile(r"/{2,}[^/]*")
-_DOTS: Final = re.compile(r"(?:^|/)\.\.?(?:/|$)")
-_PARAMETERS: Final = re.compile(r";[^/]*")
-# Where a C string ends, where a line does (`$` in a regular expression), where a decoded target is parsed again.
-_END: Final = re.compile(r"[\0\r\n?#]")
-_CONTROLS: Final = re.compile(r"[\0-\x1f\x7f]+")
-# NTFS: `file::$DATA`, `dir:$I30:$INDEX_ALLOCATION`.
-_STREAM: Final = re.compile(r":[:$][^/]*")
-_PADDED: Final = re.compile(r"[\0- .](?:/|$)|(?:^|/)[\0- ]")
-_OVERLONG: Final = re.compile(
-    r"[\xc0\xc1][\x00-\x3f\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf][\x80-\xbf]"
-)
-
-
-def _steps(path: str) -> Iterator[str]:
-    """Take each step that applies, alone."""
-    if not path.startswith("/"):
-        if scheme := _SCHEME.match(path):  # absolute-form, RFC 9112 section 3.2.2
-            yield path[scheme.end() :]
-        if "/" in path:  # authority-form with a path
-            yield path[path.index("/") :]
-    if "%" in path:
-        yield _decoded(path)
-        yield _decoded(path, but=("/", "\\"))  # split first, decode then
-    if not path.isascii():
-        yield _OVERLONG.sub(_shortest, path)  # RFC 3629 section 10 forbids it, some decoders do it
-        yield _compatible(path)
-    if "\\" in path:
-        yield path.replace("\\", "/")
-    if ";" in path:
-        yield _PARAMETERS.sub("", path)
-    if end := _END.search(path):
-        yield path[: end.start()]
-    if _CONTROLS.search(path):
-        yield _CONTROLS.sub("", path)
-    if "//" in path:
-        yield re.sub("/{2,}", "/", path)
-        if path.startswith("//"):  # a network-path reference, RFC 3986 section 4.2
-            yield _AUTHORITY.sub("", path, count=1)
-    if _DOTS.search(path):
-        yield _resolved(path)
-    if _PADDED.search(path):
-        yield "/".join(map(_trimmed, path.split("/")))
-    if ":" in path:
-        yield _STREAM.sub("", path)
-
-
-_ESCAPE: Final = re.compile(r"%(?:u([0-9A-Fa-f]{4})|([0-9A-Fa-f]{2}))", re.IGNORECASE)
-
-
-def _decoded(text: str, but: Collection[str] = ()) -> str:
-    """Percent-decode once (RFC 3986 section 2.1, and the %uXXXX of IIS), what is malformed left as it is."""
-
-    def octets(found: re.Match[str]) -> str:
-        wide, narrow = found.groups()
-        char = chr(int(narrow, 16)) if narrow else chr(int(wide, 16)).encode("utf-8", "surrogatepass").decode("latin-1")
-        return found[0] if char in but else char
-
-    return _ESCAPE.sub(octets, text)
-
-
-def _shortest(found: re.Match[str]) -> str:
-    """Read an overlong form as the character that it stands for."""
-    lead, *rest = map(ord, found[0])
-    value = lead & (0x1F if len(rest) == 1 else 0x0F if len(rest) == 2 else 0x07)
-    for octet in rest:
-        value = value << 6 | octet & 0x3F
-    return chr(value).encode("utf-8").decode("latin-1")
-
-
-# What Windows' best fit makes a slash of, and Unicode's compatibility forms do not: division, fraction, set minus.
-_BEST_FIT: Final = {0x2215: "/", 0x2044: "/", 0x2216: "\\"}
-
-
-def _compatible(path: str) -> str:
-    """Read full-width and other compatibility characters as the plain ones, and the invisible ones as nothing."""
-    text = path.encode("latin-1").decode("utf-8", "surrogateescape").translate(_BEST_FIT)
-    text = unicodedata.normalize("NFKC", text)
-    text = text.translate({ord(char): None for char in set(text) if unicodedata.category(char) == "Cf"})
-    return text.encode("utf-8", "surrogateescape").decode("latin-1")
-
-
-def _resolved(path: str) -> str:
-    """Remove dot segments, RFC 3986 section 5.2.4; empty segments count, what climbs above the root stays there."""
-    out: list[str] = []
-    for segment in path.removeprefix("/").split("/"):
-        if segment == "..":
-            del out[-1:]
-        elif segment != ".":
-            out.append(segment)
-    return "/" + "/".join(out)
-
-
-def _trimmed(segment: str) -> str:
-    """Trim a segment as Windows trims a file's name: spaces and dots at the end; and spaces in front."""
-    bare = segment.strip(" \t\r\n\v\f\0")
-    return bare if bare in {".", ".."} else bare.rstrip(". \t\r\n\v\f\0")
-
-
-def _fold(path: str) -> Reading:
-    """Split a spelling into segments, without their case."""
-    if path.isascii():
-        return tuple(segment for segment in path.lower().split("/") if segment)
-    text = path.encode("latin-1").decode("utf-8", "surrogateescape")
-    # Dotless and dotted i have their own upper and lower case; the dot that is left over goes.
-    text = unicodedata.normalize("NFC", text).upper().casefold().replace("\u0307", "")
-    return tuple(segment for segment in text.split("/") if segment)
-
-
-# Front controllers that take the path from the query: ThinkPHP, Yii, Drupal, Phalcon, OpenCart, CakePHP.
-_PATH_PARAMETERS: Final = frozenset({"s", "r", "q", "_url", "route", "url"})
-
-
-# The methods that a request may be read to have…
-
-# Symfony, Laravel, Rack, Express, Spring, ASP.NET Core and the Google APIs, with every separator made `_`.
-_OVERRIDES: Final = frozenset(
-    {
-        "http_method",
-        "http_method_override",
-        "method_override",
-        "x_http_method",
-        "x_http_method_override",
-        "x_method",
-        "x_method_override",
-    }
-)
-
-
-def _is_override(name: str) -> bool:
-    bare = re.sub(r"[^a-z0-9]+", "_", name.partition("\0")[0].lower()).rstrip("_")
-    return bare == "_method" or bare.lstrip("_") in _OVERRIDES
-
-
-def _named(value: str) -> set[str]:
-    """The methods that an override's value names; every method if that is not plain to see."""
-    words = re.split(r"[\s,]+", value.strip().upper())
-    if words == [""]:
-        return set()
-    return set(words) if all(re.fullmatch("[A-Z]+", word) for word in words) else {_EVERY}
-
-
-def _field_methods(fields: Fields) -> set[str]:
-    methods: set[str] = set()
-    for name, value in fields:
-        if b"method" in name.lower() and _is_override(name.decode("latin-1")):
-            methods |= _named(value.decode("latin-1"))
-    return methods
-
-
-def _pairs(form: str) -> Iterator[tuple[str, str]]:
-    """Read a form leniently, split at `&` and at `;`, whichever the backend takes."""
-    for pair in {*form.split("&"), *re.split("[&;]", form)}:
-        name, _, value = pair.replace("+", " ").partition("=")
-        yield _decoded(name), _decoded(value)
-
-
-def _form_methods(form: str) -> set[str]:
-    if "method" not in _decoded(form).lower():
-        return set()
-    return {method for name, value in _pairs(form) if _is_override(name) for method in _named(value)}
-
-
-def _is_coded(fields: Fields) -> bool:
-    return any(value.strip().lower() not in {b"", b"identity"} for value in values(fields, b"content-encoding"))
-
-
-_CHARSET: Final = re.compile(r"charset[\s\"'*=]*([^\s\"';,]*)")
-_PART: Final = re.compile(r"name\*|=\?|(?<![a-z0-9])_method|method.override|http.method")
-
-
-def _body_methods(body: bytes, content_type: str) -> set[str]:
-    """The methods that a body names, whatever its type says: the backend may not look at that either."""
-    kind = content_type.lower()
-    charsets = set(_CHARSET.findall(kind))
-    if charsets - {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1"} or body.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return {_EVERY}  # it may say anything
-    text = body.removeprefix(b"\xef\xbb\xbf").decode("latin-1")
-    if "multipart" in kind or text.lstrip().startswith("--"):
-        return {_EVERY} if _PART.search(text.lower()) else set()
-    methods = _form_methods(text)
-    if "json" in kind or text.lstrip().startswith("{"):
-        methods |= _json_methods(text)
-    return methods
-
-
-def _json_methods(text: str) -> set[str]:
-    """The methods that the top level of a JSON document names: Laravel and Express read them there, too."""
-    if "method" not in text.lower() and "\\u" not in text:
-        return set()
-    try:
-        members = json.loads(text, object_pairs_hook=list)
-    except (ValueError, RecursionError):
-        return {_EVERY}  # a laxer parser may read it
-    if not text.lstrip().startswith("{"):
-        return set()
-    return {method for name, value in members if _is_override(name) for method in _json_named(value)}
-
-
-def _json_named(value: Any) -> set[str]:
-    if value is None:
-        return set()
-    return _named(value) if isinstance(value, str) else {_EVERY}
+def _pretty(guarding: Iterable[_Pattern]) -> dict[str, set[str]]:
+    """Return where in pretty addresses the path of a parameter begins, of those that are guarded: `/blog/wp-json`."""
+    found: dict[str, set[str]] = {}
+    for pattern in guarding:
+        for name, segment in overrides.UNDER.items():
+            if segment in pattern.segments:
+                before = pattern.segments[: pattern.segments.index(segment) + 1]
+                found.setdefault(name, set()).add("".join(f"/{each or 'any'}" for each in before))
+    return found

@@ -177,6 +177,17 @@ SPELLINGS = [
     "/apı/sms/code",
     "/apİ/sms/code",
     "/api/sms/co\u200bde",
+    "/api/sms/code\u00a0",
+    "/api/sms/code\u0085",
+    "/api/sms/code\u3000?x=1",
+    "/api/sms/code\u2028\ufeff",
+    "/api/sms/code\u1680/",
+    "/api\u180e/sms/\u2003code",
+    "/api/sms/code%A0",
+    "/api/sms/code%1c%85",
+    "/api/sms/code%C2%85%e2%80%a9",
+    "/?s=/api/sms/code%c2%a0",
+    "http://example.com/api/sms/code\u00a0",
     "http://example.com/api/sms/code",
     "HTTPS://user:pass@example.com:8443/api/sms/code?x",
     "http:/api/sms/code",
@@ -198,6 +209,22 @@ SPELLINGS = [
 def test_a_route_covers_every_spelling_of_its_path(target: str) -> None:
     assert find("POST", target) is SEND
     assert find("POST", target.encode()) is SEND
+
+
+@pytest.mark.parametrize(
+    "end", [b"\xa0", b"\x85", b"\xa0\x85 ", b"/\xa0", b"\xa0/", b"\xa0?a=b", b"\xa0junk", b"\xa0\xe5\x8f\xb7"]
+)
+def test_what_some_server_takes_for_a_space_ends_a_target(end: bytes) -> None:
+    """Servers made on Python's `http.server` split the request line as Latin-1 text."""
+    assert find("POST", b"/api/sms/code" + end) is SEND
+    assert find("POST", b"http://h/api/sms/code" + end) is SEND
+
+
+@pytest.mark.parametrize("path", ["/搜索", "/api/sms/搜索堅", "/api/sms/code堅", "/api/sms/堅code"])
+@pytest.mark.parametrize("coding", ["utf-8", "gbk", "big5"])
+def test_a_raw_path_of_a_legacy_client_passes(path: str, coding: str) -> None:
+    assert find("POST", path.encode(coding)) is None
+    assert find("POST", path.encode(coding) + b"?q=" + path.encode(coding)) is None
 
 
 @pytest.mark.parametrize("target", ["/join", "/Join/", "/join.php", "/join.php/x", "/x/../join.php%00", "/%6aoin"])

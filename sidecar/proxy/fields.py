@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from sidecar.overrides import field_targets, has_path, is_telling
 from sidecar.proxy.client import Client
 from sidecar.proxy.messages import CRLF, ByName, Fields, RawFields, Request, Version
 from sidecar.spelling import alike
@@ -50,8 +51,6 @@ _NO_TRAILERS: Final = frozenset(
     b" access-control-allow-origin access-control-allow-credentials strict-transport-security"
     b" content-security-policy".split()
 )
-# Whatever may name another method or target: X-HTTP-Method-Override, X-Original-URL, X-Rewrite-URI.
-_OVERRIDES: Final = re.compile(rb"method|ur[il]")
 _SANE_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -60,7 +59,7 @@ class Kept:
     """What passes of a client's fields: whole lines, in order.
 
     `request_id` is the client's own X-Request-Id if there is one and it is sane (1 to 128 visible ASCII octets), else
-    "". `takes_trailers`: upstream may answer with some. `may_name_another`: some field's name is like those that name
+    "". `takes_trailers`: upstream may answer with some. `may_name_another`: some field may name
     another method or target.
     """
 
@@ -84,12 +83,14 @@ class Rules:
             named = _all_alike(asked.options) - _NEVER_NAMED
             kinds = [kind if alike(name) not in named else _GONE for kind, name in zip(kinds, asked.names, strict=True)]
         if not kinds or max(kinds) <= _GONE:  # most requests
-            return Kept([line for kind, line in zip(kinds, asked.lines, strict=True) if not kind])
+            lines = [line for kind, line in zip(kinds, asked.lines, strict=True) if not kind]
+            return Kept(lines, may_name_another=has_path(lines))
         kept = Kept([])
         for kind, name, line in zip(kinds, asked.names, asked.lines, strict=True):
             passes = not kind
             if kind == _PROXYS:
                 passes = trusted_peer
+                kept.may_name_another = kept.may_name_another or (passes and is_telling(name))
             elif kind == _WHOLE:
                 passes = body is None
             elif kind == _TRAILER:
@@ -100,12 +101,14 @@ class Rules:
                 kept.takes_trailers = kept.takes_trailers or _wants_trailers(line[len(name) + 1 :])
             if passes:
                 kept.lines.append(line)
+        kept.may_name_another = kept.may_name_another or has_path(kept.lines)
         kept.request_id = request_id(asked) if _REQUEST_ID in kinds else ""
         return kept
 
     def trailers(self, raw: RawFields) -> list[tuple[bytes, bytes]]:
         """Return the trailer fields that reach upstream. RFC 9110 section 6.5.1."""
-        return [(name, value) for name, value in raw if not self._kinds[name] and alike(name) not in _NO_TRAILERS]
+        passing = [pair for pair in raw if not self._kinds[pair[0]] and alike(pair[0]) not in _NO_TRAILERS]
+        return [pair for pair in passing if not field_targets([pair])]
 
 
 def end_to_end(asked: Fields) -> RawFields:
@@ -223,7 +226,7 @@ def _kind(identity: bytes, name: bytes) -> int:
         return _WHOLE if is_spelled else _GONE  # else it frames the message, for a backend that reads it so
     if bare == b"trailer":
         return _TRAILER
-    return _OVERRIDE if _OVERRIDES.search(lower) else 0
+    return _OVERRIDE if is_telling(lower) else 0
 
 
 def _ends_here(name: bytes) -> bool:

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.errors import Refusal
+from sidecar.overrides import may_name_another
 from sidecar.proxy import fields
 from sidecar.proxy.client import Client
 from sidecar.proxy.messages import Fields, Request
-from sidecar.routes import may_name_another
 
 STRANGER = Client("192.0.2.1", "http", "example.com", trusted_peer=False, chain=("192.0.2.1",))
 PROXY = Client("198.51.100.7", "https", "example.com", trusted_peer=True, chain=("198.51.100.7", "10.0.0.1"))
