@@ -41,7 +41,11 @@ _NO_TARGET: Final = re.compile(
     rb"|.*(?:sign|token|key|hash|hmac|sha|md5|digest|nonce|auth|cookie|cert|secret)[a-z]*(?:-?[0-9]+)?"
 )
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?://[^/?#]*)?(?P<path>[^?#]*)", re.DOTALL)
-_SLASH: Final = re.compile(r"[\0- \x80-\xff]*[/\\]")
+# A slash, a full-width or an overlong one, behind whatever some server takes for a space.
+_SLASH: Final = re.compile(
+    r"[\0- \x80-\xff]*(?:[/\\]|\xef\xbc[\x8f\xbc]|\xef\xb9\xa8|\xe2\x88[\x95\x96]|\xe2\x81\x84"
+    r"|\xc0\xaf|\xc1\x9c|\xe0\x80\xaf|\xe0\x81\x9c|\xf0\x80\x80\xaf|\xf0\x80\x81\x9c)"
+)
 
 
 def is_telling(name: bytes) -> bool:
@@ -85,7 +89,7 @@ def _is_path(text: str) -> bool:
             return True
         text, before = decoded(text), text
         if text == before:
-            return not text[:1].isascii()  # a full-width slash, perhaps
+            return False
     return True
 
 
