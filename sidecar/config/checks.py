@@ -114,6 +114,7 @@ def check(draft: Draft, messages: Mapping[str, str], findings: Findings, env: Ma
         _test_numbers(draft.numbers, draft.code, findings)
     if draft.code is not None:
         _code_length(draft.code, draft.providers, findings)
+        _providers(draft.code, draft.providers, findings)
         _messages(draft.code, messages, findings)
     if draft.api is not None:
         _api(draft.api, draft, findings)
@@ -310,6 +311,17 @@ def _code_length(code: CodeRules, providers: Mapping[str, Provider | None], find
                 f"is more than providers.{name} can send",
                 f"write {provider.longest_code}, or leave providers.{name} out",
             )
+
+
+def _providers(code: CodeRules, providers: Mapping[str, Provider | None], findings: Findings) -> None:
+    """What the kinds themselves say of their tables."""
+    for name, provider in providers.items():
+        if provider is None:
+            continue
+        for way, wrong, right in provider.unfit(code):
+            findings.tell(("providers", name, *way), wrong, right, ("code", "length"))
+        for way, wrong, right in provider.doubtful():
+            findings.warn(("providers", name, *way), wrong, right)
 
 
 def _messages(code: CodeRules, messages: Mapping[str, str], findings: Findings) -> None:

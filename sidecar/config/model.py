@@ -32,6 +32,7 @@ from sidecar.config.units import (
     fitting,
     schema_text,
 )
+from sidecar.config.where import KeyPath
 from sidecar.recipient import NUMBER_TYPES, OPERATORS, PROVINCES, UNKNOWN
 from sidecar.spelling import alike
 
@@ -330,6 +331,10 @@ class Captcha(Table):
     failures: RateText = Rate(10, 60.0)
 
 
+# Of one table: the way to a key in it, what is wrong, what would be right.
+Doubt = tuple[KeyPath, str, str]
+
+
 class Provider(Table):
     """What every provider kind has; a kind's Settings extend it."""
 
@@ -345,6 +350,14 @@ class Provider(Table):
         fitting(r"(?:[A-Za-z0-9._~-]{16,})?", "is no secret part of a path", 'make one with "openssl rand -hex 16"'),
     ] = ""
     receipt_sources: tuple[Network, ...] = ()  # where its receipts come from; empty: anywhere
+
+    def unfit(self, code: "CodeRules") -> Iterable[Doubt]:  # noqa: ARG002 - kinds with templates look at it
+        """What is fixed here and the vendor would surely refuse, whoever is sent to."""
+        return ()
+
+    def doubtful(self) -> Iterable[Doubt]:
+        """What works, and is likely not what was meant."""
+        return ()
 
 
 class Breaker(Table):

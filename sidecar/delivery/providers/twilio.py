@@ -16,9 +16,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
-from sidecar.config.model import Named, Provider
+from sidecar.config.findings import UnfitError
+from sidecar.config.model import Doubt, Named, Provider
 from sidecar.config.units import NonEmpty, Text
 from sidecar.delivery.providers import answer
 from sidecar.delivery.providers.seam import (
@@ -104,12 +106,30 @@ _HASHES: Final = {"HMAC_SHA1": hashlib.sha1, "HMAC_SHA256": hashlib.sha256}
 _MAX_VALIDITY_S: Final = 36_000
 
 
+def _with_key(value: str, info: ValidationInfo) -> str:
+    key = info.data.get("api_key", "wrong, and told so")
+    if key and not value:
+        raise PydanticCustomError("missing", "is missing beside api_key")
+    if value and not key:
+        raise UnfitError("has no meaning without api_key", 'write api_key = "SK…", too')
+    return value
+
+
+def _unless_key(value: str, info: ValidationInfo) -> str:
+    if not value and not info.data.get("api_key", "wrong, and told so"):
+        raise PydanticCustomError("missing", "is missing, and so is api_key")
+    return value
+
+
 class Settings(Provider):
     """[providers.NAME] with kind = "twilio"."""
 
     kind: Literal["twilio"]
     account_sid: Annotated[NonEmpty, Field(pattern=r"^AC[0-9A-Za-z]+$")]
-    auth_token: Credential
+    # An API key and its secret, which sign in instead of auth_token. Receipts are signed with auth_token alone.
+    api_key: Annotated[Text, Field(pattern=r"^(SK[0-9A-Za-z]+)?$")] = ""
+    api_secret: Annotated[Text, AfterValidator(_with_key)] = Field(default="", validate_default=True, repr=False)
+    auth_token: Annotated[Text, AfterValidator(_unless_key)] = Field(default="", validate_default=True, repr=False)
     from_: Text = Field(default="", alias="from")
     messaging_service_sid: Annotated[Text, Field(pattern=r"^(MG[0-9A-Za-z]+)?$")] = ""
     # Shared keys that receipts may be signed with instead of auth_token (public beta): their id -> the key.
@@ -124,6 +144,15 @@ class Settings(Provider):
                 'messaging_service_sid = "MG…", or both'
             )
         return self
+
+    def doubtful(self) -> Iterable[Doubt]:
+        """An account without what checks receipts."""
+        if not self.auth_token and not self.receipt_keys:
+            yield (
+                ("api_key",),
+                "stands without auth_token, which receipts are signed with, so none are asked for",
+                "write auth_token too, or leave it so and let verified codes tell what arrived",
+            )
 
 
 def prepare() -> None:
@@ -142,16 +171,17 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
         arguments["from_"] = settings.from_
     if settings.messaging_service_sid:
         arguments["messaging_service_sid"] = settings.messaging_service_sid
-    if message.callback_url:
+    if message.callback_url and (settings.auth_token or settings.receipt_keys):  # else nobody could check its receipts
         arguments["status_callback"] = message.callback_url
     return build(settings, arguments)
 
 
 def build(settings: Settings, arguments: dict[str, Any]) -> HttpRequest:
     """What the package makes of `messages.create(**arguments)`, for the configured endpoint."""
-    client, caught = _sdk()(settings.account_sid, settings.auth_token)
+    user, password = settings.api_key or settings.account_sid, settings.api_secret or settings.auth_token
+    client, caught = _sdk()(user, password, settings.account_sid)
     client.messages.create(**arguments)
-    method, url, data, fields, (user, password) = caught
+    method, url, data, fields, _ = caught
     basic = base64.b64encode(f"{user}:{password}".encode()).decode()
     return HttpRequest(
         method,
@@ -272,10 +302,10 @@ def _sdk() -> Any:
             self.caught += (method, uri, rest["data"], rest["headers"], rest["auth"])
             return Response(201, "{}")
 
-    def client(account_sid: str, auth_token: str) -> tuple[Any, list[Any]]:
+    def client(user: str, password: str, account_sid: str) -> tuple[Any, list[Any]]:
         catching = Catching()
         # Given none, or an empty one, it reads the process's: TWILIO_EDGE would change the host.
         environment = {"TWILIO_ACCOUNT_SID": account_sid}
-        return Client(account_sid, auth_token, http_client=catching, environment=environment), catching.caught
+        return Client(user, password, account_sid, http_client=catching, environment=environment), catching.caught
 
     return client

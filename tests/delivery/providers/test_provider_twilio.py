@@ -1,5 +1,6 @@
 """Twilio: the package's own requests and signatures, and every recorded reply."""
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from twilio.request_validator import RequestValidator  # type: ignore[import-unt
 
 from sidecar.delivery.providers import twilio
 from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Receipt, Rejected, Uncertain
-from sidecar.outbound import HttpReply
+from sidecar.outbound import HttpReply, HttpRequest
 from sidecar.recipient import parse
 
 DATA = Path(__file__).parents[2] / "data" / "delivery"
@@ -23,7 +24,7 @@ REQUESTS: list[dict[str, Any]] = json.loads((DATA / "twilio_requests.json").read
 MESSAGE = Message("id-1", parse("+14155550100", "sms", "US"), "en", "246810", 5, "246810 is your code")
 
 
-def settings(**more: str) -> twilio.Settings:
+def settings(**more: Any) -> twilio.Settings:
     table = {"kind": "twilio", "account_sid": "ACtest", "auth_token": "t0ken", "from": "+15005550006"} | more
     return twilio.Settings.model_validate({name: value for name, value in table.items() if value})
 
@@ -103,6 +104,59 @@ def test_twilio_endpoint_is_the_configured_one_whatever_the_environment_says(mon
 )
 def test_twilio_says_yes_or_no_only_as_documented(status: int, body: Any, outcome: Outcome) -> None:
     assert twilio.read(reply(status, body), MESSAGE) == outcome
+
+
+def basic(made: HttpRequest) -> str:
+    scheme, _, given = dict(made.fields)["Authorization"].partition(" ")
+    assert scheme == "Basic"
+    return base64.b64decode(given).decode()
+
+
+CALLBACK = replace(MESSAGE, callback_url="https://guard.example/.sidecar/receipts/twilio?ref=id-1")
+
+
+def test_twilio_api_key_signs_in_and_the_account_stays_in_the_path() -> None:
+    """With auth_token beside it, receipts are asked for; the key outweighs it."""
+    key = {"api_key": "SK1", "api_secret": "s3cr3t"}
+    for token in ("", "t0ken"):
+        made = twilio.request(settings(auth_token=token, **key), CALLBACK, 0.0, "")
+        assert basic(made) == "SK1:s3cr3t"
+        assert made.url == "https://api.twilio.com/2010-04-01/Accounts/ACtest/Messages.json"
+        assert (b"StatusCallback" in made.body) == bool(token)
+    assert basic(twilio.request(settings(), MESSAGE, 0.0, "")).startswith("ACtest:")
+
+
+def test_twilio_receipts_are_asked_for_where_a_shared_key_can_check_them() -> None:
+    table = settings(auth_token="", api_key="SK1", api_secret="s", receipt_keys={"k": "shared"})
+    assert b"StatusCallback" in twilio.request(table, CALLBACK, 0.0, "").body
+    assert not list(table.doubtful())
+
+
+def test_twilio_receipt_is_believed_by_no_api_key() -> None:
+    """Twilio signs with the auth token alone: without it every signature is refused, an empty one's too."""
+    table = settings(auth_token="", api_key="SK1", api_secret="s3cr3t")
+    url, form = "https://guard.example/r", {"MessageSid": "SM1", "MessageStatus": "sent"}
+    for secret in ("s3cr3t", "SK1", ""):
+        signature = RequestValidator(secret).compute_signature(url, form)
+        fields = FORM | {"x-twilio-signature": signature}
+        assert not twilio.receipt_signature_ok(table, url, fields, b"MessageSid=SM1&MessageStatus=sent")
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"auth_token": ""}, "auth_token"),
+        ({"auth_token": "", "api_key": "SK1"}, "api_secret"),
+        ({"api_key": "SK1"}, "api_secret"),
+        ({"api_secret": "s"}, "api_secret"),
+        ({"api_key": "AC1", "api_secret": "s"}, "api_key"),
+        ({"auth_token": "", "api_key": "SK1/../x", "api_secret": "s"}, "api_key"),
+    ],
+)
+def test_twilio_needs_one_whole_way_to_sign_in(given: dict[str, str], wrong: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        settings(**given)
+    assert [error["loc"] for error in raised.value.errors()] == [(wrong,)]
 
 
 def test_twilio_message_id_is_the_sid() -> None:
