@@ -4,6 +4,7 @@
 # make test-pythons   `make test` on every Python from 3.11 to 3.14 that is here (on Debian, as root, it installs Debian's)
 # make bench-pass     the cost of passing, beside other proxies (wrk, nginx, curl; Caddy by go, Fastify by npm, where there are)
 # make fuzz-proxy     coverage-guided fuzzing of both ends of the proxy path, FUZZ_SECONDS=3600
+# make fuzz-time      small inputs that cost much, searched by what they cost, FUZZ_SECONDS=3600
 # make bench-router   how soon a message arrives when vendors fail; about four minutes
 # make bench-routing  a simulated year under each strategy, and its picture; about a minute
 # make test-backends  the ways round the gate, tried on real backends (from PyPI and npm; PHP and Ruby where Debian has them, as root)
@@ -15,7 +16,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test test-pythons test-backends test-browser bench-router bench-routing bench-pass fuzz-proxy format clean
+.PHONY: demo test test-pythons test-backends test-browser bench-router bench-routing bench-pass fuzz-proxy fuzz-time format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -65,6 +66,9 @@ fuzz-proxy: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4'
 	@mkdir -p .bench/corpus
 	$(BIN)/python bench/fuzz_proxy.py -max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=2048 -dict=bench/fuzz.dict -artifact_prefix=.bench/ .bench/corpus
+
+fuzz-time: $(VENV)/.installed-dev
+	$(BIN)/python bench/fuzz_time.py --seconds=$(FUZZ_SECONDS)
 
 bench-router: $(VENV)/.installed-dev
 	$(BIN)/python bench/router.py

@@ -14,6 +14,8 @@ from typing import Final
 RawFields = Sequence[tuple[bytes, bytes]]
 # How far the walk goes: nobody has so many proxies, and each costs time.
 MAX_HOPS: Final = 64
+# The longest entry that is looked at, and remembered: an IPv6 address with quotes, brackets, zone and port.
+_MAX_ENTRY: Final = 80
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -42,7 +44,7 @@ def name(peer_ip: str, raw_fields: RawFields, trusted_networks: Sequence[Network
     chain = [peer]
     entries = ",".join(value.decode("latin-1") for key, value in raw_fields if key.lower() == b"x-forwarded-for")
     for entry in reversed(entries.rsplit(",", MAX_HOPS)[-MAX_HOPS:] if entries.strip() else []):
-        address = _address(entry)
+        address = _address(entry) if len(entry) <= _MAX_ENTRY else None
         if address is None:
             break
         chain.append(address)
