@@ -178,9 +178,9 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         admin = Admin(
             prefix=config.api.prefix,
             store=store,
-            upstream_reachable=forwarder.is_reachable,
+            why_no_upstream=forwarder.why_not,
             outbox_length=outbox.length,
-            is_draining=lambda: life.is_draining,
+            life=life,
             signer=signer,
             metrics=metrics,
         )

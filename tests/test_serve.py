@@ -51,7 +51,7 @@ async def test_it_runs_until_sigterm_and_drains(run: Run) -> None:
     child.process.send_signal(signal.SIGTERM)
     await child.line("draining")
     status, body = await child.asked("/readyz", child.admin_port)
-    assert (status, json.loads(body)["not_draining"]) == (503, False)
+    assert (status, json.loads(body)["status"]) == (503, "draining")
     with pytest.raises(aiohttp.ClientConnectorError):
         await child.asked("/new")
     late.may.set()

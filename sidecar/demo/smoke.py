@@ -129,7 +129,7 @@ class _Walker:
         )
 
     async def ready(self) -> None:
-        answer = await self._call("GET", self._ports.url("admin", "/readyz"))
+        answer = await self._call("GET", self._ports.url("admin", "/readyz?needs=store,upstream"))
         _expect(answer.status == 200, "200", answer)
 
     async def page(self) -> None:

@@ -172,7 +172,7 @@ async def _ready(sidecar: Process, ports: Ports, folder: Path) -> None:
         async with asyncio.timeout(_READY_WITHIN_S), aiohttp.ClientSession() as session:
             while sidecar.returncode is None:
                 with contextlib.suppress(aiohttp.ClientError):
-                    async with session.get(ports.url("admin", "/readyz")) as answer:
+                    async with session.get(ports.url("admin", "/readyz?needs=store,upstream")) as answer:
                         if answer.status == 200:
                             return
                 await asyncio.sleep(0.05)

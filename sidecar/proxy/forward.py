@@ -21,6 +21,7 @@ from sidecar.proxy.fields import Kept, Rules
 from sidecar.proxy.listener import Connection, Relayed
 from sidecar.proxy.messages import CRLF, HTTP_1_1, RawFields, Request
 from sidecar.proxy.upstream import Exchange, Pool
+from sidecar.unreachable import why
 
 # Safe in RFC 9110 section 9.2.1, so that a second try does nothing that the first might have done.
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -116,9 +117,16 @@ class Forwarder:
         """Drop every connection."""
         await self.pool.close()
 
-    async def is_reachable(self) -> bool:
-        """Return true if upstream takes a connection now."""
-        return await self.pool.is_reachable()
+    async def why_not(self) -> str:
+        """Say why upstream takes no connection now; nothing when it does."""
+        place = self._path or self._url.raw_authority
+        try:
+            await self.pool.reach()
+        except OSError as error:
+            return why(error, place)
+        except ValueError:
+            return f"no address of {place}"
+        return ""
 
     def rewritten(self, request: Request, peer: Peer) -> Rewritten:
         """Rewrite the fields of a plain request, or find that the last one's were the same."""

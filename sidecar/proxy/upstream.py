@@ -228,15 +228,11 @@ class Pool:
             return
         self._begin(self._open(exchange))
 
-    async def is_reachable(self) -> bool:
-        """Return true if upstream takes a connection now."""
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                transport, _ = await self._connect(asyncio.Protocol)
-        except (OSError, TimeoutError, ValueError):
-            return False
+    async def reach(self) -> None:
+        """Make a connection to upstream and close it. Raises OSError, and ValueError for a name that is none."""
+        async with asyncio.timeout(self._connect_timeout_s):
+            transport, _ = await self._connect(asyncio.Protocol)
         transport.abort()
-        return True
 
     def put(self, upstream: "_Upstream") -> None:
         """Take back a connection that may be used again."""

@@ -7,9 +7,6 @@ twice is a wrong message or a wrong refusal. What failed is for the caller to re
 import asyncio
 import functools
 import hashlib
-import os
-import socket
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +22,7 @@ from sidecar.errors import StoreAwayError
 from sidecar.store.connections import ConnectError, Connections
 from sidecar.store.names import Names
 from sidecar.store.trouble import Trouble
+from sidecar.unreachable import why
 
 Word = str | int | float | bytes
 
@@ -219,25 +217,7 @@ class Store:
                     return f"no such database at {self._place}"
                 return code if code != "ERR" else str(error).partition(", with args")[0]
             error = error.__cause__ or error.__context__
-        match error:
-            case ConnectionRefusedError():
-                return f"refused {self._place}"
-            case FileNotFoundError():
-                return f"no socket {self._place}"
-            case socket.gaierror():
-                return f"no address of {self._place}"
-            case ssl.SSLError():
-                return f"TLS with {self._place}: {getattr(error, 'verify_message', '') or error.reason}"
-            case ConnectionError():
-                return f"closed by {self._place}"
-            case TimeoutError():
-                return f"no connection to {self._place} in time"
-            case OSError(errno=int(number)):
-                return f"{os.strerror(number)} {self._place}"
-            case OSError() if "Connect call failed" in str(error):  # at each of several addresses
-                return f"refused {self._place}"
-            case _:
-                return f"closed by {self._place}"
+        return why(error, self._place) if error is not None else f"closed by {self._place}"
 
 
 def _place(options: Mapping[str, Any]) -> str:

@@ -687,18 +687,21 @@ async def test_upstream_on_a_unix_socket(tmp_path: Path) -> None:
     assert upstream.requests[1].value(b"host") == b"localhost"
 
 
-async def is_reachable(url: str) -> bool:
+async def why_not(url: str) -> str:
     forwarder = Forwarder(Upstream(url=url), lambda _: None, "X-Verified-Identity")
     try:
-        return await forwarder.is_reachable()
+        return await forwarder.why_not()
     finally:
         await forwarder.close()
 
 
-async def test_upstream_is_reachable_while_it_takes_connections() -> None:
+async def test_upstream_is_reachable_while_it_takes_connections(tmp_path: Path) -> None:
+    """Nothing is said while it is; then why it is not, with the place."""
     async with FakeUpstream() as upstream:
-        assert await is_reachable(upstream.url)
-    assert not await is_reachable(upstream.url)
+        assert await why_not(upstream.url) == ""
+    assert await why_not(upstream.url) == f"refused {upstream.url.removeprefix('http://')}"
+    assert await why_not(f"unix:{tmp_path}/nobody") == f"no socket {tmp_path}/nobody"
+    assert await why_not("http://nobody.invalid:80") == "no address of nobody.invalid:80"
 
 
 async def test_what_passes_is_one_message_after_another(sidecar: Passing, upstream: FakeUpstream) -> None:

@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 from telling import CONFIG, E164, MAIN, OTHER, PHONE, Reply, Sidecar, Start
 
 from sidecar.errors import CODES
+from sidecar.store.client import Store
+from sidecar.store.embedded import embedded
 
 V1 = "/.sidecar/v1/verifications"
 
@@ -232,7 +236,7 @@ async def test_only_allowed_origins_may_read(start: Start) -> None:
 
 
 async def test_health_readiness_and_metrics(start: Start) -> None:
-    """healthz is the process; readyz the store and upstream; metrics the contract's names."""
+    """healthz is the process, readyz whether plain traffic flows; metrics have the contract's names."""
     sidecar = await start()
     await sidecar.send()
     await sidecar.vendor.code()
@@ -251,11 +255,67 @@ async def test_health_readiness_and_metrics(start: Start) -> None:
         "sidecar_store_seconds_bucket",
     ):
         assert f"\n{name}" in text or f"# TYPE {name}" in text or f"# TYPE {name.removesuffix('_total')}" in text, name
-    sidecar.app.life.is_draining = True
-    ready = await sidecar.admin("/readyz")
-    assert (ready.status, ready.json["not_draining"]) == (503, False)
-    await sidecar.upstream.__aexit__(None, None, None)
-    assert (await sidecar.admin("/readyz")).json["upstream"] is False
+    assert "sidecar_log_lines_dropped_total" in text
+    assert "# TYPE sidecar_task_ends_total" in text
+
+
+async def test_readyz_says_of_store_and_upstream_how_they_are(start: Start, tmp_path: Path) -> None:
+    """200 while plain traffic flows, whatever else is away; the body says why, and `needs` makes it a no."""
+    async with embedded(tmp_path) as url, AsyncExitStack() as stack:
+        admin = Store(url)
+        stack.push_async_callback(admin.close)
+        sidecar = await start(url=url)
+
+        async def ready(path: str = "/readyz") -> tuple[int, Any]:
+            reply = await sidecar.admin(path)
+            assert reply.headers["Content-Type"].startswith("application/json")
+            return reply.status, reply.json
+
+        well = {
+            "status": "ready",
+            "store": {"takes_writes": True},
+            "upstream": {"reachable": True},
+            "ended_tasks": {},
+        }
+        assert await ready() == await ready("/readyz?needs=store,upstream") == (200, well)
+        await admin.execute("CONFIG", "SET", "maxmemory", 1)
+        full = well | {"store": {"takes_writes": False, "reason": "OOM"}}
+        assert await ready() == await ready("/readyz?needs=upstream") == (200, full)
+        assert await ready("/readyz?needs=store") == (503, full | {"status": "not_ready"})
+        await admin.execute("CONFIG", "SET", "maxmemory", 0)
+        await admin.execute("CLIENT", "PAUSE", 600, "ALL")
+        status, told = await ready()
+        assert (status, told["store"]["reason"]) == (200, "no answer within 0.5 s")
+        await sidecar.upstream.__aexit__(None, None, None)
+        away = {"reachable": False, "reason": f"refused {sidecar.upstream.url.removeprefix('http://')}"}
+        status, told = await ready()
+        assert (status, told["upstream"]) == (200, away)
+        status, told = await ready("/readyz?needs=store&needs=upstream")
+        assert (status, told["status"], told["upstream"]) == (503, "not_ready", away)
+        for needs in ("disk", "store,disk", "Store"):
+            status, told = await ready(f"/readyz?needs={needs}")
+            assert status == 400
+            assert needs.rpartition(",")[2] in told["detail"]
+        sidecar.app.life.is_draining = True
+        status, told = await ready()
+        assert (status, told["status"]) == (503, "draining")
+
+
+async def test_a_process_is_starting_until_it_has_reached_its_store(start: Start, tmp_path: Path) -> None:
+    """503 "starting" at first; never again once it was reached, though it goes away."""
+    async with embedded(tmp_path) as url:
+        switch = tmp_path / "switch"
+        sidecar = await start(url=f"unix://{switch}")
+        starting = await sidecar.admin("/readyz")
+        assert (starting.status, starting.json["status"]) == (503, "starting")
+        assert starting.json["store"]["reason"] == f"no socket {switch}"
+        assert (await sidecar.ask("GET", "/plain")).status == 200
+        switch.symlink_to(url.removeprefix("unix://"))
+        assert (await sidecar.admin("/readyz")).status == 200
+        switch.unlink()
+        await sidecar.app.admin._store.close()
+        again = await sidecar.admin("/readyz")
+        assert (again.status, again.json["store"]["reason"]) == (200, f"no socket {switch}")
 
 
 async def test_every_error_code_has_one_status() -> None:
