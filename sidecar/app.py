@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import functools
 import hmac
 import os
 import random
@@ -49,7 +48,7 @@ from sidecar.metrics import Metrics
 from sidecar.plain import Plain
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.listener import handed_back
-from sidecar.recipient import Recipient, of_address
+from sidecar.recipient import of_address
 from sidecar.routes import Routes
 from sidecar.secret import Secret, b64url
 from sidecar.store.client import Store
@@ -162,7 +161,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             router=await stack.enter_async_context(_routing(config, store, session, buckets, metrics, life)),
             ledger=ledger,
             code=verifications.code,
-            open_recipient=functools.partial(_open, secret, config),
+            open_recipient=lambda sealed: of_address(secret.open(sealed)),
             read=verifications.read,
             mark=verifications.mark,
             refund=buckets.refund,
@@ -326,10 +325,6 @@ async def _providers(config: Config, session: outbound.Session) -> AsyncIterator
             else:
                 made[name] = RemoteProvider(module, settings, session, time.time, _new_id)
         yield made
-
-
-def _open(secret: Secret, config: Config, sealed: bytes) -> Recipient:
-    return of_address(secret.open(sealed), config.numbers.test)
 
 
 _QUICK: Final = random.Random()  # noqa: S311 - seeded by the system

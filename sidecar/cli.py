@@ -159,7 +159,10 @@ def _send(options: argparse.Namespace) -> int:
 
     try:
         config = load(options.config, os.environ, kinds())
-        recipient = parse(options.to, "auto", config.numbers.default_country)
+        rules = config.numbers
+        recipient = parse(
+            options.to, "auto", rules.default_country, known=rules.test, extra=rules.extra, example=rules.example
+        )
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

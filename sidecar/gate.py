@@ -318,7 +318,7 @@ class Gate:
         body = await self.read_body(visit) if body is None else body
         ask = self._read(visit, route, body)
         asked = Asked(
-            recipient=self.recipient(ask.to, route.channel),
+            recipient=self.recipient(ask.to, route.channel, ask.country),
             captcha_token=ask.captcha_token,
             locale=visit.locale,
             idempotency_key=visit.header("Idempotency-Key"),
@@ -385,7 +385,9 @@ class Gate:
                     self._keep_form(visit, route, body)
                 ask = self._read(visit, route, body)
                 visit.typed = ask.to or ""
-                recipient = self.recipient(ask.to, route.channel)
+                recipient = self.recipient(ask.to, route.channel, ask.country)
+                if ask.country:
+                    visit.typed = recipient.address  # the page that asks the API has no country beside it
                 visit.log["to"] = recipient.masked
                 proof = _proof(visit, ask.code)
                 await self._admit(visit, route, recipient, ask.captcha_token)
@@ -594,10 +596,20 @@ class Gate:
         if recipient.number_type in rules.block_types:
             raise Refusal("recipient_not_allowed", "number_type", "Numbers of this type are not served.")
 
-    def recipient(self, text: str | None, channel: Literal["sms", "email", "auto"]) -> Recipient:
+    def recipient(
+        self, text: str | None, channel: Literal["sms", "email", "auto"], country: str | None = None
+    ) -> Recipient:
         """Parse a recipient by the configuration's rules. Raises Refusal(invalid_recipient)."""
         rules = self._config.numbers
-        return parse_recipient(text or "", channel, rules.default_country, rules.test)
+        return parse_recipient(
+            text or "",
+            channel,
+            rules.default_country,
+            country=country,
+            known=rules.test,
+            extra=rules.extra,
+            example=rules.example,
+        )
 
     @contextmanager
     def _observing(self, visit: Visit, route: Route) -> Iterator[None]:
@@ -782,6 +794,7 @@ class Gate:
             brand=self._config.code.brand,
             locale=visit.locale,
             nonce=self._new_id(),
+            example=self._config.numbers.example,
         )
         return _of_page(page)
 

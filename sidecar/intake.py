@@ -45,6 +45,7 @@ class Ask:
     to: str | None
     captcha_token: str | None
     code: str | int | None
+    country: str | None = None
 
     def __repr__(self) -> str:  # all of it is personal or secret
         return "Ask(…)"
@@ -65,11 +66,12 @@ def read(route: Route, raw_target: bytes | str, fields: Fields, body: bytes) -> 
         raise _malformed("no_recipient", f"Expected a recipient as {_told(route.to)}.")
     token = request.select(route.captcha_token) if route.captcha and route.captcha_token else None
     code = request.typed(route.code) if route.code and route.action == "verify" else None
-    for selector in filter(None, (route.to, route.code if route.action == "verify" else None)):
+    country = request.select(route.country) if route.country else None
+    for selector in filter(None, (route.to, route.country, route.code if route.action == "verify" else None)):
         request.refuse_elsewhere(selector)
     if route.captcha and not token and route.mode == "enforce":
         raise Refusal("captcha_required", "no_token", "Solve the captcha and send its token along.")
-    return Ask(to=to, captcha_token=token or None, code=None if code == "" else code)
+    return Ask(to=to, captcha_token=token or None, code=None if code == "" else code, country=country or None)
 
 
 def wish(route: Route, raw_target: bytes | str, fields: Fields, body: bytes) -> str:

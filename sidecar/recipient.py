@@ -1,16 +1,22 @@
 """Who shall get the code? Text in, a `Phone` or an `Email` out; a plain `str` goes no further than this.
 
+The law: one reading. The same text goes upstream, and a backend that keeps its digits, or the last of them, must hold
+the number that was verified. So the digits of a number's text are those of its E.164 form, where the country code or a
+trunk prefix may be missing, and nothing stands behind them. An address's domain is the same under both IDNAs.
+
 Pure: no I/O, no clock. Number facts come from `phonenumbers` (Google's libphonenumber data).
 """
 
 import re
 import unicodedata
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal
 
+import idna
 import phonenumbers
-from phonenumbers import PhoneNumberType
+from phonenumbers import PhoneMetadata, PhoneNumber, PhoneNumberFormat, PhoneNumberType
 
 from sidecar.errors import Refusal
 
@@ -44,15 +50,36 @@ PROVINCES: Final = (
 
 # Longest spelling of a number worth reading: 15 digits (E.164) with a generous separator after each.
 _MAX_PHONE_CHARS: Final = 64
-# A number as people write it: digits of any script, the signs between them that libphonenumber reads, a plus in front.
-_PHONE: Final = re.compile(r"[\s(\[]*\+?[\d\s().\[\]/~\u2053\u223c\u2010-\u2015\u2212\u30fc-]*")
-# RFC 5321 section 4.5.3.1.3: a path is at most 256 octets, two of them angle brackets.
-_MAX_EMAIL_CHARS: Final = 254
-# A dot-atom (RFC 5322 section 3.2.3) at a host name of two labels or more: what sign-up forms accept, no quoted forms.
-_EMAIL: Final = re.compile(
-    r"(?P<local>[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*)"
-    r"@(?P<domain>(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z][A-Za-z0-9-]{0,61}[A-Za-z0-9])"
+# What nobody sees, and telephones and address books put around a number: soft hyphen, zero-width and directional marks.
+_INVISIBLE: Final = frozenset(
+    map(
+        chr,
+        (0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), *range(0x2066, 0x206A), 0xFEFF),
+    )
 )
+# Signs of East Asian keyboards, and dashes that are none to Unicode, as the sign that stands for all of them.
+_SIGNS: Final = {"＋": "+", "（": "(", "）": ")", "．": ".", "／": "/", "［": "[", "］": "]", "\u2212": "-", "ー": "-"}  # noqa: RUF001
+# A number as people write it: one plus in front at most, signs between the digits, nothing behind the last one.
+_PHONE: Final = re.compile(
+    r"(?:tel:)?[ (\[]*(?P<plus>\+?)[ (\[]*(?P<digits>[0-9](?:[0-9 ().\[\]/-]*[0-9])?)[)\]]?", re.IGNORECASE
+)
+# How a country stands beside a number; longer texts are none.
+_COUNTRY_CODE: Final = re.compile(r"(?:\+|00)?([1-9][0-9]{0,2})")
+_COUNTRY_NAME: Final = re.compile(r"[A-Za-z]{2}")
+# The longest trunk prefix, such as Hungary's 06; what is longer is a carrier's code.
+_MAX_TRUNK: Final = 2
+# Numbers that a text message reaches. In some countries nobody can tell the two kinds apart.
+_MOBILE: Final = frozenset({"mobile", "fixed_line_or_mobile"})
+
+# RFC 5321 section 4.5.3.1: a local part of 64 octets, a path of 256, two of them angle brackets.
+_MAX_LOCAL: Final = 64
+_MAX_EMAIL_CHARS: Final = 254
+# A dot-atom (RFC 5322 section 3.2.3): what sign-up forms accept, no quoted forms.
+_LOCAL: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+# A host name of two labels or more, the last of which begins with a letter.
+_DOMAIN: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]")
+# Dots to some readers of host names, and letters to others.
+_ODD_DOT: Final = re.compile(r"[\u3002\uff0e\uff61]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +112,7 @@ class Phone:
 
 @dataclass(frozen=True, slots=True)
 class Email:
-    """An e-mail address, its domain in lower case."""
+    """An e-mail address, its domain in lower case and ASCII."""
 
     address: str
     country: str = "email"
@@ -119,52 +146,235 @@ Recipient = Phone | Email
 
 
 def parse(
-    text: str, channel: Literal["sms", "email", "auto"], default_country: str, known: Container[str] = ()
+    text: str,
+    channel: Literal["sms", "email", "auto"],
+    default_country: str,
+    *,
+    country: str | None = None,
+    known: Container[str] = (),
+    extra: Sequence[str] = (),
+    example: str = "",
 ) -> Recipient:
-    """Read a recipient as a person types it; `known` are E.164 numbers taken without asking the number data.
+    """Read a recipient as a person types it.
 
+    `country` is what stands beside a number as its country: "44", "+44" or "GB"; without one, `default_country` reads
+    national numbers. `known` are E.164 numbers that are taken without asking the number data, `extra` are beginnings of
+    numbers that are mobile whatever the data says. `example` is a number to show to whoever typed none; without one it
+    is a mobile number of `default_country`.
     Raises Refusal(invalid_recipient).
     """
     if channel == "email" or (channel == "auto" and "@" in text):
         return _parse_email(text)
-    return _parse_phone(text, default_country, known)
+    phone = _parse_phone(text, default_country, country, known, extra)
+    if phone is None:
+        raise Refusal(
+            "invalid_recipient",
+            "phone_unreadable",
+            "Expected a telephone number and nothing else: with its country code,"
+            f" such as {example or example_of(default_country)}, or as it is dialled at home.",
+        )
+    return phone
 
 
-def of_address(address: str, known: Container[str] = ()) -> Recipient:
-    """Read back what `.address` gave: an E.164 number or an e-mail address. `known` as in `parse`."""
-    return parse(address, "auto", "ZZ", known)
+def of_address(address: str) -> Recipient:
+    """Read back what `.address` gave: an E.164 number or an e-mail address."""
+    return Email(address) if "@" in address else _phone(phonenumbers.parse(address), ())
 
 
-def _parse_phone(text: str, default_country: str, known: Container[str]) -> Phone:
-    refusal = Refusal(
-        "invalid_recipient",
-        "phone_unreadable",
-        "Expected a telephone number, with its country code (+8613900000001) or as written at home.",
-    )
+@cache
+def example_of(default_country: str, countries: tuple[str, ...] = (), block_types: tuple[str, ...] = ()) -> str:
+    """Give a number that is read and served: a mobile one, and of the default country, if these are served at all."""
+    served = [default_country, *countries] if not countries or default_country in countries else list(countries)
+    examples = [
+        number
+        for country in served
+        for kind in (PhoneNumberType.MOBILE, *NUMBER_TYPES)
+        if (number := phonenumbers.example_number_for_type(country, kind)) is not None
+    ]
+    for number in examples:
+        phone = _phone(number, ())
+        if phone.number_type not in block_types and (not countries or phone.country in countries):
+            break
+    else:
+        number = examples[0]  # nothing is served
+    return phonenumbers.format_number(number, PhoneNumberFormat.INTERNATIONAL)
+
+
+# Telephone numbers…
+
+
+def _parse_phone(
+    text: str, default_country: str, country: str | None, known: Container[str], extra: Sequence[str]
+) -> Phone | None:
+    """Read a number; None where there is none, or no telling which of two."""
+    spelled = _spelled(text)
+    told = _country(country) if country and country.strip() else (default_country, None)
+    if spelled is None or told is None:
+        return None
+    has_plus, digits = spelled
+    region, code = told
+
+    def read(dialled: str) -> Phone | None:
+        try:
+            number = phonenumbers.parse(dialled, region)
+        except phonenumbers.NumberParseException:
+            return None
+        phone = _phone(number, extra)
+        is_number = phone.address in known or phonenumbers.is_valid_number(number) or _is_extra(number, extra)
+        fits = code in {None, number.country_code} and _is_spelling(digits, number, region)
+        return phone if is_number and fits else None
+
+    if has_plus:
+        return read(f"+{digits}")
+    # A plus may be missing: left out, or a space by now, as a form's is that was not encoded.
+    home, abroad = read(digits), read(f"+{digits}")
+    if home is None or abroad is None or home == abroad:
+        return home or abroad
+    if code is not None:
+        return home  # its country stands beside it, so it is not in it, too
+    mobile = [phone for phone in (home, abroad) if phone.number_type in _MOBILE or phone.address in known]
+    if len(mobile) == 1:
+        return mobile[0]
+    # Two mobile ones: people dial at home as they always did, and half of China's numbers are American ones with a plus
+    # before them. It is left open only where something says that a plus was lost.
+    was_lost = text.startswith(" ") or abroad.address.startswith(f"+{phonenumbers.country_code_for_region(region)}")
+    return home if mobile and not was_lost else None
+
+
+def _spelled(text: str) -> tuple[bool, str] | None:
+    """Whether a text has a plus, and its digits; None for a text that is no number, or not only one.
+
+    Digits of one script alone: a backend that drops, or keeps, those of another would hold another number.
+    """
     if len(text) > _MAX_PHONE_CHARS:
-        raise refusal
-    # Vanity spellings (1-800-FLOWERS) read as digits in the library; a person typing letters made a mistake.
-    # And it looks for a number in any text, so that "one;another" is one to it, and another to a backend.
-    visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    bare = re.sub(r"(?i)^tel:|(?:;?ext[.=:]?|x)\s*\d{1,7}$", "", visible.strip())
-    if not _PHONE.fullmatch(bare):
-        raise refusal
-    try:
-        number = phonenumbers.parse(text, default_country)
-    except phonenumbers.NumberParseException:
-        raise refusal from None
-    address = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    if address not in known and not phonenumbers.is_valid_number(number):
-        raise refusal
-    return Phone(
-        address=address,
-        country=phonenumbers.region_code_for_number(number) or "unknown",
-        number_type=NUMBER_TYPES.get(phonenumbers.number_type(number), "unknown"),
+        return None
+    zeros = set()
+    plain = ""
+    for character in text.strip():
+        digit = unicodedata.decimal(character, None)
+        if digit is not None:
+            zeros.add(ord(character) - digit)
+            plain += str(digit)
+        elif unicodedata.category(character) in {"Zs", "Pd"}:
+            plain += " " if unicodedata.category(character) == "Zs" else "-"
+        elif character not in _INVISIBLE:
+            plain += _SIGNS.get(character, character)
+    found = _PHONE.fullmatch(plain.strip())
+    if found is None or len(zeros) != 1:
+        return None
+    return bool(found["plus"]), re.sub(r"[^0-9]", "", found["digits"])
+
+
+def _is_spelling(digits: str, number: PhoneNumber, region: str) -> bool:
+    """Tell whether these are a number's digits: all of E.164, or without country code, and maybe with what is dialled.
+
+    That is a trunk prefix (0139…, +49 (0)151…), or `region`'s way abroad before the country code (00 49 151…).
+    """
+    national = phonenumbers.national_significant_number(number)
+    if not digits.endswith(national):
+        return False
+    before = digits.removesuffix(national)
+    if _is_trunk(before, number):
+        return True
+    code = str(number.country_code)
+    return any(
+        _is_way_abroad(before[:at], region) and _is_trunk(before[at + len(code) :], number)
+        for at in range(len(before))
+        if before.startswith(code, at)
     )
+
+
+def _is_trunk(before: str, number: PhoneNumber) -> bool:
+    """Tell whether that is nothing, or what is dialled at home before a national number; never a carrier's code."""
+    metadata = PhoneMetadata.metadata_for_region_or_calling_code(number.country_code or 0, _main_region(number))
+    pattern = metadata.national_prefix_for_parsing if metadata else None
+    return not before or (pattern is not None and len(before) <= _MAX_TRUNK and bool(re.fullmatch(pattern, before)))
+
+
+def _is_way_abroad(before: str, region: str) -> bool:
+    metadata = PhoneMetadata.metadata_for_region(region)
+    return not before or bool(metadata and re.fullmatch(metadata.international_prefix or "", before))
+
+
+def _main_region(number: PhoneNumber) -> str:
+    return phonenumbers.region_code_for_country_code(number.country_code or 0)
+
+
+def _country(text: str) -> tuple[str, int] | None:
+    """Read what stands beside a number as its country: the region that reads national numbers, and its code."""
+    plain = text.strip()
+    if found := _COUNTRY_CODE.fullmatch(plain):
+        code = int(found[1])
+        region = phonenumbers.region_code_for_country_code(code)
+        return None if region == phonenumbers.UNKNOWN_REGION else (region, code)
+    region = plain.upper()
+    if _COUNTRY_NAME.fullmatch(plain) and region in phonenumbers.SUPPORTED_REGIONS:
+        return region, phonenumbers.country_code_for_region(region)
+    return None
+
+
+def _phone(number: PhoneNumber, extra: Sequence[str]) -> Phone:
+    region = phonenumbers.region_code_for_number(number) or _main_region(number)
+    number_type = "mobile" if _is_extra(number, extra) else NUMBER_TYPES[phonenumbers.number_type(number)]
+    return Phone(
+        address=phonenumbers.format_number(number, PhoneNumberFormat.E164),
+        country="unknown" if region == phonenumbers.UNKNOWN_REGION else region,
+        number_type=number_type,
+    )
+
+
+def _is_extra(number: PhoneNumber, extra: Sequence[str]) -> bool:
+    """Tell whether a number begins as one of `extra` does, and is as long as mobile numbers of its country are."""
+    address = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+    is_possible = phonenumbers.is_possible_number_for_type(number, PhoneNumberType.MOBILE)
+    return is_possible and address.startswith(tuple(extra))
+
+
+# E-mail addresses…
 
 
 def _parse_email(text: str) -> Email:
-    found = _EMAIL.fullmatch(text.strip()) if len(text) <= _MAX_EMAIL_CHARS + 2 else None
-    if found is None or len(found["local"]) > 64:
-        raise Refusal("invalid_recipient", "email_unreadable", "Expected an e-mail address such as name@example.com.")
-    return Email(f"{found['local']}@{found['domain'].lower()}")
+    local, _, domain = text.strip().rpartition("@")
+    if len(text) > _MAX_EMAIL_CHARS + 2 or not local or not domain:
+        raise _no_email("Expected an e-mail address such as name@example.com.")
+    if not local.isascii():
+        raise _no_email("Expected ASCII letters, digits and signs alone before the @: others are not served.")
+    domain = _ascii_domain(domain)
+    address = f"{local}@{domain}"
+    if len(local) > _MAX_LOCAL or len(address) > _MAX_EMAIL_CHARS or not _LOCAL.fullmatch(local):
+        raise _no_email("Expected an e-mail address such as name@example.com.")
+    return Email(address)
+
+
+def _ascii_domain(domain: str) -> str:
+    """Write a host name in lower case, its labels in ASCII (RFC 5891).
+
+    Only where the IDNA of 2003, which many backends still have, reads the same name: to it `faß.de` is `fass.de`.
+    Raises Refusal(invalid_recipient).
+    """
+    if not domain.isascii():
+        name = unicodedata.normalize("NFC", domain.lower())
+        try:
+            domain = idna.encode(name).decode("ascii")
+        except (idna.IDNAError, UnicodeError):
+            raise _no_email("Expected an e-mail address whose domain is one that there can be.") from None
+        if _ODD_DOT.search(name) or _other_idna(name) not in {None, domain}:
+            raise _no_email(
+                "Expected a domain that old and new programs read alike; write it in its ASCII form (xn--…)."
+            )
+    domain = domain.lower()
+    if not _DOMAIN.fullmatch(domain):
+        raise _no_email("Expected an e-mail address such as name@example.com.")
+    return domain
+
+
+def _other_idna(name: str) -> str | None:
+    """What the IDNA of 2003 (RFC 3490) makes of a name; None where it knows no such name."""
+    try:
+        return name.encode("idna").decode("ascii").lower()
+    except UnicodeError:
+        return None
+
+
+def _no_email(detail: str) -> Refusal:
+    return Refusal("invalid_recipient", "email_unreadable", detail)

@@ -170,12 +170,12 @@ class Sidecar:
         payload = {"challenge": challenge, "solution": solution.to_dict()}
         return base64.b64encode(json.dumps(payload).encode()).decode()
 
-    async def send(self, phone: str = PHONE, headers: dict[str, str] | None = None, **more: Any) -> Reply:
+    async def send(self, phone: str | float = PHONE, headers: dict[str, str] | None = None, **more: Any) -> Reply:
         """Ask the `send` route for a code, with a solved captcha."""
         body = {"phone": phone, "captcha": await self.solved()} | more
         return await self.ask("POST", "/send", json=body, headers=headers)
 
-    async def register(self, code: str | None, phone: str = PHONE, **more: Any) -> Reply:
+    async def register(self, code: str | None, phone: str | float = PHONE, **more: Any) -> Reply:
         """Ask the `verify` route."""
         body = {"phone": phone} | ({} if code is None else {"code": code})
         return await self.ask("POST", "/register", json=body, **more)

@@ -65,6 +65,19 @@ def test_json_is_read_under_its_media_types(content_type: bytes) -> None:
     assert ask(send(), f'{{"phone":"{NUMBER}"}}', (b"content-type", content_type)).to == NUMBER
 
 
+def test_a_country_is_read_beside_the_recipient() -> None:
+    """As text or as a number; it may be missing, and it stands in one place as every selected name does."""
+    route = send("json:phone", country="json:area_code")
+    for value, read_as in (('"+44"', "+44"), ("44", "44"), ('""', None), ("null", None)):
+        assert ask(route, f'{{"phone": "7400123456", "area_code": {value}}}', JSON).country == read_as
+    assert ask(route, '{"phone": "7400123456"}', JSON).country is None
+    assert reason(route, '{"phone": "1", "area_code": 44, "Area_Code": 86}', JSON) == "json_duplicate"
+    assert reason(route, '{"phone": "1", "area_code": 44}', JSON, target="/a?area_code=86") == "two_places"
+    assert reason(route, '{"phone": "1", "area_code": [44]}', JSON) == "json_value"
+    form = send("form:phone", country="form:area_code")
+    assert reason(form, "phone=1&area_code=44&area_code[]=86", FORM) == "form_duplicate"
+
+
 def test_a_whole_number_is_its_digits() -> None:
     asked = ask(verify("json:phone", "json:code"), '{"phone":13900000001,"code":9007199254740991}', JSON)
     assert asked == Ask("13900000001", None, 9007199254740991)

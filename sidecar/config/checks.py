@@ -58,6 +58,7 @@ _ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "limits": ("guard", "send", "verify"),
     "mode": ("guard", "send", "verify"),
     "channel": ("send", "verify"),
+    "country": ("send", "verify"),
     "locale": ("guard", "send", "verify"),
     "wait": ("send",),
     "reply": ("send",),

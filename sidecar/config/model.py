@@ -33,7 +33,7 @@ from sidecar.config.units import (
     schema_text,
 )
 from sidecar.config.where import KeyPath
-from sidecar.recipient import NUMBER_TYPES, OPERATORS, PROVINCES, UNKNOWN
+from sidecar.recipient import NUMBER_TYPES, OPERATORS, PROVINCES, UNKNOWN, example_of
 from sidecar.spelling import alike
 
 _T = TypeVar("_T")
@@ -295,13 +295,26 @@ LANGUAGE_RANGE: Final = r"[A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*"
 LanguageRange = Annotated[Text, fitting(LANGUAGE_RANGE, "is no language", 'write it as "zh", "zh-Hant" or "en-GB"')]
 
 
+# The beginning of numbers in E.164.
+Prefix = Annotated[
+    Text,
+    fitting(r"\+[1-9][0-9]{1,13}", "is no beginning of a number", 'write "+" and the country code first: "+86149"'),
+]
+
+
 class Numbers(Table):
     default_country: Country = "CN"
     countries: tuple[Country, ...] = ()
-    block_types: tuple[NumberType, ...] = ("premium_rate", "toll_free", "voip", "pager")
+    extra: tuple[Prefix, ...] = ()
+    block_types: tuple[NumberType, ...] = ("premium_rate", "toll_free", "voip", "pager", "fixed_line")
     test: Named[NonEmpty] = Field(
         default_factory=dict, validate_default=True, repr=False
     )  # E.164 or folded e-mail address -> code
+
+    @property
+    def example(self) -> str:
+        """A number to show to whoever typed none: one that these rules serve."""
+        return example_of(self.default_country, self.countries, self.block_types)
 
 
 LIMIT_KEYS: Final = ("ip", "ip_prefix", "to", "to_prefix", "country", "route", "global")
@@ -477,6 +490,7 @@ class Route(Table):
     limits: tuple[NonEmpty, ...] = ()
     mode: Literal["enforce", "observe"] = "enforce"
     channel: Literal["sms", "email", "auto"] = "sms"
+    country: Selector | None = None  # None: numbers.default_country reads national numbers
     locale: Selector | None = None  # None: Accept-Language says it
     wait: Duration = 0.0
     reply: Reply | None = None

@@ -84,10 +84,12 @@ def hosted_page(
     code_length: int,
     locale: str,
     nonce: str,
+    example: str,
     brand: str = "",
 ) -> Page:
     """Make the page. `to` is the number as the form had it, or empty; `locale` is what `language.read` makes.
 
+    `example` is a telephone number to show.
     With `resume` the status is 403: it stands in place of the answer to a form that had no proof. `nonce` is fresh
     and unguessable per page, base64url; it lets the captcha widget's own style sheet in.
     Raises ValueError for a captcha kind that the page cannot show.
@@ -95,7 +97,7 @@ def hosted_page(
     if captcha is not None and captcha.kind not in CAPTCHA_KINDS:
         raise ValueError(f"the hosted page cannot show the captcha kind {captcha.kind}")
     spoken = speak(locale)
-    text = texts(spoken)
+    text = {name: sentence.replace("{number}", example) for name, sentence in texts(spoken).items()}
     config = {
         "prefix": prefix,
         "language": spoken,

@@ -178,7 +178,7 @@ class Verifications:
         told: Status = "expired" if left_s <= 0 and came_to not in {"verified", "failed"} else came_to
         return Record(
             id=verification_id,
-            recipient=of_address(self._secret.open(sealed), self._test_codes),
+            recipient=of_address(self._secret.open(sealed)),
             recipient_hash=to.decode(),
             status=told,
             expires_in_s=max(0.0, left_s),

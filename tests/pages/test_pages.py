@@ -27,7 +27,13 @@ TURNSTILE = Captcha("ts", "turnstile", "0x4AAA", "signup")
 def make(
     captcha: Captcha | None = ALTCHA, to: str = "", resume: Resume | None = None, locale: str = "en", **more: Any
 ) -> Page:
-    ask: dict[str, Any] = {"prefix": "/.sidecar", "code_length": 6, "nonce": "bm9uY2U", **more}
+    ask: dict[str, Any] = {
+        "prefix": "/.sidecar",
+        "code_length": 6,
+        "nonce": "bm9uY2U",
+        "example": "+86 131 2345 6789",
+        **more,
+    }
     return pages.hosted_page(captcha=captcha, to=to, resume=resume, locale=locale, **ask)
 
 

@@ -54,6 +54,7 @@ class Sidecar:
             code_length=6,
             locale=language.read(request.headers.get("Accept-Language", "")),
             nonce=secrets.token_urlsafe(),
+            example="+86 131 2345 6789",
         )
         return self.plain(page)
 
