@@ -320,9 +320,11 @@ def _providers(code: CodeRules, providers: Mapping[str, Provider | None], findin
         if provider is None:
             continue
         for way, wrong, right in provider.unfit(code):
-            findings.tell(("providers", name, *way), wrong, right, ("code", "length"))
+            path = ("providers", name, *way)
+            findings.tell(path, f"{findings.shown(path)} {wrong}", right, ("code", "length"))
         for way, wrong, right in provider.doubtful():
-            findings.warn(("providers", name, *way), wrong, right)
+            path = ("providers", name, *way)
+            findings.warn(path, f"{findings.shown(path)} {wrong}", right)
 
 
 def _messages(code: CodeRules, messages: Mapping[str, str], findings: Findings) -> None:

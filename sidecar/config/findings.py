@@ -89,10 +89,13 @@ class Findings:
         return any(path[:n] in self.told for n in range(1, len(path) + 1))
 
     def shown(self, path: KeyPath) -> str:
-        """Show the value at `path`, as it stands in the file."""
+        """Show the value at `path`, as it stands in the file; "the value" where it stands nowhere, being a default."""
         value: Any = self.raw
-        for part in path:
-            value = value[part]
+        try:
+            for part in path:
+                value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return "the value"
         return "the value" if holds_secret(path) else show(value)
 
     def sorted(self) -> tuple[Problem, ...]:

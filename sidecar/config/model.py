@@ -344,7 +344,7 @@ class Captcha(Table):
     failures: RateText = Rate(10, 60.0)
 
 
-# Of one table: the way to a key in it, what is wrong, what would be right.
+# Of one table: the way to a key in it, what is wrong with its value ("is no …"), what would be right.
 Doubt = tuple[KeyPath, str, str]
 
 

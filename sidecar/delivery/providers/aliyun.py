@@ -8,13 +8,13 @@ Receipts are not signed: whoever takes them must know the address that they are 
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
-from sidecar.config.model import Provider
+from sidecar.config.model import CodeRules, Doubt, Provider
 from sidecar.config.units import NonEmpty, Text
 from sidecar.delivery.providers import acs3, answer
 from sidecar.delivery.providers.seam import (
@@ -28,7 +28,7 @@ from sidecar.delivery.providers.seam import (
     ReceiptState,
     Rejected,
 )
-from sidecar.delivery.providers.template import NamedParams, Template, choose, fill_named
+from sidecar.delivery.providers.template import NamedParams, Template, choose, examples, fill_named
 from sidecar.outbound import HttpReply, HttpRequest
 from sidecar.recipient import Channel
 
@@ -114,6 +114,26 @@ class Settings(Provider):
     template: Template
     params: NamedParams = Field(default={"code": "{code}"}, validate_default=True)
     endpoint: Endpoint = "https://dysmsapi.aliyuncs.com"
+
+    def unfit(self, code: CodeRules) -> Iterable[Doubt]:
+        """Values that no variable holds."""
+        for name, pattern, value in examples(self.params, code, self.longest_code):
+            if wrong := _unfit(pattern, value):
+                yield (
+                    ("params", name),
+                    f"is {wrong}, which the vendor refuses",
+                    "write 1 to 35 characters, no web address and no emoji, and put the rest into the template itself",
+                )
+
+    def doubtful(self) -> Iterable[Doubt]:
+        """Templates that are named by something else than their code."""
+        for tag, template in self.template.items():
+            if not template.startswith("SMS_"):
+                yield (
+                    ("template", tag),
+                    "is likely no template's code",
+                    'write the one that the console shows, which begins with "SMS_"',
+                )
 
 
 def request(settings: Settings, message: Message, now: float, nonce: str) -> HttpRequest | Rejected:

@@ -9,14 +9,14 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from sidecar.config.model import Provider
+from sidecar.config.model import CodeRules, Doubt, Provider
 from sidecar.config.units import NonEmpty, Text
 from sidecar.delivery.providers import answer
 from sidecar.delivery.providers.seam import (
@@ -30,7 +30,7 @@ from sidecar.delivery.providers.seam import (
     ReceiptState,
     Rejected,
 )
-from sidecar.delivery.providers.template import NamedParams, Template, choose, fill_named
+from sidecar.delivery.providers.template import NamedParams, Template, choose, examples, fill_named
 from sidecar.outbound import HttpReply, HttpRequest
 from sidecar.recipient import Channel
 
@@ -75,11 +75,21 @@ class Settings(Provider):
     params: NamedParams = Field(default={"code": "{code}"}, validate_default=True)
     endpoint: Endpoint = "https://sms.qiniuapi.com"
 
+    def unfit(self, code: CodeRules) -> Iterable[Doubt]:
+        """Values that no variable holds."""
+        for name, _, value in examples(self.params, code, self.longest_code):
+            if not _is_fit(value):
+                yield (
+                    ("params", name),
+                    "is not letters and digits alone, and the vendor refuses all else",
+                    "write letters and digits, and put the rest into the template itself",
+                )
+
 
 def request(settings: Settings, message: Message, now: float, nonce: str) -> HttpRequest | Rejected:  # noqa: ARG001 - the seam's shape
     """Ask for one message. A value that the vendor's variables cannot hold is refused here."""
     params = fill_named(settings.params, message)
-    if any(not (value.isascii() and value.isalnum()) for value in params.values()):
+    if not all(_is_fit(value) for value in params.values()):
         return Rejected("request", "a value is not letters and digits")
     address = message.recipient.address
     content: dict[str, Any]
@@ -104,6 +114,10 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
     )
     fields = (("Host", host), ("Content-Type", _CONTENT_TYPE), *dated, ("Authorization", authorization))
     return HttpRequest("POST", url, fields, body)
+
+
+def _is_fit(value: str) -> bool:
+    return value.isascii() and value.isalnum()
 
 
 def sign(

@@ -4,8 +4,9 @@ Vendors in China send no text of ours: a template that they approved, and values
 one text for all languages, or a table by language. In a value, {code} and {minutes} stand for the message's own.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
@@ -13,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 
 from sidecar import language
 from sidecar.config.findings import UnfitError
-from sidecar.config.model import Named
+from sidecar.config.model import CodeRules, Named
 from sidecar.config.units import Text
 from sidecar.delivery.providers.seam import Message
 
@@ -75,7 +76,21 @@ def choose(templates: Mapping[str, str], locale: str) -> str:
 
 def fill(value: str, message: Message) -> str:
     """Put the message's code and minutes into a value, once: what is put in is not read again."""
-    own = {"code": message.code, "minutes": str(message.minutes)}
+    return _filled(value, message.code, message.minutes)
+
+
+def examples(
+    params: Mapping[str, str] | tuple[str, ...], rules: CodeRules, longest_code: int
+) -> Iterator[tuple[str | int, str, str]]:
+    """Give each parameter's name or position, its value as written, and as the first message of a code has it."""
+    code, minutes = "0" * min(rules.length, longest_code), math.ceil(rules.ttl / 60)
+    named: Iterable[tuple[str | int, str]] = params.items() if isinstance(params, Mapping) else enumerate(params)
+    for key, value in named:
+        yield key, value, _filled(value, code, minutes)
+
+
+def _filled(value: str, code: str, minutes: int) -> str:
+    own = {"code": code, "minutes": str(minutes)}
     return _PLACE.sub(lambda found: own[found[1]], value)
 
 

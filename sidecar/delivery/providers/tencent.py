@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from sidecar.config.model import Provider
+from sidecar.config.model import CodeRules, Doubt, Provider
 from sidecar.config.units import NonEmpty, Text
 from sidecar.delivery.providers import answer
 from sidecar.delivery.providers.seam import (
@@ -32,7 +32,7 @@ from sidecar.delivery.providers.seam import (
     ReceiptState,
     Rejected,
 )
-from sidecar.delivery.providers.template import ListedParams, Template, choose, fill
+from sidecar.delivery.providers.template import ListedParams, Template, choose, examples, fill
 from sidecar.outbound import HttpReply, HttpRequest
 from sidecar.recipient import Channel
 
@@ -116,11 +116,21 @@ class Settings(Provider):
     params: ListedParams = ("{code}",)  # by position; as many as the template has
     endpoint: Endpoint = "https://sms.tencentcloudapi.com"
 
+    def unfit(self, code: CodeRules) -> Iterable[Doubt]:
+        """Values that no code template holds."""
+        for position, _, value in examples(self.params, code, self.longest_code):
+            if not _is_fit(value):
+                yield (
+                    ("params", position),
+                    "is not up to 6 digits, and a template for codes takes nothing else",
+                    'write "{code}", "{minutes}" or digits, and put the rest into the template itself',
+                )
+
 
 def request(settings: Settings, message: Message, now: float, nonce: str) -> HttpRequest | Rejected:  # noqa: ARG001 - the seam's shape
     """Ask for one message. A value that a code template cannot hold is refused here."""
     params = [fill(value, message) for value in settings.params]
-    if any(not re.fullmatch("[0-9]{0,6}", value) for value in params):
+    if not all(_is_fit(value) for value in params):
         return Rejected("request", "a value is not up to 6 digits")
     if not settings.sign_name and message.recipient.address.startswith("+86"):
         return Rejected("request", "no sign_name")
@@ -148,6 +158,10 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
         fields["X-TC-Token"] = settings.token
     # The signature is for the path "/".
     return HttpRequest("POST", settings.endpoint.rstrip("/") + "/", tuple(fields.items()), body)
+
+
+def _is_fit(value: str) -> bool:
+    return re.fullmatch("[0-9]{0,6}", value) is not None
 
 
 def sign(service: str, host: str, timestamp: int, body: bytes, key: tuple[str, str]) -> str:
