@@ -137,7 +137,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         outbox = Outbox(store)
         verifiers = _verifiers(config, session, secret, store)
 
-        routes = Routes(config.routes)
+        routes = Routes(config.routes, method_override=config.upstream.method_override)
         gate = Gate(
             config=config,
             routes=routes,

@@ -84,6 +84,14 @@ _UNREACHABLE: Final[Mapping[str, str]] = {
 # Vendors that have sent a number too much seldom say when they will send to it again; the shortest of their limits is
 # one message a minute.
 _VENDOR_LIMIT_S: Final = 60.0
+# Why a body is read that no route asks for, and what lets a larger one through.
+_IN_METHOD: Final = (
+    " This path is guarded for another method, which a form may name; where upstream takes none from a form, write"
+    " method_override = false in [upstream]."
+)
+_IN_PATH: Final = (
+    " A form may name another path here, which is guarded; where forms are larger, raise max_guarded_body in [server]."
+)
 TOKEN_FIELD: Final = "X-Verification-Token"  # noqa: S105 - a field's name
 TOKEN_COOKIE: Final = "sidecar-verification"  # noqa: S105 - a cookie's name; the hosted page sets it
 
@@ -228,9 +236,9 @@ class Gate:
         found = self._routes.find(request.method, request.raw_path, visit.raw)
         if not found.needs_body_for_override:
             return await self._walked(visit, found.route, None)
-        # A form on a guarded path may name another method inside: it is read before anything is decided.
+        # A form may name another method inside, or another path: it is read before anything is decided.
         try:
-            body = await self.read_body(visit)
+            body = await self.read_body(visit, _IN_PATH if found.may_name_path else _IN_METHOD)
         except Refusal as refusal:
             return await self.refused(visit, "override", refusal)
         found = self._routes.with_body_override(found, body, b", ".join(values(visit.raw, "Content-Type")))
@@ -689,10 +697,13 @@ class Gate:
 
     # Reading, forwarding, answering…
 
-    async def read_body(self, visit: Visit) -> bytes:
-        """Read a guarded request's body whole. Raises Refusal(body_too_large, malformed_request)."""
+    async def read_body(self, visit: Visit, why: str = "") -> bytes:
+        """Read a guarded request's body whole; `why` is one more sentence for who sends a larger one.
+
+        Raises Refusal(body_too_large, malformed_request).
+        """
         most = self._config.server.max_guarded_body
-        too_large = Refusal("body_too_large", "guarded_body", f"At most {most} bytes are read here.")
+        too_large = Refusal("body_too_large", "guarded_body", f"At most {most} bytes are read here.{why}")
         if (asked(visit.request).fields.length or 0) > most:
             raise too_large
         await continue_100(visit.request)

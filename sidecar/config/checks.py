@@ -126,6 +126,7 @@ def check(draft: Draft, messages: Mapping[str, str], findings: Findings, env: Ma
     _reachable([route.match if route else None for route in draft.routes], findings)
     if not findings.problems:  # or what is told may only follow from them
         _does_something(draft, findings)
+        _other_methods(draft, findings)
 
 
 # Single tables, with what they name…
@@ -559,6 +560,21 @@ def _way_round(route: Route, path: KeyPath, draft: Draft, findings: Findings) ->
                 f'"{name}" counts by {show(limit.key)}, and the API sends without it',
                 f"add {show(name)} to api.limits, or write send = false in [api]",
             )
+
+
+def _other_methods(draft: Draft, findings: Findings) -> None:
+    """Warn of uploads that are refused, where nobody has said whether upstream takes a method from a form."""
+    if draft.upstream is None or "method_override" in draft.upstream.model_fields_set:
+        return
+    for index, route in enumerate(draft.routes):
+        method = route.match.partition(" ")[0] if route is not None and route.action != "pass" else "*"
+        if method in _METHODS and method != "POST":
+            findings.warn(
+                ("routes", index, "match"),
+                f"a POST to this path is refused past server.max_guarded_body, as its form may name {show(method)}",
+                "write method_override = false in [upstream] if it takes no method from a field or form, else true",
+            )
+            return
 
 
 def _reachable(matches: Iterable[str | None], findings: Findings) -> None:

@@ -139,6 +139,8 @@ class Upstream(Table):
     connect_timeout: Annotated[Duration, Field(gt=0)] = 1.0
     read_timeout: Annotated[Duration, Field(gt=0)] = 60.0
     max_connections: Count = 0
+    # Whether upstream may take a method from a field, query or form; false: none of them is looked at.
+    method_override: bool = True
 
 
 def _proxy(value: str) -> str:

@@ -1,0 +1,102 @@
+"""What a client tells a backend beside its target, and what it uploads, over real sockets."""
+
+import random
+
+import aiohttp
+import pytest
+from fakes import RawClient
+from telling import CONFIG, VERIFY, Sidecar, Start
+
+REST = """
+[[routes]]
+match = "POST /wp-json/myapp/v1/register"
+action = "verify"
+to = "form:phone"
+code = "form:code"
+"""
+PROFILE = """
+[[routes]]
+match = "PUT /profile"
+action = "deny"
+"""
+NO_OVERRIDE = CONFIG.replace("[upstream]", "[upstream]\nmethod_override = false")
+
+
+async def refused(sidecar: Sidecar, *head: bytes, body: bytes = b"{}") -> int:
+    """Send one request, and hold that nothing of it reaches upstream."""
+    async with RawClient(sidecar.port) as client:
+        lines = [*head, b"Host: a", b"Content-Length: %d" % len(body), b"", body]
+        await client.send(b"\r\n".join(lines))
+        status = (await client.answer()).status
+    assert not sidecar.upstream.requests
+    return status
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        (b"POST /x/register HTTP/1.1", b"SCRIPT_NAME: /x"),
+        (b"POST /x/register HTTP/1.1", b"Daphne-Root-Path: %2Fx"),
+        (b"POST / HTTP/1.1", b"X.Original.URL: register"),
+        (b"POST / HTTP/1.1", b"x-invoke-path: /register"),
+        (b"POST /register\xa0 HTTP/1.1", b"Accept: */*"),
+        (b"POST /register\xe3\x80\x80?x HTTP/1.1", b"Accept: */*"),
+        (b"POST /any/page?s=/register HTTP/1.1", b"Accept: */*"),
+    ],
+)
+async def test_no_other_name_of_a_guarded_path_passes(start: Start, head: tuple[bytes, ...]) -> None:
+    sidecar = await start(VERIFY)
+    assert await refused(sidecar, *head) == 400  # guarded: no recipient in this JSON
+    async with RawClient(sidecar.port) as client:  # and plain requests pass beside it
+        await client.send(b"POST /other HTTP/1.1\r\nHost: a\r\nReferer: http://a/register\r\nContent-Length: 0\r\n\r\n")
+        assert (await client.answer()).status == 200
+
+
+async def test_a_path_in_a_form_is_guarded(start: Start) -> None:
+    """WordPress takes `rest_route` from a form, at whatever address."""
+    sidecar = await start(REST)
+    hidden = {"rest_route": "/myapp/v1/register", "phone": "13900000001"}
+    for data in (hidden, aiohttp.FormData(hidden, default_to_multipart=True)):
+        assert (await sidecar.ask("POST", "/any/page", data=data)).status in {400, 401}
+    assert not sidecar.upstream.requests
+    assert (await sidecar.ask("POST", "/any/page", data={"comment": "/a", "rest": "/myapp/v1/register"})).status == 200
+    large = await sidecar.ask("POST", "/any/page", data={"a": "b" * 100_000})
+    assert (large.status, "max_guarded_body" in large.json["detail"]) == (413, True)
+
+
+def upload(size: int, name: str = "photo") -> aiohttp.FormData:
+    data = aiohttp.FormData({"title": "=? and name*="})
+    data.add_field(name, random.Random(7).randbytes(size), filename="照片.png", content_type="image/png")
+    return data
+
+
+async def test_an_honest_upload_passes_beside_a_guarded_method(start: Start) -> None:
+    """Up to max_guarded_body; a larger one is told what would let it through."""
+    sidecar = await start(PROFILE)
+    assert (await sidecar.ask("POST", "/profile", data=upload(60_000))).status == 200
+    assert b"=? and name*=" in sidecar.upstream.requests[-1].content
+    large = await sidecar.ask("POST", "/profile", data=upload(200_000))
+    assert (large.status, large.code) == (413, "body_too_large")
+    assert "method_override = false" in large.json["detail"]
+    assert (await sidecar.ask("POST", "/profile", data=upload(10, name="_method"))).code == "route_denied"
+    assert len(sidecar.upstream.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["image/png", "application/octet-stream"])
+async def test_a_file_streams_beside_a_guarded_method(start: Start, kind: str) -> None:
+    """It is no form, so it names no method, whatever its size."""
+    sidecar = await start(PROFILE)
+    content = b"_method=PUT&" + random.Random(8).randbytes(200_000)
+    reply = await sidecar.ask("POST", "/profile", data=content, headers={"Content-Type": kind})
+    assert reply.status == 200
+    assert sidecar.upstream.requests[-1].content == content
+
+
+async def test_without_method_override_every_upload_streams(start: Start) -> None:
+    """Whatever it holds, and whatever its fields and query say: upstream takes no method from there."""
+    sidecar = await start(PROFILE, config=NO_OVERRIDE)
+    named = {"X-HTTP-Method-Override": "PUT"}
+    assert (
+        await sidecar.ask("POST", "/profile?_method=PUT", data=upload(200_000, "_method"), headers=named)
+    ).status == 200
+    assert (await sidecar.ask("PUT", "/profile", data=b"a")).code == "route_denied"
