@@ -7,13 +7,15 @@ cannot forge them.
 """
 
 import json
+import re
 import uuid
 from typing import Annotated, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from sidecar.captcha.seam import Outcome, Verdict
+from sidecar.config.findings import UnfitError
 from sidecar.config.model import Captcha
 from sidecar.config.units import NonEmpty, Text
 from sidecar.outbound import HttpReply, HttpRequest
@@ -33,12 +35,45 @@ _ERROR_CODES: Final[dict[str, Outcome]] = {
 }
 
 
+def _spelt(host: str) -> str:
+    """Spell a host name in one way: lower case, no dot at its end, other scripts as IDNA writes them."""
+    name = host.lower().rstrip(".")
+    try:
+        return name.encode("idna").decode()
+    except UnicodeError:
+        return name
+
+
+def _host(value: str) -> str:
+    name = _spelt(value)
+    if re.fullmatch(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", name):
+        return name
+    try:
+        meant = urlsplit(value if "://" in value else f"//{value}").hostname or ""
+    except ValueError:
+        meant = ""
+    example = meant if re.fullmatch(r"[\w-]+(?:\.[\w-]+)*", meant) else "www.example.com"
+    raise UnfitError("is no host name alone", f'write "{example}", or a list of such')
+
+
+def _hosts(value: Any) -> Any:
+    """A text alone is a list of it; an empty one is a list of none."""
+    return ((value,) if value else ()) if isinstance(value, str) else value
+
+
 class Settings(Captcha):
     """[captcha.NAME] with kind = "turnstile"."""
 
     secret: Annotated[NonEmpty, Field(repr=False)]
     site_key: Text = ""  # for the hosted page
-    hostname: Text = ""  # empty: not checked
+    # Those that a token may be from, in one spelling; none: not checked.
+    hostname: Annotated[
+        tuple[Annotated[Text, AfterValidator(_host)], ...],
+        BeforeValidator(_hosts),
+        WithJsonSchema(
+            {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}], "default": ""},
+        ),
+    ] = ()
     action: Text = ""  # empty: not checked
     endpoint: Annotated[NonEmpty, Field(pattern=r"^https?://")] = (
         "https://challenges.cloudflare.com/turnstile/v0/siteverify"
@@ -71,7 +106,8 @@ def read(settings: Settings, reply: HttpReply) -> Verdict:
         return Verdict("provider_error", "not_json")
     success = answer.get("success") if isinstance(answer, dict) else None
     if success is True:
-        if settings.hostname and answer.get("hostname") != settings.hostname:
+        host = answer.get("hostname")
+        if settings.hostname and not (isinstance(host, str) and _spelt(host) in settings.hostname):
             return Verdict("policy", "hostname")
         if settings.action and answer.get("action") != settings.action:
             return Verdict("policy", "action")

@@ -53,6 +53,30 @@ def answer(**members: Any) -> HttpReply:
     return HttpReply(200, {}, json.dumps(members).encode())
 
 
+@pytest.mark.parametrize(
+    ("configured", "answered", "passes"),
+    [
+        ("www.example.com", "WWW.Example.COM", True),
+        ("WWW.Example.com", "www.example.com", True),
+        ("www.example.com.", "www.example.com", True),
+        (["www.example.com", "Example.com"], "example.com", True),
+        (["www.example.com", "example.com"], "shop.example.com", False),
+        ("example.com", "www.example.com", False),
+        ("bücher.example", "xn--bcher-kva.example", True),
+        ("xn--bcher-kva.example", "Bücher.example", True),
+        ("localhost", "localhost", True),
+        ("", "evil.example", True),
+        ([], "evil.example", True),
+        ("www.example.com", ["www.example.com"], False),
+        ("www.example.com", None, False),
+        ("www.example.com", "x" * 300, False),
+    ],
+)
+def test_host_is_one_of_the_named_in_any_spelling(configured: Any, answered: Any, passes: bool) -> None:
+    verdict = turnstile.read(settings(hostname=configured), answer(success=True, hostname=answered))
+    assert verdict == (Verdict("pass") if passes else Verdict("policy", "hostname"))
+
+
 def test_host_and_action_are_checked_only_where_configured() -> None:
     other = answer(success=True, hostname="evil.example", action="login")
     assert turnstile.read(settings(), other) == Verdict("pass")
