@@ -79,7 +79,8 @@ class Api:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Take one request under the prefix."""
         visit = self._gate.visit(request)
-        return await self._gate.told(visit, None, "api", self._routed(visit))
+        told = self._gate.told(visit, None, "api", self._routed(visit))
+        return await (self._gate.finished(told) if visit.request.method == "POST" else told)
 
     async def _routed(self, visit: Visit) -> web.StreamResponse:
         visit.log["outcome"] = "answered"

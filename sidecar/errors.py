@@ -20,6 +20,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = MappingProxyType(
         "captcha_unavailable": (503, "The captcha cannot be checked right now"),
         "rate_limited": (429, "Too many requests"),
         "body_too_large": (413, "The request body is too large"),
+        "head_too_large": (431, "The request line and fields are too large"),
         "verification_in_use": (409, "Another request is using this verification"),
         "code_required": (401, "A verification code is required"),
         "code_mismatch": (422, "The verification code is wrong"),

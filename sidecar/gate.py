@@ -56,6 +56,8 @@ _T = TypeVar("_T")
 _WHO: Final = ("ip", "header:")  # ip, ip_prefix, header:NAME
 # How many askers' wrong codes a whole site may show: IPv4's /24, IPv6's /48.
 _ASKERS_OF_A_SITE: Final = 10
+# The actions whose stories change something.
+_FINISHED: Final = frozenset({"send", "verify"})
 # A guarded body is small; a client that takes longer than this over it is not a sign-up form.
 _BODY_S: Final = 20.0
 # What the hosted page can mend: a browser without a proof, or with one that is no longer good.
@@ -105,6 +107,7 @@ class Visit:
     request_id: str
     started: float
     log: dict[str, Any] = field(default_factory=dict)
+    status: int | None = None  # upstream's, once it is known
     resume: Resume | None = None  # what a hosted page would send again
     typed: str = ""  # the recipient as the request has it, for that page
     is_other_site: bool = False  # another site sent the form: no page holds it
@@ -247,7 +250,8 @@ class Gate:
     async def _walked(self, visit: Visit, route: Route | None, body: bytes | None) -> web.StreamResponse:
         if route is None or route.action == "pass":
             return await self.told(visit, route, "pass", self._pass(visit, body))
-        return await self.told(visit, route, route.action, self._stories[route.action](visit, route, body))
+        told = self.told(visit, route, route.action, self._stories[route.action](visit, route, body))
+        return await (self.finished(told) if route.action in _FINISHED else told)
 
     def visit(self, request: web.BaseRequest) -> Visit:
         """Name the client and the request."""
@@ -264,10 +268,18 @@ class Gate:
     async def told(
         self, visit: Visit, route: Route | None, action: str, story: Awaitable[web.StreamResponse]
     ) -> web.StreamResponse:
-        """Run a story to its answer; whatever it refuses is rendered, logged and counted here."""
+        """Run a story to its answer; whatever it refuses is rendered, logged and counted here.
+
+        A story whose client leaves is told, too: as forwarded where upstream has answered, else as "left".
+        """
         try:
             answer = await story
+            visit.status = answer.status
             outcome = visit.log.pop("outcome", "forwarded")
+        except (asyncio.CancelledError, ConnectionError):
+            visit.log.pop("outcome", None)
+            self._tell(visit, route, action, "forwarded" if visit.status else "left")
+            raise
         except (Refusal, StoreAwayError) as error:
             refusal = _as_refusal(error)
             visit.log.pop("outcome", None)
@@ -275,6 +287,12 @@ class Gate:
             self._metrics.refusals.labels(refusal.code).inc()
             visit.log |= {"code": refusal.code, "reason": refusal.reason}
             answer = await self._refused(visit, route, refusal)
+            visit.status = answer.status
+        self._tell(visit, route, action, outcome)
+        return answer
+
+    def _tell(self, visit: Visit, route: Route | None, action: str, outcome: str) -> None:
+        """Log and count a request that has ended."""
         self._metrics.requests.labels(action, outcome).inc()
         if self._config.server.access_log == "all" or (
             self._config.server.access_log == "guarded" and action != "pass"
@@ -287,11 +305,10 @@ class Gate:
                 route=route.match if route else None,
                 action=action,
                 outcome=outcome,
-                status=answer.status,
+                status=visit.status,
                 ms=round((time.perf_counter() - visit.started) * 1000, 1),
                 **visit.log,
             )
-        return answer
 
     async def refused(self, visit: Visit, action: str, refusal: Refusal) -> web.StreamResponse:
         """Tell a refusal that came before any route's story."""
@@ -346,13 +363,7 @@ class Gate:
         return await self.answer(visit, problem.json_answer(202, sent.document(), [location]))
 
     async def send(self, visit: Visit, route: Route, asked: Asked) -> Sent:
-        """Admit, make a verification, queue its message.
-
-        Finished in any case: or a client that left between the queueing and the end would have a message for nothing.
-        """
-        return await self._finished(self._send(visit, route, asked))
-
-    async def _send(self, visit: Visit, route: Route, asked: Asked) -> Sent:
+        """Admit, make a verification, queue its message."""
         recipient = asked.recipient
         visit.log["to"] = recipient.masked
         async with self._once(route, asked) as once:
@@ -376,15 +387,8 @@ class Gate:
         return sent
 
     async def _verify(self, visit: Visit, route: Route, body: bytes | None) -> web.StreamResponse:
-        """Hold the proof, sign, forward; 2xx and 3xx spend the proof, everything else releases it.
-
-        Finished in any case: or a client that left before upstream's answer would have its code again, and upstream
-        the account.
-        """
+        """Hold the proof, sign, forward; 2xx and 3xx spend the proof, everything else releases it."""
         body = await self.read_body(visit) if body is None else body
-        return await self._finished(self._verified(visit, route, body))
-
-    async def _verified(self, visit: Visit, route: Route, body: bytes) -> web.StreamResponse:
         async with AsyncExitStack() as stack:
             hold: Hold | None = None
             proven: dict[str, Any] | None = None
@@ -426,8 +430,12 @@ class Gate:
         """Hold the proof that the API checks, its wrong tries counted as everywhere. Raises as `Verifications.held`."""
         return self._verifications.held_by_id(verification_id, shown, functools.partial(self._counted, visit))
 
-    async def _finished(self, story: Coroutine[Any, Any, _T]) -> _T:
-        """Run what may not be left half done, also when the client leaves meanwhile."""
+    async def finished(self, story: Coroutine[Any, Any, _T]) -> _T:
+        """Run to its end a story that changes something, also when its client leaves meanwhile.
+
+        Or a client that left after the queueing would have a message for nothing and in no log, and one that left
+        before upstream's answer would have its code again, and upstream the account.
+        """
         return await asyncio.shield(self._begin(story))
 
     def _begin(self, story: Coroutine[Any, Any, _T]) -> "asyncio.Task[_T]":
@@ -731,6 +739,12 @@ class Gate:
         on_status: Callable[[int], Awaitable[None]] | None = None,
     ) -> web.StreamResponse:
         """Hand the request to upstream: the only line that does."""
+
+        async def heard(status: int) -> None:
+            visit.status = status
+            if on_status is not None:
+                await on_status(status)
+
         extra: list[tuple[bytes, bytes]] = []
         if proven is not None:
             path = asked(visit.request).origin.partition(b"?")[0].decode("utf-8", "surrogateescape")
@@ -742,7 +756,7 @@ class Gate:
             request_id=visit.request_id,
             body=body,
             extra=extra,
-            on_status=on_status,
+            on_status=heard,
         )
 
     async def _refused(self, visit: Visit, route: Route | None, refusal: Refusal) -> web.StreamResponse:

@@ -42,8 +42,9 @@ class Plain:
         self._forwarder = forwarder
         self._new_id = new_id
         self._trusted = tuple(config.server.trusted_proxies)
-        self._forwarded = metrics.requests.labels("pass", "forwarded")
+        self._outcomes = {outcome: metrics.requests.labels("pass", outcome) for outcome in ("forwarded", "left")}
         self._answers_preflights = bool(config.api.cors_origins)
+        self._has_warned = False  # once per configuration is enough: anybody may send the field
         self._logs = config.server.access_log == "all"
         self._kept_passes = functools.lru_cache(4096)(self._passes)
 
@@ -53,7 +54,7 @@ class Plain:
             return None
         peer = connection.peer
         if peer is None or peer.owner is not self:
-            peer = self._meet(connection)
+            peer = self._meet(request, connection)
         rewritten = self._forwarder.rewritten(request, peer)
         if rewritten.kept.may_name_another or request.method == "POST":  # whose type may decide
             passes, route = self._passes(request.method, request.target, request.fields.raw)
@@ -82,19 +83,27 @@ class Plain:
             return False, None
         return True, route.match if route else None
 
-    def _meet(self, connection: Connection) -> Peer:
+    def _meet(self, request: Request, connection: Connection) -> Peer:
         """Name the other end of a connection, for as long as this configuration serves it."""
         ip = connection.peername[0] if connection.peername else ""
         scheme = "https" if connection.ssl_context else "http"
         peer = connection.peer = Peer(ip, scheme, self._trusted, self)
+        if not peer.is_trusted and not self._has_warned and values(request.fields.raw, "X-Forwarded-For"):
+            self._has_warned = True
+            structlog.get_logger().warning(
+                "forwarded_for_ignored",
+                peer=ip or "unix socket",
+                advice="if this is your load balancer, name it in server.trusted_proxies: its clients count as one now",
+            )
         return peer
 
     def _ended(self, exchange: Exchange, counts: bool) -> None:
-        """One exchange is over; it counts unless the gate tells of it, or the client has left, of which nobody does."""
+        """Count and log an exchange that is over, unless it was refused: the gate tells of a refusal."""
         self.in_flight -= 1
         if not counts:
             return
-        self._forwarded.inc()
+        outcome = "forwarded" if exchange.status else "left"
+        self._outcomes[outcome].inc()
         if self._logs:
             structlog.get_logger().info(
                 "request",
@@ -103,8 +112,8 @@ class Plain:
                 method=exchange.request.method,
                 route=exchange.route,
                 action="pass",
-                outcome="forwarded",
-                status=exchange.status,
+                outcome=outcome,
+                status=exchange.status or None,
                 ms=round((time.perf_counter() - exchange.started) * 1000, 1),
             )
 

@@ -91,7 +91,9 @@ class _Server:
             admin = web.ServerRunner(web.Server(self._admin, access_log=None))
             await _listen(admin, server.admin)
             stack.push_async_callback(admin.cleanup)
-            public = listener.Server(self._public, self._plain)
+            public = listener.Server(
+                self._public, self._plain, max_head=server.max_head, keep_alive_s=server.keep_alive
+            )
             accepting = Acceptor(_bound(server.listen), _heralds(server), public, tls=self._tls)
             accepting.start()
             stack.push_async_callback(accepting.close)
@@ -103,6 +105,7 @@ class _Server:
                     self._reload.clear()
                     apps = await self._reloaded(apps, url)
                     accepting.trusted = _heralds(self._config.server)
+                    public.max_head, public.keep_alive_s = self._config.server.max_head, self._config.server.keep_alive
             self._life.is_draining = True
             self._log.info("draining", seconds=server.drain)
             await accepting.close()

@@ -17,7 +17,7 @@ from sidecar.errors import Refusal
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import fields, listener
 from sidecar.proxy.forward import Forwarder, Peer, asked, continue_100
-from sidecar.proxy.messages import RawFields, Request
+from sidecar.proxy.messages import MAX_HEAD, RawFields, Request
 from sidecar.proxy.proxy_protocol import Acceptor
 from sidecar.proxy.upstream import Exchange
 
@@ -58,6 +58,8 @@ async def passing(
     read_timeout: float = 5.0,
     connect_timeout: float = 2.0,
     max_connections: int = 0,
+    max_head: int = MAX_HEAD,
+    keep_alive_s: float = listener.KEEP_ALIVE_S,
     head_s: float = listener.HEAD_S,
     send_s: float = listener.SEND_S,
     content_s: float = listener.CONTENT_S,
@@ -118,7 +120,7 @@ async def passing(
         return answer
 
     def ended(exchange: Exchange, counts: bool) -> None:
-        if counts:
+        if counts and exchange.status:
             running.statuses.append(exchange.status)
             running.answers.append(exchange)
         else:
@@ -136,7 +138,15 @@ async def passing(
         running.relayed += 1
         return exchange
 
-    server = listener.Server(handle, plain, head_s=head_s, send_s=send_s, content_s=content_s)
+    server = listener.Server(
+        handle,
+        plain,
+        max_head=max_head,
+        keep_alive_s=keep_alive_s,
+        head_s=head_s,
+        send_s=send_s,
+        content_s=content_s,
+    )
     listening = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
     listening.bind(path or ("127.0.0.1", 0))
     listening.listen()

@@ -23,7 +23,8 @@ class AnswerHead:
 
     `octets` is the head that the client gets. How the content comes: `is_empty`, none; `length` octets; `in_chunks`;
     else it ends with upstream's connection. How it leaves: `is_chunked`, `until_close`, else by its length.
-    `stays_open`: the client's connection takes another request afterwards; `may_pool`: upstream's does.
+    `stays_open`: the client's connection takes another request afterwards; `may_pool`: upstream's does, and with
+    `binds_connection` of this client only.
     """
 
     status: int
@@ -35,6 +36,7 @@ class AnswerHead:
     until_close: bool
     stays_open: bool
     may_pool: bool
+    binds_connection: bool
 
     def content(self) -> Content | None:
         """Return the reader of the content, None where there is none."""
@@ -94,6 +96,7 @@ def final(answer: Answer, request: Request, *, keep_alive: bool) -> AnswerHead:
         until_close=until_close,
         stays_open=stays_open,
         may_pool=answer.keep_alive and not ends_with_connection and status != SWITCHING,
+        binds_connection=framing.binds_connection,
     )
 
 

@@ -41,8 +41,8 @@ from sidecar.proxy.writes import Writes
 
 # A head that has begun must be whole by then, as nginx's client_header_timeout (60 s) but for people in a hurry.
 HEAD_S: Final = 10.0
-# A connection between two requests, one that brings nothing more of its content, one that takes nothing of its answer:
-# nginx's numbers.
+# A connection between two requests, where the configuration says nothing else, one that brings nothing more of its
+# content, one that takes nothing of its answer: nginx's numbers.
 KEEP_ALIVE_S: Final = 75.0
 CONTENT_S: Final = 60.0
 SEND_S: Final = 60.0
@@ -51,8 +51,6 @@ SEND_S: Final = 60.0
 LINGER_S: Final = 5.0
 DISCARD_S: Final = 30.0
 TLS_LINGER_S: Final = 1.0
-# What may wait behind a request that is being served; then nothing more is read. A head must fit.
-MAX_AHEAD: Final = 2 * MAX_HEAD
 # Content that the gate has not read yet; twice as much is held.
 _CONTENT_LIMIT: Final = 32 << 10
 _LOOK_S: Final = 0.5
@@ -88,13 +86,17 @@ class Server:
         handler: Handler,
         plain: Plain,
         *,
+        max_head: int = MAX_HEAD,
+        keep_alive_s: float = KEEP_ALIVE_S,
         head_s: float = HEAD_S,
         send_s: float = SEND_S,
         content_s: float = CONTENT_S,
     ) -> None:
-        """Must run inside the loop."""
+        """Must run inside the loop. `max_head` is in octets."""
         self.handler = handler
         self.plain = plain
+        self.max_head = max_head
+        self.keep_alive_s = keep_alive_s
         self.head_s = head_s
         self.send_s = send_s
         self.content_s = content_s
@@ -102,9 +104,14 @@ class Server:
         self.is_closing = False
         self.loop = asyncio.get_running_loop()
         self.writes = Writes()
-        self._look_s = min(_LOOK_S, head_s / 4, send_s / 4, content_s / 4)
+        self._look_s = min(_LOOK_S, keep_alive_s / 4, head_s / 4, send_s / 4, content_s / 4)
         self._looking = self.loop.call_later(self._look_s, self._look)
         self._all_lost: asyncio.Event | None = None
+
+    @property
+    def max_ahead(self) -> int:
+        """How many octets may wait behind a request that is being served; then nothing more is read. A head fits."""
+        return 2 * self.max_head
 
     def __call__(self, peer: Source | None) -> "Connection":
         """Make the protocol of a new connection from there; None is this machine, by a unix socket."""
@@ -172,6 +179,7 @@ class Connection(BaseProtocol):
         "_server",
         "_tail",
         "_task",
+        "bound",
         "due",
         "peer",
         "peername",
@@ -189,6 +197,7 @@ class Connection(BaseProtocol):
         self.due = math.inf  # loop.time() when the client must have done what it is waited for
         self.send_due = math.inf  # likewise, must have taken something
         self.peer: Any = None  # `plain`'s own memory of this connection
+        self.bound: Any = None  # upstream's connection that serves this one alone, as its client is authenticated there
         self.refusal: tuple[Refusal, float | None] | None = None
         self.sockname: tuple[Any, ...] | None = None
         self.ssl_context: ssl.SSLContext | None = None
@@ -228,8 +237,8 @@ class Connection(BaseProtocol):
             self._tail, self._known = b"", 0
             cut = data.find(CRLF)
             block = data[cut + 2 : end + 2]
-            if end + 2 > MAX_HEAD:
-                raise messages.too_large()
+            if end + 2 > self._server.max_head:
+                raise messages.too_large(self._server.max_head)
             if block != self._block:
                 self._fields = messages.read_fields(block)
                 self._block = block
@@ -246,7 +255,7 @@ class Connection(BaseProtocol):
 
     def _wait_for_more(self, data: bytes) -> None:
         """A part of a head came. Raises Refusal if it can never be whole."""
-        messages.check_beginning(data, self._known)
+        messages.check_beginning(data, self._known, self._server.max_head)
         if data and not self._tail:
             self.due = self._loop.time() + self._server.head_s
         self._tail, self._known = data, len(data)
@@ -324,7 +333,7 @@ class Connection(BaseProtocol):
     def _keep(self, octets: bytes) -> None:
         """Keep what waits its turn, and read no more than so much of it."""
         self._tail = self._tail + octets if self._tail else octets
-        if len(self._tail) >= MAX_AHEAD:
+        if len(self._tail) >= self._server.max_ahead:
             self._update_reading()
 
     def take_content(self, *, now: bool) -> None:
@@ -344,7 +353,7 @@ class Connection(BaseProtocol):
         self._update_reading()
 
     def _update_reading(self) -> None:
-        wants = not self._is_held and len(self._tail) < MAX_AHEAD
+        wants = not self._is_held and len(self._tail) < self._server.max_ahead
         if wants == self._is_reading or self.transport is None or self.transport.is_closing():
             return
         self._is_reading = wants
@@ -456,7 +465,7 @@ class Connection(BaseProtocol):
 
     def lost(self, exchange: Exchange) -> None:
         """The client has gone: upstream's end goes with it."""
-        exchange.ended(exchange, False)
+        exchange.ended(exchange, True)
         exchange.leave()
 
     def take_early(self) -> bytes:
@@ -497,7 +506,7 @@ class Connection(BaseProtocol):
         if self._closes or self.transport is None or self.transport.is_closing():
             self._close()
             return
-        self.due = self._loop.time() + KEEP_ALIVE_S
+        self.due = self._loop.time() + self._server.keep_alive_s
         if self._block is not None and len(self._block) > MAX_REMEMBERED:
             self._block, self._fields, self.request, self.peer = None, _NO_FIELDS, _UNREADABLE, None
         if self._tail and not self._paused:
@@ -532,7 +541,7 @@ class Connection(BaseProtocol):
         tcp_keepalive(cast("asyncio.Transport", transport))
         self.sockname = transport.get_extra_info("sockname")
         self.ssl_context = transport.get_extra_info("sslcontext")
-        self.due = self._loop.time() + KEEP_ALIVE_S
+        self.due = self._loop.time() + self._server.keep_alive_s
         self._server.connections.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -545,6 +554,8 @@ class Connection(BaseProtocol):
             self._payload.set_exception(ConnectionResetError("the client has left"))
         if self._task is not None:
             self._task.cancel()
+        if self.bound is not None:
+            self.bound.drop_if_idle()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -586,7 +597,8 @@ class Connection(BaseProtocol):
         elif self._exchange is not None and self._content is not None:
             self._break(Refusal("malformed_request", "content_too_slow", "The content of the request did not come."))
         elif self._paused and self._task is None and self._content is None:
-            self.due = now + KEEP_ALIVE_S  # not idle: it takes its answer still, and `send_due` looks at that
+            # Not idle: it takes its answer still, and `send_due` looks at that.
+            self.due = now + self._server.keep_alive_s
         else:
             self._close()
 

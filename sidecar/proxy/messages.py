@@ -25,8 +25,8 @@ HTTP_1_1: Final = (1, 1)
 
 CRLF: Final = b"\r\n"
 END: Final = b"\r\n\r\n"
-# A client's line, target or field: nginx's and Node's 8 KiB. Its whole head: what 128 such fields never reach in life.
-MAX_LINE: Final = 8190
+# A client's head where the configuration says nothing else: Go's megabyte is a bot's playground, and the 8 KiB of one
+# line, nginx's and Node's, is less than the cookies of some honest browsers.
 MAX_HEAD: Final = 64 << 10
 MAX_FIELDS: Final = 128
 # Upstream's: larger than what the common servers write, as a backend may set many cookies.
@@ -71,9 +71,11 @@ class Fields:
 
     `length` and `chunked` frame its content: neither means that a request has none. `options` is what Connection names,
     in lower case. `upgrade` is the Upgrade field's value, b"" for none. `hosts` are the values of every Host field.
+    `binds_connection`: a credential or a challenge is of a scheme that authenticates the connection, and with it every
+    later request on it (RFC 4559 section 6, MS-NTHT section 1).
     """
 
-    __slots__ = ("_raw", "chunked", "hosts", "length", "lines", "names", "options", "upgrade")
+    __slots__ = ("_raw", "binds_connection", "chunked", "hosts", "length", "lines", "names", "options", "upgrade")
 
     def __init__(self, lines: list[bytes]) -> None:
         """Raises Refusal. RFC 9112 section 6.3."""
@@ -84,6 +86,7 @@ class Fields:
         self.options: frozenset[bytes] = frozenset()
         self.upgrade = b""
         self.hosts: tuple[bytes, ...] = ()
+        self.binds_connection = False
         self._raw: tuple[tuple[bytes, bytes], ...] | None = None
         kinds = [_KINDS[name] for name in self.names]
         if any(kinds):
@@ -122,6 +125,9 @@ class Fields:
             self.options = _options(b",".join(found[b"connection"]))
         if b"upgrade" in found:
             self.upgrade = b",".join(found[b"upgrade"]).lower()
+        if not _AUTHENTICATION.isdisjoint(found):
+            said = b",".join([value for kind in _AUTHENTICATION for value in found.get(kind, ())])
+            self.binds_connection = _BINDING.search(said) is not None
 
 
 class ByName(dict[bytes, _T]):
@@ -141,11 +147,16 @@ class ByName(dict[bytes, _T]):
 
 
 _FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
+_AUTHENTICATION: Final = frozenset(
+    {b"authorization", b"proxy-authorization", b"www-authenticate", b"proxy-authenticate"}
+)
+# As a credential's scheme, or in a list of challenges. Inside a quoted realm it costs a pooled connection, and no more.
+_BINDING: Final = re.compile(rb"(?:^|[,\s])(?:ntlm|negotiate|kerberos)(?:[,\s]|$)", re.IGNORECASE)
 
 
 def _framing(name: bytes) -> bytes:
     lower = name.lower()
-    return lower if lower in _FRAMING else b""
+    return lower if lower in _FRAMING or lower in _AUTHENTICATION else b""
 
 
 # The one of these that a name is, in whatever case; b"" for any other.
@@ -206,16 +217,15 @@ class Answer:
 # A request's head…
 
 
-def check_beginning(octets: bytes, known: int = 0) -> None:
+def check_beginning(octets: bytes, known: int = 0, max_head: int = MAX_HEAD) -> None:
     """Look at a head that is not whole yet. Raises Refusal when it never can be. RFC 9112 section 2.2.
 
-    The first `known` octets were looked at before.
+    The first `known` octets were looked at before. `max_head` is in octets, for the request line and fields together.
     """
     if _BARE.search(octets, max(0, known - 1)):
         raise _malformed("line_end", "A line ends with CR LF, and nothing else is a CR, LF or NUL.")
-    # The octet more is the CR that a read may end with.
-    if len(octets) > MAX_HEAD + 1 or (octets.find(CRLF) < 0 and len(octets) > MAX_LINE + 1):
-        raise too_large()
+    if len(octets) > max_head + 1:  # the octet more is the CR that a read may end with
+        raise too_large(max_head)
 
 
 def without_empty_lines(octets: bytes) -> bytes:
@@ -226,7 +236,10 @@ def without_empty_lines(octets: bytes) -> bytes:
 
 def read_fields(block: bytes) -> Fields:
     """Read a request's field lines, each with its CR LF. Raises Refusal. RFC 9112 section 5 and 6."""
-    fields = Fields(_field_lines(block))
+    lines = _field_lines(block)
+    if len(lines) > MAX_FIELDS:
+        raise Refusal("head_too_large", "fields", f"Send {MAX_FIELDS} fields at most.")
+    fields = Fields(lines)
     hosts = fields.hosts
     if len(hosts) > 1 or (hosts and _AUTHORITY.fullmatch(hosts[0]) is None):
         raise _malformed("host", "Send one Host field with a host and perhaps a port.")
@@ -235,8 +248,6 @@ def read_fields(block: bytes) -> Fields:
 
 def read_request(line: bytes, fields: Fields) -> Request:
     """Read a request's head. Raises Refusal where two readers might differ, and for TRACE. RFC 9112 section 3."""
-    if len(line) > MAX_LINE:
-        raise too_large()
     found = _REQUEST_LINE.fullmatch(line)
     if found is None:
         raise _malformed("request_line", "A request begins with a method, a target and HTTP/1.1, one space between.")
@@ -296,10 +307,7 @@ def _upgrades(method: str, fields: Fields) -> bool:
 def _field_lines(block: bytes) -> list[bytes]:
     if _FIELD_LINES.fullmatch(block) is None:
         raise _malformed("field", "A field is a name, a colon and a value on one line, without control octets.")
-    lines = block[:-2].split(CRLF) if block else []
-    if len(lines) > MAX_FIELDS or len(block) > MAX_HEAD or (len(block) > MAX_LINE and max(map(len, lines)) > MAX_LINE):
-        raise too_large()
-    return lines
+    return block[:-2].split(CRLF) if block else []
 
 
 # An answer's head…
@@ -311,7 +319,7 @@ def end_of_answer_head(octets: bytes) -> int:
     if found is not None:
         return found.end()
     if len(octets) >= MAX_ANSWER_HEAD:
-        raise too_large()
+        raise _malformed("head_too_large", "An answer's head is longer than any in life.")
     if not octets.startswith(b"HTTP/1."[: len(octets)]):
         raise _malformed("status_line", "An answer begins with HTTP/1.1.")
     return 0
@@ -328,7 +336,7 @@ def read_answer(head: bytes) -> Answer:
     if found is None:
         raise _malformed("status_line", "An answer begins with HTTP/1.1 and three digits.")
     if len(block) > MAX_ANSWER_LINE and max(map(len, lines)) > MAX_ANSWER_LINE:
-        raise too_large()
+        raise _malformed("head_too_large", "A line of an answer's head is longer than any in life.")
     return Answer((1, int(found[1])), int(found[2]), found[3] or b"", Fields(lines))
 
 
@@ -433,7 +441,10 @@ class Chunked:
             if end < 0:
                 self._keep(octets[at:], MAX_TRAILERS)
                 break
-            pairs = [line.partition(b":") for line in _field_lines(octets[at : end + 2])]
+            lines = _field_lines(octets[at : end + 2])
+            if len(lines) > MAX_FIELDS:
+                raise _malformed("trailers", f"A trailer section has {MAX_FIELDS} fields at most.")
+            pairs = [line.partition(b":") for line in lines]
             self.trailers = [(name, value.strip(b" \t")) for name, _, value in pairs]
             return b"".join(pieces), octets[end + 4 :]
         return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), None
@@ -477,8 +488,8 @@ def _malformed(reason: str, detail: str) -> Refusal:
     return Refusal("malformed_request", reason, detail)
 
 
-def too_large() -> Refusal:
-    """The refusal of a head that is longer than any in life."""
-    return _malformed(
-        "head_too_large", f"A line has at most {MAX_LINE} octets, a head {MAX_HEAD} and {MAX_FIELDS} fields."
+def too_large(max_head: int) -> Refusal:
+    """Return the refusal of a head that is longer than `max_head` octets."""
+    return Refusal(
+        "head_too_large", "octets", f"Send {max_head} octets of request line and fields at most, cookies included."
     )

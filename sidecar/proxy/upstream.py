@@ -4,7 +4,8 @@ The law: what upstream gets is one well-formed message with the client's method,
 what the client gets is upstream's answer whole, or a message that is visibly broken. No task stands between: an answer
 is written to the client from the callback that it came in. A request is never sent twice, but for a safe one without
 content on a pooled connection that upstream had closed meanwhile (RFC 9112 section 9.3.1). A connection carries one
-exchange at a time, and is pooled only after one that ended in good order.
+exchange at a time, and is pooled only after one that ended in good order. One on which a client authenticates itself
+for more than one request (NTLM, Negotiate) is never pooled: it is bound to that client's connection, and ends with it.
 
 Back-pressure: the end whose buffer is full stops the reading from the other. Held in memory is one read each way.
 """
@@ -78,7 +79,7 @@ class Exchange:
 
     `octets` is what upstream gets of it so far: the head, and the content as far as it has come; `is_sent` is True when
     that is all. `waits`: the client wants to hear the status before anything is answered. `ended` is called once, with
-    True if an answer has begun and its client was there to the end of it.
+    False if nothing was answered and the client waits for a refusal; `status` is 0 where the client left before that.
     """
 
     __slots__ = (
@@ -205,6 +206,7 @@ class Pool:
         self.observe = observe
         self.all: set[_Upstream] = set()
         self._idle: list[_Upstream] = []
+        self._bound: dict[_Upstream, None] = {}  # idle, and bound to a client's connection; the longest first
         self._connect = connect
         self._connect_timeout_s = connect_timeout_s
         self._max_connections = max_connections
@@ -214,7 +216,12 @@ class Pool:
         self._looking: asyncio.TimerHandle | None = None
 
     def carry(self, exchange: Exchange) -> None:
-        """Send the request on the connection used last; a new one is opened where there is none."""
+        """Send the request on the connection bound to its client, on the one used last, or on a new one."""
+        bound = exchange.client.protocol.bound if exchange.client is not None else None
+        if bound is not None and bound.is_open():
+            self._bound.pop(bound, None)
+            bound.carry(exchange)
+            return
         idle = self._idle
         while idle:
             upstream = idle.pop()
@@ -225,6 +232,9 @@ class Pool:
             # As long as it would wait for upstream itself.
             until = asyncio.get_running_loop().time() + self._connect_timeout_s + self.read_timeout_s
             self._waiting.append((until, exchange))
+            if self._bound:
+                # Its client authenticates itself anew; without this, clients that are idle could shut all others out.
+                next(iter(self._bound)).drop()
             return
         self._begin(self._open(exchange))
 
@@ -243,6 +253,17 @@ class Pool:
                 return
         self._idle.append(upstream)
 
+    def bind(self, upstream: "_Upstream", connection: Any) -> None:
+        """Keep a connection for the next request of the client's connection."""
+        if connection.transport is None:
+            upstream.drop()
+            return
+        connection.bound = upstream
+        if self._waiting:
+            upstream.drop()
+        else:
+            self._bound[upstream] = None
+
     def add(self, upstream: "_Upstream") -> None:
         self.all.add(upstream)
         if self._looking is None:
@@ -251,6 +272,7 @@ class Pool:
     def forget(self, upstream: "_Upstream") -> None:
         """A connection has gone: whoever waits may have a new one."""
         self.all.discard(upstream)
+        self._bound.pop(upstream, None)
         if upstream in self._idle:
             self._idle.remove(upstream)
         self._open_for_waiting()
@@ -329,6 +351,7 @@ class _Upstream(asyncio.Protocol):
         "_pool",
         "_sent",
         "_tail",
+        "is_bound",
         "is_used",
         "transport",
     )
@@ -340,7 +363,7 @@ class _Upstream(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._content: Content | None = None
         self._tail = b""  # what has come of a head, or behind one that is waited for
-        self.is_used = self._is_full = self._is_held = False
+        self.is_used = self.is_bound = self._is_full = self._is_held = False
         self._early_end: tuple[Exception | None] | None = None
         # The last head and what was made of it: many answers in a row have the same.
         self._known: tuple[bytes, tuple[str, Version, bool], AnswerHead] | None = None
@@ -378,6 +401,11 @@ class _Upstream(asyncio.Protocol):
             self.transport.abort()
         self._pool.forget(self)
 
+    def drop_if_idle(self) -> None:
+        """The client that it is bound to has gone; a request on it may still have something to be heard for."""
+        if self._exchange is None:
+            self.drop()
+
     def hold(self) -> None:
         """Read no more: the client's buffer is full, or the gate has yet to hear the status."""
         if self.transport is not None and not self._is_held and not self.transport.is_closing():
@@ -398,7 +426,7 @@ class _Upstream(asyncio.Protocol):
         """End what has been silent for too long."""
         exchange = self._exchange
         if exchange is None:
-            if now >= self._heard + IDLE_S - LOOK_S:
+            if now >= self._heard + IDLE_S - LOOK_S and not self.is_bound:
                 self.drop()
             return
         if self._is_waited_for(exchange):
@@ -609,9 +637,13 @@ class _Upstream(asyncio.Protocol):
             return
         if octets:
             client.answer(octets)
+        self.is_bound = self.is_bound or head.binds_connection or exchange.request.fields.binds_connection
         if may_pool and not behind and exchange.is_sent and self.is_open():
             self.read_on()
-            self._pool.put(self)
+            if self.is_bound:
+                self._pool.bind(self, client.protocol)
+            else:
+                self._pool.put(self)
         else:
             self.drop()
         exchange.client = None

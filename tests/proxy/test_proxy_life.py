@@ -12,7 +12,7 @@ from fakes import DEADLINE_S, OK, FakeUpstream, Message, RawClient, Taken, read_
 from proxied import Passing, passing
 
 from sidecar.config.model import TlsClient
-from sidecar.proxy.messages import MAX_ANSWER_HEAD, MAX_FIELDS, MAX_HEAD, MAX_LINE
+from sidecar.proxy.messages import MAX_ANSWER_HEAD, MAX_FIELDS, MAX_HEAD
 from sidecar.proxy.proxy_protocol import SIGNATURE
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -43,34 +43,63 @@ async def is_silent(*answers: asyncio.Future[Message]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "head",
+    ("head", "reason"),
     [
-        b"GET /" + b"a" * (MAX_LINE - 13) + b" HTTP/1.1\r\n" + HOST,
-        LINE + HOST + b"A: " + b"a" * (MAX_LINE - 2) + b"\r\n",
-        LINE + HOST + b"A: b\r\n" * MAX_FIELDS,
-        LINE + HOST + (b"A: " + b"a" * 1000 + b"\r\n") * (MAX_HEAD // 1000 + 1),
+        (b"GET /" + b"a" * MAX_HEAD + b" HTTP/1.1\r\n" + HOST, "octets"),
+        (LINE + HOST + b"A: " + b"a" * MAX_HEAD + b"\r\n", "octets"),
+        (LINE + HOST + b"A: b\r\n" * MAX_FIELDS, "fields"),
+        (LINE + HOST + (b"A: " + b"a" * 1000 + b"\r\n") * (MAX_HEAD // 1000 + 1), "octets"),
     ],
 )
 @pytest.mark.parametrize("is_whole", [True, False])
 async def test_a_head_beyond_its_limits_is_refused(
-    sidecar: Passing, upstream: FakeUpstream, head: bytes, is_whole: bool
+    sidecar: Passing, upstream: FakeUpstream, head: bytes, reason: str, is_whole: bool
 ) -> None:
     """Whether it ends or not."""
     async with sidecar.client() as client:
         await client.send(head, b"\r\n" if is_whole else b"A: " + b"a" * MAX_HEAD)
-        assert (await client.answer()).status == 400
+        assert (await client.answer()).status == 431
         assert await client.rest() == b""
     assert not upstream.requests
-    assert [refusal.reason for refusal in sidecar.refusals] == ["head_too_large"]
+    assert [refusal.code for refusal in sidecar.refusals] == ["head_too_large"]
+    if is_whole:
+        assert sidecar.refusals[0].reason == reason
 
 
 async def test_a_head_at_its_limits_passes(sidecar: Passing, upstream: FakeUpstream) -> None:
-    target = "/" + "a" * (MAX_LINE - 14)
-    fields = ["A: " + "a" * (MAX_LINE - 3)] * 6 + ["B: b"] * (MAX_FIELDS - 7)
+    target = "/" + "a" * 30_000
+    fields = ["A: " + "a" * 30_000] + ["B: b"] * (MAX_FIELDS - 2)
     async with sidecar.client() as client:
         assert (await client.ask("GET", target, fields)).status == 200
     assert upstream.requests[0].target == target.encode()
     assert [f"{key.decode()}: {value.decode()}" for key, value in upstream.requests[0].fields[1:MAX_FIELDS]] == fields
+
+
+async def test_one_line_may_be_all_of_a_head(sidecar: Passing, upstream: FakeUpstream) -> None:
+    """Twelve kilobytes of cookies pass, and so do sixty."""
+    async with sidecar.client() as client:
+        for size in (12 << 10, 60 << 10):
+            assert (await client.ask("GET", "/", ["Cookie: a=" + "b" * size])).status == 200
+    assert [len(dict(request.fields)[b"Cookie"]) for request in upstream.requests] == [(12 << 10) + 2, (60 << 10) + 2]
+
+
+async def test_the_configuration_says_how_large_a_head_may_be(upstream: FakeUpstream) -> None:
+    """`server.max_head` counts request line and fields together, to the octet."""
+    head = LINE + HOST + b"A: "
+    async with passing(upstream.url, max_head=4096) as sidecar, sidecar.client() as client:
+        await client.send(head + b"a" * (4096 - len(head) - 2) + b"\r\n\r\n")
+        assert (await client.answer()).status == 200
+        await client.send(head + b"a" * (4096 - len(head) - 1) + b"\r\n\r\n")
+        assert (await client.answer()).status == 431
+
+
+async def test_the_configuration_says_how_long_an_idle_connection_is_kept(upstream: FakeUpstream) -> None:
+    """`server.keep_alive` ends a connection that asks nothing more, and not before."""
+    async with passing(upstream.url, keep_alive_s=0.4) as sidecar, sidecar.client() as client:
+        assert (await client.ask("GET", "/")).status == 200
+        began = asyncio.get_running_loop().time()
+        assert await client.rest() == b""
+        assert asyncio.get_running_loop().time() - began >= 0.4
 
 
 @pytest.mark.parametrize("head", [b"OPTIONS * HTTP/1.1\r\n", b"OPTIONS http://example.com HTTP/1.1\r\n"])

@@ -22,7 +22,6 @@ from sidecar.proxy.messages import (
     MAX_FIELDS,
     MAX_HEAD,
     MAX_LENGTH,
-    MAX_LINE,
     MAX_TRAILERS,
     Answer,
     Chunked,
@@ -108,7 +107,6 @@ def why(head: bytes) -> str:
         (b"GET http://u:p@a/ HTTP/1.1", "target_form"),
         (b"GET http://a\\b/ HTTP/1.1", "target_form"),
         (b"GET http://\xe9/ HTTP/1.1", "target_form"),
-        (b"GET /" + b"a" * (MAX_LINE - 13) + b" HTTP/1.1", "head_too_large"),
     ],
 )
 def test_a_line_that_is_no_requests_is_refused(line: bytes, reason: str) -> None:
@@ -184,9 +182,6 @@ def test_options_may_ask_for_the_whole_server(target: bytes, origin: bytes) -> N
         (b"Host: a\\b\r\n", "host"),
         (b"Host: u@a\r\n", "host"),
         (b"Host: \xe9\r\n", "host"),
-        (b"A: " + b"a" * (MAX_LINE - 2) + b"\r\n", "head_too_large"),
-        (b"A: b\r\n" * (MAX_FIELDS + 1), "head_too_large"),
-        ((b"A: " + b"a" * 995 + b"\r\n") * 65 + b"A: " + b"a" * 995 + b"\r\n", "head_too_large"),
     ],
 )
 def test_fields_that_could_be_read_otherwise_are_refused(block: bytes, reason: str) -> None:
@@ -198,14 +193,21 @@ def test_a_host_is_one_authority(value: bytes) -> None:
     assert read(LINE + b"Host:" + value + CRLF).fields.hosts == (value,)
 
 
+def test_more_fields_than_any_client_sends_are_too_large_a_head() -> None:
+    """A parser's time for a head has a bound, whatever its octets are."""
+    with pytest.raises(Refusal) as refused:
+        read(LINE + HOST + b"A: b\r\n" * MAX_FIELDS)
+    assert (refused.value.status, refused.value.reason) == (431, "fields")
+
+
 def test_http_1_0_needs_no_host() -> None:
     assert read(b"GET / HTTP/1.0\r\n").fields.hosts == ()
     assert why(b"GET / HTTP/1.0\r\n" + HOST + HOST) == "host"
 
 
 def test_a_head_at_its_limits_is_read() -> None:
-    longest = b"A: " + b"a" * (MAX_LINE - 3) + CRLF
-    target = b"/" + b"a" * (MAX_LINE - 14)
+    longest = b"A: " + b"a" * 8000 + CRLF
+    target = b"/" + b"a" * 8000
     assert read(b"GET " + target + b" HTTP/1.1\r\n" + HOST + longest).target == target
     assert len(read(LINE + HOST + b"A: b\r\n" * (MAX_FIELDS - 1)).fields.raw) == MAX_FIELDS
     block = HOST + longest * 7
@@ -351,8 +353,8 @@ def test_an_upgrade_that_cannot_be_served_or_left_is_refused(head: bytes) -> Non
         (b"GET / HTTP/1.1\rA", "line_end"),
         (b"GET / HTTP/1.1\r\r", "line_end"),
         (b"GE\0", "line_end"),
-        (b"a" * (MAX_LINE + 2), "head_too_large"),
-        (LINE + b"A: b\r\n" * (MAX_HEAD // 6), "head_too_large"),
+        (b"a" * (MAX_HEAD + 2), "octets"),
+        (LINE + b"A: b\r\n" * (MAX_HEAD // 6), "octets"),
     ],
 )
 def test_a_head_that_can_never_be_whole_is_not_waited_for(octets: bytes, reason: str) -> None:
@@ -368,7 +370,7 @@ def test_a_head_that_can_never_be_whole_is_not_waited_for(octets: bytes, reason:
         assert refused.value.reason == reason
 
 
-@pytest.mark.parametrize("octets", [b"", b"\r", b"G", b"GET / HTTP/1.1\r", LINE, LINE + b"A: b\r", b"a" * MAX_LINE])
+@pytest.mark.parametrize("octets", [b"", b"\r", b"G", b"GET / HTTP/1.1\r", LINE, LINE + b"A: b\r", b"a" * 8000])
 def test_a_head_that_may_be_whole_yet_is_waited_for(octets: bytes) -> None:
     for known in range(len(octets)):
         check_beginning(octets, known)
@@ -567,7 +569,7 @@ def test_chunks_are_read_the_same_however_they_are_cut(octets: bytes, read: Fed)
         b"0\r\nA: \0\r\n\r\n",
         b"0\r\n: b\r\n\r\n",
         b"0\r\n" + b"A: b\r\n" * (MAX_FIELDS + 1) + CRLF,
-        b"0\r\nA: " + b"b" * MAX_LINE + b"\r\n\r\n",
+        b"0\r\nA: " + b"b" * MAX_TRAILERS + b"\r\n\r\n",
         b"0\r\n" + (b"A: " + b"b" * 994 + CRLF) * (MAX_TRAILERS // 999 + 1),
     ],
 )

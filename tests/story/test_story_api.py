@@ -343,6 +343,8 @@ async def test_every_error_code_has_one_status() -> None:
         "502",
         "recipient_unreachable",
         "422",
+        "head_too_large",
+        "431",
         "captcha_unavailable",
         "503",
         "store_unavailable",
