@@ -127,7 +127,9 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
         signer.jwks()  # a key that cannot be read is told now, and not to the first who is verified
         # With max_connections, a request waits for its connection as long as for its answer.
-        hold_s = config.upstream.connect_timeout + 2 * config.upstream.read_timeout + _HOLD_MARGIN_S
+        # And where a route's `spend_when` asks for more than the status, for the content as long again.
+        waits = 3 if any(route.spend_when for route in config.routes) else 2
+        hold_s = config.upstream.connect_timeout + waits * config.upstream.read_timeout + _HOLD_MARGIN_S
         instances = Instances(store, _new_id(), b64url(secret.fingerprint), secret.accepted)
         with suppress(StoreAwayError):  # everything but guarded routes works without
             await instances.join()

@@ -24,6 +24,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from sidecar import identity, intake, language, problem
+from sidecar.assent import Assent
 from sidecar.captcha.seam import Verifier
 from sidecar.config.model import Config, Limit, Route
 from sidecar.config.units import Rate
@@ -387,7 +388,7 @@ class Gate:
         return sent
 
     async def _verify(self, visit: Visit, route: Route, body: bytes | None) -> web.StreamResponse:
-        """Hold the proof, sign, forward; 2xx and 3xx spend the proof, everything else releases it."""
+        """Hold the proof, sign, forward; a yes of upstream spends the proof, everything else releases it."""
         body = await self.read_body(visit) if body is None else body
         async with AsyncExitStack() as stack:
             hold: Hold | None = None
@@ -407,10 +408,17 @@ class Gate:
                 proven = identity.of_recipient(recipient, hold.id)
                 visit.log["verification"] = hold.id
 
+            assent = self._assent(route) if hold is not None else None
+
             async def settle(status: int) -> None:
                 if hold is None:
                     return
-                is_yes = status < 400  # also the 101 that opens a WebSocket
+                if assent is None:
+                    is_yes = status < 400  # also the 101 that opens a WebSocket
+                else:
+                    is_yes = assent.is_yes
+                    if 200 <= status < 400:
+                        visit.log["assent"] = assent.why
                 try:
                     await (hold.spend() if is_yes else hold.release())
                 except StoreAwayError:
@@ -420,7 +428,13 @@ class Gate:
                 else:
                     self._metrics.verifications.labels("verified" if is_yes else "released").inc()
 
-            return await self._forward(visit, body, proven, settle)
+            return await self._forward(visit, body, proven, settle, assent)
+
+    def _assent(self, route: Route) -> Assent | None:
+        """What hears whether upstream's answer says yes, where the route asks for more than its status."""
+        if route.spend_when is None:
+            return None
+        return Assent(route.spend_when.members, self._config.server.max_guarded_body)
 
     def held(self, visit: Visit, recipient: Recipient, proof: Proof) -> AbstractAsyncContextManager[Hold]:
         """Hold a recipient's proof, its wrong tries counted as everywhere. Raises as `Verifications.held`."""
@@ -737,6 +751,7 @@ class Gate:
         body: bytes,
         proven: Mapping[str, Any] | None = None,
         on_status: Callable[[int], Awaitable[None]] | None = None,
+        listener: Assent | None = None,
     ) -> web.StreamResponse:
         """Hand the request to upstream: the only line that does."""
 
@@ -757,6 +772,7 @@ class Gate:
             body=body,
             extra=extra,
             on_status=heard,
+            listener=listener,
         )
 
     async def _refused(self, visit: Visit, route: Route | None, refusal: Refusal) -> web.StreamResponse:

@@ -12,6 +12,7 @@ ROOT = Path(sidecar.__file__).parent
 ROOMS = {"captcha", "delivery", "limits", "pages", "proxy", "verification"}
 # Told a clock, randomness and bytes; they fetch none.
 PURE = [
+    "assent",
     "routes",
     "spelling",
     "intake",

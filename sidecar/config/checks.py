@@ -64,6 +64,7 @@ _ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "reply": ("send",),
     "errors": ("guard", "send", "verify"),
     "browser": ("verify",),
+    "spend_when": ("verify",),
 }
 _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {"send": ("to",), "verify": ("to", "code")}
 _SELECTORS: Final = {

@@ -6,15 +6,25 @@ Durations are seconds, sizes bytes. Each table refuses keys that it does not kno
 """
 
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import phonenumbers
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema, WrapSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+    WrapSerializer,
+)
 
+from sidecar.assent import Scalar
 from sidecar.config.findings import UnfitError, hide_userinfo, holds_secret, one_of, show
 from sidecar.config.proxies import read_proxy
 from sidecar.config.units import (
@@ -481,6 +491,37 @@ def _match(value: str) -> str:
     return value
 
 
+def _members(value: Mapping[str, Any]) -> Mapping[str, Scalar]:
+    """Write tables in tables as ways into them: { a = { b = 1 } } is { "a.b" = 1 }. Raises UnfitError."""
+    found: dict[str, Scalar] = {}
+    for way, wanted in _ways(value):
+        if way in found:
+            raise UnfitError(f"names {show(way)} twice", "name it once")
+        found[way] = wanted
+    if not found:
+        raise UnfitError("names no member", "write the way to one and its value, such as { code = 0 }")
+    return MappingProxyType(found)
+
+
+def _ways(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Scalar]]:
+    for name, inner in value.items():
+        way = before + name
+        if "" in way.split("."):
+            raise UnfitError("has an empty name in it", 'write the way to the member, such as "data.ok"')
+        if isinstance(inner, Mapping):
+            yield from _ways(inner, f"{way}.")
+        elif isinstance(inner, str) or (isinstance(inner, int | float) and math.isfinite(inner)):
+            yield way, inner
+        else:
+            raise UnfitError(f"has a {show(way)} that no member can be", "write a text, a number, true or false")
+
+
+class SpendWhen(Table):
+    """When upstream's 2xx or 3xx is a yes: all these members of its JSON have these values. "a.b" is nested."""
+
+    members: Annotated[Named[Any], AfterValidator(_members), Field(alias="json"), WithJsonSchema({"type": "object"})]
+
+
 class Route(Table):
     match: Annotated[
         Text,
@@ -501,6 +542,7 @@ class Route(Table):
     reply: Reply | None = None
     errors: Named[Reply] = Field(default_factory=dict, validate_default=True)
     browser: Literal["", "page"] = ""
+    spend_when: SpendWhen | None = None  # None: a 2xx or 3xx is a yes
 
 
 class Config(Table):

@@ -10,6 +10,7 @@ Names are compared by `spelling.alike`: `X_Forwarded-For` is `X-Forwarded-For`.
 
 import functools
 import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -177,6 +178,16 @@ def to_client(asked: Fields, version: Version, *, in_chunks: bool = False) -> li
         lines += [line for name, line in zip(asked.names, asked.lines, strict=True) if name.lower() == b"trailer"]
     lines.append(b"Via: %d.%d %b" % (*version, PSEUDONYM))
     return lines
+
+
+def accepting(lines: Sequence[bytes], codings: Container[bytes]) -> list[bytes]:
+    """Return a request's lines, only these codings left in Accept-Encoding. RFC 9110 section 12.5.3."""
+    others = [line for line in lines if alike(line.partition(b":")[0]) != b"accept-encoding"]
+    if len(others) == len(lines):
+        return others
+    wanted = b",".join(line.partition(b":")[2] for line in lines if line not in others).split(b",")
+    kept = [one.strip(b" \t") for one in wanted if one.partition(b";")[0].strip(b" \t").lower() in codings]
+    return [*others, b"Accept-Encoding: " + (b", ".join(kept) or b"identity")]
 
 
 def trailers_to_client(raw: RawFields) -> list[tuple[bytes, bytes]]:

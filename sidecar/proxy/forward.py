@@ -7,8 +7,8 @@ itself, and `forward` for one that a handler has decided about, and waits for.
 import asyncio
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Container, Sequence
+from typing import Any, Final, Protocol
 
 import yarl
 from aiohttp import web
@@ -16,10 +16,21 @@ from aiohttp import web
 from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
 from sidecar.proxy import fields
+from sidecar.proxy.answers import AnswerHead
 from sidecar.proxy.client import Client, Network, is_trusted_peer, name
 from sidecar.proxy.fields import Kept, Rules
 from sidecar.proxy.listener import Connection, Relayed
-from sidecar.proxy.messages import CRLF, HTTP_1_1, RawFields, Request
+from sidecar.proxy.messages import (
+    CRLF,
+    HTTP_1_1,
+    Chunked,
+    Content,
+    RawFields,
+    Request,
+    Sized,
+    UntilClose,
+    read_answer,
+)
 from sidecar.proxy.upstream import Exchange, Pool
 from sidecar.unreachable import why
 
@@ -27,6 +38,8 @@ from sidecar.unreachable import why
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # Stands for the request's id in what is rewritten once: nobody can guess it.
 _SOME_ID: Final = secrets.token_hex(16)
+# How long an answer is held, once its status is known, for one who listens to its content.
+HELD_S: Final = 2.0
 
 
 def tls_context(tls: TlsClient) -> ssl.SSLContext:
@@ -48,6 +61,23 @@ async def continue_100(request: web.BaseRequest) -> None:
     """Invite the content of a request whose client waits for it, before it is read here. RFC 9110 section 10.1.1."""
     if request.version >= HTTP_1_1 and request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+class Listener(Protocol):
+    """Who hears what upstream answers."""
+
+    @property
+    def codings(self) -> Container[bytes]:
+        """The content codings that it can read."""
+
+    def begin(self, fields: RawFields) -> None:
+        """The answer has these fields."""
+
+    def take(self, octets: bytes) -> bool:
+        """Some of its content has come. False: no more is needed."""
+
+    def end(self) -> None:
+        """That was all of it."""
 
 
 class Peer:
@@ -188,16 +218,20 @@ class Forwarder:
         body: bytes,
         extra: Sequence[tuple[bytes, bytes]] = (),
         on_status: Callable[[int], Awaitable[None]] | None = None,
+        listener: Listener | None = None,
     ) -> web.StreamResponse:
         """Send the request with a content that was read, relay the answer.
 
         `extra` fields come after all others. `on_status` is awaited once, with upstream's final status (101 for a
-        WebSocket), before an octet of it is answered. Raises Refusal(upstream_unavailable, upstream_timeout) while
-        nothing of the answer is sent; later the answer is cut off and returned all the same, for the log. Cancelled,
-        it drops upstream's connection.
+        WebSocket), before an octet of it is answered. A `listener` hears the content of a 2xx or 3xx before that: the
+        answer is held for it, but for HELD_S at most, and then goes on while it still listens. Raises
+        Refusal(upstream_unavailable, upstream_timeout) while nothing of the answer is sent; later the answer is cut off
+        and returned all the same, for the log. Cancelled, it drops upstream's connection.
         """
         asking = asked(request)
         kept = self._rules.keep(asking, trusted_peer=client.trusted_peer, body=body)
+        if listener is not None:
+            kept.lines = fields.accepting(kept.lines, listener.codings)
         theirs = fields.theirs(asking, kept, body, self._host)
         octets = asking.start + theirs + self._ours(asking, client, request_id, kept, extra) + body
         exchange = Exchange(
@@ -211,7 +245,7 @@ class Forwarder:
             waits=True,
         )
         connection: Any = request.protocol
-        return await _Waiting(connection).relay(exchange, on_status)
+        return await _Waiting(connection).relay(exchange, on_status, listener)
 
     def _ours(
         self,
@@ -242,6 +276,51 @@ class Forwarder:
         )
 
 
+class _Ear:
+    """What hears an answer's content in the octets that its client gets."""
+
+    def __init__(self, head: AnswerHead, listener: Listener) -> None:
+        self._listener = listener
+        self._left_of_head = len(head.octets)
+        self._content: Content | None = None
+        self._heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        listener.begin(read_answer(head.octets).fields.raw)
+        if head.is_chunked:
+            self._content = Chunked()
+        elif not head.is_empty and head.length != 0:
+            self._content = UntilClose() if head.length is None else Sized(head.length)
+
+    @property
+    def has_heard(self) -> bool:
+        """True when it needs no more."""
+        return self._heard.done()
+
+    async def heard_within(self, seconds: float) -> bool:
+        """Wait until it needs no more, or the time is over; says which."""
+        await asyncio.wait([self._heard], timeout=seconds)
+        return self.has_heard
+
+    def take(self, octets: bytes) -> None:
+        head, self._left_of_head = self._left_of_head, max(0, self._left_of_head - len(octets))
+        octets = octets[head:]
+        if not octets or self._content is None or self.has_heard:
+            return
+        piece, behind = self._content.feed(octets)
+        if piece and not self._listener.take(piece):
+            self._heard.set_result(None)
+        elif behind is not None:
+            self._content = None
+            self.end(is_whole=True)
+
+    def end(self, *, is_whole: bool) -> None:
+        """The answer has ended."""
+        if self.has_heard:
+            return
+        if is_whole:
+            self._listener.end()
+        self._heard.set_result(None)
+
+
 class _Waiting:
     """The client of an exchange that a handler waits for: its connection, and what the handler wants to hear."""
 
@@ -250,17 +329,35 @@ class _Waiting:
         self._connection = connection
         self._status: asyncio.Future[int] = loop.create_future()
         self._ended: asyncio.Future[bool] = loop.create_future()
+        self._exchange: Exchange | None = None
+        self._ear: _Ear | None = None
+        # While the answer is held: what has come of it, and how it was broken off.
+        self._held: list[bytes] | None = None
+        self._broken_off: bool | None = None
 
-    async def relay(self, exchange: Exchange, on_status: Callable[[int], Awaitable[None]] | None) -> web.StreamResponse:
+    async def relay(
+        self,
+        exchange: Exchange,
+        on_status: Callable[[int], Awaitable[None]] | None,
+        listener: Listener | None,
+    ) -> web.StreamResponse:
+        self._exchange = exchange
         self._connection.relay(exchange)
         try:
             exchange.start(self)
             status = await self._status
+            if listener is not None and 200 <= status < 400:
+                await self._listen(exchange, listener)
             if on_status is not None:
                 await on_status(status)
+            if self._ear is None:
+                if self.transport is not None:
+                    exchange.go_on()
+            else:
+                self._ear = None
+                self._let_go(exchange)
             if self.transport is None:  # the client has left
                 return Relayed(status, stays_open=False, is_cut=True)
-            exchange.go_on()
             stays_open = await self._ended
             return Relayed(status, stays_open=stays_open, is_cut=exchange.is_cut)
         finally:
@@ -269,6 +366,28 @@ class _Waiting:
             for heard in (self._status, self._ended):
                 if not heard.cancel() and not heard.cancelled():
                     heard.exception()  # known, or nobody waits for it any more
+
+    async def _listen(self, exchange: Exchange, listener: Listener) -> None:
+        """Have the content heard, the answer held for it; past HELD_S the client gets it while it is heard."""
+        assert exchange.head is not None
+        self._ear = _Ear(exchange.head, listener)
+        self._held = []
+        exchange.go_on()
+        if self._ended.done():
+            self._ear.end(is_whole=False)  # refused before it began; one that came whole has been heard by now
+        if not await self._ear.heard_within(HELD_S):
+            self._let_go(exchange)
+            await self._ear.heard_within(exchange.pool.read_timeout_s)
+
+    def _let_go(self, exchange: Exchange) -> None:
+        """Give the client what was held, and all that follows as it comes."""
+        held, self._held = self._held or [], None
+        for octets in held:
+            self._connection.answer(octets)
+        if self._broken_off is not None:
+            self._connection.break_off(until_close=self._broken_off)
+        elif exchange.upstream is not None and not self.writing_paused:
+            exchange.upstream.read_on()
 
     # What the exchange tells…
 
@@ -282,10 +401,20 @@ class _Waiting:
 
     @property
     def writing_paused(self) -> bool:
+        """True also while the answer is held though all that is wanted of it has been heard."""
+        if self._held is not None and self._ear is not None and self._ear.has_heard:
+            return True
         return self.transport is not None and self._connection.writing_paused
 
     def answer(self, octets: bytes) -> None:
-        self._connection.answer(octets)
+        if self._ear is not None:
+            self._ear.take(octets)
+        if self._held is None:
+            self._connection.answer(octets)
+            return
+        self._held.append(octets)
+        if self.writing_paused and self._exchange is not None and self._exchange.upstream is not None:
+            self._exchange.upstream.hold()
 
     def take_content(self, *, now: bool) -> None:
         """Nothing: the content was sent with the head."""
@@ -294,22 +423,29 @@ class _Waiting:
         if not self._status.done():
             self._status.set_result(exchange.status)
 
-    def answered(self, exchange: Exchange, *, stays_open: bool) -> None:  # noqa: ARG002 - as the listener's
+    def answered(self, exchange: Exchange, *, stays_open: bool) -> None:
+        if self._ear is not None:
+            self._ear.end(is_whole=not exchange.is_cut)
         if not self._ended.done():
             self._ended.set_result(stays_open)
 
-    def refused(self, exchange: Exchange, refusal: Refusal) -> None:  # noqa: ARG002 - as above
+    def refused(self, exchange: Exchange, refusal: Refusal) -> None:  # noqa: ARG002 - as the listener's
+        if self._ear is not None:
+            self._ear.end(is_whole=False)
         waited_for = self._ended if self._status.done() else self._status
         if not waited_for.done():
             waited_for.set_exception(refusal)
 
     def broken(self, exchange: Exchange, *, until_close: bool) -> None:
         self.answered(exchange, stays_open=False)  # first: the loss of the connection cancels who waits for it
+        if self._held is not None:
+            self._broken_off = until_close
+            return
         self._connection.break_off(until_close=until_close)
 
     def lost(self, exchange: Exchange) -> None:
         """The client has gone. What was not yet heard of upstream is, as the handler may have something to settle."""
-        if not exchange.waits:
+        if not exchange.waits and self._ear is None:
             exchange.is_cut = True
             exchange.leave()
             self.answered(exchange, stays_open=False)
