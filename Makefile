@@ -7,7 +7,7 @@
 # make fuzz-time      small inputs that cost much, searched by what they cost, FUZZ_SECONDS=3600
 # make bench-router   how soon a message arrives when vendors fail; about four minutes
 # make bench-routing  a simulated year under each strategy, and its picture; about a minute
-# make test-backends  the ways round the gate, tried on real backends (from PyPI and npm; PHP and Ruby where Debian has them, as root)
+# make test-backends  the ways round the gate, tried on real backends (from PyPI, npm and Go; PHP, Ruby and Perl from Debian, as root)
 # make test-browser   the pages in a real Chromium, which it installs where it may (Debian, as root)
 
 PYTHON ?= python3
@@ -43,13 +43,21 @@ test-browser: $(VENV)/.installed-dev
 # What cannot be fetched is left out, and its tests are skipped with the reason.
 BACKENDS := .bench/backends
 test-backends: $(VENV)/.installed-dev
-	@mkdir -p $(BACKENDS)/node
-	-@test -x $(BACKENDS)/venv/bin/daphne || { $(PYTHON) -m venv $(BACKENDS)/venv && $(BACKENDS)/venv/bin/pip install --quiet \
-	  --disable-pip-version-check gunicorn flask waitress daphne django uvicorn hypercorn fastapi python-multipart; }
-	-@! command -v npm >/dev/null || test -d $(BACKENDS)/node/node_modules/express || \
-	  npm install --prefix $(BACKENDS)/node --no-audit --no-fund --silent express@5 method-override@3
-	-@{ command -v php && command -v puma; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  apt-get install -y -qq php-cli ruby-sinatra puma >/dev/null; }
+	@mkdir -p $(BACKENDS)/node $(BACKENDS)/go
+	-@test -f $(BACKENDS)/venv/.fetched || { $(PYTHON) -m venv $(BACKENDS)/venv && $(BACKENDS)/venv/bin/pip install --quiet \
+	  --disable-pip-version-check gunicorn flask waitress daphne django uvicorn hypercorn fastapi python-multipart bottle cherrypy tornado \
+	  aiohttp uwsgi && touch $(BACKENDS)/venv/.fetched; }
+	-@test -d $(BACKENDS)/old || $(BACKENDS)/venv/bin/pip install --quiet --disable-pip-version-check --target $(BACKENDS)/old \
+	  gunicorn==20.1.0 'setuptools<80'
+	-@! command -v npm >/dev/null || test -d $(BACKENDS)/node/node_modules/fastify || \
+	  npm install --prefix $(BACKENDS)/node --no-audit --no-fund --silent express@5 method-override@3 koa koa-bodyparser @koa/router \
+	  fastify @fastify/formbody
+	-@! command -v go >/dev/null || test -x $(BACKENDS)/go/gin_app || { cp tests/backends/apps/gin_app.go $(BACKENDS)/go/main.go && \
+	  cd $(BACKENDS)/go && export GOFLAGS=-modcacherw GOPATH=$$PWD/path && { test -f go.mod || go mod init backends; } 2>/dev/null && \
+	  go get github.com/gin-gonic/gin@v1.10.0 2>/dev/null && go build -o gin_app main.go; }
+	-@{ command -v php && command -v puma && command -v mojo; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get install -y -qq --no-install-recommends php-cli php-symfony-http-foundation php-symfony-routing puma ruby-sinatra \
+	  ruby-actionpack libmojolicious-perl >/dev/null; }
 	$(BIN)/pytest -m backends -rs tests/backends
 
 # The rivals go into .bench, which git ignores; what cannot be fetched is left out and named.

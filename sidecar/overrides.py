@@ -326,6 +326,7 @@ _BOUNDARY: Final = re.compile(
     re.IGNORECASE,
 )
 _MAX_PARTS: Final = 1000
+_EMPTY_LINE: Final = re.compile(r"\r?\n\r?\n")
 # How the names of parts are told in RFC 8187 and RFC 2231, and a part that holds parts.
 _HIDDEN_NAME: Final = re.compile(r"(?<![a-z0-9])name[ \t\r\n]*\*|multipart/", re.IGNORECASE)
 # Rack takes Content-ID for the name of a part that has none. What stands in quotes is looked at once more.
@@ -350,10 +351,12 @@ def _parts(text: str, content_type: str) -> Iterator[tuple[str | None, str]]:
     names = 0
     for part in parts if len(parts) <= _MAX_PARTS else ():
         head, _, value = part.partition("\r\n\r\n")
+        end = _EMPTY_LINE.search(part)  # PHP and others end lines with LF alone, too
+        values_of_it = {value.strip(), part[end.end() :].strip() if end else ""}
         if _HIDDEN_NAME.search(head):
             break
         if "transfer-encoding" in head.lower():
-            value = "?"  # encoded, perhaps
+            values_of_it = {"?"}  # encoded, perhaps
         for name in _PART_NAME.finditer(head):
             spelled = name["double"] or name["single"] or name["bare"] or ""
             names += 1
@@ -362,7 +365,7 @@ def _parts(text: str, content_type: str) -> Iterator[tuple[str | None, str]]:
                 yield None, ""
                 return
             for each in {spelled, decoded(spelled), spelled.replace("\\", "")}:
-                yield each, value.strip()
+                yield from ((each, value) for value in values_of_it)
     else:
         if len(parts) <= _MAX_PARTS:
             return

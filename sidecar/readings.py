@@ -57,6 +57,7 @@ def read(path: str, mounts: Collection[str] = ()) -> Readings | None:
     if spellings is None:
         return None
     plain = {fold(spelling) for spelling in spellings}
+    plain |= {fold(_valid(spelling)) for spelling in spellings if not spelling.isascii()}
     shortened: set[Reading] = set()
     is_front = path.endswith("/")  # a directory, whose index may be one
     for reading in plain:
@@ -226,6 +227,12 @@ def _compatible(path: str) -> str:
     text = _normal("NFKC", text)
     text = text.translate({ord(char): None for char in set(text) if unicodedata.category(char) == "Cf"})
     return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def _valid(path: str) -> str:
+    """Drop what is no UTF-8 of each segment, as Bottle does, the last thing before it looks for a route."""
+    segments = [octets(segment.encode("latin-1").decode("utf-8", "ignore")) or segment for segment in path.split("/")]
+    return "/".join(segments)
 
 
 def _resolved(path: str) -> str:

@@ -143,6 +143,9 @@ NAMES = [
 def test_a_method_is_read_from_the_names_of_a_multipart_form(name: bytes) -> None:
     assert overridden(form(part(b'"a"', b"1"), part(name, b"patch"))) is ITEM
     assert overridden(form(part(b'"a"', b"1"), part(name, b"PUT"))) is None
+    lines = form(part(b'"a"', b"1"), part(name, b"patch"))
+    assert overridden(lines.replace(b"\r\n", b"\n")) is ITEM, "PHP ends lines with LF alone, too"
+    assert overridden(lines.replace(b"patch", b"\n\npatch\r\n\r\n")) is ITEM
     assert overridden(form(part(b'"a"', b"1"), part(name, b"UFVU", b"\r\nContent-Transfer-Encoding: base64"))) is ITEM
 
 

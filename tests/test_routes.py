@@ -1,5 +1,6 @@
 """Which route is this? Every reading of a request finds the route that guards it; nothing else is guarded."""
 
+import urllib.parse
 from collections.abc import Callable
 
 import pytest
@@ -220,11 +221,19 @@ def test_what_some_server_takes_for_a_space_ends_a_target(end: bytes) -> None:
     assert find("POST", b"http://h/api/sms/code" + end) is SEND
 
 
-@pytest.mark.parametrize("path", ["/搜索", "/api/sms/搜索堅", "/api/sms/code堅", "/api/sms/堅code"])
+@pytest.mark.parametrize("path", ["/搜索", "/api/sms/搜索堅", "/api/sms/堅-code", "/搜索/api/sms/code"])
 @pytest.mark.parametrize("coding", ["utf-8", "gbk", "big5"])
 def test_a_raw_path_of_a_legacy_client_passes(path: str, coding: str) -> None:
     assert find("POST", path.encode(coding)) is None
     assert find("POST", path.encode(coding) + b"?q=" + path.encode(coding)) is None
+
+
+@pytest.mark.parametrize("path", ["/api/sms/code%ff", "/api/s%c3ms/code", "/api/sms%e4%b8/code", "/api/%ffsms/code"])
+def test_what_is_no_utf_8_is_nothing_to_some_backends(path: str) -> None:
+    """Bottle drops it; what is UTF-8 beside a name makes it another name."""
+    assert find("POST", path) is SEND
+    assert find("POST", urllib.parse.unquote_to_bytes(path)) is SEND
+    assert find("POST", "/api/sms/code%e4%b8%ad") is None
 
 
 @pytest.mark.parametrize("target", ["/join", "/Join/", "/join.php", "/join.php/x", "/x/../join.php%00", "/%6aoin"])

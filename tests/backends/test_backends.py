@@ -17,7 +17,7 @@ import pytest
 from real_backends import BACKENDS, Backend
 from ways_round import CATALOGUE, CODE, HONEST, HONEST_WAYS, Way, request
 
-pytestmark = pytest.mark.backends
+pytestmark = [pytest.mark.backends, pytest.mark.timeout(300)]
 
 _START_S: Final = 30.0
 _ANSWER_S: Final = 5.0

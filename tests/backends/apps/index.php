@@ -15,7 +15,7 @@ $path = rawurldecode(parse_url($path, PHP_URL_PATH) ?: '/');
 $path = preg_replace('#^/index\.php(?=/|$)#', '', $path);
 $path = '/' . trim(preg_replace('#/+#', '/', $path), '/');
 foreach (['rest_route' => '/wp-json', 's' => '', 'r' => '', '_url' => ''] as $name => $below) {
-    $route = $_POST[$name] ?? $_GET[$name] ?? null;
+    $route = $_GET[$name] ?? ($name === 'rest_route' ? $_POST[$name] ?? null : null);
     if ($path === '/' && is_string($route)) {
         $path = $below . '/' . trim(preg_replace('#/+#', '/', $route), '/');
     }
