@@ -216,7 +216,8 @@ def _parse_phone(
 
     def read(dialled: str) -> Phone | None:
         try:
-            number = phonenumbers.parse(dialled, region)
+            # With a plus no region is named: the library would try the number as one of that region, too.
+            number = phonenumbers.parse(dialled, None if dialled.startswith("+") else region)
         except phonenumbers.NumberParseException:
             return None
         phone = _phone(number, extra)
