@@ -2,9 +2,10 @@
 
 import json
 import re
+import time
 import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import phonenumbers
 import pytest
@@ -111,7 +112,8 @@ def test_what_is_no_number_is_refused(text: str) -> None:
         # Zeros, minus signs and other beginnings.
         "00013900000001", "0000008613900000001", "-13900000001", "+-8613900000001", "++8613900000001", "0x13900000001",
         "1.3900000001e10", "+0 8613900000001", "*67 13900000001", "17951 13900000001", "12593 13900000001",
-        "+13900000001", "+008613900000001", "+2108613900000001", "sip:+8613900000001", "tel://+8613900000001", "tel:tel:13900000001", "sms:13900000001", "/13900000001",
+        "+13900000001", "+008613900000001", "+2108613900000001",
+        "sip:+8613900000001", "tel://+8613900000001", "tel:tel:13900000001", "sms:13900000001", "/13900000001",
     ],
 )  # fmt: skip
 def test_a_number_in_the_midst_of_something_is_no_number(text: str) -> None:
@@ -125,6 +127,24 @@ def test_a_test_number_need_not_be_valid() -> None:
     with pytest.raises(Refusal):
         parse("+15555550100", "sms", "CN")
     assert parse("+1 555 555 0100", "sms", "CN", known={"+15555550100"}).address == "+15555550100"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "139" + " " * 60 + "00000001", "1" * 10**6, " " * 10**6, "\u200b" * 10**6, "+" + "(" * 10**6,
+        "1 " * 10**5 + "x",
+        "a@" + "e" + "\u0301\u0316" * 10**5 + ".example", "a@" + "e" + "\u0301\u0316" * 60 + ".example",
+        "a" * 10**6 + "@b.example", "a@" + "b." * 10**5 + "example", "@" * 10**6, "a." * 10**5 + "@b.example",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("channel", ["sms", "auto"])
+def test_what_is_too_long_is_refused_before_it_costs_anything(text: str, channel: Literal["sms", "auto"]) -> None:
+    """Whoever waits beside it does not notice: a bystander may wait 50 ms, for all that others send."""
+    began = time.process_time()
+    with pytest.raises(Refusal, match="invalid_recipient"):
+        parse(text, channel, "CN")
+    assert time.process_time() - began < 0.05
 
 
 @pytest.mark.parametrize(

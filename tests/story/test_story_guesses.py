@@ -171,6 +171,26 @@ async def test_a_rotated_secret_begins_no_budget_anew(start: Start) -> None:
     assert await counted(*(dropped.register(GUESS) for _ in range(5))) == {"code_mismatch": 2, "too_many_attempts": 3}
 
 
+async def test_a_test_number_meets_the_limits_of_a_verify_route(start: Start) -> None:
+    """They are on guesses, and not on sends."""
+    guarded = VERIFY + 'limits = ["to"]\n'
+    sidecar = await start(SEND + guarded, to_rate="1/1h")
+    await sent_id(sidecar, TEST_NUMBER)
+    await sent_id(sidecar, TEST_NUMBER)
+    assert (await sidecar.register(GUESS, TEST_NUMBER)).code == "code_mismatch"
+    assert (await sidecar.register("246810", TEST_NUMBER)).code == "rate_limited"
+
+
+async def test_a_repeat_is_one_in_any_spelling(start: Start) -> None:
+    """The same Idempotency-Key for the same mailbox: the same answer, and no second message."""
+    sidecar = await start(ANY_CHANNEL, to_rate="1/1h")
+    key = {"Idempotency-Key": "k"}
+    first, second = [await sidecar.send(to, headers=key) for to in ("foo@mail.example", "Foo@mail.example")]
+    assert (first.status, first.json["id"]) == (second.status, second.json["id"])
+    await sidecar.vendor.code("foo@mail.example")
+    assert len(sidecar.vendor.messages) == 1
+
+
 async def test_a_test_number_frees_its_sends_and_no_guesses(start: Start) -> None:
     """Its code is fixed, so its budget of wrong tries matters more, not less; and who asks is limited as ever."""
     sidecar = await start(MAIN, ip_rate="3/1h", to_rate="1/1h", config=ruled(failures="7/1h"))

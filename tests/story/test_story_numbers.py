@@ -86,6 +86,15 @@ async def test_a_country_may_stand_by_itself(start: Start) -> None:
     assert (await sidecar.send(PHONE, area_code=["86"])).code == "malformed_request"
 
 
+async def test_the_page_knows_the_country_that_stood_beside(start: Start) -> None:
+    """It asks the API, which has the number alone: so the page has it with its country code."""
+    page = BESIDE.replace('code = "json:code"', 'code = "json:code"\nbrowser = "page"')
+    sidecar = await start(page)
+    body = {"phone": "7400123456", "area_code": "44"}
+    reply = await sidecar.ask("POST", "/register", json=body, headers={"Accept": "text/html"})
+    assert (reply.status, b'"to": "+447400123456"' in reply.body) == (403, True)
+
+
 async def test_a_number_may_be_a_number(start: Start) -> None:
     """JSON's 13900000001; a negative, a broken and a huge one are none."""
     sidecar = await start()
