@@ -157,7 +157,9 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             new_id=_new_id,
         )
         challengers = {name: verifier for name, verifier in verifiers.items() if isinstance(verifier, Altcha)}
-        ledger = Ledger(store, secret.hashes)
+        vendors = providers.kinds()
+        reporting = {name for name, settings in config.providers.items() if hasattr(vendors[settings.kind], "receipts")}
+        ledger = Ledger(store, secret.hashes, reporting)
         courier = Courier(
             outbox=outbox,
             router=await stack.enter_async_context(_routing(config, store, session, buckets, metrics, life)),
@@ -171,7 +173,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             now=time.time,
             code_rules=config.code,
         )
-        receipts = Receipts(config.providers, providers.kinds(), _receipts_url(config), ledger, courier.received)
+        receipts = Receipts(config.providers, vendors, _receipts_url(config), ledger, courier.received)
         api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer, metrics, receipts)
         plain = Plain(
             config=config, routes=routes, owns=api.owns, forwarder=forwarder, metrics=metrics, new_id=_quick_id

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 # Imports of what a command needs stand in its function: `check` shall not load a web server.
 
+# What came of a dead letter, as `dead` prints it.
+_DEAD = {
+    "queued": "queued again",
+    "expired": "left: its code has expired, so nobody could use it; who still wants one asks for a new one",
+    "dropped": "dropped",
+    "missing": "not there",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point of `signup-sidecar`."""
@@ -79,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     config(send)
     send.add_argument("--to", required=True, metavar="RECIPIENT", help="a telephone number (+86…) or an e-mail address")
     send.add_argument("--via", metavar="PROVIDER", help="ask this provider alone, whatever the rules say")
-    dead = command("dead", _dead, "the messages that nobody could send: list them, send them again, or drop them")
+    dead = command("dead", _dead, "the messages that nobody could send, or that nobody confirmed")
     dead.add_argument("verb", choices=["list", "redrive", "drop"])
     config(dead)
     dead.add_argument("id", nargs="*", metavar="ID", help="which, as `list` shows them")
@@ -238,13 +246,13 @@ def _dead(options: argparse.Namespace) -> int:
 
 
 async def _buried(config: "Config", verb: str, ids: Sequence[str] | None) -> int:
-    """List, redrive or drop dead letters. The exit code: 1 when one is not there."""
+    """List, redrive or drop dead letters. The exit code: 1 when one is not there, or is past its time."""
     from sidecar.app import outbox_of  # noqa: PLC0415 - see above
     from sidecar.errors import StoreAwayError  # noqa: PLC0415 - see above
     from sidecar.store.client import ReplyError  # noqa: PLC0415 - see above
     from sidecar.store.embedded import StoreMissingError, embedded  # noqa: PLC0415 - see above
 
-    missing = 0
+    undone = 0
     try:
         async with AsyncExitStack() as stack:
             url = config.store.url
@@ -255,15 +263,18 @@ async def _buried(config: "Config", verb: str, ids: Sequence[str] | None) -> int
                 for letter in await outbox.dead():
                     print(f"{letter.id}  {_when(letter.died_at)}  {letter.verification_id}  {letter.reason}")
                 return 0
-            done = outbox.redrive if verb == "redrive" else outbox.drop
             for letter_id in ids if ids is not None else [letter.id for letter in await outbox.dead()]:
-                found = await done(letter_id)
-                missing += not found
-                print(f"{letter_id}  {('queued again' if verb == 'redrive' else 'dropped') if found else 'not there'}")
+                came_to: str
+                if verb == "redrive":
+                    came_to = await outbox.redrive(letter_id, time.time())
+                else:
+                    came_to = "dropped" if await outbox.drop(letter_id) else "missing"
+                undone += came_to in {"missing", "expired"}
+                print(f"{letter_id}  {_DEAD[came_to]}")
     except (OSError, StoreMissingError, StoreAwayError, ReplyError) as error:
         print(f"dead: {error}", file=sys.stderr)
         return 1
-    return 1 if missing else 0
+    return 1 if undone else 0
 
 
 def _keys(options: argparse.Namespace) -> int:

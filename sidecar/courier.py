@@ -2,10 +2,13 @@
 
 At least once. The ack comes last, so whatever dies, somebody leases the message again and sends the same code: at most
 the attempts under way are repeated. A message leaves the outbox only when it was sent, may have been sent, or is
-reported failed. Nothing here ends the courier but `drain`; no code and no unmasked recipient is ever logged.
+reported failed; one that all refused for now is put aside in the store, with its past, and comes back.
+Nothing here ends the courier but `drain`; no code and no unmasked recipient is ever logged.
 """
 
 import asyncio
+import functools
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,10 +18,20 @@ import structlog
 
 from sidecar.config.model import CodeRules
 from sidecar.delivery import text
-from sidecar.delivery.ledger import Ledger, Posted
-from sidecar.delivery.outbox import Entry, Leased, Outbox
-from sidecar.delivery.providers.seam import Accepted, FailureReason, Message, Receipt, Rejected, failure_reason
-from sidecar.delivery.router import Router
+from sidecar.delivery.ledger import Ledger, Moved
+from sidecar.delivery.outbox import Back, Entry, Leased, Outbox, Past
+from sidecar.delivery.providers.seam import (
+    LOST,
+    Accepted,
+    FailureReason,
+    Fault,
+    Message,
+    Outcome,
+    ReceiptState,
+    Rejected,
+    failure_reason,
+)
+from sidecar.delivery.router import Router, Way
 from sidecar.delivery.send import Attempted, Result, where, word
 from sidecar.errors import StoreAwayError
 from sidecar.metrics import Metrics
@@ -43,8 +56,10 @@ _LEASE_WAIT_S: Final = 1.0
 _BACKOFF_S: Final = 0.1
 _MAX_BACKOFF_S: Final = 2.0
 
-# Receipts that say the message will not arrive.
-_LOST: Final = frozenset({"expired", "undeliverable", "rejected"})
+# All refused it, and meanwhile the person asked again and that message was sent, with the same code.
+_ELSEWHERE: Final = "another was sent"
+# The courier's clock and the store's may differ: a code is looked at this much after it has died.
+_END_MARGIN_S: Final = 1.0
 
 _T = TypeVar("_T")
 _log = structlog.get_logger()
@@ -54,7 +69,7 @@ class Courier:
     """The delivery loop of one process.
 
     `code` derives a verification's code, None when no accepted secret made it; `read` and `mark` are the verification's
-    status; `refund` gives back what the message had cost; `now` is in seconds since the epoch.
+    status; `refund` gives back what a message had cost, once for each; `now` is in seconds since the epoch.
     """
 
     def __init__(
@@ -67,7 +82,7 @@ class Courier:
         open_recipient: Callable[[bytes], Recipient],
         read: Callable[[str], Awaitable[Record | None]],
         mark: Callable[[str, Literal["sent", "unconfirmed", "delivered", "failed"], str], Awaitable[Any]],
-        refund: Callable[[Sequence[str]], Awaitable[None]],
+        refund: Callable[[Sequence[str], str], Awaitable[None]],
         metrics: Metrics,
         now: Callable[[], float],
         code_rules: CodeRules,
@@ -184,7 +199,7 @@ class Courier:
             log.error("message_unreadable", error=where(error))  # noqa: TRY400 - a traceback may quote the message
             if leased.id in self._leased:  # else it is concluded, and only the late attempts broke
                 dead = f"unreadable: {where(error)}"
-                await self._conclude(leased, "failed", (), log, dead=dead, reason="no_provider")
+                await self._conclude(leased, log, status="failed", reason="no_provider", dead=dead)
         finally:
             self._leased.discard(leased.id)
 
@@ -197,91 +212,169 @@ class Courier:
         code = self._code(entry.verification_id, recipient)
         if code is None:
             raise ValueError("the code's secret is gone")
+        past = entry.past
+        if not past.message_id:
+            past = replace(past, message_id=f"{entry.verification_id}_{leased.id}")
         log = log.bind(request_id=entry.request_id, to=recipient.masked)
 
         # Step 2: does anybody still wait for it?
         record = await _insist(lambda: self._read(entry.verification_id))
         left_s = entry.expires_at - self._now()
-        if entry.accepted and record is not None:
+        if past.back == "confirm" and past.accepted and record is not None:
             was = record.status in {"verified", "delivered"}
-            self._router.confirmed(entry.accepted, recipient, entry.locale, was=was)
-        if record is None or record.status == "verified" or (entry.tried and record.status == "delivered"):
-            log.info("message_dropped", reason=record.status if record else "withdrawn")
-            await self._conclude(leased, None, (), log)
+            self._router.confirmed(past.accepted, recipient, entry.locale, was=was)
+        over = _is_over(record, past, left_s)
+        if over or record is None:
+            log.info("message_dropped", reason=over)
+            refund = entry.tickets if over == _ELSEWHERE else ()
+            await self._conclude(leased, log, refund=refund, once=past.message_id)
             return
-        if record.status == "expired" or left_s <= 0:
-            log.warning("message_dropped", reason="expired")
-            await self._conclude(leased, None if entry.tried else "failed", (), log, reason="no_provider")
+        is_open = record.came_to == "unconfirmed"
+        if left_s <= 0:
+            reason = past.reason if is_open else "; ".join(filter(None, ("the code has expired", past.reason)))
+            await self._give_up(leased, replace(entry, past=replace(past, reason=reason)), log, is_open=is_open)
             return
 
         # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
         way = self._router.way(recipient, entry.locale)
-        if entry.tried and (way is None or not way.usable or way.rule.confirm_within is None):
-            await self._conclude(leased, None, (), log)  # it came back to be learnt from, and not to be sent
-            return
-        if way is None or not way.usable:
-            reason = "no_provider" if way else "no_rule"
-            log.error("message_failed", reason=reason, country=recipient.country)
-            await self._conclude(leased, "failed", entry.tickets, log, dead=reason, reason="no_provider")
+        is_only_learnt_from = past.back == "confirm" and way is not None and way.rule.confirm_within is None
+        if way is None or not way.usable or past.back == "end" or is_only_learnt_from:
+            reason = past.reason or ("no_provider" if way else "no_rule")
+            log = log.bind(country=recipient.country)
+            await self._give_up(leased, replace(entry, past=replace(past, reason=reason)), log, is_open=is_open)
             return
 
         # Step 4: race. What comes of it is told at once; the attempts that lost end in their own time.
         minutes = text.minutes_left(left_s)
         message = Message(
-            id=f"{entry.verification_id}_{leased.id}",
+            id=past.message_id,
             recipient=recipient,
             locale=entry.locale,
             code=code,
             minutes=minutes,
             text=text.render(self._code_rules, entry.locale, code, minutes, recipient.channel),
         )
-        async with self._router.sent(
-            way, message, left_s, lambda attempted: self._record(attempted, entry, way.segment, log), entry.tried
-        ) as result:
-            # Step 5: tell. Silence is not a failure: somebody may have the message. One that comes back because nobody
-            # confirmed it was told of before.
-            if result.kind == "refused":
-                log.warning("message_failed", reason=_reason(result), again=bool(entry.tried))
-                if entry.tried:
-                    await self._conclude(leased, None, (), log)
-                else:
-                    refusals = [one.outcome for one in result.attempts if isinstance(one.outcome, Rejected)]
-                    why = failure_reason(refusals)
-                    await self._conclude(leased, "failed", entry.tickets, log, dead=_reason(result), reason=why)
-            else:
-                if result.kind == "accepted":
-                    log.info("message_sent", provider=result.provider, again=bool(entry.tried))
-                else:
-                    log.warning("message_unconfirmed", reason=_reason(result), again=bool(entry.tried))
-                # Step 6: was it confirmed? It comes back, once, to be learnt from, and to go to the next provider.
-                within_s = way.rule.confirm_within
-                if within_s is None and way.rule.strategy == "adaptive":
-                    within_s = _LEARN_AFTER_S
-                again = None
-                if within_s is not None and within_s < left_s and not entry.tried:
-                    again = replace(entry, tried=result.asked, accepted=result.provider or "")
-                status: Literal["sent", "unconfirmed"] = "sent" if result.kind == "accepted" else "unconfirmed"
-                await self._conclude(leased, status, (), log, again, within_s or 0.0)
+        holders: dict[str, str | None] = dict.fromkeys(past.holders)
 
-    async def received(self, posted: Posted, receipt: Receipt) -> None:
+        def told(attempted: Attempted) -> None:
+            self._record(attempted, log)
+            if attempted.came_to != "refused":
+                holders[attempted.provider] = _vendor_id(attempted.outcome)
+
+        async with self._router.sent(
+            way,
+            message,
+            left_s,
+            told,
+            heard=functools.partial(self._heard, past.message_id),
+            leave_out={*past.holders, *past.refused},
+            later={name: at - self._now() for name, at in past.later.items() if at > self._now()},
+            refusals=past.refusals,
+            one_more=bool(past.holders),
+        ) as result:
+            # Step 5: tell, and put aside what comes back.
+            after = replace(entry, past=_after(past, result, self._now()))
+            await self._tell(leased, after, result, way, record, log, is_first=not past.holders)
+            # Step 6: from now on its receipts find it, and those that came early are taken.
+            await self._note(past.message_id, entry, way.segment, holders)
+        await self._note(past.message_id, entry, way.segment, holders)
+
+    async def _tell(
+        self, leased: Leased, after: Entry, result: Result, way: Way, record: Record, log: Any, *, is_first: bool
+    ) -> None:
+        """Say what a race came to, and when the message comes back. `is_first`: nobody had it before."""
+        past = after.past
+        left_s = after.expires_at - self._now()
+        within_s = way.rule.confirm_within
+        if result.kind == "accepted":
+            log.info("message_sent", provider=result.provider, again=not is_first)
+            # Was it confirmed? It comes back, once, to be learnt from, and to go to the next provider.
+            if within_s is None and way.rule.strategy == "adaptive":
+                within_s = _LEARN_AFTER_S
+            again = _back(after, "confirm") if is_first and within_s is not None and within_s < left_s else None
+            await self._conclude(leased, log, status="sent", again=again, after_s=within_s or 0.0)
+            return
+        status: Literal["unconfirmed"] | None = None
+        if result.kind == "uncertain":
+            # Silence is not a failure: somebody may have the message, and nobody said so.
+            log.warning("message_unconfirmed", reason=past.reason, again=not is_first)
+            status = "unconfirmed"
+        pause_s = min(result.later.values(), default=math.inf)
+        if pause_s < left_s:
+            # Refused for now: the same providers are asked again, for as long as the code lives.
+            log.warning("message_deferred", reason=past.reason, again_in_s=round(pause_s, 3))
+            await self._conclude(leased, log, status=status, again=_back(after, "retry"), after_s=pause_s)
+        elif status and is_first and within_s is not None and within_s < left_s:
+            await self._conclude(leased, log, status=status, again=_back(after, "confirm"), after_s=within_s)
+        else:
+            is_open = bool(status) or record.came_to == "unconfirmed"
+            await self._give_up(leased, after, log, status=status, is_open=is_open)
+
+    async def _give_up(
+        self,
+        leased: Leased,
+        entry: Entry,
+        log: Any,
+        *,
+        is_open: bool,
+        status: Literal["unconfirmed"] | None = None,
+    ) -> None:
+        """Conclude a message that nobody is left to ask for. `is_open`: nobody accepted it, and one may have it."""
+        past = entry.past
+        left_s = entry.expires_at - self._now()
+        if not past.holders or past.is_lost:
+            # Nobody has it. Who took it and lost it was paid for it, so only what all refused is given back.
+            log.warning("message_failed", reason=past.reason)
+            refund = () if past.holders else entry.tickets
+            once = past.message_id
+            why = _failure(past)
+            await self._conclude(leased, log, status="failed", reason=why, refund=refund, once=once, dead=past.reason)
+        elif is_open and left_s > 0:
+            again = _back(entry, "end")
+            await self._conclude(leased, log, status=status, again=again, after_s=left_s + _END_MARGIN_S)
+        elif is_open:
+            log.warning("message_never_confirmed", reason=past.reason)
+            await self._conclude(leased, log, dead=f"unconfirmed: {past.reason}")
+        else:
+            await self._conclude(leased, log)  # it was sent, and nobody else is left who could send it, too
+
+    async def received(self, moved: Moved) -> None:
         """Take what a vendor says became of one of our messages. Raises StoreAwayError."""
         _log.info(
             "receipt",
-            provider=posted.provider,
-            verification_id=posted.verification_id,
-            state=receipt.state,
-            vendor_code=receipt.vendor_code,
-            seconds=round(posted.after_s, 3),
+            provider=moved.provider,
+            verification_id=moved.verification_id,
+            state=moved.state,
+            vendor_code=moved.vendor_code,
+            seconds=round(moved.after_s, 3),
         )
-        self._metrics.receipt(posted.provider, receipt.state)
-        if receipt.state == "delivered":
-            await self._mark(posted.verification_id, "delivered", "")
-        elif receipt.state in _LOST:
-            await self._mark(posted.verification_id, "failed", "provider")
-            # Nobody will confirm it any more: its one more try is due now.
-            await self._outbox.bring_due(_DUE, at_once=posted.verification_id)
+        self._metrics.receipt(moved.provider, moved.state)
+        if moved.state == "delivered":
+            await self._mark(moved.verification_id, "delivered", "")
+        elif moved.state == "enroute":
+            await self._mark(moved.verification_id, "sent", "")  # it has it, though its answer may have been lost
+        elif moved.state in LOST and not moved.others and not await self._outbox.bring_lost(moved.message_id):
+            # Nobody else may bring it, and it does not come back to go to the next provider.
+            await self._mark(moved.verification_id, "failed", "provider")
 
-    def _record(self, attempted: Attempted, entry: Entry, segment: str, log: Any) -> None:
+    async def _heard(self, message_id: str, provider: str, outcome: Outcome) -> ReceiptState | None:
+        """What has a receipt said that came before the provider's answer?"""
+        try:
+            return await self._ledger.early(provider, message_id, _vendor_id(outcome))
+        except StoreAwayError:
+            return None  # it is taken when the message is noted
+
+    async def _note(self, message_id: str, entry: Entry, segment: str, holders: dict[str, str | None]) -> None:
+        """Remember who has a message, or may have it. Without it a receipt moves nothing, and nothing else is lost."""
+        fresh, noted = dict(holders), functools.partial(self._ledger.posted, message_id, entry.verification_id, segment)
+        holders.clear()
+        try:
+            for moved in await _insist(lambda: noted(fresh)) if fresh else ():
+                await _insist(functools.partial(self.received, moved))
+        except Exception as error:  # noqa: BLE001 - as in _conclude
+            _log.warning("message_not_noted", error=where(error))
+
+    def _record(self, attempted: Attempted, log: Any) -> None:
         outcome = type(attempted.outcome).__name__.lower()
         log.info(
             "attempt",
@@ -294,35 +387,30 @@ class Courier:
         self._metrics.attempt(attempted.provider, outcome, attempted.seconds)
         if attempted.duplicate:
             self._metrics.duplicate(attempted.provider)
-        if isinstance(attempted.outcome, Accepted):
-            # Not on the message's way: without it a receipt moves nothing, and nothing else is lost.
-            message_id = attempted.outcome.provider_message_id
-            posted = self._ledger.posted(attempted.provider, message_id, entry.verification_id, segment)
-            noting = asyncio.create_task(_noted(posted, log))
-            self._deliveries.add(noting)
-            noting.add_done_callback(self._deliveries.discard)
 
     async def _conclude(
         self,
         leased: Leased,
-        status: Literal["sent", "unconfirmed", "failed"] | None,
-        refund: Sequence[str],
         log: Any,
+        *,
+        status: Literal["sent", "unconfirmed", "failed"] | None = None,
+        reason: FailureReason | Literal[""] = "",
+        refund: Sequence[str] = (),
+        once: str = "",
         again: Entry | None = None,
         after_s: float = 0.0,
         dead: str = "",
-        reason: FailureReason | Literal[""] = "",
     ) -> None:
-        """Say what became of the verification, give back what it had cost, and last of all ack.
+        """Say what became of the verification, give back what it had cost, once, and last of all ack.
 
         `again` is what comes back after `after_s` seconds, put aside in the same step. `dead`: why nobody could send
-        it, for the dead letters.
+        it, or confirmed it, for the dead letters.
         """
         steps: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
         if status and leased.verification_id:
             steps.append(("mark", lambda: self._mark(leased.verification_id, status, reason)))
         if refund:
-            steps.append(("refund", lambda: self._refund(refund)))
+            steps.append(("refund", lambda: self._refund(refund, once)))
         if dead:
             steps.append(("bury", lambda: self._outbox.bury(leased.id, dead)))
         else:
@@ -332,8 +420,57 @@ class Courier:
                 await _insist(step)
             except Exception as error:  # noqa: BLE001 - broken book-keeping must not send a message again
                 log.error("message_not_concluded", step=name, error=where(error))  # noqa: TRY400 - as above
+        if status or (again is not None and again.past.back == "retry"):
+            self._metrics.message(status or "deferred")
         self._leased.discard(leased.id)
         self._room.set()
+
+
+def _is_over(record: Record | None, past: Past, left_s: float) -> str:
+    """Why a message need not be sent any more; "" when it is wanted, or when its code has died by itself."""
+    if record is None:
+        return "withdrawn"
+    if record.status == "verified" or (past.back and record.came_to == "delivered"):
+        return record.came_to
+    if past.back == "retry" and not past.holders and record.came_to == "sent":
+        return _ELSEWHERE
+    return "replaced" if record.status == "expired" and left_s > 0 else ""
+
+
+def _after(past: Past, result: Result, now: float) -> Past:
+    """What a message's past is after one more race."""
+    refused = {
+        one.provider: one.outcome.fault
+        for one in result.attempts
+        if isinstance(one.outcome, Rejected) and one.provider not in result.later
+    }
+    is_lost = past.is_lost if past.holders else result.kind == "lost"
+    return Past(
+        message_id=past.message_id,
+        holders=tuple(dict.fromkeys([*past.holders, *result.holders])),
+        accepted=result.provider or past.accepted,
+        is_lost=is_lost and result.kind in {"refused", "lost"},
+        refused={**past.refused, **refused},
+        later={name: now + seconds for name, seconds in result.later.items()},
+        refusals=result.refusals,
+        reason=_reason(result) or past.reason,
+    )
+
+
+def _back(entry: Entry, back: Back) -> Entry:
+    return replace(entry, past=replace(entry.past, back=back))
+
+
+def _failure(past: Past) -> FailureReason:
+    """Why nobody could send it, in the API's words."""
+    if past.is_lost:
+        return "provider"
+    passing: list[Fault] = ["throttled"] if past.later else []
+    return failure_reason([Rejected(fault, "") for fault in [*past.refused.values(), *passing]])
+
+
+def _vendor_id(outcome: Outcome) -> str | None:
+    return outcome.provider_message_id if isinstance(outcome, Accepted) else None
 
 
 async def _insist(step: Callable[[], Awaitable[_T]]) -> _T:
@@ -347,12 +484,7 @@ async def _insist(step: Callable[[], Awaitable[_T]]) -> _T:
             backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
 
 
-async def _noted(posted: Awaitable[None], log: Any) -> None:
-    try:
-        await posted
-    except Exception as error:  # noqa: BLE001 - as in _conclude
-        log.warning("message_not_noted", error=where(error))
-
-
 def _reason(result: Result) -> str:
-    return ", ".join(f"{attempted.provider}: {word(attempted.outcome)}" for attempted in result.attempts)
+    """What each provider came to, in the log's words: the last that it said."""
+    said = {attempted.provider: attempted.heard or word(attempted.outcome) for attempted in result.attempts}
+    return ", ".join(f"{provider}: {text_}" for provider, text_ in said.items())

@@ -84,6 +84,13 @@ class Metrics:
         self.receipts = Counter(
             "sidecar_receipts", "Receipts of our messages, by provider and state", ["provider", "state"], registry=r
         )
+        self.messages = Counter(
+            "sidecar_messages",
+            "What sending a message came to: sent, unconfirmed (no provider accepted it, one may have it), deferred"
+            " (all refused for now, it is tried again), failed",
+            ["outcome"],
+            registry=r,
+        )
         self.breaker_state = Gauge(
             "sidecar_breaker_state",
             "The worst of a provider's breakers: 0 closed, 1 half_open, 2 open",
@@ -120,6 +127,9 @@ class Metrics:
 
     def receipt(self, provider: str, state: str) -> None:
         self.receipts.labels(provider, state).inc()
+
+    def message(self, outcome: str) -> None:
+        self.messages.labels(outcome).inc()
 
     def breaker(self, provider: str, state: int) -> None:
         self.breaker_state.labels(provider).set(state)

@@ -57,7 +57,7 @@ class Post:
         self.secret = Secret(SECRET, (), os.urandom)
         self.verifications = Verifications(self.store, self.secret, self.code_rules, {}, os.urandom, 10.0)
         self.outbox = Outbox(self.store)
-        self.ledger = Ledger(self.store, self.secret.hashes)
+        self.ledger = Ledger(self.store, self.secret.hashes, self.urls)
         self.sightings = Sightings(self.store)
         self.breakers = Breakers(self.store, self.urls, self.metrics.breaker)
 
@@ -81,7 +81,7 @@ class Post:
             await self.verifications.mark(verification_id, status, reason)
             self.marked.put_nowait((verification_id, status))
 
-        async def refund(tickets: Sequence[str]) -> None:
+        async def refund(tickets: Sequence[str], once: str) -> None:
             self.refunded.append(tuple(tickets))
 
         made: dict[str, Any] = {

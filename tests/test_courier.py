@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from couriers import TICKETS, Post, post, uncounted
 from structlog.testing import capture_logs
 from vendors import SOON_S, Vendor, closed_port, vendor
@@ -18,15 +19,19 @@ from vendors import SOON_S, Vendor, closed_port, vendor
 from sidecar import courier as story
 from sidecar.config.model import Breaker, CodeRules, Delivery
 from sidecar.courier import Courier
+from sidecar.delivery import send
 from sidecar.delivery.outbox import Leased, Outbox
+from sidecar.delivery.providers.seam import Receipt, ReceiptState
 from sidecar.delivery.rates import Rates
 from sidecar.errors import StoreAwayError
+from sidecar.limits.buckets import Bucket, Buckets
 from sidecar.recipient import Recipient, parse
 from sidecar.store.client import ReplyError, Store
 
 PHONE = parse("+8613900000001", "sms", "CN")
 OTHER = parse("+8613900000002", "sms", "CN")
-BUSY = (429, "")
+BUSY = (429, "")  # passes
+POOR = (402, '{"error": "balance"}')
 BLOCKED = (400, '{"error": "number_blocked"}')
 # So long that nobody has waited for it.
 NEVER = 600.0
@@ -37,15 +42,17 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty outbox is looked at again sooner than need be, so that draining takes no time."""
     monkeypatch.setattr(story, "_LEASE_WAIT_S", 0.05)
     monkeypatch.setattr(story, "_DUE_EVERY_S", 0.05)
+    monkeypatch.setattr(story, "_END_MARGIN_S", 0.05)
+    monkeypatch.setattr(send, "_PAUSE_S", 0.05)
 
 
 @asynccontextmanager
-async def delivering(courier: Courier) -> AsyncIterator[None]:
+async def delivering(courier: Courier) -> AsyncIterator[Courier]:
     """A courier at work; drained at the end, so everything that it began is over."""
     running = asyncio.create_task(courier.run())
     try:
         async with asyncio.timeout(2 * SOON_S):
-            yield
+            yield courier
     finally:
         await courier.drain(SOON_S)
     await asyncio.wait_for(running, SOON_S)
@@ -120,8 +127,8 @@ async def test_refused_message_goes_to_the_next_provider(store: Store) -> None:
 
 async def test_message_that_all_refuse_is_failed_and_given_back_once(store: Store) -> None:
     async with two(store) as (first, second, it):
-        first.answers(*BUSY)
-        second.answers(*BUSY)
+        first.answers(*POOR)
+        second.answers(*POOR)
         verification_id = await it.ask(PHONE)
         async with delivering(it.courier()):
             assert await marked(it) == (verification_id, "failed")
@@ -576,8 +583,8 @@ async def test_number_at_fault_opens_no_breaker(store: Store) -> None:
 async def test_when_every_breaker_is_open_all_are_asked_all_the_same(store: Store) -> None:
     rule = Delivery(providers=("first", "second"), switch_after=NEVER, breaker=Breaker(failures=1, open_for=NEVER))
     async with two(store, rule) as (first, second, it), learning(it):
-        first.answers(*BUSY)
-        second.answers(*BUSY)
+        first.answers(*POOR)
+        second.answers(*POOR)
         async with delivering(it.courier()):
             await it.ask(PHONE)
             await marked(it)
@@ -588,24 +595,30 @@ async def test_when_every_breaker_is_open_all_are_asked_all_the_same(store: Stor
             await until(lambda: it.count("sidecar_breaker_state", provider="second") == 0)
 
 
-async def test_message_that_cannot_be_sent_in_time_is_failed_and_given_back(store: Store) -> None:
-    """A provider's rate is never exceeded, and nobody gets a code too late."""
-    rule = Delivery(providers=("first",), deadline=0.5, switch_after=0.1)
+async def test_message_that_must_wait_for_a_rate_is_sent_when_its_turn_comes(store: Store) -> None:
+    """A provider's rate is never exceeded; who cannot go before the deadline comes back, while the code lives."""
+    rule = Delivery(providers=("first",), deadline=0.3, switch_after=0.1)
     async with two(store, rule) as (first, _, it):
         first.answers(202, "")
-        turns = iter([0.0])
+        free_at = 0.0
 
         async def take(provider: str) -> float:
-            return next(turns, 60.0)
+            nonlocal free_at
+            wait_s = max(0.0, free_at - time.monotonic())
+            if not wait_s:
+                free_at = time.monotonic() + 1.0
+            return wait_s
 
         await it.ask(PHONE)
-        late = await it.ask(OTHER)
-        async with delivering(it.courier(router=it.router(rates=Rates(frozenset({"first"}), take)))):
-            assert {status for _, status in (await marked(it), await marked(it))} == {"sent", "failed"}
-        assert len(first.asked) == 1
-        assert it.refunded == [TICKETS]
-        assert await it.status(late) in {"sent", "failed"}
+        await it.ask(OTHER)
+        rates = Rates(frozenset({"first"}), take)
+        async with delivering(it.courier(router=it.router(rates=rates))):
+            assert [status for _, status in (await marked(it), await marked(it))] == ["sent", "sent"]
+            await until_empty(it)
+        assert len(first.asked) == 2
+        assert it.count("sidecar_messages_total", outcome="deferred") >= 1
         assert it.count("sidecar_attempts_total", provider="first", outcome="rejected") == 0, "it was not asked"
+        await rates.close()
 
 
 async def test_provider_whose_rate_is_used_up_is_followed_by_the_next(store: Store) -> None:
@@ -712,29 +725,385 @@ async def until_empty(it: Post) -> None:
             await asyncio.sleep(0.01)
 
 
+# Unconfirmed…
+
+
+@pytest.mark.parametrize("how", ["answers 500", "breaks the line"])
+async def test_message_that_nobody_accepted_is_told_and_becomes_a_dead_letter_with_its_code(
+    store: Store, how: str
+) -> None:
+    """A warning, a counter, a status of its own; nothing is given back, for somebody may have it."""
+    async with two(store, Delivery(providers=("first",))) as (first, _, it):
+        first.answers(500, "") if how == "answers 500" else first.resets()
+        verification_id = await it.ask(PHONE, expires_at=time.time() + 0.6)
+        with capture_logs() as logs:
+            async with delivering(it.courier()):
+                assert await marked(it) == (verification_id, "unconfirmed")
+                assert not await it.outbox.dead(), "its code still lives"
+                await until_empty(it)
+        assert await it.status(verification_id) == "unconfirmed"
+        assert len(first.asked) == 1
+        assert not it.refunded
+        assert it.count("sidecar_messages_total", outcome="unconfirmed") == 1
+        told = [(one["event"], one["log_level"]) for one in logs if one["event"] != "attempt"]
+        assert told == [("message_unconfirmed", "warning"), ("message_never_confirmed", "warning")]
+        [letter] = await it.outbox.dead()
+        assert letter.verification_id == verification_id
+        assert letter.reason.startswith("unconfirmed: first: ")
+
+
+@pytest.mark.parametrize("news", ["typed in", "receipt", "withdrawn"])
+async def test_unconfirmed_message_that_is_confirmed_after_all_is_no_dead_letter(store: Store, news: str) -> None:
+    async with two(store, Delivery(providers=("first",))) as (first, _, it):
+        first.answers(500, "")
+        verification_id = await it.ask(PHONE, expires_at=time.time() + 0.6)
+        async with delivering(it.courier()) as courier:
+            await marked(it)
+            if news == "typed in":
+                await type_in(it, verification_id, PHONE)
+            elif news == "receipt":
+                await report(it, courier, "first", "delivered", ref=message_id(first))
+            else:
+                await store.execute("DEL", store.names.verification(verification_id))
+            await until_empty(it)
+        assert not await it.outbox.dead()
+
+
+async def test_unconfirmed_message_is_not_forgotten_by_a_kill(store: Store) -> None:
+    """It waits in the store for its code's end, and the courier that finds it then is another."""
+    async with two(store, Delivery(providers=("first",))) as (first, _, it):
+        first.answers(500, "")
+        await it.ask(PHONE, expires_at=time.time() + 1)
+        async with delivering(it.courier()):
+            await marked(it)
+        async with delivering(it.courier(outbox=Outbox(store))):
+            await until_empty(it)
+        assert len(await it.outbox.dead()) == 1
+
+
+# Asking again…
+
+
+async def test_provider_that_refuses_for_now_is_asked_again_within_the_deadline(store: Store) -> None:
+    """The same message under the same id; the person waits a moment, and gets it."""
+    async with two(store, Delivery(providers=("first",))) as (first, _, it):
+        answers = iter([(429, ""), (429, ""), (202, "")])
+        first.behaves(lambda: next(answers))
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "sent")
+            await until_empty(it)
+        assert len({one.body for one in first.asked}) == 1
+        assert len(first.asked) == 3
+        assert it.marked.empty()
+
+
+async def test_refused_message_waits_in_the_store_and_outlives_its_courier(store: Store) -> None:
+    """The status stays queued, nothing is given back, and it goes out under the same id when the provider is back."""
+    rule = Delivery(providers=("first",), deadline=0.2)
+    async with vendor() as first:
+        port = closed_port()
+        async with post(store, {"first": port}, rule) as it:
+            verification_id = await it.ask(PHONE)
+            async with delivering(it.courier()):
+                await until(lambda: it.count("sidecar_messages_total", outcome="deferred") >= 2)
+            assert await it.status(verification_id) == "queued"
+            assert it.marked.empty()
+        first.answers(202, "")
+        async with post(store, {"first": first.url}, rule) as it:
+            async with delivering(it.courier()):
+                assert await marked(it) == (verification_id, "sent")
+                await until_empty(it)
+            assert not it.refunded
+            assert json.loads(first.asked[0].body)["id"].startswith(f"{verification_id}_")
+        assert not await it.outbox.dead()
+
+
+async def test_message_that_all_refuse_until_its_code_dies_is_failed_and_given_back_once(store: Store) -> None:
+    """With a dead letter that says why, and that cannot be sent any more."""
+    async with two(store, Delivery(providers=("first", "second"), deadline=0.2)) as (first, second, it):
+        first.answers(*BUSY)
+        second.answers(*POOR)
+        verification_id = await it.ask(PHONE, expires_at=time.time() + 0.8)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "failed")
+            await until_empty(it)
+        assert it.refunded == [TICKETS]
+        assert len(first.asked) > 2
+        assert len(second.asked) == 1, "who refused for good is not asked again"
+        record = await it.verifications.read(verification_id)
+        assert record is not None
+        assert (record.status, record.reason) == ("failed", "provider")
+        [letter] = await it.outbox.dead()
+        assert (
+            letter.reason.endswith("first: throttled (http_429), second: balance (balance)") or "first" in letter.reason
+        )
+
+
+async def test_vendor_that_says_when_is_left_alone_until_then(store: Store) -> None:
+    """Over the rounds: others are asked meanwhile, and nobody is asked twice at once."""
+    async with two(store, Delivery(providers=("first", "second"), deadline=0.2)) as (first, second, it):
+        first.answers(429, "", {"Retry-After": "2"})
+        second.answers(*BUSY)
+        await it.ask(PHONE)
+        asked_at: list[float] = []
+        async with delivering(it.courier()):
+            for _ in range(2):
+                await first.arrival()
+                asked_at.append(time.monotonic())
+        assert asked_at[1] - asked_at[0] >= 2
+        assert len(second.asked) > 2
+
+
+async def test_message_whose_vendor_says_later_than_its_code_lives_is_failed_at_once(store: Store) -> None:
+    async with two(store, Delivery(providers=("first",))) as (first, _, it):
+        first.answers(429, "", {"Retry-After": "3600"})
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "failed")
+        assert it.refunded == [TICKETS]
+
+
+async def test_person_who_asked_again_meanwhile_gets_one_message(store: Store) -> None:
+    """What all refused is dropped and given back once another message with the same code is sent."""
+    async with two(store, Delivery(providers=("first",), deadline=0.2)) as (first, _, it):
+        first.answers(429, "", {"Retry-After": "1"})
+        await it.ask(PHONE)
+        async with delivering(it.courier()):
+            await until(lambda: it.count("sidecar_messages_total", outcome="deferred") == 1)
+            first.answers(202, "")
+            again = await it.ask(PHONE)
+            assert await marked(it) == (again, "sent")
+            await until_empty(it)
+        assert len(first.asked) == 2
+        assert it.refunded == [TICKETS]
+        assert await it.status(again) == "sent"
+
+
+async def test_silent_provider_is_not_asked_again_and_the_refusing_one_is(store: Store) -> None:
+    """With on_silence = "switch"; the status says meanwhile that somebody may have it."""
+    rule = Delivery(providers=("first", "second"), deadline=0.2)
+    async with two(store, rule) as (first, second, it):
+        first.answers(500, "")
+        second.answers(*BUSY)
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "unconfirmed")
+            second.answers(202, "")
+            assert await marked(it) == (verification_id, "sent")
+            await until_empty(it)
+        assert len(first.asked) == 1
+        assert not await it.outbox.dead()
+
+
+async def test_provider_behind_an_open_breaker_is_asked_when_the_others_have_failed(store: Store) -> None:
+    """The breaker keeps it out of the plan, not out of the message's life."""
+    rule = Delivery(
+        providers=("first", "second"), switch_after=NEVER, deadline=0.5, breaker=Breaker(failures=1, open_for=0.6)
+    )
+    async with two(store, rule) as (first, second, it), learning(it):
+        first.answers(500, "")
+        second.answers(202, "")
+        async with delivering(it.courier()):
+            await it.ask(PHONE)
+            await marked(it)
+            await until(lambda: it.count("sidecar_breaker_state", provider="first") == 2)
+            first.answers(202, "")
+            second.answers(*POOR)
+            pending = await it.ask(OTHER)
+            assert await marked(it) == (pending, "sent")
+        assert len(first.asked) == 2
+
+
+async def test_kill_between_giving_back_and_burying_gives_nothing_back_twice(store: Store) -> None:
+    """Another courier does it all again; the buckets know that it was done."""
+    async with two(store, Delivery(providers=("first",))) as (first, _, it):
+        first.answers(*POOR)
+        buckets = Buckets(store)
+        bucket = Bucket("to", store.names.bucket("to", "x"), 10, 3600.0, 10, enforce=True)
+        for _ in range(3):
+            tickets = (await buckets.spend([bucket])).tickets
+        await it.ask(PHONE, tickets=tickets)
+        buried: asyncio.Queue[str] = asyncio.Queue()
+
+        class Dying(Outbox):
+            async def bury(self, message_id: str, reason: str) -> None:
+                buried.put_nowait(message_id)
+                await asyncio.Event().wait()
+
+        dying = asyncio.create_task(it.courier(outbox=Dying(store), refund=buckets.refund).run())
+        await asyncio.wait_for(buried.get(), SOON_S)
+        dying.cancel()
+        await asyncio.wait([dying])
+        [(message, consumer, _, _)] = await store.execute("XPENDING", store.names.outbox(), "couriers", "-", "+", 9)
+        await store.execute("XCLAIM", store.names.outbox(), "couriers", consumer, 0, message, "IDLE", 60_000, "JUSTID")
+        async with delivering(it.courier(refund=buckets.refund)):
+            await until_empty(it)
+        assert len(await it.outbox.dead()) == 1
+        left = [(await buckets.spend([bucket])).allowed for _ in range(9)]
+        assert left == [True] * 8 + [False], "three were spent, and one of them given back"
+
+
+# Receipts…
+
+
+async def test_message_that_was_lost_before_its_answer_goes_to_the_next_at_once(store: Store) -> None:
+    """Without `confirm_within`, even: the race is still on. The status never says failed."""
+    async with two(store, Delivery(providers=("first", "second"), switch_after=NEVER)) as (first, second, it):
+        courier = it.courier()
+
+        async def reports_and_answers(self: Vendor) -> web.Response:
+            await report(it, courier, "first", "undeliverable", sid="v-1")
+            return web.Response(status=202, text='{"id": "v-1"}')
+
+        first.behave = reports_and_answers
+        second.answers(202, "")
+        verification_id = await it.ask(PHONE)
+        async with delivering(courier):
+            assert await marked(it) == (verification_id, "sent")
+            await until_empty(it)
+        assert (len(first.asked), len(second.asked)) == (1, 1)
+        assert it.marked.empty()
+        assert it.count("sidecar_receipts_total", provider="first", state="undeliverable") == 1
+        assert it.count("sidecar_delivery_duplicates_total", provider="second") == 0
+
+
+async def test_message_that_was_delivered_before_its_answer_is_delivered(store: Store) -> None:
+    """By the vendor's id, or by ours with an answer that was lost; nobody else is asked."""
+    async with two(store, Delivery(providers=("first", "second"), switch_after=NEVER)) as (first, second, it):
+        courier = it.courier()
+
+        async def reports_and_answers(self: Vendor) -> web.Response:
+            await report(it, courier, "first", "delivered", sid="v-1")
+            return web.Response(status=202, text='{"id": "v-1"}')
+
+        async def reports_and_breaks(self: Vendor) -> None:
+            await report(it, courier, "first", "delivered", ref=message_id(self))
+
+        first.behave = reports_and_answers
+        async with delivering(courier):
+            known = await it.ask(PHONE)
+            assert [await marked(it), await marked(it)] == [(known, "sent"), (known, "delivered")]
+            first.behave = reports_and_breaks
+            lost = await it.ask(OTHER)
+            assert [await marked(it), await marked(it)] == [(lost, "sent"), (lost, "delivered")]
+        assert not second.asked
+
+
+async def test_receipt_that_names_only_our_id_settles_a_lost_answer(store: Store) -> None:
+    """Enroute: it has the message. Undeliverable: nobody has, and with nobody left to ask it has failed."""
+    async with two(store, Delivery(providers=("first",))) as (first, _, it):
+        first.answers(500, "")
+        courier = it.courier()
+        async with delivering(courier):
+            verification_id = await it.ask(PHONE)
+            await marked(it)
+            await report(it, courier, "first", "enroute", ref=message_id(first))
+            assert await marked(it) == (verification_id, "sent")
+            await report(it, courier, "first", "undeliverable", ref=message_id(first))
+            assert await marked(it) == (verification_id, "failed")
+            await until_empty(it)
+        record = await it.verifications.read(verification_id)
+        assert record is not None
+        assert record.reason == "provider"
+        assert not it.refunded, "the vendor took it, and was paid"
+        [letter] = await it.outbox.dead()
+        assert letter.verification_id == verification_id
+
+
+async def test_lost_message_goes_on_without_having_failed(store: Store) -> None:
+    """Its one more try is due now; the status says failed only when nobody is left."""
+    rule = Delivery(providers=("first", "second"), switch_after=NEVER, confirm_within=60.0)
+    async with two(store, rule) as (first, second, it):
+        first.answers(202, '{"id": "v-1"}')
+        second.answers(202, "")
+        courier = it.courier()
+        async with delivering(courier):
+            one = await it.ask(PHONE)
+            await marked(it)
+            await until_noted(it, first)
+            await report(it, courier, "first", "undeliverable", sid="v-1")
+            assert await marked(it) == (one, "sent")
+            first.answers(202, '{"id": "v-2"}')
+            second.answers(*POOR)
+            other = await it.ask(OTHER)
+            await marked(it)
+            await until_noted(it, first)
+            await report(it, courier, "first", "expired", sid="v-2")
+            assert await marked(it) == (other, "failed")
+            assert it.marked.empty()
+        assert len(second.asked) == 2
+
+
+async def test_loss_by_one_is_no_failure_while_another_may_bring_it(store: Store) -> None:
+    rule = Delivery(providers=("first", "second"), switch_after=0.05, attempt_timeout=NEVER, deadline=NEVER)
+    async with two(store, rule) as (first, second, it):
+        first.hangs(202, '{"id": "v-1"}')
+        second.answers(202, "")
+        courier = it.courier()
+        async with delivering(courier):
+            verification_id = await it.ask(PHONE)
+            await marked(it)
+            first.released.set()
+            await until_noted(it, first)
+            await report(it, courier, "first", "undeliverable", sid="v-1")
+        assert it.marked.empty()
+        assert await it.status(verification_id) == "sent"
+
+
+def message_id(it: Vendor) -> str:
+    """Our id of the last message that a vendor was asked to send."""
+    return str(json.loads(it.asked[-1].body)["id"])
+
+
+async def report(
+    it: Post, courier: Courier, provider: str, state: ReceiptState, *, sid: str = "", ref: str | None = None
+) -> None:
+    """A receipt, as the endpoint takes it."""
+    moved = await it.ledger.received(provider, Receipt(sid, None, state, "W", ref))
+    if moved is not None:
+        await courier.received(moved)
+
+
+async def until_noted(it: Post, vendor: Vendor) -> None:
+    """Until receipts of the vendor's last message find it."""
+    alias = it.store.names.vendor_id(it.secret.hashes(f"first\0v-{len(vendor.asked)}")[0])
+    async with asyncio.timeout(SOON_S):
+        while not await it.store.execute("EXISTS", alias):
+            await asyncio.sleep(0.005)
+
+
+async def type_in(it: Post, verification_id: str, recipient: Recipient) -> None:
+    """The person types the code in."""
+    code = it.verifications.code(verification_id, recipient)
+    assert code
+    async with it.verifications.held_by_id(verification_id, code, uncounted) as hold:
+        await hold.exchange()
+
+
 # Dead letters…
 
 
 async def test_refused_message_is_a_dead_letter_that_can_be_sent_after_all(store: Store) -> None:
     """Its tickets were given back once, and are not given back again."""
     async with two(store, Delivery(providers=("first",))) as (first, _, it):
-        first.answers(*BUSY)
+        first.answers(*POOR)
         verification_id = await it.ask(PHONE)
         async with delivering(it.courier()):
             assert await marked(it) == (verification_id, "failed")
             await until_empty(it)
         [letter] = await it.outbox.dead()
-        assert (letter.verification_id, letter.reason) == (verification_id, "first: throttled (http_429)")
+        assert (letter.verification_id, letter.reason) == (verification_id, "first: balance (balance)")
         assert abs(letter.died_at - time.time()) < 60
-        assert await it.outbox.redrive(letter.id)
-        assert not await it.outbox.redrive(letter.id)
+        assert await it.outbox.redrive(letter.id, time.time()) == "queued"
+        assert await it.outbox.redrive(letter.id, time.time()) == "missing"
         async with delivering(it.courier()):
             assert await marked(it) == (verification_id, "failed")
             await until_empty(it)
         assert it.refunded == [TICKETS]
         [again] = await it.outbox.dead()
         first.answers(202, "")
-        assert await it.outbox.redrive(again.id)
+        assert await it.outbox.redrive(again.id, time.time()) == "queued"
         async with delivering(it.courier()):
             assert await marked(it) == (verification_id, "sent")
         assert not await it.outbox.dead()
@@ -753,16 +1122,22 @@ async def test_message_that_cannot_be_read_is_a_dead_letter_that_can_be_dropped(
         assert not await it.outbox.dead()
 
 
-async def test_message_that_was_sent_or_came_too_late_is_no_dead_letter(store: Store) -> None:
+async def test_message_that_was_sent_is_no_dead_letter_and_one_that_came_too_late_is(store: Store) -> None:
+    """Sending that again is of no use to anybody: it stays where it is, and says why."""
     async with two(store) as (first, _, it):
         first.answers(202, "")
         await it.ask(PHONE)
-        await it.ask(OTHER, expires_at=time.time() - 1)
+        late = await it.ask(OTHER, expires_at=time.time() - 1)
         async with delivering(it.courier()):
             await marked(it)
             await marked(it)
             await until_empty(it)
-        assert not await it.outbox.dead()
+        [letter] = await it.outbox.dead()
+        assert (letter.verification_id, letter.reason) == (late, "the code has expired")
+        assert it.refunded == [TICKETS]
+        assert await it.outbox.redrive(letter.id, time.time()) == "expired"
+        assert await it.outbox.length() == 0
+        assert [one.id for one in await it.outbox.dead()] == [letter.id]
 
 
 # Learning…
@@ -776,12 +1151,6 @@ async def test_adaptive_leaves_a_provider_whose_messages_are_never_confirmed(sto
         second.answers(202, "")
         learning = asyncio.create_task(it.sightings.run())
 
-        async def types_in(verification_id: str, recipient: Recipient) -> None:
-            code = it.verifications.code(verification_id, recipient)
-            assert code
-            async with it.verifications.held_by_id(verification_id, code, uncounted) as hold:
-                await hold.exchange()
-
         async with delivering(it.courier()):
             for n in range(40):
                 recipient = parse(f"+86139000004{n:02}", "sms", "CN")
@@ -790,7 +1159,7 @@ async def test_adaptive_leaves_a_provider_whose_messages_are_never_confirmed(sto
                 async with asyncio.timeout(SOON_S):
                     while code not in {json.loads(one.body)["code"] for one in second.asked}:
                         await asyncio.sleep(0.01)
-                await types_in(verification_id, recipient)
+                await type_in(it, verification_id, recipient)
                 asked_first = len(first.asked)
                 if n > 5 and asked_first < n:
                     break

@@ -2,9 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from aiohttp import web
 
@@ -37,8 +38,12 @@ class Vendor:
     # One for each request whose connection went away before it was answered.
     deserted: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
 
-    def answers(self, status: int, body: str) -> None:
-        self.behave = lambda _: _answer(status, body)
+    def answers(self, status: int, body: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.behave = lambda _: _answer(status, body, headers)
+
+    def behaves(self, answer: Callable[[], tuple[int, str]]) -> None:
+        """Answer each time what it is told then."""
+        self.behave = lambda _: _answer(*answer())
 
     def hangs(self, status: int = 500, body: str = "") -> None:
         """Keep silent until released, and answer then."""
@@ -57,8 +62,8 @@ class Vendor:
         return await asyncio.wait_for(self.arrivals.get(), SOON_S)
 
 
-async def _answer(status: int, body: str) -> web.Response:
-    return web.Response(status=status, text=body, content_type="application/json")
+async def _answer(status: int, body: str, headers: Mapping[str, str] = MappingProxyType({})) -> web.Response:
+    return web.Response(status=status, text=body, content_type="application/json", headers=headers)
 
 
 async def _nothing() -> None:

@@ -2,12 +2,12 @@
 -- In the same step it may be put aside, to come back as a message later.
 --
 -- KEYS[1] outbox   stream
--- KEYS[2] later    zset: verification id by when it comes back, milliseconds since the epoch
--- KEYS[3] waiting  hash: verification id -> its fields and values, in msgpack
+-- KEYS[2] later    zset: message id by when it comes back, milliseconds since the epoch
+-- KEYS[3] waiting  hash: message id -> its fields and values, in msgpack
 -- ARGV[1] group
 -- ARGV[2] the message's id
 -- ARGV[3] milliseconds until it comes back, or "" when it is done with
--- ARGV[4] its verification id
+-- ARGV[4] the id that it keeps on all its ways
 -- ARGV[5..] the fields and values that it comes back with
 --
 -- Returns 1, or 0 when it was gone already; then nothing is put aside.

@@ -1,61 +1,170 @@
-"""Which of our messages is a vendor's id? Remembered when it is accepted, so that only receipts of ours move anything.
+"""Which of our messages does a vendor speak of? Remembered by both ids: only receipts of ours move anything.
 
-The store has the id hashed with the provider's name, and beside it which verification it was for; no recipient. A
-message has at most one last word: what is repeated, or comes after it out of order, moves nothing.
+The store has every id hashed with the provider's name, and beside it which verification it was for; no recipient. What
+a provider says of a message has at most one last word: what is repeated, or comes after it out of order, is no news.
+
+A receipt may come before the message is known here: before the vendor's own answer, or when that was lost. It is kept
+for a while (`early.lua`), seen by the race (`early`), and taken once the message is noted (`posted`). Noting first and
+taking then, on the one side, and on the other looking, keeping, and looking again, no receipt falls between the two.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
-from sidecar.delivery.providers.seam import ReceiptState
+from sidecar.delivery.providers.seam import Receipt, ReceiptState
 from sidecar.store.client import Script, Store
 
 _MOVE: Final = Script.load(Path(__file__).with_name("receipt.lua"))
+_EARLY: Final = Script.load(Path(__file__).with_name("early.lua"))
 # Vendors repeat a receipt for minutes, and carriers report for a day; a code lives ten minutes.
 _KEPT_S: Final = 86_400
-# What a receipt may follow, "" being none. Delivered is the last word; a network that gave up may have been too early.
+# An early receipt is wanted while its message is under way, and no longer than its code lives. What others send through
+# the same account is never wanted: 10,000 of about 100 octets are a megabyte.
+_EARLY_MS: Final = 600_000
+_MAX_EARLY: Final = 10_000
+# What a receipt may follow, "-" being none. Delivered is the last word; a network that gave up may have been too early.
 _MAY_FOLLOW: Final[dict[ReceiptState, tuple[str, ...]]] = {
-    "enroute": ("",),
-    "unknown": ("", "enroute"),
-    "delivered": ("", "enroute", "unknown", "expired", "undeliverable", "rejected"),
-    "expired": ("", "enroute", "unknown"),
-    "undeliverable": ("", "enroute", "unknown"),
-    "rejected": ("", "enroute", "unknown"),
+    "enroute": ("-",),
+    "unknown": ("-", "enroute"),
+    "delivered": ("-", "enroute", "unknown", "expired", "undeliverable", "rejected"),
+    "expired": ("-", "enroute", "unknown"),
+    "undeliverable": ("-", "enroute", "unknown"),
+    "rejected": ("-", "enroute", "unknown"),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Posted:
-    """A message that a provider accepted. `segment` is where its breaker is; `after_s` since it was accepted."""
+class Moved:
+    """A receipt that is news of one of our messages.
 
+    `segment` is where the provider's breaker is; `after_s` since it had the message; `others`: how many other providers
+    may still bring it.
+    """
+
+    message_id: str
     verification_id: str
     provider: str
+    state: ReceiptState
+    vendor_code: str
     segment: str
     after_s: float
+    others: int
 
 
 class Ledger:
-    """The messages of one store. `hashes` are a text's keyed hashes: under the secret, then under each previous one."""
+    """The messages of one store.
 
-    def __init__(self, store: Store, hashes: Callable[[str], Sequence[str]]) -> None:
+    `hashes` are a text's keyed hashes: under the secret, then under each previous one. `reporting` are the providers
+    whose vendors send receipts.
+    """
+
+    def __init__(self, store: Store, hashes: Callable[[str], Sequence[str]], reporting: Container[str]) -> None:
         self._store = store
+        self._names = store.names
         self._hashes = hashes
+        self._reporting = reporting
 
-    async def posted(self, provider: str, message_id: str, verification_id: str, segment: str) -> None:
-        """Remember what a provider accepted. Raises StoreAwayError."""
-        key = self._keys(provider, message_id)[0]
-        await self._store.run(_MOVE, [key], ["posted", verification_id, segment, _KEPT_S])
+    async def early(self, provider: str, message_id: str, vendor_id: str | None) -> ReceiptState | None:
+        """Tell what a receipt has said of a message that is not noted yet. Raises StoreAwayError."""
+        if provider not in self._reporting:
+            return None
+        came_to = "-"
+        for receipt in await self._kept("peek", provider, message_id, vendor_id):
+            if came_to in _MAY_FOLLOW[receipt.state]:
+                came_to = receipt.state
+        return None if came_to == "-" else cast("ReceiptState", came_to)
 
-    async def received(self, provider: str, message_id: str, state: ReceiptState) -> Posted | None:
-        """Take down a receipt: the message that it moves; None when it is not ours, or nothing new."""
-        for key in self._keys(provider, message_id):
-            found = await self._store.run(_MOVE, [key], ["received", state, *_MAY_FOLLOW[state]])
+    async def posted(
+        self, message_id: str, verification_id: str, segment: str, holders: Mapping[str, str | None]
+    ) -> list[Moved]:
+        """Remember who has a message, or may have it, each with the id that it gave; and take what came early of it.
+
+        Raises StoreAwayError.
+        """
+        if not any(provider in self._reporting for provider in holders):
+            return []
+        pairs = [word for provider in holders for word in (provider, segment)]
+        key = self._names.posted(self._hashes(message_id)[0])
+        await self._store.run(_MOVE, [key], ["posted", verification_id, _KEPT_S, *pairs])
+        moved = []
+        for provider, vendor_id in holders.items():
+            if provider not in self._reporting:
+                continue
+            if vendor_id is not None:
+                alias = self._names.vendor_id(self._hashes(_of(provider, vendor_id))[0])
+                await self._store.execute("SET", alias, message_id, "EX", _KEPT_S)
+            for receipt in await self._kept("take", provider, message_id, vendor_id):
+                moved += await self._moves(provider, receipt, [message_id]) or []
+        return moved
+
+    async def received(self, provider: str, receipt: Receipt) -> Moved | None:
+        """Take down a receipt: what it moves; None when it is no news, or of nothing that we know (yet).
+
+        Raises StoreAwayError.
+        """
+        for is_kept in (False, True):
+            found = await self._moves(provider, receipt, await self._ours(provider, receipt))
             if found is not None:
-                verification_id, segment, after_ms = found
-                return Posted(verification_id.decode(), provider, segment.decode(), after_ms / 1000)
+                return found[0] if found else None
+            if not is_kept:
+                await self._keep(provider, receipt)
         return None
 
-    def _keys(self, provider: str, message_id: str) -> list[str]:
-        return [self._store.names.posted(hashed) for hashed in self._hashes(f"{provider}\0{message_id}")]
+    async def _ours(self, provider: str, receipt: Receipt) -> list[str]:
+        """Our ids of the message that it may be of."""
+        found = []
+        if receipt.provider_message_id:
+            for hashed in self._hashes(_of(provider, receipt.provider_message_id)):
+                ours = await self._store.execute("GET", self._names.vendor_id(hashed))
+                found += [ours.decode()] if ours is not None else []
+        return found + ([receipt.client_ref] if receipt.client_ref else [])
+
+    async def _moves(self, provider: str, receipt: Receipt, ours: Sequence[str]) -> list[Moved] | None:
+        """What the receipt moves, nothing or one; None when the message is not known."""
+        arguments = ["received", provider, receipt.state, *_MAY_FOLLOW[receipt.state]]
+        for message_id in ours:
+            for hashed in self._hashes(message_id):
+                news = await self._store.run(_MOVE, [self._names.posted(hashed)], arguments)
+                if news is None:
+                    continue
+                if not news:
+                    return []
+                verification_id, segment, after_ms, others = news
+                return [
+                    Moved(
+                        message_id,
+                        verification_id.decode(),
+                        provider,
+                        receipt.state,
+                        receipt.vendor_code,
+                        segment.decode(),
+                        after_ms / 1000,
+                        others,
+                    )
+                ]
+        return None
+
+    async def _keep(self, provider: str, receipt: Receipt) -> None:
+        ids = self._early_ids(provider, receipt.client_ref, receipt.provider_message_id)
+        said = json.dumps([receipt.state, receipt.vendor_code[:64]])
+        await self._store.run(_EARLY, self._early_keys(), ["park", _EARLY_MS, _MAX_EARLY, said, *ids])
+
+    async def _kept(self, how: str, provider: str, message_id: str, vendor_id: str | None) -> list[Receipt]:
+        ids = self._early_ids(provider, message_id, vendor_id)
+        texts = await self._store.run(_EARLY, self._early_keys(), [how, *ids])
+        said = [json.loads(line) for text in texts for line in text.split(b"\n")]
+        return [Receipt(vendor_id or "", None, state, vendor_code, message_id) for state, vendor_code in said]
+
+    def _early_ids(self, provider: str, message_id: str | None, vendor_id: str | None) -> list[str]:
+        texts = [_of(provider, one) for one in (vendor_id, message_id) if one]
+        return [self._hashes(text)[0] for text in texts]
+
+    def _early_keys(self) -> list[str]:
+        return [self._names.early(), self._names.early_times()]
+
+
+def _of(provider: str, vendor_id: str) -> str:
+    return f"{provider}\0{vendor_id}"

@@ -2,17 +2,18 @@
 
 A message is in the stream from `put` until `ack`. Who leases it says so again and again (`renew`); a lease that nobody
 renews is taken over by whoever asks first (`reclaim`). One that is acked may be put aside in the same step, to come
-back later (`bring_due`). Recipients are sealed by the caller, and there is no code.
+back later (`bring_due`), with what has become of it so far. Recipients are sealed by the caller, and there is no code.
 Everything raises StoreAwayError.
 """
 
 import json
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from sidecar.delivery.providers.seam import Fault
 from sidecar.errors import Refusal
 from sidecar.store.client import ReplyError, Script, Store
 
@@ -37,6 +38,28 @@ _DEAD_MS: Final = 3_600_000
 _SHOWN: Final = (b"verification", b"reason")
 
 
+# Why a message comes back; "" is its first way.
+#   retry    all who were asked refused for now: to be tried again
+#   confirm  somebody may have it: to see whether it was confirmed, and to go to one more provider if not
+#   end      nobody accepted it, and one may have it: to be a dead letter if nobody has confirmed it when its code dies
+Back = Literal["", "retry", "confirm", "end"]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What has become of a message on its earlier ways."""
+
+    back: Back = ""
+    message_id: str = ""  # `seam.Message.id`, the same on all its ways
+    holders: tuple[str, ...] = ()  # the providers that may have it, or had it
+    accepted: str = ""  # who of them said so
+    is_lost: bool = False  # none of the holders will bring it: so their receipts say
+    refused: Mapping[str, Fault] = field(default_factory=dict)  # who refused for good, and why
+    later: Mapping[str, float] = field(default_factory=dict)  # who may be asked again, from when on: epoch seconds
+    refusals: int = 0  # how often the one that refused for now most often did so
+    reason: str = ""  # what the last race came to, in the log's words
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One message as the store has it."""
@@ -47,9 +70,7 @@ class Entry:
     tickets: tuple[str, ...]  # what to give back when every provider refuses; the limits room's own words
     expires_at: float  # when the code dies, seconds since the epoch
     request_id: str
-    # Who had it before: not empty when it comes back because nobody confirmed it.
-    tried: tuple[str, ...] = ()
-    accepted: str = ""  # who of them said so
+    past: Past = field(default_factory=Past)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +84,10 @@ class Leased:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that nobody could send. `died_at` in seconds since the epoch; `reason` in the log's words."""
+    """A message that nobody could send, or that nobody confirmed.
+
+    `died_at` in seconds since the epoch; `reason` in the log's words.
+    """
 
     id: str
     verification_id: str
@@ -130,11 +154,11 @@ class Outbox:
         """Take a message out: it is done with, or comes back as `again` after so many seconds."""
         arguments: list[str | int | bytes] = [_GROUP, message_id, ""]
         if again is not None:
-            arguments = [_GROUP, message_id, int(after_s * 1000), again.verification_id, *_fields(again)]
+            arguments = [_GROUP, message_id, int(after_s * 1000), again.past.message_id, *_fields(again)]
         await self._store.run(_ACK, self._aside, arguments)
 
     async def bury(self, message_id: str, reason: str) -> None:
-        """Take a message out that nobody could send, and keep it as a dead letter."""
+        """Take a message out that nobody could send, or that nobody confirmed, and keep it as a dead letter."""
         await self._store.run(_BURY, [self._key, self._dead], [_GROUP, message_id, reason, _MAX_DEAD])
 
     async def dead(self) -> list[DeadLetter]:
@@ -147,17 +171,22 @@ class Outbox:
             found.append(DeadLetter(letter_id.decode(), verification_id, died_at, reason))
         return found
 
-    async def redrive(self, letter_id: str) -> bool:
-        """Queue a dead letter again; False when there is none."""
-        return bool(await self._store.run(_REDRIVE, [self._key, self._dead], [letter_id]))
+    async def redrive(self, letter_id: str, now: float) -> Literal["queued", "missing", "expired"]:
+        """Queue a dead letter again, unless its code has died by `now`, in seconds since the epoch."""
+        came_to = await self._store.run(_REDRIVE, [self._key, self._dead], [letter_id, repr(now)])
+        return ("queued" if came_to == 1 else "missing") if came_to >= 0 else "expired"
 
     async def drop(self, letter_id: str) -> bool:
         """Forget a dead letter; False when there is none."""
         return bool(await self._store.execute("XDEL", self._dead, letter_id))
 
-    async def bring_due(self, count: int, at_once: str = "") -> int:
-        """Bring back up to `count` that were put aside and are due, and the one of the verification `at_once`."""
-        return int(await self._store.run(_DUE, self._aside, [count, at_once]))
+    async def bring_due(self, count: int) -> int:
+        """Bring back up to `count` that were put aside and are due."""
+        return int(await self._store.run(_DUE, self._aside, [count, ""]))
+
+    async def bring_lost(self, message_id: str) -> bool:
+        """Bring a message back at once that was put aside, and will not arrive; False when it was not put aside."""
+        return bool(await self._store.run(_DUE, self._aside, [1, message_id]))
 
     async def length(self) -> int:
         """Count the messages waiting or being sent."""
@@ -187,8 +216,7 @@ def _fields(entry: Entry) -> list[str | bytes]:
         *("tickets", json.dumps(entry.tickets)),
         *("expires_at", repr(entry.expires_at)),
         *("request", entry.request_id),
-        *("tried", json.dumps(entry.tried)),
-        *("accepted", entry.accepted),
+        *("past", json.dumps(asdict(entry.past))),
     ]
 
 
@@ -200,7 +228,6 @@ def _leased(message_id: bytes, flat: Sequence[bytes]) -> Leased:
 def _entry(fields: Mapping[bytes, bytes]) -> Entry | None:
     try:
         tickets: Any = json.loads(fields[b"tickets"])
-        tried: Any = json.loads(fields.get(b"tried", b"[]"))
         return Entry(
             verification_id=fields[b"verification"].decode(),
             sealed=fields[b"sealed"],
@@ -208,8 +235,16 @@ def _entry(fields: Mapping[bytes, bytes]) -> Entry | None:
             tickets=tuple(str(ticket) for ticket in tickets),
             expires_at=float(fields[b"expires_at"]),
             request_id=fields[b"request"].decode(),
-            tried=tuple(str(provider) for provider in tried),
-            accepted=fields.get(b"accepted", b"").decode(),
+            past=_past(fields),
         )
     except (KeyError, ValueError, TypeError):
         return None
+
+
+def _past(fields: Mapping[bytes, bytes]) -> Past:
+    """Read what has become of it. What another version wrote beside, this one does not know, and leaves out."""
+    said: Any = json.loads(fields.get(b"past", b"{}"))
+    known: dict[str, Any] = {name: said[name] for name in Past.__dataclass_fields__ if name in said}
+    if b"lost" in fields:
+        known["is_lost"] = True
+    return Past(**known | {"holders": tuple(known.get("holders", ()))})

@@ -1,9 +1,8 @@
-"""Which providers, in what order, each started when? Pure.
+"""Which providers, in what order? Pure.
 
-A rule's providers in its own order, one `switch_after` apart. What is silent is given that long; what is sure to have
-failed is followed at once (`send.py`), which is why even those that silence could not reach by the deadline stay in.
-Those whose breaker is open are left out, but never all of them: a message that was accepted is owed a try, so when
-every breaker is open all are asked, the one first that is to be probed soonest.
+A rule's providers in its own order; `send.py` knows when each is started. Those whose breaker is open are left out,
+but never all of them: a message that was accepted is owed a try, so when every breaker is open all are asked, the one
+first that is to be probed soonest.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -15,14 +14,6 @@ from sidecar.config.model import Delivery
 from sidecar.recipient import UNKNOWN
 
 _NONE: Final[Mapping[str, int]] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try on one provider, `offset_s` seconds after the first if all those before it are silent."""
-
-    provider: str
-    offset_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +34,14 @@ def choose(rules: Sequence[Delivery], facts: Facts) -> Delivery | None:
 
 def plan(
     rule: Delivery, usable: Container[str], broken: Mapping[str, int] = _NONE, order: Sequence[str] = ()
-) -> tuple[Attempt, ...]:
+) -> tuple[str, ...]:
     """Order the rule's providers that are usable for this message.
 
     `order` is the strategy's, and the rule's own where it is not given. `broken` are those whose breaker says no, and
     until when, in any unit.
     """
     names = [name for name in dict.fromkeys(order or rule.providers) if name in usable]
-    whole = [name for name in names if name not in broken] or sorted(names, key=lambda name: broken[name])
-    return tuple(Attempt(name, i * rule.switch_after) for i, name in enumerate(whole))
+    return tuple([name for name in names if name not in broken] or sorted(names, key=lambda name: broken[name]))
 
 
 def _matches(rule: Delivery, facts: Facts) -> bool:

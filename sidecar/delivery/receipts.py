@@ -14,12 +14,12 @@ from typing import Final
 from urllib.parse import parse_qs, quote
 
 from sidecar.config.model import Provider
-from sidecar.delivery.ledger import Ledger, Posted
+from sidecar.delivery.ledger import Ledger, Moved
 from sidecar.delivery.providers.seam import Receipt, ReceiptReply
 from sidecar.errors import Refusal
 
-# Told of every receipt that moved a message.
-Moved = Callable[[Posted, Receipt], Awaitable[None]]
+# Told of every receipt that is news of a message.
+Told = Callable[[Moved], Awaitable[None]]
 # What carries our message's id in an address that is given to a vendor with the message.
 _REF: Final = "ref"
 
@@ -31,13 +31,13 @@ class Receipts:
     """
 
     def __init__(
-        self, settings: Mapping[str, Provider], kinds: Mapping[str, ModuleType], url: str, ledger: Ledger, moved: Moved
+        self, settings: Mapping[str, Provider], kinds: Mapping[str, ModuleType], url: str, ledger: Ledger, told: Told
     ) -> None:
         self._settings = settings
         self._kinds = kinds
         self._url = url
         self._ledger = ledger
-        self._moved = moved
+        self._told = told
 
     async def take(
         self, name: str, token: str | None, query: str, client_ip: str, fields: Mapping[str, str], body: bytes
@@ -50,9 +50,9 @@ class Receipts:
             raise Refusal("malformed_request", "no_receipt", "Expected receipts as the vendor writes them.") from None
         ref = parse_qs(query).get(_REF, [None])[0]
         for receipt in (replace(one, client_ref=one.client_ref or ref) for one in said):
-            posted = await self._ledger.received(name, receipt.provider_message_id, receipt.state)
-            if posted is not None:
-                await self._moved(posted, receipt)
+            moved = await self._ledger.received(name, receipt)
+            if moved is not None:
+                await self._told(moved)
         reply: ReceiptReply = kind.RECEIPT_REPLY
         return reply
 

@@ -4,7 +4,7 @@
 message and knows no verification.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -18,7 +18,7 @@ from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Provider
 from sidecar.delivery.rates import Rates
 from sidecar.delivery.receipts import with_ref
 from sidecar.delivery.score import Seen
-from sidecar.delivery.send import HELD, Attempted, Result, race
+from sidecar.delivery.send import HELD, Attempted, Heard, Result, race
 from sidecar.delivery.sightings import Sightings
 from sidecar.recipient import UNKNOWN, Phone, Recipient
 
@@ -95,17 +95,33 @@ class Router:
 
     @asynccontextmanager
     async def sent(
-        self, way: Way, message: Message, left_s: float, record: Callable[[Attempted], None], tried: Sequence[str] = ()
+        self,
+        way: Way,
+        message: Message,
+        left_s: float,
+        record: Callable[[Attempted], None],
+        *,
+        heard: Heard | None = None,
+        leave_out: Collection[str] = (),
+        later: Mapping[str, float] = MappingProxyType({}),
+        refusals: int = 0,
+        one_more: bool = False,
     ) -> AsyncIterator[Result]:
         """Race the message, which is worth sending for `left_s` more seconds, and learn from every attempt.
 
         As `send.race`: the result is yielded as soon as it is known, and the block's end waits for the attempts that
-        lost. `record` is told of those that were made. Where some had tried before, who might have it, one more is
-        asked, and no others but those that follow a sure failure.
+        lost. `record` is told of those that were made. `leave_out` are not asked, `later` not before so many seconds.
+        `refusals`: how often it was refused for now in earlier races. `one_more`: somebody may have the message, so one
+        provider is asked, and no others but those that follow a sure failure.
         """
-        usable = [name for name in way.usable if name not in tried]
-        attempts = plan.plan(way.rule, usable, self._broken(way), self._order(way))
-        trip = _Trip(way, len(attempts))
+        usable = [name for name in way.usable if name not in leave_out]
+        broken = self._broken(way)
+        order = plan.plan(way.rule, [name for name in usable if name not in later], broken, self._order(way))
+        trip = _Trip(way, len(order))
+        # An open breaker keeps a provider out of the plan, not out of the message's life.
+        now_ms = self._breakers.now_ms()
+        back = {name: (broken[name] - now_ms) / 1000 for name in usable if name in broken and name not in order}
+        held_back = back | {name: max(later[name], back.get(name, 0.0)) for name in usable if name in later}
 
         async def turn(provider: str, deadline: float, patience_s: float) -> bool:
             return await self._may_start(trip, provider) and await self._rates.turn(provider, deadline, patience_s)
@@ -116,13 +132,17 @@ class Router:
                 record(attempted)
 
         async with race(
-            attempts,
+            order,
             lambda provider, timeout_s: self._providers[provider].send(self._reporting(provider, message), timeout_s),
+            switch_after_s=way.rule.switch_after,
             attempt_timeout_s=way.rule.attempt_timeout,
             deadline_s=min(way.rule.deadline, left_s),
             record=told,
             turn=turn,
-            switch=way.rule.on_silence == "switch" and not tried,
+            heard=heard,
+            switch=way.rule.on_silence == "switch" and not one_more,
+            later=held_back,
+            refusals=refusals,
         ) as result:
             yield result
 

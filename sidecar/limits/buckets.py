@@ -19,6 +19,8 @@ from sidecar.store.names import Names
 
 _GCRA: Final = Script.load(Path(__file__).with_name("gcra.lua"))
 _REFUND: Final = Script.load(Path(__file__).with_name("refund.lua"))
+# Longer than any message is under way.
+_REFUNDED_MS: Final = 3_600_000
 _SPEND: Final = "spend"
 _PEEK: Final = "peek"
 # What gcra.lua answers per bucket: allowed, remaining, retry, reset, tat.
@@ -96,12 +98,16 @@ class Buckets:
         """Take one from every bucket, or nothing from any."""
         return await self._rule(_SPEND, buckets)
 
-    async def refund(self, tickets: Sequence[str]) -> None:
-        """Give back what was spent. Each ticket once: given twice, it lets one more through."""
+    async def refund(self, tickets: Sequence[str], once: str = "") -> None:
+        """Give back what was spent. Each ticket once: given twice, it lets one more through.
+
+        `once`: what they were spent for; they are then given back once, however often this is asked within the hour.
+        """
         if not tickets:
             return
         intervals, _, keys = zip(*(ticket.partition(":") for ticket in tickets), strict=True)
-        await self._store.run(_REFUND, keys, intervals)
+        mark = self._store.names.refunded(once)
+        await self._store.run(_REFUND, [mark, *keys], [_REFUNDED_MS if once else 0, *intervals])
 
     async def _rule(self, mode: str, asked: Iterable[Bucket]) -> Ruling:
         buckets = _once_each(asked)

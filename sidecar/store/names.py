@@ -10,8 +10,8 @@ shard only. So keys that one script uses carry one tag, decided here:
   the first two characters of its hash. A verification's id is found without its recipient, so it begins with that
   route, and so does the hash of an idempotency key. Two characters spread recipients over a few hundred tags, and tell
   whoever reads an id next to nothing of the number.
-- The outbox and what comes back to it carry one tag. The breakers are one hash; `posted`, `spent`, `probe` and
-  `instances` are used alone, so they need no tag.
+- The outbox and what comes back to it carry one tag, and so do the early receipts. The breakers are one hash; `posted`,
+  `vendor_id`, `spent`, `probe` and `instances` are used alone, so they need no tag.
 
 Hashes are keyed hashes made by the caller: no address, number or token ever stands in a key.
 """
@@ -62,20 +62,36 @@ class Names:
         return f"{{{self.prefix}:seen}}"
 
     def later(self) -> str:
-        """Name the messages that come back unless they are confirmed. zset: verification id by milliseconds."""
+        """Name the messages that come back: to be tried again, or to be confirmed. zset: message id by milliseconds."""
         return f"{self.outbox()}:later"
 
     def waiting(self) -> str:
-        """Name what those messages are. hash: verification id -> fields and values."""
+        """Name what those messages are. hash: message id -> fields and values."""
         return f"{self.outbox()}:waiting"
 
     def dead(self) -> str:
-        """Name the messages that nobody could send. stream."""
+        """Name the messages that nobody could send, or that nobody confirmed. stream."""
         return f"{self.outbox()}:dead"
 
     def posted(self, hashed: str) -> str:
-        """Name a message that a provider accepted. hash."""
+        """Name a message that providers have, or may have, by our id. hash."""
         return f"{self.prefix}:posted:{hashed}"
+
+    def vendor_id(self, hashed: str) -> str:
+        """Name what a vendor calls one of our messages. string: our id."""
+        return f"{self.prefix}:vendor_id:{hashed}"
+
+    def early(self) -> str:
+        """Name the receipts of messages that are not known yet. hash: hashed id -> receipts."""
+        return f"{{{self.prefix}:early}}"
+
+    def early_times(self) -> str:
+        """Name when those came. zset: hashed id by milliseconds."""
+        return f"{self.early()}:times"
+
+    def refunded(self, message_id: str) -> str:
+        """Name the mark that a message's tickets were given back. string."""
+        return f"{{{self.prefix}:limits}}:refunded:{message_id}"
 
     def breakers(self) -> str:
         """Name the circuit breakers. hash: provider and segment -> the breaker's text."""

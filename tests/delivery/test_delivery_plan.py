@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.config.model import Delivery
-from sidecar.delivery.plan import Attempt, Facts, choose, plan
+from sidecar.delivery.plan import Facts, choose, plan
 
 CHINA = Delivery(countries=("CN",), providers=("a",))
 ALPS = Delivery(countries=("AT", "CH"), providers=("b",))
@@ -57,40 +57,21 @@ def test_rule_decides_by_channel_and_language() -> None:
 
 
 def test_provider_whose_breaker_is_open_is_left_out() -> None:
-    rule = Delivery(providers=("a", "b", "c"), switch_after=0.5)
-    assert plan(rule, NAMES, {"a": 9, "c": 9}) == (Attempt("b", 0.0),)
+    rule = Delivery(providers=("a", "b", "c"))
+    assert plan(rule, NAMES, {"a": 9, "c": 9}) == ("b",)
 
 
 def test_when_all_are_broken_the_one_that_may_be_back_soonest_goes_first() -> None:
     """A message that was accepted is owed a try."""
-    rule = Delivery(providers=("a", "b", "c"), switch_after=0.5)
-    assert plan(rule, NAMES, {"a": 9, "b": 3, "c": 5}) == (Attempt("b", 0.0), Attempt("c", 0.5), Attempt("a", 1.0))
+    rule = Delivery(providers=("a", "b", "c"))
+    assert plan(rule, NAMES, {"a": 9, "b": 3, "c": 5}) == ("b", "c", "a")
 
 
-def test_providers_start_one_switch_after_another() -> None:
-    rule = Delivery(providers=("a", "b", "c"), switch_after=0.5)
-    assert plan(rule, NAMES) == (Attempt("a", 0.0), Attempt("b", 0.5), Attempt("c", 1.0))
-
-
-def test_provider_that_cannot_be_used_costs_no_time() -> None:
-    rule = Delivery(providers=("a", "b", "c"), switch_after=0.5)
-    assert plan(rule, {"b", "c"}) == (Attempt("b", 0.0), Attempt("c", 0.5))
-
-
-@given(
-    st.lists(st.sampled_from(NAMES), min_size=1, max_size=8),
-    st.sets(st.sampled_from(NAMES)),
-    st.floats(0.001, 60),
-)
-def test_plan_asks_each_usable_provider_once_in_the_rules_order(
-    providers: list[str], usable: set[str], switch_after: float
-) -> None:
-    rule = Delivery(providers=tuple(providers), switch_after=switch_after)
-    made = plan(rule, usable)
-    names = [attempt.provider for attempt in made]
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=8), st.sets(st.sampled_from(NAMES)))
+def test_plan_asks_each_usable_provider_once_in_the_rules_order(providers: list[str], usable: set[str]) -> None:
+    names = plan(Delivery(providers=tuple(providers)), usable)
     assert set(names) == usable & set(providers)
-    assert names == sorted(set(names), key=providers.index)
-    assert [attempt.offset_s for attempt in made] == [i * switch_after for i in range(len(made))]
+    assert list(names) == sorted(set(names), key=providers.index)
 
 
 @given(
@@ -104,8 +85,8 @@ def test_no_open_breaker_is_asked_while_another_provider_is_there(
 ) -> None:
     """And when there is none, all of them are, so that no message is without a try."""
     rule = Delivery(providers=tuple(providers))
-    names = [attempt.provider for attempt in plan(rule, usable & set(providers), broken, order)]
+    names = plan(rule, usable & set(providers), broken, order)
     whole = (usable & set(providers)) - set(broken)
     assert set(names) == (whole or usable & set(providers))
     if whole:
-        assert names == sorted(names, key=order.index)
+        assert list(names) == sorted(names, key=order.index)

@@ -1,5 +1,7 @@
 """Who is believed, and which receipts move a message: on a real store, with a kind that signs nothing."""
 
+import asyncio
+import hashlib
 import json
 from collections.abc import Mapping
 from types import ModuleType
@@ -8,7 +10,8 @@ from typing import Any
 import pytest
 
 from sidecar.config.model import Provider
-from sidecar.delivery.ledger import Ledger, Posted
+from sidecar.delivery import ledger as ledger_module
+from sidecar.delivery.ledger import Ledger, Moved
 from sidecar.delivery.providers.seam import Receipt, ReceiptReply, ReceiptState
 from sidecar.delivery.receipts import Receipts, with_ref
 from sidecar.errors import Refusal
@@ -33,16 +36,23 @@ class Desk:
     """The endpoint of one provider, and what it told of."""
 
     def __init__(self, store: Store, **settings: Any) -> None:
-        self.ledger = Ledger(store, lambda text: [f"now-{text}", f"before-{text}"])
+        self.ledger = Ledger(store, lambda text: [f"now-{text}", f"before-{text}"], {"a", "b"})
         self.moved: list[tuple[str, str]] = []
-        self.refs: list[str | None] = []
+        self.others: list[int] = []
         provider = Provider.model_validate({"kind": "unsigned", "receipt_token": TOKEN} | settings)
         self._receipts = Receipts({"a": provider}, {"unsigned": unsigned()}, "", self.ledger, self._move)
 
-    async def _move(self, posted: Posted, receipt: Receipt) -> None:
-        assert 0 <= posted.after_s < 60
-        self.moved.append((posted.verification_id, receipt.state))
-        self.refs.append(receipt.client_ref)
+    async def posted(
+        self, provider: str = "a", sid: str | None = "s-1", message_id: str = "m-1", verification_id: str = "v-1"
+    ) -> list[tuple[str, str]]:
+        """Note a message; what came early of it."""
+        early = await self.ledger.posted(message_id, verification_id, "CN", {provider: sid})
+        return [(moved.verification_id, moved.state) for moved in early]
+
+    async def _move(self, moved: Moved) -> None:
+        assert 0 <= moved.after_s < 60
+        self.moved.append((moved.verification_id, moved.state))
+        self.others.append(moved.others)
 
     async def take(
         self, *states: ReceiptState, sid: str = "s-1", token: str | None = TOKEN, ip: str = VENDOR, query: str = ""
@@ -53,7 +63,7 @@ class Desk:
 
 async def test_receipt_of_ours_is_told_of_and_answered_as_the_vendor_wants(store: Store) -> None:
     desk = Desk(store)
-    await desk.ledger.posted("a", "s-1", "v-1", "CN")
+    await desk.posted()
     assert await desk.take("delivered") == ReceiptReply(200, {"code": 0})
     assert desk.moved == [("v-1", "delivered")]
 
@@ -61,7 +71,7 @@ async def test_receipt_of_ours_is_told_of_and_answered_as_the_vendor_wants(store
 async def test_only_news_is_told_of(store: Store) -> None:
     """Enroute after a last word, the same word twice: nothing. Delivered after all: news."""
     desk = Desk(store)
-    await desk.ledger.posted("a", "s-1", "v-1", "CN")
+    await desk.posted()
     await desk.take("enroute", "enroute", "undeliverable", "enroute", "undeliverable", "expired", "delivered")
     await desk.take("undeliverable", "delivered")
     assert [state for _, state in desk.moved] == ["enroute", "undeliverable", "delivered"]
@@ -69,25 +79,28 @@ async def test_only_news_is_told_of(store: Store) -> None:
 
 async def test_id_of_another_provider_is_not_ours(store: Store) -> None:
     desk = Desk(store)
-    await desk.ledger.posted("b", "s-1", "v-1", "CN")
+    await desk.posted("b")
     await desk.take("delivered")
     assert not desk.moved
 
 
 async def test_receipt_is_found_after_the_secret_was_changed(store: Store) -> None:
     desk = Desk(store)
-    await Ledger(store, lambda text: [f"before-{text}"]).posted("a", "s-1", "v-1", "CN")
+    before = Ledger(store, lambda text: [f"before-{text}"], {"a"})
+    await before.posted("m-1", "v-1", "CN", {"a": "s-1"})
     await desk.take("delivered")
     assert desk.moved == [("v-1", "delivered")]
 
 
 async def test_address_that_was_made_for_one_message_names_it(store: Store) -> None:
-    """What the vendor was told with the message comes back as our own id; without it nothing is made up."""
+    """The receipt need not: its vendor may not give our id back, and its own is known only from an answer."""
     desk = Desk(store)
-    for sid, query in (("s-1", with_ref("", "v-1_7-0").removeprefix("?")), ("s-2", ""), ("s-3", "ref=")):
-        await desk.ledger.posted("a", sid, "v-1", "CN")
-        await desk.take("delivered", sid=sid, query=query)
-    assert desk.refs == ["v-1_7-0", None, None]
+    await desk.posted(sid=None, message_id="v-1_7-0")
+    address = with_ref("https://www.example.com/receipts/a", "v-1_7-0")
+    await desk.take("enroute", query="")
+    assert not desk.moved
+    await desk.take("delivered", sid="s-9", query=address.partition("?")[2])
+    assert desk.moved == [("v-1", "delivered")]
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", TOKEN + "x", "ключ"])
@@ -107,7 +120,7 @@ async def test_kind_that_signs_nothing_needs_a_token(store: Store) -> None:
 
 async def test_where_sources_are_named_others_find_nothing(store: Store) -> None:
     desk = Desk(store, receipt_sources=["203.0.113.0/24", "2001:db8::/32"])
-    await desk.ledger.posted("a", "s-1", "v-1", "CN")
+    await desk.posted()
     with pytest.raises(Refusal, match="not_found"):
         await desk.take("delivered", ip="198.51.100.1")
     await desk.take("delivered", ip="2001:db8::1")
@@ -121,9 +134,108 @@ async def test_what_is_no_receipt_is_malformed(store: Store) -> None:
 
 
 async def test_store_shows_neither_number_nor_vendor_id(store: Store) -> None:
-    """The id is in the key as a hash, and nothing else of the message is there."""
-    ledger = Ledger(store, lambda text: ["h"])
-    await ledger.posted("a", "s-secret-id", "v-1", "CN")
-    stored = dict(zip(*[iter(await store.execute("HGETALL", store.names.posted("h")))] * 2, strict=True))
-    assert set(stored) == {b"verification", b"segment", b"at", b"state"}
-    assert 0 < await store.execute("TTL", store.names.posted("h")) <= 86_400
+    """The ids are in the keys as hashes, and nothing else of the message is there."""
+    ledger = Ledger(store, lambda text: [hashlib.sha256(text.encode()).hexdigest()], {"a"})
+    await ledger.received("a", Receipt("s-secret-id", "8613900000001", "enroute", "W", "m-secret"))
+    kept = [repr(await store.execute("HGETALL", store.names.early()))]
+    await ledger.posted("m-secret", "v-1", "CN", {"a": "s-secret-id"})
+    posted = store.names.posted(hashlib.sha256(b"m-secret").hexdigest())
+    kept.append(repr(await store.execute("HGETALL", posted)))
+    assert not [text for text in kept if "s-secret-id" in text or "8613900000001" in text or "m-secret" in text]
+    alias = store.names.vendor_id(hashlib.sha256(b"a\0s-secret-id").hexdigest())
+    for key in (posted, alias):
+        assert 0 < await store.execute("TTL", key) <= 86_400
+
+
+# Receipts that come early, or name only our id…
+
+
+async def test_receipt_before_the_answer_is_taken_when_the_message_is_known(store: Store) -> None:
+    """Whatever it named: the vendor's id, ours, or both. Once."""
+    desk = Desk(store)
+    for sid, query in (("s-1", ""), ("", "ref=m-2"), ("s-3", "ref=m-3")):
+        await desk.take("enroute", "undeliverable", "enroute", sid=sid, query=query)
+    assert not desk.moved
+    assert await desk.posted() == [("v-1", "enroute"), ("v-1", "undeliverable")]
+    assert await desk.posted(message_id="m-2", sid=None) == [("v-1", "enroute"), ("v-1", "undeliverable")]
+    assert await desk.posted(message_id="m-3", sid="s-3") == [("v-1", "enroute"), ("v-1", "undeliverable")]
+    assert await desk.posted() == []
+    assert await store.execute("ZCARD", store.names.early_times()) == 0
+
+
+async def test_race_sees_what_came_early_and_takes_it_away_from_nobody(store: Store) -> None:
+    desk = Desk(store)
+    assert await desk.ledger.early("a", "m-1", "s-1") is None
+    await desk.take("undeliverable", "enroute")
+    assert await desk.ledger.early("a", "m-1", "s-1") == "undeliverable"
+    assert await desk.ledger.early("a", "m-1", None) is None
+    assert await desk.ledger.early("b", "m-1", "s-1") is None
+    assert await desk.posted() == [("v-1", "undeliverable")]
+
+
+async def test_receipt_that_names_only_our_id_moves_the_message_whose_answer_was_lost(store: Store) -> None:
+    desk = Desk(store)
+    await desk.posted(sid=None)
+    await desk.take("delivered", sid="never-heard-of", query="ref=m-1")
+    await desk.take("delivered", sid="never-heard-of", query="ref=m-1")
+    assert desk.moved == [("v-1", "delivered")]
+
+
+@pytest.mark.parametrize(("provider", "query"), [("b", "ref=m-1"), ("a", "ref=m-2"), ("a", "ref="), ("a", "")])
+async def test_our_id_moves_nothing_of_a_provider_without_the_message(store: Store, provider: str, query: str) -> None:
+    """Another provider's message, one that we never sent, and no id at all."""
+    desk = Desk(store)
+    await desk.posted(provider, sid=None)
+    await desk.take("delivered", sid="", query=query)
+    assert not desk.moved
+
+
+async def test_loss_says_how_many_others_may_still_bring_the_message(store: Store) -> None:
+    """Also those whose vendors report nothing."""
+    desk = Desk(store)
+    await desk.ledger.posted("m-1", "v-1", "CN", {"a": "s-1", "b": None, "silent": None})
+    await desk.take("undeliverable")
+    assert desk.others == [2]
+    await desk.ledger.received("b", Receipt("", None, "expired", "W", "m-1"))
+    await desk.take("delivered")
+    assert desk.others == [2, 1]
+
+
+async def test_receipts_of_others_messages_are_kept_in_bounds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An account that others use too: the newest are kept, and each only for a while."""
+    monkeypatch.setattr(ledger_module, "_MAX_EARLY", 5)
+    desk = Desk(store)
+    for n in range(20):
+        await desk.take("enroute", sid=f"theirs-{n}")
+    assert await store.execute("HLEN", store.names.early()) == 5
+    assert await store.execute("ZCARD", store.names.early_times()) == 5
+    assert await desk.posted(sid="theirs-19") == [("v-1", "enroute")]
+    assert await desk.posted(sid="theirs-3", message_id="m-2") == []
+    assert 0 < await store.execute("PTTL", store.names.early()) <= 600_000
+    await store.execute("ZADD", store.names.early_times(), 1, "now-a\0theirs-18")
+    await desk.take("enroute", sid="theirs-20")
+    assert await desk.posted(sid="theirs-18", message_id="m-3") == []
+
+
+async def test_vendor_that_repeats_itself_takes_no_more_room(store: Store) -> None:
+    desk = Desk(store)
+    for _ in range(50):
+        await desk.take("enroute")
+    [text] = await store.execute("HVALS", store.names.early())
+    assert text.count(b"enroute") == 1
+
+
+async def test_no_receipt_falls_between_noting_and_keeping(store: Store) -> None:
+    """Whichever is faster, the receipt moves the message, once."""
+    for n in range(60):
+        desk = Desk(store)
+        early, _ = await asyncio.gather(
+            desk.posted(sid=f"s-{n}", message_id=f"m-{n}"), desk.take("delivered", sid=f"s-{n}")
+        )
+        assert early + desk.moved == [("v-1", "delivered")]
+
+
+async def test_message_of_a_vendor_that_reports_nothing_is_not_noted(store: Store) -> None:
+    desk = Desk(store)
+    assert await desk.posted("silent") == []
+    assert not await store.execute("EXISTS", store.names.posted("now-m-1"))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from vendors import SOON_S, Vendor, closed_port, vendor
 
 from sidecar import outbound
-from sidecar.delivery.plan import Attempt
 from sidecar.delivery.providers import webhook
 from sidecar.delivery.providers.remote import Remote
-from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Rejected, Uncertain
+from sidecar.delivery.providers.seam import Accepted, Message, Outcome, ReceiptState, Rejected, Uncertain
 from sidecar.delivery.send import Attempted, Result, race
 from sidecar.recipient import parse
 
@@ -54,7 +53,8 @@ def at_once(story: Coroutine[Any, Any, T]) -> T:
 
 
 ACCEPTED = Accepted("m-1")
-BUSY = Rejected("throttled", "429")  # another may try
+BUSY = Rejected("throttled", "429")  # another may try, and the same one later
+POOR = Rejected("balance", "402")  # another may try, and not the same one
 GONE = Rejected("number_invalid", "21211")  # nobody may
 LOST = Uncertain("reset")
 
@@ -71,28 +71,39 @@ class Told:
 
 
 async def run(
-    script: dict[str, tuple[float, Outcome]],
+    script: Mapping[str, tuple[float, Outcome] | list[tuple[float, Outcome]]],
     *,
     switch_after: float = 1.0,
     attempt_timeout: float = 3.0,
     deadline: float = 5.0,
+    plan: tuple[str, ...] = (),
+    **other: Any,
 ) -> Told:
-    """Race providers that each come to something after so many seconds; one that has no time for it is silent."""
+    """Race providers that each come to something after so many seconds; one that has no time for it is silent.
+
+    A list is what one provider comes to, attempt by attempt, the last for good.
+    """
     clock = asyncio.get_running_loop().time
     started: list[tuple[str, float, float]] = []
     ended: list[tuple[str, float]] = []
     recorded: list[Attempted] = []
 
     async def start(provider: str, timeout_s: float) -> Outcome:
-        seconds, outcome = script[provider]
+        steps = script[provider]
+        seconds, outcome = (steps.pop(0) if len(steps) > 1 else steps[0]) if isinstance(steps, list) else steps
         started.append((provider, clock(), timeout_s))
         await asyncio.sleep(min(seconds, timeout_s))
         ended.append((provider, clock()))
         return outcome if seconds < timeout_s else Uncertain("no answer")
 
-    plan = [Attempt(name, i * switch_after) for i, name in enumerate(script)]
     async with race(
-        plan, start, attempt_timeout_s=attempt_timeout, deadline_s=deadline, record=recorded.append
+        plan or tuple(script),
+        start,
+        switch_after_s=switch_after,
+        attempt_timeout_s=attempt_timeout,
+        deadline_s=deadline,
+        record=recorded.append,
+        **other,
     ) as result:
         decided_at = clock()
     assert asyncio.all_tasks() == {asyncio.current_task()}, "a task was left behind"
@@ -169,14 +180,14 @@ def test_number_at_fault_does_not_stop_what_is_under_way() -> None:
 
 
 def test_refused_by_all_is_refused() -> None:
-    told = at_once(run({"a": (0.2, BUSY), "b": (0.1, BUSY)}))
+    told = at_once(run({"a": (0.2, POOR), "b": (0.1, POOR)}))
     assert (told.result.kind, told.result.provider) == ("refused", None)
     assert told.decided_at == pytest.approx(0.3)
 
 
 def test_one_silence_among_rejections_is_uncertain() -> None:
     """The silent one may have the message: it has not failed."""
-    assert at_once(run({"a": (9, BUSY), "b": (0.1, BUSY)})).result.kind == "uncertain"
+    assert at_once(run({"a": (9, POOR), "b": (0.1, POOR)})).result.kind == "uncertain"
 
 
 def test_nobody_to_ask_is_refused() -> None:
@@ -204,8 +215,9 @@ def test_fault_in_a_providers_file_loses_no_message_and_tells_no_secret() -> Non
                 raise KeyError("code 246810 to +8613900000001")
             return ACCEPTED
 
-        plan = [Attempt("a", 0.0), Attempt("b", 1.0)]
-        async with race(plan, start, attempt_timeout_s=3, deadline_s=5, record=recorded.append) as result:
+        async with race(
+            ("a", "b"), start, switch_after_s=1, attempt_timeout_s=3, deadline_s=5, record=recorded.append
+        ) as result:
             pass
         return result, recorded
 
@@ -223,16 +235,143 @@ def test_provider_that_does_not_keep_its_time_is_cut_off() -> None:
             await asyncio.sleep(3600)
             return ACCEPTED
 
-        async with race([Attempt("a", 0.0)], start, attempt_timeout_s=3, deadline_s=5, record=lambda _: None) as result:
+        async with race(
+            ("a",), start, switch_after_s=1, attempt_timeout_s=3, deadline_s=5, record=lambda _: None
+        ) as result:
             assert asyncio.get_running_loop().time() < 4
         return result
 
     assert at_once(story()).kind == "uncertain"
 
 
+# Asking again…
+
+
+def test_provider_that_refuses_for_now_is_asked_again_after_growing_pauses() -> None:
+    """Half a second, one, two: as often as the deadline allows, and never while the last attempt is under way."""
+    told = at_once(run({"a": (0.1, BUSY)}))
+    assert starts(told) == [("a", 0.0), ("a", 0.6), ("a", 1.7), ("a", 3.8)]
+    assert told.result.kind == "refused"
+    assert told.decided_at == pytest.approx(3.9)
+    assert told.result.later == {"a": pytest.approx(4.0)}
+
+
+def test_provider_that_has_recovered_takes_the_message() -> None:
+    told = at_once(run({"a": [(0.1, BUSY), (0.1, Rejected("unreachable", "refused")), (0.1, ACCEPTED)]}))
+    assert (told.result.kind, told.result.provider) == ("accepted", "a")
+    assert starts(told) == [("a", 0.0), ("a", 0.6), ("a", 1.7)]
+
+
+def test_pauses_go_on_growing_over_the_races_of_a_message() -> None:
+    """Up to half a minute."""
+    told = at_once(run({"a": (0.1, BUSY)}, refusals=4))
+    assert starts(told) == [("a", 0.0)]
+    assert (told.result.later["a"], told.result.refusals) == (8.0, 5)
+    assert at_once(run({"a": (0.1, BUSY)}, refusals=5000)).result.later["a"] == 30.0
+
+
+def test_nobody_is_asked_again_without_the_time_to_answer() -> None:
+    """An attempt that is cut short is silence: a clear refusal would become a message that may have been sent."""
+    told = at_once(run({"a": (0.1, BUSY)}, deadline=1.4))
+    assert starts(told) == [("a", 0.0)]
+
+
+def test_vendor_that_says_when_is_not_asked_before() -> None:
+    told = at_once(run({"a": [(0.1, Rejected("throttled", "429", 2.5)), (0.1, ACCEPTED)]}))
+    assert starts(told) == [("a", 0.0), ("a", 2.6)]
+
+
+def test_race_does_not_wait_for_what_cannot_be_before_the_deadline() -> None:
+    """The message goes back to the outbox at once, and comes back when the vendor said."""
+    told = at_once(run({"a": (0.1, Rejected("throttled", "429", 60.0))}))
+    assert starts(told) == [("a", 0.0)]
+    assert told.decided_at == pytest.approx(0.1)
+    assert told.result.later == {"a": pytest.approx(60.0)}
+
+
+def test_others_are_asked_first_and_then_the_same_again() -> None:
+    told = at_once(run({"a": [(0.1, BUSY), (0.1, ACCEPTED)], "b": (0.1, POOR), "c": (0.1, BUSY)}))
+    assert starts(told) == [("a", 0.0), ("b", 0.1), ("c", 0.2), ("a", 0.6)]
+    assert told.result.provider == "a"
+
+
+def test_refusal_that_does_not_pass_is_not_asked_again() -> None:
+    told = at_once(run({"a": (0.1, POOR)}))
+    assert starts(told) == [("a", 0.0)]
+    assert told.result.later == {}
+
+
+def test_one_that_is_asked_again_joins_the_silent_one_only_when_silence_is_followed() -> None:
+    """`b` is silent: `a` joins it after switch_after, or, where silence is to be waited for, not at all."""
+    told = at_once(run({"a": [(0.1, BUSY), (0.1, ACCEPTED)], "b": [(9.0, ACCEPTED)]}))
+    assert starts(told)[:3] == [("a", 0.0), ("b", 0.1), ("a", 1.1)]
+    told = at_once(run({"a": (0.1, BUSY), "b": (9.0, ACCEPTED)}, switch=False))
+    assert starts(told) == [("a", 0.0), ("b", 0.1)]
+    assert (told.result.kind, told.result.later) == ("uncertain", {})
+
+
+def test_number_at_fault_ends_the_asking_again_too() -> None:
+    told = at_once(run({"a": (0.1, BUSY), "b": (0.1, GONE)}))
+    assert starts(told) == [("a", 0.0), ("b", 0.1)]
+    assert (told.result.kind, told.result.later) == ("refused", {})
+
+
+def test_greylisted_recipient_is_tried_again_though_it_was_a_refusal_of_the_number() -> None:
+    told = at_once(run({"a": [(0.1, Rejected("number_blocked", "450 4.7.1", deferred=True)), (0.1, ACCEPTED)]}))
+    assert told.result.kind == "accepted"
+
+
+def test_those_that_are_to_be_left_alone_for_now_are_asked_when_all_others_have_been() -> None:
+    """An open breaker, or a Retry-After of an earlier round."""
+    told = at_once(run({"a": (0.1, POOR), "b": (0.1, ACCEPTED)}, plan=("a",), later={"b": 2.0}))
+    assert starts(told) == [("a", 0.0), ("b", 2.0)]
+    told = at_once(run({"a": (0.1, POOR), "b": (0.1, ACCEPTED)}, plan=("a",), later={"b": 7.0}))
+    assert starts(told) == [("a", 0.0)]
+    assert told.result.later == {"b": pytest.approx(6.9)}
+
+
+def test_those_that_the_deadline_kept_from_being_asked_may_be_asked_at_once() -> None:
+    told = at_once(run({"a": (9.0, BUSY), "b": (0.1, ACCEPTED)}, deadline=0.5))
+    assert starts(told) == [("a", 0.0)]
+    assert (told.result.kind, told.result.holders, told.result.later) == ("uncertain", ("a",), {"b": 0.0})
+
+
+# A receipt before the answer…
+
+
+def hears(words: dict[str, ReceiptState]) -> Any:
+    async def heard(provider: str, outcome: Outcome) -> ReceiptState | None:
+        return words.get(provider)
+
+    return heard
+
+
+def test_message_that_was_lost_before_its_answer_goes_to_the_next_at_once() -> None:
+    told = at_once(run({"a": (0.1, ACCEPTED), "b": (0.1, ACCEPTED)}, heard=hears({"a": "undeliverable"})))
+    assert starts(told) == [("a", 0.0), ("b", 0.1)]
+    assert (told.result.kind, told.result.provider, told.result.holders) == ("accepted", "b", ("a", "b"))
+    assert not any(one.duplicate for one in told.recorded)
+
+
+def test_message_that_was_lost_by_all_is_lost() -> None:
+    told = at_once(run({"a": (0.1, ACCEPTED), "b": (0.1, POOR)}, heard=hears({"a": "expired"})))
+    assert (told.result.kind, told.result.provider) == ("lost", None)
+
+
+@pytest.mark.parametrize("word", ["enroute", "delivered"])
+def test_lost_answer_of_a_message_that_a_receipt_knows_is_an_acceptance(word: ReceiptState) -> None:
+    told = at_once(run({"a": (0.1, LOST), "b": (0.1, ACCEPTED)}, heard=hears({"a": word})))
+    assert starts(told) == [("a", 0.0)]
+    assert (told.result.kind, told.result.provider) == ("accepted", "a")
+
+
+def test_receipt_in_a_word_that_we_do_not_know_settles_nothing() -> None:
+    assert at_once(run({"a": (0.1, LOST)}, heard=hears({"a": "unknown"}))).result.kind == "uncertain"
+
+
 SCRIPTS = st.lists(
     st.tuples(
-        st.floats(0, 8).map(lambda seconds: round(seconds, 2)), st.sampled_from([ACCEPTED, BUSY, BUSY, GONE, LOST])
+        st.floats(0, 8).map(lambda seconds: round(seconds, 2)), st.sampled_from([ACCEPTED, POOR, POOR, GONE, LOST])
     ),
     max_size=6,
 ).map(lambda script: {f"p{i}": step for i, step in enumerate(script)})
@@ -267,7 +406,7 @@ def test_race_keeps_its_rules_whatever_the_vendors_do(
     assert all(moment <= over_at + near for _, moment, _ in told.started)
 
     # Each starts when the one before it has been silent long enough, or when one failed; and no later.
-    failures = [ends[p] for p, o in outcomes.items() if o in (BUSY, LOST) or isinstance(o, Uncertain)]
+    failures = [ends[p] for p, o in outcomes.items() if o in (POOR, LOST) or isinstance(o, Uncertain)]
     moments = [moment for _, moment, _ in told.started]
     for before, moment in itertools.pairwise(moments):
         due = before + switch_after
@@ -286,6 +425,38 @@ def test_race_keeps_its_rules_whatever_the_vendors_do(
         assert told.result.kind == "refused"
     else:
         assert told.result.kind == "uncertain"
+
+
+REFUSALS = st.builds(
+    Rejected, st.sampled_from(["throttled", "unreachable"]), st.just("w"), st.none() | st.sampled_from([0.1, 1.0, 9.0])
+)
+STEPS = st.lists(
+    st.tuples(st.sampled_from([0.1, 0.7, 4.0]), REFUSALS | st.sampled_from([ACCEPTED, POOR, GONE, LOST])), min_size=1
+)
+
+
+@given(st.lists(STEPS, min_size=1, max_size=4), st.booleans())
+def test_asking_again_keeps_its_rules_whatever_the_vendors_do(
+    steps: list[list[tuple[float, Outcome]]], switch: bool
+) -> None:
+    """Never twice at once, never sooner than the vendor says, only after a refusal that passes, others first."""
+    script = {f"p{i}": list(one) for i, one in enumerate(steps)}
+    told = at_once(run({name: list(one) for name, one in script.items()}, switch=switch))
+    for name in script:
+        begun = [moment for provider, moment, _ in told.started if provider == name]
+        over = [moment for provider, moment in told.ended if provider == name]
+        outcomes = [one.outcome for one in told.recorded if one.provider == name]
+        for round_, (again, ended, outcome) in enumerate(zip(begun[1:], over, outcomes, strict=False)):
+            assert isinstance(outcome, Rejected)
+            assert outcome.is_passing
+            assert again >= ended + max(outcome.retry_after_s or 0.0, 0.5 * 2**round_) - 1e-6
+            first = [moment for provider, moment, _ in told.started if provider == list(script)[-1]]
+            assert first, "all were asked before one was asked again"
+            assert first[0] <= again
+    assert told.decided_at <= 5.0 + 1e-6
+    for name, seconds in told.result.later.items():
+        assert seconds >= 0
+        assert name not in told.result.holders or told.result.kind == "accepted"
 
 
 # Over real sockets…
@@ -314,8 +485,14 @@ class Sent:
         return await Remote(webhook, settings, self.session, lambda: 0.0, str).send(MESSAGE, timeout_s)
 
     def race(self, switch_after: float) -> contextlib.AbstractAsyncContextManager[Result]:
-        plan = [Attempt(name, i * switch_after) for i, name in enumerate(self.urls)]
-        return race(plan, self.start, attempt_timeout_s=NEVER_S, deadline_s=2 * NEVER_S, record=self.record)
+        return race(
+            tuple(self.urls),
+            self.start,
+            switch_after_s=switch_after,
+            attempt_timeout_s=NEVER_S,
+            deadline_s=2 * NEVER_S,
+            record=self.record,
+        )
 
 
 @contextlib.asynccontextmanager

@@ -101,6 +101,19 @@ async def test_a_refund_restores_exactly(store: Store) -> None:
     assert before[1] is None
 
 
+async def test_what_was_spent_for_one_message_is_given_back_once(store: Store) -> None:
+    """However often it is asked for: who gives back may die before it can say that it did."""
+    buckets, ip = Buckets(store), a_bucket(store, "ip", 3)
+    tickets = [(await buckets.spend([ip])).tickets for _ in range(3)][0]  # noqa: RUF015 - all three are spent
+    for _ in range(3):
+        await buckets.refund(tickets, "message-1")
+    assert (await buckets.spend([ip])).allowed
+    assert not (await buckets.spend([ip])).allowed
+    await buckets.refund(tickets, "message-2")
+    assert (await buckets.spend([ip])).allowed
+    assert 0 < await store.execute("PTTL", store.names.refunded("message-1")) <= 3_600_000
+
+
 async def test_a_ticket_is_enough_to_give_one_back(store: Store) -> None:
     """A bucket's own ticket, carried as text, frees it for exactly one more; the same twice for two."""
     buckets, ip = Buckets(store), a_bucket(store, "ip", 2)

@@ -63,7 +63,9 @@ async def test_the_script_decides_as_the_formula_does(
     for ask in asks:
         chosen = [keys[i] for i in ask.which]
         if ask.mode == "refund":
-            now, *after = await store.run(REFUND, chosen, [limits[i].interval_us for i in ask.which])
+            now, *after = await store.run(
+                REFUND, ["unmarked", *chosen], [0, *(limits[i].interval_us for i in ask.which)]
+            )
             for i in ask.which:
                 tats[i] = gcra.refund(limits[i], tats[i], now)
             assert after == [tats[i] or 0 for i in ask.which]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from twilio.request_validator import RequestValidator  # type: ignore[import-unt
 from vendors import Vendor, closed_port, vendor
 
 from sidecar import cli
-from sidecar.delivery.outbox import Entry, Outbox
+from sidecar.delivery.outbox import Entry, Outbox, Past
 from sidecar.store.client import Store
 
 PHONE = "+8613900000001"
@@ -148,19 +149,28 @@ async def test_dead_letters_are_listed_sent_again_and_dropped(sending: Sending, 
     outbox = Outbox(store)
     await store.execute("DEL", store.names.outbox(), store.names.dead())
     try:
-        for reason in ("first: throttled (http_429)", "no_rule"):
-            await outbox.put(Entry("v-1", b"sealed", "en", ("1:a",), 1.0, "r-1"))
+        dies_at = time.time() + 300
+        past = Past("retry", "m-1", refused={"first": "balance"})
+        for reason, expires_at in (("first: throttled (http_429)", dies_at), ("unconfirmed: first: http_500", 1.0)):
+            await outbox.put(Entry("v-1", b"sealed", "en", ("1:a",), expires_at, "r-1", past))
             [leased] = await outbox.lease(1, 1.0) or await outbox.lease(1, 1.0)
             await outbox.bury(leased.id, reason)
         code, out, _ = await sending.run("dead", "list")
         shown = [line.split("  ") for line in out.splitlines()]
-        assert (code, [line[2:] for line in shown]) == (0, [["v-1", "first: throttled (http_429)"], ["v-1", "no_rule"]])
+        assert (code, [line[2:] for line in shown]) == (
+            0,
+            [["v-1", "first: throttled (http_429)"], ["v-1", "unconfirmed: first: http_500"]],
+        )
         assert (await sending.run("dead", "redrive"))[0] == 2
         assert (await sending.run("dead", "drop", "1-1", "--all"))[0] == 2
         assert (await sending.run("dead", "redrive", shown[0][0]))[:2] == (0, f"{shown[0][0]}  queued again\n")
         assert (await sending.run("dead", "redrive", shown[0][0]))[:2] == (1, f"{shown[0][0]}  not there\n")
         [again] = await outbox.lease(1, 1.0)
-        assert again.entry == Entry("v-1", b"sealed", "en", (), 1.0, "r-1")
+        assert again.entry == Entry("v-1", b"sealed", "en", (), dies_at, "r-1"), (
+            "as it was at first, and it costs nothing"
+        )
+        code, out, _ = await sending.run("dead", "redrive", "--all")
+        assert (code, "its code has expired" in out) == (1, True)
         assert (await sending.run("dead", "drop", "--all"))[:2] == (0, f"{shown[1][0]}  dropped\n")
         assert (await sending.run("dead", "list"))[:2] == (0, "")
     finally:

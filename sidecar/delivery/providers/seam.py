@@ -107,6 +107,8 @@ Outcome = Accepted | Rejected | Uncertain
 
 # What became of a message, after SMPP 3.4 section 5.2.28. "unknown": the vendor used a word that we do not know.
 ReceiptState = Literal["enroute", "delivered", "expired", "undeliverable", "rejected", "unknown"]
+# Those that say the message will not arrive.
+LOST: Final[frozenset[ReceiptState]] = frozenset({"expired", "undeliverable", "rejected"})
 
 
 @dataclass(frozen=True, slots=True)
