@@ -4,6 +4,7 @@ import asyncio
 import base64
 import itertools
 import json
+import os
 import re
 import shutil
 import time
@@ -19,6 +20,8 @@ import pytest_asyncio
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
+AXE = Path(os.environ.get("AXE_CORE", ".bench/node/node_modules/axe-core/axe.min.js"))
+needs_axe = pytest.mark.skipif(not AXE.exists(), reason="needs axe-core (npm); AXE_CORE names its axe.min.js")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"),

@@ -2,14 +2,12 @@
 
 import asyncio
 import html
-import os
 import time
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from chromium import DEADLINE_S, Tab, needs_chromium
+from chromium import AXE, DEADLINE_S, Tab, needs_axe, needs_chromium
 from fakes import Message, Taken, read_content
 from telling import CONFIG, E164, PHONE, SEND, Sidecar, Start
 
@@ -22,7 +20,6 @@ to = "form:phone"
 code = "form:code"
 browser = "page"
 """
-AXE = Path(os.environ.get("AXE_CORE", ".bench/node/node_modules/axe-core/axe.min.js"))
 ERROR, DELIVERY, SEND_AGAIN = "#enter-error", "#delivery", "#resend"
 
 
@@ -240,7 +237,7 @@ async def test_a_front_end_of_another_origin_reads_what_is_ours(start: Start, ta
     assert await tab.run(script) == [410, "code_expired", 32]
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="needs axe-core (npm); AXE_CORE names its axe.min.js")
+@needs_axe
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("spoken", ["en", "ar"])
 async def test_axe_finds_nothing(start: Start, tab: Tab, dark: bool, spoken: str) -> None:
