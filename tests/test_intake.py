@@ -145,7 +145,6 @@ def test_an_observed_route_is_read_without_its_captcha_token() -> None:
         (),
         ((b"Content-Type", b"text/plain"),),
         ((b"Content-Type", b"text/json"),),
-        ((b"Content-Type", b"multipart/form-data; boundary=b"),),
         ((b"Content-Type", b""),),
         (JSON, FORM),
         (JSON, JSON),
@@ -164,6 +163,13 @@ def test_an_observed_route_is_read_without_its_captcha_token() -> None:
 def test_another_content_type_is_refused(route: Route, fields: tuple[Field, ...]) -> None:
     body = '{"phone":"1"}' if route.to == "json:phone" else "phone=1"
     assert reason(route, body, *fields) == "content_type"
+
+
+@pytest.mark.parametrize("kind", [b"multipart/form-data; boundary=b", b" Multipart/Mixed", b"multipart/form-data"])
+def test_a_multipart_form_is_refused_as_one(kind: bytes) -> None:
+    """So that its sender reads why."""
+    for route in (send(), send("form:phone"), send("query:phone")):
+        assert reason(route, "x", (b"Content-Type", kind), target="/a?phone=1") == "multipart"
 
 
 def test_one_kind_of_body_is_not_taken_for_the_other() -> None:
