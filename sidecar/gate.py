@@ -801,6 +801,7 @@ class Gate:
             prefix=self._config.api.prefix,
             brand=self._config.code.brand,
             locale=visit.locale,
+            example=self._config.numbers.example,
             request_id=visit.request_id,
             mend=_mend(visit, route, refusal) if route is not None else None,
             channel=route.channel if route is not None else "sms",

@@ -208,7 +208,9 @@ def _content_type(fields: Fields) -> str:
     """The media type, in lower case, if it is said once and in UTF-8."""
     values = values_of(fields, b"content-type")
     if len(values) == 1 and values[0].strip(b" \t").lower().startswith(b"multipart/"):
-        raise _malformed("multipart", f"Expected no multipart form: it is not read in this version; send it as {_FORM}.")
+        raise _malformed(
+            "multipart", f"Expected no multipart form: it is not read in this version; send it as {_FORM}."
+        )
     found = _CONTENT_TYPE.fullmatch(values[0].strip(b" \t").lower().decode("latin-1")) if len(values) == 1 else None
     if found is None:
         raise _malformed("content_type", "Expected one Content-Type field, with no parameter but charset=utf-8.")

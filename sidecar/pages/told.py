@@ -56,6 +56,7 @@ def refusal_page(
     brand: str,
     locale: str,
     request_id: str,
+    example: str = "",
     mend: Mend | None = None,
     channel: str = "sms",
     is_other_site: bool = False,
@@ -63,8 +64,8 @@ def refusal_page(
 ) -> Page:
     """Make the page of a refusal. `locale` is what `language.read` makes.
 
-    `is_other_site`: the form would have waited on a page of ours, but another site sent it; 403 whatever the refusal.
-    `may_go_back`: it came from a page with something to fill in.
+    `example` is a number to show. `is_other_site`: the form would have waited on a page of ours, but another site
+    sent it; 403 whatever the refusal. `may_go_back`: it came from a page with something to fill in.
     """
     spoken = pages.speak(locale)
     text = pages.texts(spoken)
@@ -84,7 +85,7 @@ def refusal_page(
     if is_other_site:
         rest.append(f'  <p class="next"><a class="primary" href="/">{html.escape(text["open_site"])}</a></p>')
     elif mend is not None:
-        rest.append(_form(mend, text))
+        rest.append(_form(mend, text, example))
     elif may_go_back:
         rest.append(f'  <p class="next">{html.escape(text["go_back"])}</p>')
     status = 403 if is_other_site else refusal.status
@@ -122,10 +123,11 @@ _FIELD: Final = Template("""\
     <label class="label" for="right">$label</label>
     <input id="right" name="$name" value="$value" type="$type" inputmode="$inputmode" autocomplete="$autocomplete"
            $dir maxlength="$longest" spellcheck="false" autocapitalize="off" aria-invalid="true"
-           aria-describedby="told" autofocus$classes>""")
+           aria-describedby="$described" autofocus$classes>$hint""")
+_HINT: Final = '\n    <p class="hint" id="hint">{}</p>'
 
 
-def _form(mend: Mend, text: pages.Texts) -> str:
+def _form(mend: Mend, text: pages.Texts, example: str) -> str:
     """Write the form: what is right as it was, hidden, and what is wrong to be corrected. No action: it is this page's.
 
     The fields keep their order but for the corrected one, which comes last.
@@ -139,6 +141,7 @@ def _form(mend: Mend, text: pages.Texts) -> str:
     if mend.field:
         label, _, kind, inputmode, autocomplete = _RECIPIENT[mend.channel]
         is_code = mend.what == "code"
+        hint = "" if is_code or mend.channel != "sms" else text["number_hint"].replace("{number}", example)
         lines.append(
             _FIELD.substitute(
                 label=html.escape(text["code_label" if is_code else label]),
@@ -151,6 +154,8 @@ def _form(mend: Mend, text: pages.Texts) -> str:
                 dir='dir="ltr"',
                 longest=_LONGEST,
                 classes=' class="code"' if is_code else "",
+                described="told hint" if hint else "told",
+                hint=_HINT.format(html.escape(hint)) if hint else "",
             )
         )
     go_on = html.escape(text["go_on" if mend.field else "try_again"])

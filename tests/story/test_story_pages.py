@@ -195,7 +195,11 @@ async def test_a_number_that_is_wrong_is_corrected_on_the_page(start: Start) -> 
     assert "script" not in page.tags
     assert page.form == {"method": "post"}, "to this very address: no action names another"
     assert page.shown is not None
-    assert (page.shown["name"], page.shown["value"], page.shown["aria-describedby"]) == ("phone", wrong, "told")
+    assert (page.shown["name"], page.shown["value"], page.shown["aria-describedby"]) == (
+        *("phone", wrong),
+        "told hint",
+    )
+    assert "for example +86 131 2345 6789" in page.text, "one that is read here"
     assert page.fields == [pair for pair in form if pair[0] != "phone"]
     assert is_verifying(await post(sidecar, [*page.fields, ("phone", PHONE)]))
 
