@@ -350,7 +350,8 @@ def _parse_email(text: str) -> Email:
 def _ascii_domain(domain: str) -> str:
     """Write a host name in lower case, its labels in ASCII (RFC 5891).
 
-    Only where the IDNA of 2003, which many backends still have, reads the same name: to it `faß.de` is `fass.de`.
+    Only where no backend reads another name. To the IDNA of 2003, `faß.de` is `fass.de`; to those
+    that compare in upper case, `github.com` is also what has a dotless i (U+0131) in it (CVE-2019-19844).
     Raises Refusal(invalid_recipient).
     """
     if not domain.isascii():
@@ -359,17 +360,16 @@ def _ascii_domain(domain: str) -> str:
             domain = idna.encode(name).decode("ascii")
         except (idna.IDNAError, UnicodeError):
             raise _no_email("Expected an e-mail address whose domain is one that there can be.") from None
-        if _ODD_DOT.search(name) or _other_idna(name) not in {None, domain}:
-            raise _no_email(
-                "Expected a domain that old and new programs read alike; write it in its ASCII form (xn--…)."
-            )
+        is_one = _idna_2003(name) in {None, domain} and unicodedata.normalize("NFC", name.upper().lower()) == name
+        if _ODD_DOT.search(name) or not is_one:
+            raise _no_email("Expected a domain that all programs read alike; write it in its ASCII form (xn--…).")
     domain = domain.lower()
     if not _DOMAIN.fullmatch(domain):
         raise _no_email("Expected an e-mail address such as name@example.com.")
     return domain
 
 
-def _other_idna(name: str) -> str | None:
+def _idna_2003(name: str) -> str | None:
     """What the IDNA of 2003 (RFC 3490) makes of a name; None where it knows no such name."""
     try:
         return name.encode("idna").decode("ascii").lower()
