@@ -59,6 +59,8 @@ from sidecar.verification.verifications import Verifications
 
 # What a hold must outlast beside upstream's own time-outs: sending a guarded body and settling.
 _HOLD_MARGIN_S: Final = 10.0
+# For holds that are being settled as the process ends, however long its requests took.
+_SETTLE_S: Final = 1.0
 
 
 def kinds() -> Kinds:
@@ -194,7 +196,9 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             yield app
         finally:
             staying.cancel()
-            await asyncio.gather(gate.drain(config.server.drain), courier.drain(config.server.drain))
+            # With the process, in what is left of its time; replaced by a reload, in its own.
+            left_s = max(life.left_s, _SETTLE_S) if life.is_draining else config.server.drain
+            await asyncio.gather(gate.drain(left_s), courier.drain(left_s))
             await ended(delivering, staying)
 
 

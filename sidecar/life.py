@@ -25,6 +25,7 @@ class Life:
     def __init__(self, task_ended: Callable[[str], None] = lambda _name: None) -> None:
         self.is_draining = False
         self._task_ended = task_ended
+        self._ends_at = 0.0
         self._began = time.monotonic()
         self._is_started = False
         self._ended: dict[str, str] = {}
@@ -33,6 +34,16 @@ class Life:
     def ended(self) -> Mapping[str, str]:
         """The long-lived tasks that do not run now, each with the kind of its error; they are started again soon."""
         return self._ended
+
+    def drain(self, within_s: float) -> None:
+        """Begin to drain: all is over by then."""
+        self.is_draining = True
+        self._ends_at = time.monotonic() + within_s
+
+    @property
+    def left_s(self) -> float:
+        """What is left of the time to drain."""
+        return max(0.0, self._ends_at - time.monotonic())
 
     def is_starting(self, *, is_store_reached: bool) -> bool:
         """Return true until the store was first reached, for five seconds at most."""

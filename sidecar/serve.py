@@ -9,8 +9,8 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,22 +22,22 @@ from sidecar import logs
 from sidecar.app import App, kinds, running
 from sidecar.config.load import ConfigError, Problem, load
 from sidecar.config.model import Config, Server
-from sidecar.config.units import Listen
-from sidecar.life import Life
+from sidecar.life import Life, ended
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener
 from sidecar.proxy.client import Network
 from sidecar.proxy.messages import Request
 from sidecar.proxy.proxy_protocol import Acceptor
 from sidecar.proxy.upstream import Exchange
+from sidecar.sockets import bound, raise_descriptors
 from sidecar.store.embedded import StoreMissingError, embedded
 from sidecar.store.instances import ForeignSecretError
 
 # What is bound or opened once; a reload that changes one of them is refused and says so.
-_FIXED: Final = ("listen", "admin", "proxy_protocol", "tls", "state_dir", "log_format")
+_FIXED: Final = ("listen", "socket_mode", "admin", "proxy_protocol", "tls", "state_dir", "log_format")
 _LOOK_S: Final = 0.05
-# How many connections may wait to be taken: a launch day's first second.
-_BACKLOG: Final = 1024
+# A second Ctrl-C by somebody who does not want to wait; wrappers pass the first one on twice, at once.
+_AGAIN_S: Final = 1.0
 
 
 def run(path: Path) -> int:
@@ -74,6 +74,8 @@ class _Server:
         self._log = structlog.get_logger()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._in_a_hurry = asyncio.Event()
+        self._stopped_at = 0.0
         self._tls = _tls(config.server)
         self._app: App
         self._leaving: set[asyncio.Task[None]] = set()
@@ -81,6 +83,7 @@ class _Server:
     async def serve(self) -> None:
         """Serve until told to stop, then drain."""
         self._listen_to_signals()
+        descriptors = raise_descriptors()
         server = self._config.server
         async with AsyncExitStack() as stack:
             url = self._config.store.url
@@ -89,16 +92,22 @@ class _Server:
             apps = await stack.enter_async_context(AsyncExitStack())
             self._app = await apps.enter_async_context(running(self._config, url, self._metrics, self._life))
             admin = web.ServerRunner(web.Server(self._admin, access_log=None))
-            await _listen(admin, server.admin)
+            await _listen(admin, bound(server.admin, server.socket_mode))
             stack.push_async_callback(admin.cleanup)
             public = listener.Server(
                 self._public, self._plain, max_head=server.max_head, keep_alive_s=server.keep_alive
             )
-            accepting = Acceptor(_bound(server.listen), _heralds(server), public, tls=self._tls)
+            accepting = Acceptor(bound(server.listen, server.socket_mode), _heralds(server), public, tls=self._tls)
             accepting.start()
             stack.push_async_callback(accepting.close)
             gc.freeze()  # what lives as long as the process is no garbage; looking through it took a tenth of a second
-            self._log.info("listening", public=str(server.listen), admin=str(server.admin), pid=os.getpid())
+            self._log.info(
+                "listening",
+                public=str(server.listen),
+                admin=str(server.admin),
+                pid=os.getpid(),
+                descriptors=descriptors,
+            )
             while not self._stop.is_set():
                 await _first(self._stop, self._reload)
                 if self._reload.is_set() and not self._stop.is_set():
@@ -106,11 +115,16 @@ class _Server:
                     apps = await self._reloaded(apps, url)
                     accepting.trusted = _heralds(self._config.server)
                     public.max_head, public.keep_alive_s = self._config.server.max_head, self._config.server.keep_alive
-            self._life.is_draining = True
-            self._log.info("draining", seconds=server.drain)
+            server = self._config.server
+            self._life.drain(server.drain_delay + server.drain)
+            self._log.info("draining", seconds=server.drain, delay=server.drain_delay)
+            hurrying = asyncio.create_task(self._hurry(public))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._in_a_hurry.wait(), server.drain_delay)
             await accepting.close()
-            await public.shutdown(server.drain)
-            await asyncio.gather(*self._leaving)
+            await public.shutdown(self._life.left_s)
+            await ended(hurrying)
+            await asyncio.gather(*self._leaving, return_exceptions=True)
             await apps.aclose()
         self._log.info("stopped")
 
@@ -139,12 +153,13 @@ class _Server:
         new = AsyncExitStack()
         try:
             app = await new.enter_async_context(running(config, url, self._metrics, self._life))
+            if self._tls is not None:
+                # A renewed certificate has the path of the old one; whoever connects from now on gets it.
+                self._tls.load_cert_chain(config.server.tls.cert, config.server.tls.key)
         except (OSError, ValueError, ForeignSecretError) as error:
+            await new.aclose()
             self._log.error("reload_refused", error=str(error))
             return old
-        if self._tls is not None:
-            # A renewed certificate has the path of the old one; whoever connects from now on gets it.
-            self._tls.load_cert_chain(config.server.tls.cert, config.server.tls.key)
         leaving, self._app, self._config = self._app, app, config
         task = asyncio.create_task(_leave(leaving, old))
         self._leaving.add(task)
@@ -152,10 +167,27 @@ class _Server:
         self._log.info("reloaded")
         return new
 
+    async def _hurry(self, public: listener.Server) -> None:
+        """Once somebody does not want to wait, break off what is under way."""
+        await self._in_a_hurry.wait()
+        self._log.warning("drain_cut_short", connections=len(public.connections))
+        self._life.drain(0)
+        for connection in list(public.connections):
+            connection.abort()
+
+    def _told_to_stop(self, number: signal.Signals) -> None:
+        """Stop; and at a Ctrl-C that comes a second or more later: now."""
+        now = asyncio.get_running_loop().time()
+        if not self._stop.is_set():
+            self._stopped_at = now
+            self._stop.set()
+        elif number == signal.SIGINT and now - self._stopped_at >= _AGAIN_S:
+            self._in_a_hurry.set()
+
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._told_to_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
 
@@ -174,46 +206,10 @@ async def _leave(app: App, stack: AsyncExitStack) -> None:
     await stack.aclose()
 
 
-async def _listen(runner: web.ServerRunner, where: Listen) -> None:
+async def _listen(runner: web.ServerRunner, sockets: Sequence[socket.socket]) -> None:
     await runner.setup()
-    site: web.BaseSite
-    site = web.UnixSite(runner, where.path) if where.path else web.TCPSite(runner, where.host or None, where.port)
-    with _told(where):
-        await site.start()
-
-
-def _bound(where: Listen) -> list[socket.socket]:
-    """Listen there, on every address that the name has. Raises OSError."""
-    with _told(where), ExitStack() as ours:
-        bound: list[socket.socket] = []
-        if where.path:
-            path = Path(where.path)
-            if path.is_socket():  # left by the one before
-                path.unlink()
-            bound.append(ours.enter_context(socket.socket(socket.AF_UNIX)))
-            bound[0].bind(where.path)
-        else:
-            infos = socket.getaddrinfo(where.host or None, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, _, _, _, address in dict.fromkeys(infos):
-                one = ours.enter_context(socket.socket(family))
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # its IPv4 sibling has the same port
-                one.bind(address)
-                bound.append(one)
-        for one in bound:
-            one.setblocking(False)
-            one.listen(_BACKLOG)
-        ours.pop_all()
-        return bound
-
-
-@contextmanager
-def _told(where: Listen) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"cannot listen on {where}: {error.strerror or error}") from error
+    for one in sockets:
+        await web.SockSite(runner, one).start()
 
 
 def _heralds(server: Server) -> Sequence[Network]:

@@ -6,7 +6,9 @@ import json
 import signal
 import socket
 import ssl
+import stat
 import struct
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -78,8 +80,10 @@ async def test_a_bad_file_replaces_nothing(run: Run) -> None:
 async def test_what_is_bound_once_needs_a_restart(run: Run, tmp_path: Path) -> None:
     """SIGHUP with another listener or state_dir is refused and says which keys."""
     child = await run()
-    child.rewrite(DENY, admin=f'"127.0.0.1:{free_port()}"', state_dir=f'"{tmp_path / "other"}"')
-    assert (await child.reload("reload_refused"))["needs_restart"] == ["server.admin", "server.state_dir"]
+    changed = {"admin": f'"127.0.0.1:{free_port()}"', "state_dir": f'"{tmp_path / "other"}"', "socket_mode": '"0600"'}
+    child.rewrite(DENY, **changed)
+    keys = ["server.socket_mode", "server.admin", "server.state_dir"]
+    assert (await child.reload("reload_refused"))["needs_restart"] == keys
     assert (await child.asked("/closed"))[0] == 200
 
 
@@ -140,6 +144,70 @@ async def test_it_listens_on_a_unix_socket(run: Run, tmp_path: Path) -> None:
         assert (await client.ask(target="/closed")).status == 403
         assert (await client.ask(target="/open")).status == 200
     assert child.upstream.requests[0].value(b"x-forwarded-for") == b"127.0.0.1"
+
+
+async def test_a_unix_socket_goes_from_one_process_to_the_next(run: Run, tmp_path: Path) -> None:
+    """It has its mode; a second process does not take it while it is served, and does once the first has ended."""
+    path = tmp_path / "public.sock"
+    first = await run(listen=f"unix:{path}", socket_mode='"0600"')
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    second = await run(listen=f"unix:{path}", serves=False)
+    assert "another process serves that socket" in (await second.line("cannot_run"))["error"]
+    assert await second.ended() == 1
+    async with RawClient(path=str(path)) as client:
+        assert (await client.ask()).status == 200
+    first.process.kill()
+    await first.ended()
+    await run(listen=f"unix:{path}")
+    async with RawClient(path=str(path)) as client:
+        assert (await client.ask()).status == 200
+
+
+async def test_it_takes_connections_for_a_while_after_sigterm(run: Run) -> None:
+    """server.drain_delay: not ready at once, and nobody is refused whom a load balancer still sends."""
+    child = await run(drain_delay='"2s"')
+    began = time.monotonic()
+    child.process.send_signal(signal.SIGTERM)
+    assert (await child.line("draining"))["delay"] == 2
+    while (left_s := began + 1.5 - time.monotonic()) > 0:
+        assert (await child.asked("/new"))[0] == 200
+        status, body = await child.asked("/readyz", child.admin_port)
+        assert (status, json.loads(body)["status"]) == (503, "draining"), left_s
+    assert await child.ended() == 0
+    assert time.monotonic() - began >= 2
+
+
+async def test_drain_is_the_whole_time(run: Run) -> None:
+    """What is under way is broken off when it is over, and the process has ended soon after."""
+    child = await run(drain='"500ms"')
+    child.upstream.answer = Late()
+    in_flight = asyncio.create_task(child.asked("/slow"))
+    await child.upstream.wait_for(lambda: len(child.upstream.requests) == 1)
+    child.process.send_signal(signal.SIGTERM)
+    await child.line("draining")
+    began = time.monotonic()
+    assert await child.ended() == 0
+    assert time.monotonic() - began < 5
+    with pytest.raises(aiohttp.ClientError):
+        await in_flight
+
+
+async def test_a_second_ctrl_c_does_not_wait(run: Run) -> None:
+    """A second after the first, it breaks off what is under way; at once it says nothing, nor does another SIGTERM."""
+    child = await run(drain='"60s"', drain_delay='"60s"')
+    child.upstream.answer = Late()
+    in_flight = asyncio.create_task(child.asked("/slow"))
+    await child.upstream.wait_for(lambda: len(child.upstream.requests) == 1)
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+        child.process.send_signal(number)
+    await child.line("draining")
+    assert (await child.asked("/healthz", child.admin_port))[0] == 200
+    await asyncio.sleep(1.1)  # what tells a person from a wrapper that passes a signal on twice
+    child.process.send_signal(signal.SIGINT)
+    await child.line("drain_cut_short")
+    with pytest.raises(aiohttp.ClientError):
+        await in_flight
+    assert await child.ended() == 0
 
 
 async def test_it_reads_the_proxy_protocol_of_whom_it_trusts(run: Run) -> None:

@@ -37,6 +37,7 @@ from sidecar.config.model import (
     Upstream,
 )
 from sidecar.config.proxies import Proxies
+from sidecar.config.units import Listen
 from sidecar.config.where import KeyPath
 from sidecar.errors import CODES, Refusal
 from sidecar.recipient import parse
@@ -48,6 +49,11 @@ _SECRET_CHARS: Final = 16
 _HS256_CHARS: Final = 32
 # ITU-T E.164: at most 15 digits, the first one of a country code.
 _E164: Final = re.compile(r"\+[1-9][0-9]{5,14}")
+
+# Hosts that are this machine itself, and those of a listener on every address that it has.
+_LOOPBACK: Final = "127.0.0.1"
+_LOOPBACKS: Final = frozenset({_LOOPBACK, "localhost", "::1"})
+_EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - read, not listened on
 
 # A route's key -> the actions with which it means something.
 _ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -106,6 +112,8 @@ def check(draft: Draft, messages: Mapping[str, str], findings: Findings, env: Ma
     """
     if draft.server is not None:
         _server(draft.server, findings)
+        if draft.upstream is not None:
+            _own_listener(draft.upstream, draft.server, findings)
     if draft.upstream is not None:
         _upstream(draft.upstream, findings)
     if draft.outbound is not None:
@@ -140,7 +148,7 @@ def _server(server: Server, findings: Findings) -> None:
         _long_enough(server.secret, _SECRET_CHARS, ("server", "secret"), findings)
     for index, secret in enumerate(server.previous_secrets):
         _long_enough(secret, _SECRET_CHARS, ("server", "previous_secrets", index), findings)
-    if server.listen == server.admin and (server.listen.path or server.listen.port):
+    if _meet(server.listen, server.admin):
         findings.tell(
             ("server", "admin"), "is the public listener's own address", "write another port", ("server", "listen")
         )
@@ -153,6 +161,34 @@ def _server(server: Server, findings: Findings) -> None:
             'name who sends it, such as trusted_proxies = ["10.0.0.0/8"], or leave proxy_protocol out',
         )
     _state_dir(Path(server.state_dir), findings)
+
+
+def _meet(one: Listen, other: Listen) -> bool:
+    """Return true if who asks for one address may get to the other."""
+    if one.path or other.path:
+        return one.path == other.path
+    hosts = {_LOOPBACK if host in _LOOPBACKS else host for host in (one.host, other.host)}
+    return one.port == other.port != 0 and (len(hosts) == 1 or bool(hosts & _EVERYWHERE))
+
+
+def _own_listener(upstream: Upstream, server: Server, findings: Findings) -> None:
+    """A request that comes back to us goes round for ever."""
+    url = upstream.url
+    if url.startswith("unix:"):
+        called = Listen(path=url.removeprefix("unix:"))
+    else:
+        parts = urlsplit(url)
+        called = Listen(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    for key in ("listen", "admin"):
+        own: Listen = getattr(server, key)
+        # The port of another machine's name is no port of ours, though we listen on every address that this one has.
+        if _meet(own, called) and (own.host == called.host or called.host in {*_LOOPBACKS, *_EVERYWHERE}):
+            findings.tell(
+                ("upstream", "url"),
+                f"is the sidecar's own address (server.{key})",
+                "write where your service listens",
+                ("server", key),
+            )
 
 
 def _state_dir(folder: Path, findings: Findings) -> None:

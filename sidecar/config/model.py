@@ -32,6 +32,7 @@ from sidecar.config.units import (
     Duration,
     Listen,
     ListenText,
+    ModeText,
     Network,
     NonEmpty,
     Positive,
@@ -105,6 +106,7 @@ def _split_url(value: str, right: str) -> tuple[str, str, str]:
 
 class Server(Table):
     listen: ListenText = Listen(host="127.0.0.1", port=8080)
+    socket_mode: ModeText = 0o660
     admin: ListenText = Listen(host="127.0.0.1", port=9090)
     public_url: Annotated[Text, AfterValidator(_public_url)] = ""
     trusted_proxies: tuple[Network, ...] = ()
@@ -115,6 +117,7 @@ class Server(Table):
     max_head: Annotated[Size, Field(ge=4 << 10, le=1 << 20)] = 64 << 10
     max_guarded_body: Size = 64 << 10
     drain: Duration = 30.0
+    drain_delay: Duration = 0.0
     state_dir: NonEmpty = "./state"
     secret: Text = ""
     previous_secrets: tuple[NonEmpty, ...] = ()
@@ -182,8 +185,16 @@ def _store_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         has_place = parts.path.startswith("/") if scheme == "unix" else bool(parts.hostname) and parts.port != 0
+        # No Redis URL has a fragment, nor a query that says nothing: what comes before them was the password's.
+        has_place = has_place and "#" not in value and all("=" in pair for pair in parts.query.split("&") if pair)
     except ValueError:
         has_place = False
+    user = value.partition("://")[2].rpartition("@")[0]
+    if (not has_place or "@" in parts.path) and not user.startswith("/") and set(user) & set("#/?[]"):
+        raise UnfitError(
+            "has a password with characters that end it",
+            "write them percent-encoded: # as %23, / as %2F, ? as %3F, [ as %5B, ] as %5D (and % itself as %25)",
+        )
     if not has_place:
         raise UnfitError("is no address of a store", right)
     if scheme != "unix" and not re.fullmatch(r"(?:/[0-9]*)?", parts.path):

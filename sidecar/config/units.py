@@ -38,6 +38,7 @@ _COUNT: Final = re.compile(r"[1-9][0-9]{0,8}")
 _SIZE: Final = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)")
 _BYTES: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _PORT: Final = re.compile(r"[0-9]{1,5}")
+_MODE: Final = re.compile(r"0?[0-7]{3}")
 _HOST: Final = re.compile(r"[A-Za-z0-9.:_-]*")
 
 
@@ -91,8 +92,8 @@ def read_size(value: Any) -> int:
 
 
 def read_listen(value: Any) -> Listen:
-    """host:port, [ipv6]:port or unix:/path. Raises UnfitError."""
-    wrong = UnfitError("is no address to listen on", 'write "127.0.0.1:8080", "[::1]:8080" or "unix:/path"')
+    """host:port, [ipv6]:port, :port or unix:/path. Raises UnfitError."""
+    wrong = UnfitError("is no address to listen on", 'write "127.0.0.1:8080", "[::1]:8080", ":8080" or "unix:/path"')
     if not isinstance(value, str):
         raise wrong
     if value.startswith("unix:"):
@@ -107,6 +108,13 @@ def read_listen(value: Any) -> Listen:
     if not _HOST.fullmatch(bare) or in_brackets != (":" in bare):
         raise wrong
     return Listen(host=bare, port=int(port))
+
+
+def read_mode(value: Any) -> int:
+    """A file's mode, as chmod has it: "0660", "600". Raises UnfitError."""
+    if not isinstance(value, str) or not _MODE.fullmatch(value):
+        raise UnfitError("is no mode of a file", 'write it as chmod does, such as "0660" or "0600"')
+    return int(value, 8)
 
 
 def read_network(value: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
@@ -183,6 +191,12 @@ ListenText = Annotated[
     _from_text(read_listen, Listen),
     PlainSerializer(str),
     schema_text(r"^(unix:.+|.*:[0-9]{1,5})$", "127.0.0.1:8080"),
+]
+ModeText = Annotated[
+    int,
+    _from_text(read_mode, int),
+    PlainSerializer(lambda mode: f"{mode:04o}"),
+    schema_text(r"^0?[0-7]{3}$", "0660"),
 ]
 Network = Annotated[
     ipaddress.IPv4Network | ipaddress.IPv6Network,
