@@ -147,6 +147,7 @@ _STREAM: Final = re.compile(r":[:$][^/]*")
 # What stands for a space: to C, to Java's `trim`, and in Latin-1 to Python's `str.split` and `str.strip` (0x85, 0xA0).
 _SPACES: Final = "".join(map(chr, range(0x21))) + "\x85\xa0"
 _PADDED: Final = re.compile(r"[\0- .\x85\xa0](?:/|$)|(?:^|/)[\0- \x85\xa0]")
+_HALF_ESCAPE: Final = re.compile(r"%.?\Z", re.DOTALL)
 # Where Python's `http.server` splits a request line that has no other space.
 _SPLIT: Final = re.compile(r"[\x85\xa0]")
 _OVERLONG: Final = re.compile(
@@ -164,6 +165,8 @@ def _steps(path: str) -> Iterator[str]:
     if "%" in path:
         yield decoded(path)
         yield decoded(path, but=("/", "\\"))  # split first, decode then
+        if half := _HALF_ESCAPE.search(path):  # uWSGI waits for the rest of it
+            yield path[: half.start()]
     if not path.isascii():
         yield _OVERLONG.sub(_shortest, path)  # RFC 3629 section 10 forbids it, some decoders do it
         yield _compatible(path)

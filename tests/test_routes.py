@@ -228,6 +228,13 @@ def test_a_raw_path_of_a_legacy_client_passes(path: str, coding: str) -> None:
     assert find("POST", path.encode(coding) + b"?q=" + path.encode(coding)) is None
 
 
+@pytest.mark.parametrize("end", ["%", "%2", "%z", "%%", "/%2", "%00%"])
+def test_half_an_escape_at_the_end_is_nothing_to_some_backends(end: str) -> None:
+    """UWSGI waits for the rest of it, which never comes."""
+    assert find("POST", "/api/sms/code" + end) is SEND
+    assert find("POST", "/api/sms/code%41" + end) is None
+
+
 @pytest.mark.parametrize("path", ["/api/sms/code%ff", "/api/s%c3ms/code", "/api/sms%e4%b8/code", "/api/%ffsms/code"])
 def test_what_is_no_utf_8_is_nothing_to_some_backends(path: str) -> None:
     """Bottle drops it; what is UTF-8 beside a name makes it another name."""

@@ -22,7 +22,10 @@ _FORM_BODY: Final = f"phone={_V}&code=000000"
 
 @dataclass(frozen=True)
 class Way:
-    """One request. `proof`: a code was sent to HONEST before, and the request shows it."""
+    """One request. `proof`: a code was sent to HONEST before, and the request shows it.
+
+    In its octets HOST is the sidecar's address, and TOKEN a verification token of HONEST's.
+    """
 
     name: str
     octets: bytes
@@ -62,6 +65,61 @@ def multipart(*parts: tuple[str, str], boundary: str = "b") -> str:
     return "".join(written) + f"--{boundary}--\r\n"
 
 
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Write a frame of HTTP/2. RFC 9113 section 4.1."""
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+def _in_http2() -> bytes:
+    """Write what a client of HTTP/2 says first, and a POST to the guarded form. RFC 9113 section 3.4."""
+    body = _FORM_BODY.encode()
+    fields = (
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/api/register"),
+        (":authority", "h"),
+        ("content-type", FORM),
+        ("content-length", str(len(body))),
+    )
+    block = b"".join(
+        b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields
+    )
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b"")
+    return preface + _frame(1, 4, 3, block) + _frame(0, 1, 3, body)
+
+
+def _tunnels() -> list[Way]:
+    """Ways to talk to the backend past the sidecar: another protocol, or an upgrade that was not one."""
+    upgrade = b"GET / HTTP/1.1\r\nHost: HOST\r\nConnection: Upgrade%s\r\nUpgrade: %s\r\n%s\r\n"
+    post = request("/api/register", _FORM_BODY)
+    settings = b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    socket = b"Sec-WebSocket-Version: %s\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    return [
+        Way("HTTP/2 at once", _in_http2()),
+        Way("h2c", upgrade % (b", HTTP2-Settings", b"h2c", settings) + _in_http2()),
+        Way("h2c without its settings named", upgrade % (b"", b"h2c", settings) + _in_http2()),
+        Way("h2c, spelled", upgrade % (b", HTTP2-Settings", b"H2C", settings) + _in_http2()),
+        Way("h2c, and a WebSocket", upgrade % (b", HTTP2-Settings", b"websocket, h2c", settings + socket % b"13") + _in_http2()),
+        Way("a WebSocket that is none", upgrade % (b"", b"websocket", socket % b"777") + post),
+        Way("a WebSocket nobody takes", upgrade % (b"", b"websocket", socket % b"13") + post),
+        Way("a WebSocket by POST", request("/x", "", "Connection: Upgrade", "Upgrade: websocket") + post),
+        Way("CONNECT", b"CONNECT HOST HTTP/1.1\r\nHost: HOST\r\n\r\n" + post),
+        Way("an expectation, and a request behind", request("/x", "", "Expect: 100-continue").replace(b"Connection: close\r\n", b"") + post),
+        Way("a GET whose length is a list", request("/x", post, "Content-Length: 0, 0", method="GET", kind=None)),
+        Way("two lengths", request("/x", "", f"Content-Length: {len(post)}") + post),
+        Way("a length with a sign", request("/x", "", "X: y").replace(b"Content-Length: 0", b"Content-Length: +0") + post),
+        Way("chunked in another case", request("/x", b"0\r\n\r\n" + post, "Transfer-Encoding: Chunked")),
+        Way("chunked behind a tab", request("/x", b"0\r\n\r\n" + post, "Transfer-Encoding:\tchunked")),
+        Way("chunked before a colon's space", request("/x", b"0\r\n\r\n" + post, "Transfer-Encoding : chunked")),
+        Way("chunked, in vain", request("/x", b"0\r\n\r\n" + post, "Transfer-Encoding: xchunked")),
+        Way("chunked, a chunk with a lone CR", request("/x", b"1\rX\r\nA\r\n0\r\n\r\n" + post, "Transfer-Encoding: chunked").replace(b"Content-Length", b"X-Length")),
+        Way("chunked, a size with a prefix", request("/x", b"0x0\r\n\r\n" + post, "Transfer-Encoding: chunked").replace(b"Content-Length", b"X-Length")),
+        Way("a bare CR before a field", request("/x", post, "X: y\rTransfer-Encoding: chunked")),
+        Way("a bare LF for a line", b"POST /api/register HTTP/1.1\nHost: HOST\n\n"),
+        Way("a folded field", request("/", _FORM_BODY, "X: y\r\n X-Original-URL: /api/register")),
+    ]  # fmt: skip
+
+
 def _targets() -> list[Way]:
     spellings = [
         "/api/register/", "//api/register", "/api//register", "/./api/register", "/x/../api/register", "/api/x/../register",
@@ -74,6 +132,12 @@ def _targets() -> list[Way]:
         "//HOST/api/register", "///api/register", "/%2fapi/register", "/api/register%c2%a0", "/api/register%e3%80%80",
         "/api/register/%20", "/api/%20register", "/api/regi%73ter/", "/api/./register", "/..//api/register",
         "/api/register%09", "/api/register%0d%0a", "/api/register%ff", "/api/r\u00e9gister", "/%c0%afapi/register",
+        "/api/register;/x", "/api/register/..;/register", "/api;/register", "/api/..;/api/register", "/;/api/register", "/api/%3b/register", "/api/register/%2e",
+        "/api/regist%c3er", "/%ff/../api/register", "/api%ff/register", "/api/register%80%80", "/api/%c0%72egister", "/api/register%ed%a0%80", "/api/register%ef%bf%bd",
+        "/api/register%E2%80%8E", "/api/register%F0%9F%98%80", "/api/register%u0020", "/api/register%", "/api/register%2", "/api/%", "/api/register&x", "/api/register=x",
+        "/api/register:80", "/api/register::$DATA", "/api/register!", "/api/register~", "/api/register,", "/api/register'", "/api/register%27", "/api/register%22", "/api/register*",
+        "/api/register.html", "/api/register.php", "/api/register.json.json", "/api/register.%00", "/api/register%2ejson", "/api/register..", "/static/..%2fapi/register", "/static/..%5capi%5cregister",
+        "/api/register%3Bjsessionid=1", "/api/register;jsessionid=1", "/api/register/index", "/api/register/index.html", "/./././api/register", "/a/b/../../api/register", "/api///register///",
         "*/api/register", "api/register", "x:/api/register", "https://HOST/api/register?x#y",
     ]  # fmt: skip
     ways = [Way(f"target {spelling}", request(spelling, _FORM_BODY)) for spelling in spellings]
@@ -382,6 +446,50 @@ def _recipients() -> list[Way]:
     ways.append(
         Way("the victim's number with the honest code", request("/api/register", f"phone={_V}&code={CODE}"), proof=True)
     )
+    for field in (
+        "X-Verification-Token: TOKEN",
+        "Cookie: sidecar-verification=TOKEN",
+        "x-verification-token: TOKEN",
+        "X_Verification_Token: TOKEN",
+    ):
+        ways.append(
+            Way(f"the victim's number with {field}", request("/api/register", f"phone={_V}", field), proof=True)
+        )
+        ways.append(
+            Way(
+                f"the victim's number and a code with {field}",
+                request("/api/register", f"phone={_V}&code={CODE}", field),
+                proof=True,
+            )
+        )
+        ways.append(
+            Way(
+                f"the victim's number in JSON with {field}",
+                request("/api/json/register", f'{{"phone":"{VICTIM}"}}', field, kind=JSON),
+                proof=True,
+            )
+        )
+    for named in (
+        "X-Verified-Identity",
+        "x-verified-identity",
+        "Content-Length",
+        "Content-Type",
+        "Host",
+        "Via",
+        "X-Forwarded-For",
+        "X_Verified_Identity",
+    ):
+        ways.append(Way(f"Connection: {named}", request("/api/register", honest, f"Connection: {named}"), proof=True))
+    twice = request("/api/register", honest).replace(b"Connection: close\r\n", b"") + request("/api/register", honest)
+    ways.append(Way("one code twice in one write", twice, proof=True))
+    ways.append(
+        Way(
+            "one code, then the victim",
+            request("/api/register", honest).replace(b"Connection: close\r\n", b"")
+            + request("/api/register", f"phone={_V}&code={CODE}"),
+            proof=True,
+        )
+    )
     for field in ("X-Verified-Identity", "X_Verified_Identity", "X.Verified.Identity", "x-verified-identity"):
         forged = f"{field}: eyJhbGciOiJub25lIn0.eyJzdWIiOiIrODYxMzkxMTExMjIyMiJ9."
         ways.append(Way(f"{field} forged beside a proof", request("/api/register", honest, forged), proof=True))
@@ -396,7 +504,7 @@ def _recipients() -> list[Way]:
     return ways
 
 
-CATALOGUE: Final = (*_targets(), *_mounts(), *_front_controllers(), *_methods(), *_types(), *_recipients())
+CATALOGUE: Final = (*_tunnels(), *_targets(), *_mounts(), *_front_controllers(), *_methods(), *_types(), *_recipients())
 
 # What must pass, so that the catalogue does not hold by refusing everything.
 HONEST_WAYS: Final = (

@@ -20,7 +20,7 @@ from ways_round import CATALOGUE, CODE, HONEST, HONEST_WAYS, Way, request
 pytestmark = [pytest.mark.backends, pytest.mark.timeout(300)]
 
 _START_S: Final = 30.0
-_ANSWER_S: Final = 5.0
+_ANSWER_S: Final = 1.0  # for an end that keeps its connection
 _CONFIG: Final = """
 [server]
 listen = "127.0.0.1:{port}"
@@ -111,9 +111,21 @@ class Stand:
 
     def reached(self, port: int, way: Way) -> tuple[list[dict[str, Any]], bytes]:
         """Send a way round to a port: which handlers ran, and the answer."""
+        octets = way.octets.replace(b"TOKEN", self.token()) if b"TOKEN" in way.octets else way.octets
         self.file.write_bytes(b"")
-        answer = _answer(port, way.octets)
+        answer = _answer(port, octets)
         return [json.loads(line) for line in self.file.read_text("utf-8").splitlines()], answer
+
+    def token(self) -> bytes:
+        """A verification token of HONEST's, from the API."""
+        started = self._api("/.sidecar/v1/verifications", {"to": HONEST})
+        checked = self._api(f"/.sidecar/v1/verifications/{started['id']}/check", {"code": CODE})
+        return str(checked["token"]).encode()
+
+    def _api(self, target: str, document: dict[str, str]) -> dict[str, Any]:
+        answer = _answer(self.port, request(target, json.dumps(document), kind="application/json"))
+        found: dict[str, Any] = json.loads(answer.partition(b"\r\n\r\n")[2])
+        return found
 
     def send_code(self) -> None:
         answer = _answer(self.port, request("/api/sms/code", f"phone={HONEST.replace('+', '%2B')}"))
@@ -184,7 +196,10 @@ def test_no_way_leads_round(stand: Stand) -> None:
             for told in reached
             if not (way.proof and told["handler"] == "register" and _is_honest(told))
         ]
-        if answer.startswith(b"HTTP/1.1 500") and b"\r\nServer: signup-sidecar" in answer:
+        if len(reached) > 1:
+            found.append(f"{way.name}: {len(reached)} handlers ran")
+        head = answer.partition(b"\r\n\r\n")[0]
+        if head.startswith(b"HTTP/1.1 500") and b"\r\nServer: signup-sidecar" in head:
             found.append(f"{way.name}: 500 of our own")
     assert not found, "\n".join(found)
 
