@@ -17,6 +17,7 @@ spelling of its name; one that cannot be read to the end is every method. Conten
 but for the types that are listed here, which no backend reads as a form.
 """
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -61,7 +62,14 @@ def has_path(lines: Iterable[bytes]) -> bool:
 def may_name_another(fields: Fields) -> bool:
     """Return true when some field may name another method or target; else none but a POST's type decides. Quick."""
     names = b"\n".join([name for name, _ in fields])
-    return _TELLING.search(names.lower()) is not None or any(_PATH_VALUE.match(value) for _, value in fields)
+    if _TELLING.search(names.lower()) is not None:
+        return True
+    return any(_PATH_VALUE.match(value) and not _is_no_target(name) for name, value in fields)
+
+
+@functools.lru_cache(256)
+def _is_no_target(name: bytes) -> bool:
+    return _NO_TARGET.fullmatch(alike(name)) is not None
 
 
 def field_targets(fields: Fields) -> list[str]:
@@ -71,8 +79,8 @@ def field_targets(fields: Fields) -> list[str]:
         is_named = is_telling(name)
         if not (is_named or _PATH_VALUE.match(value)):
             continue
-        bare = alike(name)
-        if not value.strip() or _NO_TARGET.fullmatch(bare) or (b"method" in bare and not _PATH_VALUE.match(value)):
+        is_method = b"method" in name.lower() and not _PATH_VALUE.match(value)
+        if not value.strip() or is_method or _is_no_target(name):
             continue
         whole = octets(value.strip())
         for text in {whole, *map(str.strip, whole.split(","))}:  # several fields of a name are one list
@@ -133,8 +141,8 @@ def _named(value: str) -> set[str]:
 
 # Queries and forms…
 
-# More pairs than anybody sends, four times what PHP (max_input_vars) and Express (parameterLimit) read.
-_MAX_PAIRS: Final = 4000
+# More pairs than anybody sends, twice what PHP (max_input_vars) and Express (parameterLimit) read.
+_MAX_PAIRS: Final = 2000
 # Parameters that front controllers take the path from, without a slash in front as well: ThinkPHP, Yii, Drupal,
 # Phalcon, OpenCart, CakePHP, WHMCS, vBulletin, Kohana, and PATH_INFO by its own name.
 _PATH_PARAMETERS: Final = frozenset(

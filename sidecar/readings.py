@@ -15,8 +15,10 @@ Reading = tuple[str, ...]
 
 # An ordinary path has one spelling, a Chinese one three, a spiteful one hundreds; each costs some ten microseconds.
 _MAX_SPELLINGS: Final = 192
-# Octets of all spellings of one path, or of all paths that one request may mean: some ten milliseconds.
-MAX_OCTETS: Final = 48 << 10
+# Octets of all spellings of one path: three of the longest that is read where it has more than one spelling, and some
+# five milliseconds.
+MAX_OCTETS: Final = 24 << 10
+_MAX_PATH: Final = 8 << 10
 _MAX_SCRIPTS: Final = 4  # script names in one path: one is usual
 # Normalising is quadratic in a run of combining marks (UAX 15 section 13), so no more is normalised at once.
 _RUN: Final = re.compile(r"[\0-\x7f]*[^\0-\x7f]{0,128}")
@@ -100,6 +102,10 @@ def octets(text: bytes | str) -> str:
 
 def _spellings(path: str, mounts: Collection[str]) -> set[str] | None:
     """Take every step that some backend takes, in every order, until nothing new comes. None: out of bounds."""
+    if not mounts and LITERAL.fullmatch(path):
+        return {path}
+    if len(path) > _MAX_PATH:
+        return None
     seen = {path}
     todo = [path]
     spent = len(path)
@@ -195,18 +201,20 @@ def _steps(path: str) -> Iterator[str]:
 _OCTETS: Final = {
     f"{high}{low}": chr(int(high + low, 16)) for high in "0123456789abcdefABCDEF" for low in "0123456789abcdefABCDEF"
 }
-_WIDE: Final = re.compile(r"[uU]([0-9A-Fa-f]{4})")
+_ESCAPE: Final = re.compile(r"%(?=[0-9A-Fa-f]{2}|[uU][0-9A-Fa-f]{4})")
 
 
 def decoded(text: str, but: Collection[str] = ()) -> str:
     """Percent-decode once (RFC 3986 section 2.1, and the %uXXXX of IIS), what is malformed left as it is."""
-    first, *parts = text.split("%")
+    if "%" not in text:
+        return text
+    first, *parts = _ESCAPE.split(text)
     pieces = [first]
     for part in parts:
         char, length = _OCTETS.get(part[:2]), 2
-        if char is None and (wide := _WIDE.match(part)):
-            char, length = octets(chr(int(wide[1], 16))), 5
-        pieces.append("%" + part if char is None or char in but else char + part[length:])
+        if char is None:
+            char, length = octets(chr(int(part[1:5], 16))), 5
+        pieces.append("%" + part if char in but else char + part[length:])
     return "".join(pieces)
 
 

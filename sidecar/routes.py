@@ -88,6 +88,13 @@ class _LookedUp(NamedTuple):
 _UNREADABLE: Final = _Target("", (), None)
 
 
+@dataclass(slots=True)
+class _Budget:
+    """What is left to spend on the targets of one request, in octets of their spellings."""
+
+    left: int
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """The route of a request, None if it passes.
@@ -135,10 +142,11 @@ class Routes:
         path, _, query = octets(target).partition("?")
         method = method.upper()
         names_another = may_name_another(fields)
-        may_be_form = method == "POST" and self._guards and not overrides.is_no_form(fields)
+        may_be_form = method == "POST" and self._guards
         may_name_path = may_be_form and self._reads_paths(path, fields)
         if not (names_another or may_name_path or overrides.may_name_path(query)) and self._is_surely_nothing(path):
             return _NOTHING
+        may_be_form = may_be_form and not overrides.is_no_form(fields)
         methods = {method}
         others: list[str] = []
         if names_another:
@@ -161,7 +169,7 @@ class Routes:
             named = overrides.body_targets(body, kind)
             if not _FRONT_SCRIPT.search(found.path):
                 named = named and [(name, value) for name, value in named if name in overrides.UNDER]
-            targets += tuple(self._inner(found.path, named))
+            targets += tuple(self._inner(found.path, named, _Budget(_MAX_REQUEST)))
         return Found(self._decide(targets, methods), targets=targets, methods=methods)
 
     def _found(
@@ -193,9 +201,8 @@ class Routes:
         WordPress is behind every address that is no script of another name; other front controllers that read a
         form at all are asked for by their own.
         """
-        if not overrides.is_form(fields):
-            return False
-        return bool(_FRONT_SCRIPT.search(path)) or (bool(self._under) and not _OTHER_SCRIPT.search(path))
+        is_read = bool(self._under) and not _OTHER_SCRIPT.search(path)
+        return (is_read or _FRONT_SCRIPT.search(path) is not None) and overrides.is_form(fields)
 
     def _may_guard(self, methods: Collection[str]) -> bool:
         """True when some guarded route takes one of the methods."""
@@ -224,29 +231,25 @@ class Routes:
             return
         named = [other.partition("?")[::2] for other in others] if guards else []
         mounts = readings.mounts_of([mount for mount, _ in named])
-        spent = 0
+        budget = _Budget(_MAX_REQUEST)
         for whole, raw_query in ((path, query), *named):
-            found = self._kept(whole, mounts)
-            spent += found.cost
+            found = self._kept(whole, mounts, budget)
             if found.target:
                 yield found.target
-            inner = [] if not (raw_query and guards) else overrides.query_targets(raw_query, is_front=found.is_front)
-            yield from self._inner(whole, inner)
+            if raw_query and guards:
+                inner = overrides.query_targets(raw_query, is_front=found.is_front)
+                yield from self._inner(whole, inner, budget)
         for mount, _ in named:
-            found = self._kept(mount.rstrip("/") + path, ())
-            spent += found.cost
+            found = self._kept(mount.rstrip("/") + path, (), budget)
             if found.target:
                 yield found.target
-        if spent > _MAX_REQUEST:
-            yield _UNREADABLE
 
-    def _inner(self, path: str, named: Collection[tuple[str, str]] | None) -> Iterator[_Target]:
+    def _inner(self, path: str, named: Collection[tuple[str, str]] | None, budget: "_Budget") -> Iterator[_Target]:
         """Find what a front controller at `path` may serve, by what a query or form names. None: nobody can tell."""
         if named is None or len({value for _, value in named}) > _MAX_TARGETS:
             yield _UNREADABLE
             return
         bases = path.split("/", _MAX_BASES + 1)[:-1] if named else []
-        spent = 0
         for name, value in named:
             tail = value.partition("?")[0].lstrip("/")
             if name in overrides.UNDER:
@@ -255,16 +258,17 @@ class Routes:
                 paths = {value} | {"/".join((*bases[: at + 1], tail)) for at in range(len(bases))}
             for each in paths:
                 if not self._is_surely_nothing(each):
-                    found = self._kept(each, ())
-                    spent += found.cost
+                    found = self._kept(each, (), budget)
                     if found.target:
                         yield found.target
-                    if spent > _MAX_REQUEST:
-                        yield _UNREADABLE
-                        return
 
-    def _kept(self, path: str, mounts: tuple[str, ...]) -> _LookedUp:
-        return self._look_up(path, mounts) if len(path) > _MAX_KEPT else self._kept_look_up(path, mounts)
+    def _kept(self, path: str, mounts: tuple[str, ...], budget: "_Budget") -> _LookedUp:
+        """Look a path up, or remember what was found before; past the budget it is not read."""
+        if budget.left < 0:
+            return _LookedUp(_UNREADABLE, is_front=False, cost=0)
+        found = self._look_up(path, mounts) if len(path) > _MAX_KEPT else self._kept_look_up(path, mounts)
+        budget.left -= found.cost
+        return found
 
     def _look_up(self, path: str, mounts: tuple[str, ...]) -> _LookedUp:
         """Look a path up, in every reading."""
