@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import aiohttp
 from aiohttp import web
-from couriers import Post, post
+from couriers import Post, post, uncounted
 from vendors import closed_port
 
 from sidecar.config.model import Breaker, Delivery
@@ -161,7 +161,7 @@ async def outage(store: Store, how: str, messages: int, rate: float) -> bool:
 
         async def types_it_in(verification_id: str, code: str) -> None:
             with suppress(Refusal):
-                async with it.verifications.held_by_id(verification_id, code) as hold:
+                async with it.verifications.held_by_id(verification_id, code, uncounted) as hold:
                     await hold.exchange()
 
         three = await stack.enter_async_context(vendors([how, "ok", "ok"], phone))

@@ -81,7 +81,7 @@ class Courier:
         code: Callable[[str, Recipient], str | None],
         open_recipient: Callable[[bytes], Recipient],
         read: Callable[[str], Awaitable[Record | None]],
-        mark: Callable[[str, Literal["sent", "unconfirmed", "delivered", "failed"], str], Awaitable[Any]],
+        mark: Callable[[str, Literal["sent", "unconfirmed", "delivered", "failed"], str, bool], Awaitable[Any]],
         refund: Callable[[Sequence[str], str], Awaitable[None]],
         metrics: Metrics,
         now: Callable[[], float],
@@ -350,12 +350,14 @@ class Courier:
         )
         self._metrics.receipt(moved.provider, moved.state)
         if moved.state == "delivered":
-            await self._mark(moved.verification_id, "delivered", "")
+            await self._mark(moved.verification_id, "delivered", "", False)
         elif moved.state == "enroute":
-            await self._mark(moved.verification_id, "sent", "")  # it has it, though its answer may have been lost
+            await self._mark(
+                moved.verification_id, "sent", "", False
+            )  # it has it, though its answer may have been lost
         elif moved.state in LOST and not moved.others and not await self._outbox.bring_lost(moved.message_id):
             # Nobody else may bring it, and it does not come back to go to the next provider.
-            await self._mark(moved.verification_id, "failed", "provider")
+            await self._mark(moved.verification_id, "failed", "provider", False)
 
     async def _heard(self, message_id: str, provider: str, outcome: Outcome) -> ReceiptState | None:
         """What has a receipt said that came before the provider's answer?"""
@@ -408,7 +410,7 @@ class Courier:
         """
         steps: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
         if status and leased.verification_id:
-            steps.append(("mark", lambda: self._mark(leased.verification_id, status, reason)))
+            steps.append(("mark", lambda: self._mark(leased.verification_id, status, reason, bool(refund))))
         if refund:
             steps.append(("refund", lambda: self._refund(refund, once)))
         if dead:

@@ -77,8 +77,8 @@ class Post:
         )
 
     def courier(self, outbox: Outbox | None = None, router: Router | None = None, **other: Any) -> Courier:
-        async def mark(verification_id: str, status: Any, reason: str) -> None:
-            await self.verifications.mark(verification_id, status, reason)
+        async def mark(verification_id: str, status: Any, reason: str, given_back: bool) -> None:
+            await self.verifications.mark(verification_id, status, reason, given_back)
             self.marked.put_nowait((verification_id, status))
 
         async def refund(tickets: Sequence[str], once: str) -> None:

@@ -335,12 +335,12 @@ async def test_sent_message_is_not_sent_again_while_the_store_is_away(store: Sto
         first.answers(202, "")
         tried = 0
 
-        async def mark(verification_id: str, status: Any, reason: str) -> None:
+        async def mark(verification_id: str, status: Any, reason: str, given_back: bool) -> None:
             nonlocal tried
             tried += 1
             if tried < 4:
                 raise StoreAwayError
-            await it.verifications.mark(verification_id, status, reason)
+            await it.verifications.mark(verification_id, status, reason, given_back)
             it.marked.put_nowait((verification_id, status))
 
         verification_id = await it.ask(PHONE)
@@ -356,7 +356,7 @@ async def test_broken_book_keeping_does_not_send_a_message_again(store: Store) -
         first.answers(202, "")
         tried: asyncio.Queue[str] = asyncio.Queue()
 
-        async def mark(verification_id: str, status: Any, reason: str) -> None:
+        async def mark(verification_id: str, status: Any, reason: str, given_back: bool) -> None:
             tried.put_nowait(verification_id)
             raise ReplyError("EVALSHA", "WRONGTYPE", "…")
 

@@ -188,14 +188,19 @@ class Verifications:
         )
 
     async def mark(
-        self, verification_id: str, status: Literal["sent", "unconfirmed", "delivered", "failed"], reason: str = ""
+        self,
+        verification_id: str,
+        status: Literal["sent", "unconfirmed", "delivered", "failed"],
+        reason: str = "",
+        given_back: bool = False,
     ) -> bool:
         """Move the status as `states.MAY_FOLLOW` allows; says whether it moved. Raises StoreAwayError.
 
-        `reason`: why it failed, in the API's words.
+        `reason`: why it failed, in the API's words. `given_back`: what its message had cost is given back, so that
+        another may be asked for at once.
         """
         key = self._names.verification(verification_id)
-        return bool(await self._store.run(_MARK, [key], [status, reason, *MAY_FOLLOW[status]]))
+        return bool(await self._store.run(_MARK, [key], [status, reason, int(given_back), *MAY_FOLLOW[status]]))
 
     async def withdraw(self, issued: Issued) -> None:
         """Undo `issue` when its message could not be queued. Raises StoreAwayError."""

@@ -172,8 +172,10 @@ async def test_a_message_that_every_provider_refused_gives_back_what_was_taken(s
     sidecar.vendor.status = 400
     sent = (await sidecar.send()).json
     async with asyncio.timeout(10):
-        while (await sidecar.ask("GET", f"/.sidecar/v1/verifications/{sent['id']}")).json["status"] != "failed":
-            pass
+        told = sent
+        while told["status"] != "failed":
+            told = (await sidecar.ask("GET", f"/.sidecar/v1/verifications/{sent['id']}")).json
+    assert (sent["resend_in"], told["resend_in"]) == (3600, 0)
     sidecar.vendor.status = 202
     async with asyncio.timeout(10):
         while (await sidecar.send()).status != 202:
