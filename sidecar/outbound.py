@@ -12,7 +12,6 @@ from typing import Any, Final, Self
 import aiohttp
 import yarl
 
-from sidecar.config.findings import UnfitError
 from sidecar.config.proxies import Proxies
 
 # The largest documented vendor answer is a few KiB.
@@ -62,7 +61,7 @@ class _Connector(aiohttp.TCPConnector):
             return await super().connect(*request, **rest)
         except aiohttp.ClientHttpProxyError as error:
             raise NeverSentError(f"proxy_{error.status}") from None  # what it quotes has the proxy's password
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a name that no resolver takes
             raise NeverSentError(type(error).__name__) from error
 
 
@@ -106,9 +105,9 @@ async def call(session: Session, request: HttpRequest, timeout_s: float) -> Http
     fields = list(request.fields)
     names = {name.lower() for name, _ in fields}
     try:
-        proxy = session.proxies.of(request.url)
-    except UnfitError as error:
-        raise NeverSentError("no_proxy_that_can_be_spoken_to") from error
+        url, proxy = yarl.URL(request.url, encoded=True), session.proxies.of(request.url)
+    except ValueError as error:  # UnfitError too: a proxy of the environment that is not spoken to by HTTP
+        raise NeverSentError(type(error).__name__) from error
     secure = request.url.startswith("https:")
     to_proxy = {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else {}
     if not secure:  # the proxy reads the request itself, and no CONNECT before it
@@ -116,7 +115,7 @@ async def call(session: Session, request: HttpRequest, timeout_s: float) -> Http
     try:
         async with session.http.request(
             request.method,
-            yarl.URL(request.url, encoded=True),
+            url,
             headers=fields,
             proxy=proxy.url if proxy else None,
             proxy_headers=to_proxy if secure else None,
@@ -136,5 +135,5 @@ async def call(session: Session, request: HttpRequest, timeout_s: float) -> Http
             return HttpReply(reply.status, {k.lower(): v for k, v in reply.headers.items()}, body)
     except aiohttp.InvalidURL as error:
         raise NeverSentError(type(error).__name__) from error
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         raise NoAnswerError(type(error).__name__) from error

@@ -1,7 +1,7 @@
 """Fixtures only: what every room's tests stand on."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
@@ -12,7 +12,15 @@ from telling import start
 from sidecar.store.client import Store
 from sidecar.store.embedded import embedded
 
-__all__ = ["run", "start", "store", "store_url", "tab"]
+__all__ = ["no_proxy", "run", "start", "store", "store_url", "tab"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_proxy() -> Iterator[None]:
+    """What the tests call is on this machine: no proxy of its environment takes a call."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("no_proxy", "*")
+        yield
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -43,10 +43,13 @@ async def test_a_refused_connection_was_never_sent(ask: Ask) -> None:
     assert wordless(raised.value)
 
 
-async def test_a_name_without_an_address_was_never_sent(ask: Ask) -> None:
-    """.invalid has none, by RFC 6761 section 6.4."""
+@pytest.mark.parametrize(
+    "url", ["http://sms.invalid/", "http://..../", f"http://{'a' * 64}.com/", "http://127.1/", "http://[::1/"]
+)
+async def test_a_name_without_an_address_was_never_sent(ask: Ask, url: str) -> None:
+    """.invalid has none, by RFC 6761 section 6.4; others are none that a resolver takes."""
     with pytest.raises(NeverSentError):
-        await ask("http://sms.invalid/")
+        await ask(url)
 
 
 async def test_a_failed_tls_handshake_was_never_sent(ask: Ask) -> None:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from sidecar.captcha.seam import Outcome, Verdict
 from sidecar.config.findings import UnfitError
-from sidecar.config.model import Captcha
+from sidecar.config.model import Captcha, called
 from sidecar.config.units import NonEmpty, Text
 from sidecar.outbound import HttpReply, HttpRequest
 
@@ -75,7 +75,7 @@ class Settings(Captcha):
         ),
     ] = ()
     action: Text = ""  # empty: not checked
-    endpoint: Annotated[NonEmpty, Field(pattern=r"^https?://")] = (
+    endpoint: Annotated[NonEmpty, Field(pattern=r"^https?://"), AfterValidator(called)] = (
         "https://challenges.cloudflare.com/turnstile/v0/siteverify"
     )
 

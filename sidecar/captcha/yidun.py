@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from sidecar.captcha.seam import Outcome, Verdict
-from sidecar.config.model import Captcha
+from sidecar.config.model import Captcha, called
 from sidecar.config.units import NonEmpty, Text
 from sidecar.outbound import HttpReply, HttpRequest
 
@@ -38,7 +38,9 @@ class Settings(Captcha):
     secret_id: NonEmpty
     secret_key: Annotated[NonEmpty, Field(repr=False)]
     user: Text = ""
-    endpoint: Annotated[NonEmpty, Field(pattern=r"^https?://")] = "https://c.dun.163.com/api/v2/verify"
+    endpoint: Annotated[NonEmpty, Field(pattern=r"^https?://"), AfterValidator(called)] = (
+        "https://c.dun.163.com/api/v2/verify"
+    )
 
 
 def request(settings: Settings, token: str, client_ip: str, now: float, nonce: str) -> HttpRequest:  # noqa: ARG001 - the seam's shape

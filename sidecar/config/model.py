@@ -159,6 +159,19 @@ class Upstream(Table):
     method_override: bool = True
 
 
+def called(value: str) -> str:
+    """Check an address over http or https that the sidecar calls: host and port, and no user. Raises UnfitError."""
+    right = 'write "https://HOST" or "https://HOST:PORT", and what follows'
+    try:
+        host = _split_url(value, right)[1]
+        urlsplit(value).hostname.encode("idna") if host else b""  # type: ignore[union-attr]
+    except UnicodeError:
+        host = ""
+    if not host:
+        raise UnfitError("has no host that can be called", right)
+    return value
+
+
 def _proxy(value: str) -> str:
     if value:
         read_proxy(value)

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+from forward_proxy import forward_proxy
 from telling import CONFIG as WHOLE
 from telling import Reply, Sidecar, Start
 from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]
@@ -176,6 +177,33 @@ async def test_dead_letters_are_listed_sent_again_and_dropped(sending: Sending, 
     finally:
         await store.execute("DEL", store.names.outbox(), store.names.dead())
         await store.close()
+
+
+# Through a proxy…
+
+PROXIED = """
+[outbound]
+proxy = "http://ann:s3cr3t@127.0.0.1:{port}"
+[providers.far]
+kind = "webhook"
+url = "http://sms.vendor.example/hook"
+secret = "s"
+"""
+
+
+async def test_message_goes_through_the_configured_proxy(start: Start) -> None:
+    """The proxy alone knows where the vendor is."""
+    async with vendor() as far, forward_proxy(far.url) as proxy:
+        far.answers(200, "")
+        config = WHOLE.replace('providers = ["hook"]', 'providers = ["far"]') + PROXIED.format(port=proxy.port)
+        sidecar = await start("", config=config)
+        body = {"to": PHONE, "captcha": await sidecar.solved()}
+        begun = await sidecar.ask("POST", "/.sidecar/v1/verifications", json=body)
+        assert json.loads((await far.arrival()).body)["to"] == PHONE
+        while (await status(sidecar, begun.json["id"])) != "sent":
+            pass
+    assert proxy.requests == [b"POST http://sms.vendor.example/hook HTTP/1.1"]
+    assert proxy.asked[0].value(b"proxy-authorization").startswith(b"Basic ")
 
 
 # Receipts…

@@ -12,13 +12,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, Protocol
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from sidecar.config.model import called
 from sidecar.config.units import NonEmpty
 from sidecar.recipient import Channel, Recipient
 
 # Where a vendor is asked: http or https, no spaces, nothing after the path.
-Endpoint = Annotated[NonEmpty, Field(pattern=r"^https?://[^\s/?#]+[^\s?#]*$")]
+Endpoint = Annotated[NonEmpty, Field(pattern=r"^https?://[^\s/?#]+[^\s?#]*$"), AfterValidator(called)]
 # A key or a token: never shown when settings are printed.
 Credential = Annotated[NonEmpty, Field(repr=False)]
 

@@ -12,13 +12,14 @@ import binascii
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Collection
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
 from sidecar import language
-from sidecar.config.model import Provider
+from sidecar.config.model import Provider, called
 from sidecar.config.units import NonEmpty
 from sidecar.delivery.providers import answer
 from sidecar.delivery.providers.seam import Accepted, Credential, Fault, Message, Outcome
@@ -53,11 +54,16 @@ def _signing_secret(value: str) -> str:
     return value
 
 
+def _url(value: str) -> str:
+    called(re.sub(r"(?<=://)[^/?#]*@", "", value))  # a user is passed on, as Basic says it
+    return value
+
+
 class Settings(Provider):
     """[providers.NAME] with kind = "webhook"."""
 
     kind: Literal["webhook"]
-    url: Annotated[NonEmpty, Field(pattern=r"^https?://[^\s/?#]+[^\s#]*$")]
+    url: Annotated[NonEmpty, Field(pattern=r"^https?://[^\s/?#]+[^\s#]*$"), AfterValidator(_url)]
     secret: Annotated[Credential, AfterValidator(_signing_secret)]
 
 
