@@ -520,6 +520,8 @@ def _route(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> Non
     for key in _NEEDS.get(route.action, ()):
         if getattr(route, key) is None:
             findings.tell((*path, key), f'is missing, which "{route.action}" needs', _SELECTORS[key])
+    if route.country is not None and route.channel == "email":
+        findings.tell((*path, "country"), 'has no meaning with channel = "email"', "leave it out", (*path, "channel"))
     _route_captcha(route, path, draft, findings)
     _route_limits(route, path, draft, findings)
     _route_page(route, path, draft, findings)
