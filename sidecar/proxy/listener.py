@@ -10,6 +10,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import structlog
@@ -249,7 +250,7 @@ class Connection(BaseProtocol):
             content = Chunked() if request.fields.chunked else Sized(request.fields.length or 0)
             piece, behind = content.feed(data[end + 4 :])
         except Refusal as refusal:
-            self._cannot_read(refusal)
+            self._cannot_read(refusal, data)
             return
         self._serve(request, content, piece, behind)
 
@@ -260,12 +261,12 @@ class Connection(BaseProtocol):
             self.due = self._loop.time() + self._server.head_s
         self._tail, self._known = data, len(data)
 
-    def _cannot_read(self, refusal: Refusal) -> None:
+    def _cannot_read(self, refusal: Refusal, data: bytes) -> None:
         """What came is no request, and nobody can say where the next one would begin."""
         self._closes = True
         self._tail = b""
         self.refusal = refusal, None
-        self.request = _UNREADABLE
+        self.request = replace(_UNREADABLE, fields=messages.wishes(data))
         self._handle(Unreadable(), b"", None)
 
     def _serve(self, request: Request, content: Content | None, piece: bytes, behind: bytes | None) -> None:

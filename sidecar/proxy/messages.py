@@ -275,6 +275,15 @@ def read_request(line: bytes, fields: Fields) -> Request:
     return Request(method, target, origin, authority, version, start, fields, is_websocket)
 
 
+# What a client reads, and in which language: a line each, of a head that is otherwise unreadable.
+_WISHES: Final = re.compile(rb"\r\n((?i:Accept|Accept-Language)):[ \t]*([ -~]{1,2000})(?=\r\n)")
+
+
+def wishes(data: bytes) -> Fields:
+    """Return what can be read of how a client wants its refusal, whose head as a whole cannot be read."""
+    return Fields([b"%b: %b" % found for found in _WISHES.findall(data)])
+
+
 def _origin_form(method: str, target: bytes) -> tuple[bytes, bytes | None]:
     """Return the target as an origin server reads it, and the authority if it was absolute. RFC 9112 section 3.2."""
     if b"#" in target:

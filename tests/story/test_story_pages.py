@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from fakes import OK, Taken
+from fakes import OK, RawClient, Taken
 from telling import CONFIG, E164, PHONE, SEND, Reply, Sidecar, Start
 
 from sidecar.pages import pages
@@ -492,3 +492,28 @@ async def test_two_origins_are_nobodys(start: Start) -> None:
     both = [("Origin", FRONT), ("Origin", "https://evil.example")]
     reply = await sidecar.ask("POST", "/send", data=json.dumps({}), headers=both)
     assert "Access-Control-Allow-Origin" not in reply.headers
+
+
+# --- What cannot be read
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "sentence"),
+    [
+        (b"Cookie: a=" + b"x" * 70_000 + b"\r\n", 431, "Your browser sent too much at once."),
+        (b"Bad Field: x\r\n", 400, "Something went wrong."),
+        (b"Host: other\r\n", 400, "Something went wrong."),
+    ],
+)
+async def test_a_browser_whose_head_cannot_be_read_gets_a_page_too(
+    start: Start, head: bytes, status: int, sentence: str
+) -> None:
+    """As far as its Accept can be: most often it is cookies, which only the person can delete."""
+    sidecar = await start(TABLES)
+    accept = f"Accept: {BROWSER['Accept']}\r\naccept-language: en\r\n".encode()
+    for wish, kind in ((accept, b"text/html; charset=utf-8"), (b"Accept: */*\r\n", b"application/problem+json")):
+        async with RawClient(sidecar.port) as client:
+            await client.send(b"GET / HTTP/1.1\r\nHost: example.com\r\n", wish, head, b"\r\n")
+            answer = await client.answer()
+            assert (answer.status, answer.value(b"content-type")) == (status, kind)
+            assert (sentence.encode() in answer.content) is (kind != b"application/problem+json")
