@@ -191,6 +191,8 @@ async def test_a_code_that_came_is_taken_after_a_reload_and_in_another_tab(start
     await opened(sidecar, tab, site)
     await asked(tab)
     code = await sidecar.vendor.code()
+    await tab.call("Page.reload")
+    await tab.until("document.querySelector('#ask:not([hidden])')")
     await opened(sidecar, tab, site)
     await tab.click("#send")
     await tab.until(shows("#ask-error", "Too many requests."))

@@ -2,9 +2,11 @@
 
 import json
 import re
+import time
 from html.parser import HTMLParser
 from typing import Any
 
+import aiohttp
 import pytest
 from fakes import OK, RawClient, Taken
 from telling import CONFIG, E164, PHONE, SEND, Reply, Sidecar, Start
@@ -517,3 +519,77 @@ async def test_a_browser_whose_head_cannot_be_read_gets_a_page_too(
             answer = await client.answer()
             assert (answer.status, answer.value(b"content-type")) == (status, kind)
             assert (sentence.encode() in answer.content) is (kind != b"application/problem+json")
+
+
+async def test_a_multipart_form_is_told_as_one(start: Start) -> None:
+    """A person can do nothing about it but tell; the site's author reads what would be right."""
+    sidecar = await start(TABLES)
+    data = aiohttp.FormData({"phone": PHONE})
+    data.add_field("picture", b"\x89PNG", filename="a.png")
+    reply = await post(sidecar, data)
+    assert (reply.status, problem(reply)) == (400, "malformed_request")
+    page = Form(reply)
+    assert "cannot be read here yet (multipart/form-data)" in page.text
+    assert "send it as application/x-www-form-urlencoded" in page.text
+    assert page.form is None
+
+
+@pytest.mark.parametrize(
+    ("channel", "typed", "sentence", "label", "autocomplete"),
+    [
+        ("email", "nobody@", "This does not look like an e-mail address.", "E-mail address", "email"),
+        ("email", "", "Enter your e-mail address.", "E-mail address", "email"),
+        ("auto", "", "Enter your phone number or e-mail address.", "Phone number or e-mail address", "on"),
+        ("auto", "a@b", "This does not look like an e-mail address.", "Phone number or e-mail address", "on"),
+    ],
+)
+async def test_an_address_is_asked_for_as_one(
+    start: Start, channel: str, typed: str, sentence: str, label: str, autocomplete: str
+) -> None:
+    """By the route's channel."""
+    sidecar = await start(PAGE.replace('to = "form:phone"', f'to = "form:phone"\nchannel = "{channel}"'))
+    page = Form(await post(sidecar, {"phone": typed}))
+    assert sentence in page.text
+    assert label in page.text
+    assert page.shown is not None
+    assert (page.shown["name"], page.shown["value"], page.shown["autocomplete"]) == ("phone", typed, autocomplete)
+
+
+async def test_who_asks_stands_on_every_page(start: Start) -> None:
+    """`[code] brand`, as text."""
+    sidecar = await start('[code]\nbrand = "<b>Ann & Co"\n' + TABLES)
+    replies = [
+        await post(sidecar, {"phone": "123"}),
+        await post(sidecar, {"phone": PHONE}),
+        await post(sidecar, {"phone": PHONE}, "/code"),
+        await sidecar.ask("GET", "/closed/x", headers=BROWSER),
+    ]
+    for reply in replies:
+        assert b'<p class="brand">&lt;b&gt;Ann &amp; Co</p>' in reply.body
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["//evil.example/register", "/\\evil.example/../register", "http://evil.example/register", "/x/..//register"],
+)
+async def test_no_target_leads_a_form_elsewhere(start: Start, target: str) -> None:
+    """Its form goes to the page's own address: the target is not on the page at all."""
+    sidecar = await start(TABLES)
+    for body in (b"phone=123&a=b", f"phone={PHONE}&a=b".encode()):
+        async with RawClient(sidecar.port) as client:
+            fields = ("Accept: text/html", "Content-Type: application/x-www-form-urlencoded")
+            answer = await client.ask("POST", target, fields, body)
+        assert answer.status in {400, 403, 422}
+        assert b"evil" not in answer.content
+        assert b"action=" not in answer.content
+    assert not sidecar.upstream.requests
+
+
+async def test_a_form_of_a_thousand_large_fields_costs_little(start: Start) -> None:
+    """64 KB that grow sixfold when escaped: a page is made of them in milliseconds."""
+    sidecar = await start(TABLES)
+    form = [("phone", "123"), *[(f"f{n}", '"' * 10) for n in range(900)]]
+    began = time.perf_counter()
+    page = Form(await post(sidecar, form))
+    assert page.fields == form[1:]
+    assert time.perf_counter() - began < 1
