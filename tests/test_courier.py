@@ -968,6 +968,23 @@ async def test_message_that_was_lost_before_its_answer_goes_to_the_next_at_once(
         assert it.count("sidecar_delivery_duplicates_total", provider="second") == 0
 
 
+async def test_message_that_is_lost_while_its_answer_is_awaited_goes_to_the_next_at_once(store: Store) -> None:
+    """By our id: another worker may have taken the receipt."""
+    rule = Delivery(providers=("first", "second"), on_silence="wait", attempt_timeout=NEVER, deadline=NEVER)
+    async with two(store, rule) as (first, second, it):
+        first.hangs(202, '{"id": "v-1"}')
+        second.answers(202, "")
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            await first.arrival()
+            await report(it, it.courier(), "first", "undeliverable", ref=message_id(first))
+            assert await marked(it) == (verification_id, "sent")
+            first.released.set()
+        assert (len(first.asked), len(second.asked)) == (1, 1)
+        assert it.marked.empty()
+        assert it.count("sidecar_delivery_duplicates_total", provider="first") == 0
+
+
 async def test_message_that_was_delivered_before_its_answer_is_delivered(store: Store) -> None:
     """By the vendor's id, or by ours with an answer that was lost; nobody else is asked."""
     async with two(store, Delivery(providers=("first", "second"), switch_after=NEVER)) as (first, second, it):

@@ -6,7 +6,8 @@ because of the number: nobody else is asked. Rejected for now (throttled, unreac
 when all have been, the same provider again, after a pause that grows with every refusal and is never shorter than the
 vendor asks for; never while its last attempt is under way.
 An attempt is never cut short for having lost: its message may be on its way, and its late answer is recorded.
-A receipt may come before the answer: it then says what the attempt came to.
+A receipt may come before the answer: it then says what the attempt came to. It is looked for when an attempt ends, and
+while one is silent.
 No attempt starts after the deadline, and none is given more time than is left before it. An attempt may have to wait
 for its turn; one whose turn does not come, or comes when another has won, was never made (`HELD`): the next is asked.
 """
@@ -30,8 +31,13 @@ _GRACE_S: Final = 0.25
 # attempts fit the usual deadline of five seconds.
 _PAUSE_S: Final = 0.5
 _MAX_PAUSE_S: Final = 30.0
+# How often to look whether a receipt has come of an attempt that is silent.
+_LOOK_S: Final = 0.25
 # What is left before the deadline when a provider is asked again: with less time, a clear refusal would become silence.
 _LEAST_S: Final = 1.0
+
+# Receipts that say the provider took the message.
+_TAKEN: Final = frozenset({"enroute", "delivered"})
 
 Kind = Literal["accepted", "refused", "lost", "uncertain"]
 # Make one attempt at a provider within so many seconds.
@@ -42,6 +48,8 @@ Turn = Callable[[str, float, float], Awaitable[bool]]
 Heard = Callable[[str, Outcome], Awaitable[ReceiptState | None]]
 # What an attempt comes to that was never made.
 HELD: Final = Rejected("throttled", "no_turn")
+# What is known of one that is under way.
+_SILENT: Final = Uncertain("under_way")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,7 @@ class Attempted:
         """What a result of this attempt alone would be."""
         if self.heard in LOST:
             return "lost"
-        if isinstance(self.outcome, Accepted) or self.heard in {"enroute", "delivered"}:
+        if isinstance(self.outcome, Accepted) or self.heard in _TAKEN:
             return "accepted"
         return "refused" if isinstance(self.outcome, Rejected) else "uncertain"
 
@@ -151,6 +159,8 @@ class _Race:
         self._due = self._clock()
         self._under_way: dict[asyncio.Task[tuple[Outcome, float, ReceiptState | None]], str] = {}
         self._over: list[Attempted] = []
+        # Under way still, and a receipt says that they come to nothing.
+        self._lost: set[str] = set()
         self._winner: str | None = None
 
     async def decide(self) -> Result:
@@ -160,9 +170,11 @@ class _Race:
             if next_at is not None and next_at <= self._clock():
                 self._start_next()
             elif self._under_way:
-                wait_s = None if next_at is None else next_at - self._clock()
-                for ended in await self._ended(wait_s):
-                    self._heed(ended)
+                ended = await self._ended(min(_LOOK_S, math.inf if next_at is None else next_at - self._clock()))
+                for one in ended:
+                    self._heed(one)
+                if not ended:
+                    await self._look()
             elif next_at is not None:
                 await asyncio.sleep(next_at - self._clock())
             else:
@@ -192,7 +204,7 @@ class _Race:
 
     def _next_at(self) -> float | None:
         """When the next attempt starts if nothing ends before; None when none does."""
-        if self._under_way and not self._switch:
+        if not self._switch and set(self._under_way.values()) - self._lost:
             return None  # silence is not followed where only a sure failure may be
         if self._to_come:
             return self._due if self._due < self._deadline else None
@@ -232,15 +244,30 @@ class _Race:
             provider = self._under_way.pop(task)
             attempted = Attempted(provider, *task.result()[:2], heard=task.result()[2])
             if attempted.came_to == "accepted":
-                attempted = replace(attempted, duplicate=self._winner is not None)
+                attempted = replace(attempted, duplicate=self._winner not in {None, provider})
                 self._winner = self._winner or provider
             ended.append(attempted)
             self._record(attempted)
         self._over += ended
         return ended
 
+    async def _look(self) -> None:
+        """Has a receipt come of an attempt that is silent? Lost: the next one is asked, at once. Else it has won."""
+        if self._heard is None:
+            return
+        for provider in set(self._under_way.values()) - self._lost:
+            heard = await self._heard(provider, _SILENT)
+            if heard in LOST:
+                self._lost.add(provider)
+                self._due = self._clock()
+            elif heard in _TAKEN:
+                self._winner = self._winner or provider
+
     def _heed(self, ended: Attempted) -> None:
         """Who is asked after this? Failed surely, or lost without an answer: the next one, at once."""
+        if ended.provider in self._lost:
+            self._lost.remove(ended.provider)
+            return  # the next one was asked when the receipt came
         self._due = self._clock()
         outcome = ended.outcome
         if isinstance(outcome, Rejected) and outcome.is_passing:

@@ -365,6 +365,25 @@ def test_lost_answer_of_a_message_that_a_receipt_knows_is_an_acceptance(word: Re
     assert (told.result.kind, told.result.provider) == ("accepted", "a")
 
 
+def test_message_that_is_lost_while_its_answer_is_awaited_goes_to_the_next_at_once() -> None:
+    """Also where silence is not followed, and nobody is started twice by the late answer."""
+    script = {"a": (2.9, ACCEPTED), "b": (2.95, ACCEPTED), "c": (0.1, ACCEPTED)}
+    for switch in (True, False):
+        told = at_once(run(script, switch_after=2.8, switch=switch, heard=hears({"a": "undeliverable"})))
+        assert starts(told)[:2] == [("a", 0.0), ("b", 0.25)]
+        assert told.result.provider == ("c" if switch else "b")
+        assert starts(told)[2:] == ([("c", 3.05)] if switch else [])
+
+
+def test_message_that_is_delivered_while_its_answer_is_awaited_has_won() -> None:
+    """Nobody else is asked, and its own late answer is no duplicate."""
+    told = at_once(run({"a": (2.9, ACCEPTED), "b": (0.1, ACCEPTED)}, heard=hears({"a": "delivered"})))
+    assert starts(told) == [("a", 0.0)]
+    assert told.result.provider == "a"
+    assert told.decided_at == pytest.approx(0.25)
+    assert [one.duplicate for one in told.recorded] == [False]
+
+
 def test_receipt_in_a_word_that_we_do_not_know_settles_nothing() -> None:
     assert at_once(run({"a": (0.1, LOST)}, heard=hears({"a": "unknown"}))).result.kind == "uncertain"
 
