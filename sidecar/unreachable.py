@@ -1,5 +1,6 @@
 """Why can it not be reached? One wording for the store and for upstream, the same each time the same thing is wrong."""
 
+import errno
 import os
 import socket
 import ssl
@@ -22,7 +23,7 @@ def why(error: OSError, place: str) -> str:
             return f"no connection to {place} in time"
         case OSError(errno=int(number)):
             return f"{os.strerror(number)}: {place}"
-        case _ if "Connect call failed" in str(error):  # at each of several addresses, which asyncio puts into one text
+        case _ if f"[Errno {errno.ECONNREFUSED}]" in str(error):  # at one of several addresses: asyncio joins the texts
             return f"refused {place}"
         case _:
             return f"no connection to {place}"

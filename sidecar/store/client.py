@@ -117,6 +117,7 @@ class Store:
             "socket_connect_timeout": timeout_s,
         }
         self._place = _place(options)
+        self._database = options.get("db", 0)
         # What redis-py's own pools take, and its connections do not.
         for name in ("max_connections", "timeout"):
             options.pop(name, None)
@@ -198,7 +199,8 @@ class Store:
         except TimeoutError:
             self._deciding.doubt()
             self._waiting.doubt()
-            raise StoreAwayError(name, f"no answer within {limit_s:g} s") from None
+            # What a command waits for by itself does not count: one reason for all.
+            raise StoreAwayError(name, f"no answer within {self._timeout_s:g} s") from None
         except ConnectError as error:
             # Whatever is wrong before a command was sent is wrong with the store, or with our way to it.
             raise StoreAwayError(name, self._why(error.__cause__)) from error
@@ -212,9 +214,11 @@ class Store:
     def _why(self, error: BaseException | None) -> str:
         """Say what is wrong with a connection, in few words that are the same each time."""
         while error is not None and not isinstance(error, OSError):  # redis-py wraps what it got
+            if isinstance(error, redis_errors.InvalidResponse):
+                return f"no Redis protocol at {self._place}"
             if code := _code(error):
                 if "DB index" in str(error):
-                    return f"no such database at {self._place}"
+                    return f"no database {self._database} at {self._place}"
                 return code if code != "ERR" else str(error).partition(", with args")[0]
             error = error.__cause__ or error.__context__
         return why(error, self._place) if error is not None else f"closed by {self._place}"

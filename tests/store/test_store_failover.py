@@ -242,16 +242,19 @@ async def test_a_store_that_cannot_be_reached_says_where(tmp_path: Path) -> None
                 await store.execute("PING")
             assert away.value.reason == reason
 
-    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
+    for answer, reason in ((b"", "closed by "), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Redis protocol at ")):
 
-    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    place = "127.0.0.1:{}".format(*server.sockets[0].getsockname()[1:])
-    async with a_store(f"redis://{place}") as store:
-        assert await store.why_not() == f"closed by {place}"
-    server.close()
+        async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes = answer) -> None:
+            writer.write(answer)
+            writer.close()
+
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        place = "127.0.0.1:{}".format(*server.sockets[0].getsockname()[1:])
+        async with a_store(f"redis://{place}") as store:
+            assert await store.why_not() == reason + place
+        server.close()
     async with embedded(tmp_path) as url, a_store(f"{url}?db=99") as store:
-        assert await store.why_not() == f"no such database at {url.removeprefix('unix://')}"
+        assert await store.why_not() == f"no database 99 at {url.removeprefix('unix://')}"
 
 
 # What the log says…
