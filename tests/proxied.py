@@ -16,7 +16,7 @@ from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import fields, listener
-from sidecar.proxy.forward import Forwarder, Peer, asked, continue_100
+from sidecar.proxy.forward import Forwarder, Listener, Peer, asked, continue_100
 from sidecar.proxy.messages import MAX_HEAD, RawFields, Request
 from sidecar.proxy.proxy_protocol import Acceptor
 from sidecar.proxy.upstream import Exchange
@@ -37,6 +37,7 @@ class Passing:
     answers: list[Any] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     on_status: Callable[[int], Awaitable[None]] | None = None
+    hears: Listener | None = None
     relays: bool = True
     relayed: int = 0
     handles: Callable[[Request], bool] = lambda _request: False
@@ -107,6 +108,7 @@ async def passing(
                 body=body,
                 extra=running.extra,
                 on_status=on_status,
+                listener=running.hears,
             )
         except Refusal as refusal:
             running.refusals.append(refusal)
@@ -127,7 +129,7 @@ async def passing(
             running.cancelled.set()
 
     def plain(request: Request, connection: listener.Connection) -> Exchange | None:
-        if not running.relays or running.handles(request) or running.extra or running.on_status:
+        if not running.relays or running.handles(request) or running.extra or running.on_status or running.hears:
             return None
         ip = connection.peername[0] if connection.peername else ""
         connection.peer = connection.peer or Peer(ip, scheme, networks)

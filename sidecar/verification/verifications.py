@@ -248,8 +248,8 @@ class Verifications:
         """
         code = codes.read(shown, self._rules.length)
         if code is None:
-            right = f"A code has {self._rules.length} digits, and nothing else."
-            raise Refusal("code_mismatch", "no_code", right)
+            right = f"A code has {self._rules.length} digits. Type them as they stand in the message."
+            raise Refusal("code_mismatch", "mistyped", right)
         return code
 
     async def _take(self, recipient: Recipient, proof: Proof, counted: Counted) -> Hold:
