@@ -372,7 +372,15 @@ def _parts(text: str, content_type: str) -> Iterator[tuple[str | None, str]]:
             if "=?" in spelled or len(spelled) >= _MAX_PART_NAME or names > _MAX_PARTS:
                 yield None, ""
                 return
-            for each in {spelled, decoded(spelled), spelled.replace("\\", "")}:
+            # Escaped in either way; and PHP ends a name with its line, others an odd one at the next parameter.
+            plain = spelled.replace("\\", "")
+            for each in {
+                spelled,
+                plain,
+                decoded(spelled),
+                *re.split("[\r\n]", plain, maxsplit=1)[:1],
+                plain.partition(";")[0],
+            }:
                 yield from ((each, value) for value in values_of_it)
     else:
         if len(parts) <= _MAX_PARTS:

@@ -131,14 +131,14 @@ def _below(path: str, mounts: Collection[str]) -> Iterator[str]:
 
 
 def mounts_of(values: Collection[str]) -> tuple[str, ...]:
-    """Spell mount points as `read` takes them: without their case and last slash, and decoded."""
+    """Spell mount points as `read` takes them: without their case, with and without their last slash, and decoded."""
     found: set[str] = set()
     for value in values:
         spelled = value.lower()
         for _ in range(3):
-            found.add(spelled.rstrip("/"))
+            found |= {spelled, spelled.rstrip("/")}
             spelled = decoded(spelled).lower()
-    return tuple(sorted(found - {""}))
+    return tuple(sorted(found - {"", "/"}))
 
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")

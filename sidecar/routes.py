@@ -39,8 +39,17 @@ _KEPT: Final = 2048
 _MAX_KEPT: Final = 1024
 
 _NAME: Final = re.compile(r"\{[^{}]+\}")
+# Files of WordPress, to which forms are posted, and which are not behind its front controller. Any other address is,
+# also one that looks like a script's, where no such file is there.
+_WORDPRESS_FILES: Final = frozenset(
+    f"/{name}.php"
+    for name in (
+        "wp-admin/admin", "wp-admin/admin-ajax", "wp-admin/admin-post", "wp-admin/async-upload", "wp-admin/edit",
+        "wp-admin/media-new", "wp-admin/media-upload", "wp-admin/options", "wp-admin/plugins", "wp-admin/post",
+        "wp-admin/themes", "wp-admin/update", "wp-admin/upload", "wp-comments-post", "wp-cron", "wp-login", "xmlrpc",
+    )
+)  # fmt: skip
 # Scripts that are front controllers by custom, and take the path that they serve from a form as well.
-_OTHER_SCRIPT: Final = re.compile(r"(?i:/(?!index\.)[^/]*\.(?:php\d?|phtml)(?:/|$))")
 _FRONT_SCRIPT: Final = re.compile(r"(?i:(?:^|/)index\.[a-z0-9]+(?:/|$))")
 
 
@@ -126,6 +135,8 @@ class Routes:
         self._guarded = frozenset(pattern.method for pattern in guarding)
         self._methods = frozenset({pattern.method for pattern in patterns} | {"OTHER"}) - {EVERY}
         self._under = _pretty(guarding)
+        homes = {prefix.rpartition("/")[0] for prefix in self._under.get("rest_route", ())}
+        self._files = frozenset(home + file for home in homes for file in _WORDPRESS_FILES)
         self._wild = [pattern for pattern in patterns if pattern.subtree or None in pattern.segments]
         self._exact: dict[Reading, list[_Pattern]] = {}
         self._aliases: dict[Reading, list[_Pattern]] = {}
@@ -167,7 +178,7 @@ class Routes:
         targets = found.targets
         if found.may_name_path:
             named = overrides.body_targets(body, kind)
-            if not _FRONT_SCRIPT.search(found.path):
+            if not _is_front_script(found.path):
                 named = named and [(name, value) for name, value in named if name in overrides.UNDER]
             targets += tuple(self._inner(found.path, named, _Budget(_MAX_REQUEST)))
         return Found(self._decide(targets, methods), targets=targets, methods=methods)
@@ -198,11 +209,10 @@ class Routes:
     def _reads_paths(self, path: str, fields: Fields) -> bool:
         """True when a POST may be a front controller's form, which may name a path that some guarded route has.
 
-        WordPress is behind every address that is no script of another name; other front controllers that read a
-        form at all are asked for by their own.
+        WordPress is behind every address that is no file of its own; other front controllers that read a form at all
+        are asked for by the name of their script.
         """
-        is_read = bool(self._under) and not _OTHER_SCRIPT.search(path)
-        return (is_read or _FRONT_SCRIPT.search(path) is not None) and overrides.is_form(fields)
+        return (_is_front_script(path) or (bool(self._under) and path not in self._files)) and overrides.is_form(fields)
 
     def _may_guard(self, methods: Collection[str]) -> bool:
         """True when some guarded route takes one of the methods."""
@@ -349,6 +359,11 @@ def _compile(index: int, route: Route) -> _Pattern:
         segments += [None] if _NAME.fullmatch(segment) else fold(decoded(octets(segment)))
     literal = path if not subtree and None not in segments and LITERAL.fullmatch(path) else ""
     return _Pattern(index, route, method.upper(), tuple(segments), subtree, literal)
+
+
+def _is_front_script(path: str) -> bool:
+    """True for the path of a script that is a front controller by custom, however it is escaped."""
+    return _FRONT_SCRIPT.search(path if LITERAL.fullmatch(path) else decoded(decoded(path))) is not None
 
 
 def _pretty(guarding: Iterable[_Pattern]) -> dict[str, set[str]]:

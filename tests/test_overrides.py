@@ -70,6 +70,7 @@ def test_a_field_whose_value_is_a_path_is_one_more_target(name: bytes, value: by
         (b"/y, /x", "/x/api/register"),
         (b"/x", "http://h/x/api/register"),
         (b"/x", "/index.php/x/api/register"),
+        (b"//", "/x//api/register"),
     ],
 )
 def test_a_field_whose_value_is_a_path_is_a_mount_point_to_take_off(name: bytes, value: bytes, target: str) -> None:
@@ -134,6 +135,7 @@ def overridden(body: bytes, content_type: bytes = MULTIPART[1]) -> Route | None:
 
 NAMES = [
     b'"_method"', b'".method"', b'" method"', b'"[method"', b'"_METHOD"', b'"_method[]"', b"_method", b"'_method'",
+    b'"_method\r\nX: y',
     b'"_meth\\od"', b'"%5Fmethod"', b'"X-HTTP-Method-Override"', b'"a"; name="_method"', b'"a\\"; name="_method"',
     b'"a"; x=\'; name="_method"', b'"a"\r\nX: NAME = "_method"', b'\r\n "_method"', b'""\r\nContent-ID: <_method>',
 ]  # fmt: skip
@@ -328,7 +330,10 @@ def named(body: bytes, target: str, field: tuple[bytes, bytes], routes: Routes =
     return routes.with_body_override(found, body, field[1]).route
 
 
-@pytest.mark.parametrize("target", ["/", "/index.php", "/any/page", "/contact/", "/wp-json/wp/v2/media"])
+@pytest.mark.parametrize(
+    "target",
+    ["/", "/index.php", "/any/page", "/contact/", "/wp-json/wp/v2/media", "/%69ndex.php", "/no.php", "/a/wp-login.php"],
+)
 def test_wordpress_takes_the_path_from_a_form(target: str) -> None:
     assert named(b"a=b&rest_route=/myapp/v1/register", target, FORM) is REST
     assert named(b"rest%5froute=%2fmyapp/v1/register", target, FORM) is REST
