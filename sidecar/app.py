@@ -51,7 +51,7 @@ from sidecar.proxy.listener import handed_back
 from sidecar.recipient import of_address
 from sidecar.routes import Routes
 from sidecar.secret import Secret, b64url
-from sidecar.store.client import Store
+from sidecar.store.client import ReplyError, Store
 from sidecar.store.instances import Instances
 from sidecar.store.trouble import Trouble
 from sidecar.verification.idempotency import Idempotency
@@ -133,7 +133,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         waits = 3 if any(route.spend_when for route in config.routes) else 2
         hold_s = config.upstream.connect_timeout + waits * config.upstream.read_timeout + _HOLD_MARGIN_S
         instances = Instances(store, _new_id(), b64url(secret.fingerprint), secret.accepted)
-        with suppress(StoreAwayError):  # everything but guarded routes works without
+        with suppress(StoreAwayError, ReplyError):  # everything but guarded routes works without
             await instances.join()
         stack.push_async_callback(instances.leave)
         verifications = Verifications(store, secret, config.code, config.numbers.test, os.urandom, hold_s)
@@ -241,7 +241,7 @@ async def _routing(
     lines = Rates(frozenset(rates), take)
     breakers = Breakers(store, config.providers, metrics.breaker)
     sightings = Sightings(store)
-    with suppress(StoreAwayError):
+    with suppress(StoreAwayError, ReplyError, ValueError):  # their tasks tell what is wrong
         await breakers.look()
         await sightings.look()
     looking = (life.keep("breakers", breakers.run), life.keep("sightings", sightings.run))

@@ -11,10 +11,10 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, redirect_stderr, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from sidecar import __version__
 
@@ -36,13 +36,33 @@ _DEAD = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point of `signup-sidecar`."""
     _open_standard()
-    options = _parser().parse_args(arguments)
-    call: Callable[[argparse.Namespace], int] = options.call
-    try:
-        return call(options)
-    except BrokenPipeError:  # `signup-sidecar schema | head`
-        sys.stdout = None
-        return 0
+    with redirect_stderr(cast("TextIO", _Complaints(sys.stderr))):
+        options = _parser().parse_args(arguments)
+        call: Callable[[argparse.Namespace], int] = options.call
+        try:
+            return call(options)
+        except BrokenPipeError:  # `signup-sidecar schema | head`
+            sys.stdout = None
+            return 0
+
+
+class _Complaints:
+    """stderr, for what is only told: where nobody takes it, the exit code still says how it went."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _open_standard() -> None:

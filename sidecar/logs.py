@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Final, Literal
@@ -183,12 +182,6 @@ def flush() -> None:
     """Write the lines that wait, if that takes no longer than a second."""
     if _writer is not None:
         _writer.flush(_FLUSH_S)
-
-
-def say(text: str) -> None:
-    """Print on stderr what comes before there is a log, if anybody takes it."""
-    with suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - before there is a log
 
 
 def dropped() -> int:

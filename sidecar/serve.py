@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -46,7 +47,7 @@ def run(path: Path) -> int:
     try:
         config = load(path, os.environ, kinds(), warnings.append)
     except ConfigError as error:
-        logs.say(str(error))
+        print(error, file=sys.stderr)  # noqa: T201 - before there is a log
         return 2
     logs.configure(config.server.log_format)
     logs.own_process()

@@ -118,15 +118,57 @@ async def test_it_starts_with_its_descriptors_closed(run: Run, closed: str) -> N
         assert await child.process.wait() == 0
 
 
-async def test_a_mistake_is_exit_code_2_whoever_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command_name", ["run", "check"])
+async def test_a_mistake_is_exit_code_2_whoever_reads(tmp_path: Path, command_name: str) -> None:
     """The complaint about a bad configuration may go nowhere; the exit code says it all the same."""
     path = tmp_path / "sidecar.toml"
     path.write_text("[serer]\n")
     for way in WAYS[:1] + WAYS[2:]:
         with nobody(way) as stderr:
-            process = await command("run", str(path), stderr=stderr)
+            process = await command(command_name, str(path), stderr=stderr)
             await process.communicate()
             assert process.returncode == 2, way
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_console_that_nobody_reads_holds_up_nothing(run: Run, way: str) -> None:
+    """The development provider prints on stdout, and waits for nobody either."""
+    with nobody(way) as stdout:
+        child = await run(stdout=stdout)
+        for number in range(20):
+            assert await child.asks("/.sidecar/v1/verifications", {"to": f"+86139123456{number:02}"}) == 202
+        for _ in range(20):
+            await child.line("message_sent")
+        assert (await child.asked("/plain"))[0] == 200
+        child.process.send_signal(signal.SIGTERM)
+        assert await child.ended() == 0
+
+
+async def test_a_task_that_ends_is_told_by_readyz_and_comes_back(run: Run, tmp_path: Path) -> None:
+    """What no task can work with in the store ends it, and not the process; mended, it works again."""
+    child = await run(store="embedded")
+    store = Store(f"unix://{tmp_path / 'state' / 'store' / 'valkey.sock'}")
+    await store.execute("SET", store.names.seen(), "no hash")
+    line = await child.line("task_ended")
+    assert (line["task"], line["error"]) == ("sightings", "ReplyError")
+
+    async def ended() -> dict[str, str]:
+        status, body = await child.asked("/readyz", child.admin_port)
+        assert status == 200
+        told: dict[str, str] = json.loads(body)["ended_tasks"]
+        return told
+
+    async def is_told() -> bool:
+        return await ended() == {"sightings": "ReplyError"}
+
+    async def works() -> bool:
+        return not await ended()
+
+    await child.until(is_told)
+    assert await child.metric('sidecar_task_ends_total{task="sightings"}') >= 1
+    await store.execute("DEL", store.names.seen())
+    await child.until(works)
+    await store.close()
 
 
 async def test_the_last_lines_are_written_before_the_end(run: Run) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from sidecar.errors import StoreAwayError
-from sidecar.store.client import Store
+from sidecar.store.client import ReplyError, Store
 
 _SAY_EVERY_S: Final = 5.0
 # Three words missed: it is gone.
@@ -57,5 +57,5 @@ class Instances:
 
     async def leave(self) -> None:
         """Say that we go."""
-        with suppress(StoreAwayError):
+        with suppress(StoreAwayError, ReplyError):
             await self._store.execute("ZREM", self._store.names.instances(), self._member)
