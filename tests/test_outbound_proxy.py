@@ -166,4 +166,5 @@ async def test_password_of_the_proxy_stands_in_no_error(says: bytes) -> None:
         error: BaseException | None = await told(proxy)
         while error is not None:
             assert "s3cr3t" not in repr(error) + str(error)
+            assert "YW5uOnMzY3IzdA" not in repr(error) + str(error), "as Basic has it"
             error = error.__cause__
