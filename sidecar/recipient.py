@@ -327,8 +327,7 @@ def _phone(number: PhoneNumber, extra: Sequence[str]) -> Phone:
 def _is_extra(number: PhoneNumber, extra: Sequence[str]) -> bool:
     """Tell whether a number begins as one of `extra` does, and is as long as mobile numbers of its country are."""
     address = phonenumbers.format_number(number, PhoneNumberFormat.E164)
-    is_possible = phonenumbers.is_possible_number_for_type(number, PhoneNumberType.MOBILE)
-    return is_possible and address.startswith(tuple(extra))
+    return address.startswith(tuple(extra)) and phonenumbers.is_possible_number_for_type(number, PhoneNumberType.MOBILE)
 
 
 # E-mail addresses…
