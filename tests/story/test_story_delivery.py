@@ -7,10 +7,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 import pytest
+from aiohttp import web
 from forward_proxy import forward_proxy
 from telling import CONFIG as WHOLE
 from telling import Reply, Sidecar, Start
@@ -337,6 +338,53 @@ async def test_receipt_on_another_path_is_refused(start: Start, path: str) -> No
         assert await status(twilio.sidecar, verification_id) == "sent"
         assert (await twilio.post("delivered")).status == 200
         assert await status(twilio.sidecar, verification_id) == "delivered"
+
+
+@pytest.mark.parametrize("word", ["delivered", "failed"])
+async def test_receipt_that_comes_before_twilios_answer_counts(start: Start, word: str) -> None:
+    """Twilio calls back while its 201 is on its way: delivered is told, failed starts the next provider at once."""
+    async with vendor() as twilio:
+        config = RECEIPTS.format(token=AUTH_TOKEN, url=twilio.url, path_token="")
+        sidecar = await start("", config=config.replace('confirm_within = "60s"', 'switch_after = "4s"'))
+
+        async def calls_back_first(it: Vendor) -> web.Response:
+            assert (await Twilio(sidecar, it.asked[0]).post(word)).status == 200
+            return web.json_response({"sid": SID, "status": "queued"}, status=201)
+
+        twilio.behave = calls_back_first
+        body = {"to": PHONE, "captcha": await sidecar.solved()}
+        verification_id = (await sidecar.ask("POST", "/.sidecar/v1/verifications", json=body)).json["id"]
+        came_to = "delivered" if word == "delivered" else "sent"
+        async with asyncio.timeout(10):
+            while (told := await status(sidecar, verification_id)) != came_to:
+                assert told in {"queued", "sent"}
+        assert len(sidecar.vendor.messages) == (0 if word == "delivered" else 1)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_push_that_names_our_id_moves_the_message_whose_answer_was_lost(start: Start, is_known: bool) -> None:
+    """Aliyun gives our `out_id` back; the answer with its own id never came. Only an id that we sent moves anything."""
+    table, _, receipts = UNSIGNED["aliyun"]
+    async with vendor() as aliyun:
+        aliyun.resets()
+        more = (
+            f'endpoint = "{aliyun.url}"\nreceipt_token = "a-long-secret-path-token"\n[[delivery]]\nproviders = ["it"]\n'
+        )
+        head = WHOLE.split("[providers.hook]", maxsplit=1)[0]
+        sidecar = await start(f'[providers.it]\nkind = "aliyun"\n{table}{more}', config=head)
+        body = {"to": PHONE, "captcha": await sidecar.solved()}
+        verification_id = (await sidecar.ask("POST", "/.sidecar/v1/verifications", json=body)).json["id"]
+        async with asyncio.timeout(10):
+            while (await status(sidecar, verification_id)) != "unconfirmed":
+                pass
+        out_id = dict(parse_qsl(aliyun.asked[0].target.partition("?")[2]))["OutId"]
+        push = cast("list[dict[str, Any]]", receipts)[0] | {
+            "biz_id": "never-heard-of",
+            "out_id": out_id if is_known else f"{verification_id}_1-0",
+        }
+        reply = await sidecar.ask("POST", "/.sidecar/receipts/it/a-long-secret-path-token", json=[push])
+        assert reply.status == 200
+        assert await status(sidecar, verification_id) == ("delivered" if is_known else "unconfirmed")
 
 
 UNSIGNED = {
