@@ -792,7 +792,8 @@ class Gate:
         self, visit: Visit, route: Route | None, refusal: Refusal, fields: Sequence[tuple[str, str]]
     ) -> Answer:
         """The page of a refusal: the one that verifies where that mends it, else one that says what is wrong."""
-        needs_proof = refusal.code in _PAGE_CODES and refusal.retry_after_s is None
+        is_dead = refusal.code in _PAGE_CODES or refusal.extra.get("attempts_left") == 0
+        needs_proof = is_dead and refusal.retry_after_s is None
         if needs_proof and route is not None and visit.resume is not None:
             return self.hosted_page(visit, visit.typed, _without_code(visit.resume, route))
         is_other_site = needs_proof and visit.is_other_site

@@ -74,8 +74,10 @@ def refusal_page(
         key = _RECIPIENT[channel][1]
     if is_other_site:
         key = "error_other_site"
-    sentences = [text[key]]
     left = refusal.extra.get("attempts_left")
+    if left == 0 and not is_other_site:
+        key, left = "error_too_many_attempts", None  # the last try killed the code
+    sentences = [text[key]]
     if left is not None and not is_other_site:
         sentences.append(text["attempts_left"].replace("{left}", str(left)))
     rest = []

@@ -242,11 +242,25 @@ async def test_a_wrong_code_of_the_forms_own_is_corrected_on_the_page(start: Sta
     assert page.shown is not None
     assert (page.shown["name"], page.shown["value"], page.shown["autocomplete"]) == ("code", "", "one-time-code")
     assert page.fields == [("phone", PHONE), ("name", "Ann")]
-    for _ in range(4):
-        await post(sidecar, {"phone": PHONE, "code": other})
-    dead = await post(sidecar, {"phone": PHONE, "code": other})
-    assert is_verifying(dead)
-    assert b'["code", ""]' in dead.body
+    for left in (3, 2, 1):
+        again = await post(sidecar, {"phone": PHONE, "code": other})
+        assert f"Tries left: {left}." in Form(again).text
+    for _ in range(2):  # the try that killed it, and one more
+        dead = await post(sidecar, {"phone": PHONE, "code": other})
+        assert is_verifying(dead)
+        assert b'["code", ""]' in dead.body
+
+
+async def test_the_last_try_is_told_as_the_last(start: Start) -> None:
+    """On a route without a page of its own: no "Tries left: 0"."""
+    sidecar = await start(FORM_SEND + PAGE.replace('browser = "page"', ""))
+    assert (await post(sidecar, {"phone": PHONE}, "/code")).status == 202
+    code = await sidecar.vendor.code()
+    other = code[:-1] + str((int(code[-1]) + 1) % 10)
+    pages_told = [Form(await post(sidecar, {"phone": PHONE, "code": other})).text for _ in range(5)]
+    assert "Tries left: 1." in pages_told[3]
+    assert "Too many wrong codes. Send a new one." in pages_told[4]
+    assert "Tries left" not in pages_told[4]
 
 
 async def test_after_the_page_an_old_code_in_the_form_is_not_in_the_way(start: Start) -> None:
