@@ -37,6 +37,8 @@ _DATAGRAMS: Final = (0x12, 0x22, 0x32)
 _IN_A_ROW: Final = 64
 # As asyncio's own server: with no file descriptor left, the next try is so much later.
 _RETRY_S: Final = 1.0
+# As long as it goes on, it is told so often.
+_TELL_S: Final = 10.0
 # For TLS to end with all that is still to be written: the loop's own 30 s cut off who takes it slowly. The protocol
 # looks at that itself; this is for one that does not.
 _SHUTDOWN_S: Final = 600.0
@@ -142,6 +144,7 @@ class Acceptor:
         self._accepts = False
         self._is_closed = False
         self._retry: asyncio.TimerHandle | None = None
+        self._tell_at = 0.0
 
     def start(self) -> None:
         """Begin to accept, on the running loop."""
@@ -183,8 +186,11 @@ class Acceptor:
                 return
             except OSError as error:
                 # Mostly too many open files. The connection stays in the queue and would wake us at once.
-                self._log.warning("accept_failed", reason=error.strerror, again_in_s=_RETRY_S)
-                self._retry = asyncio.get_running_loop().call_later(_RETRY_S, self._try_again)
+                loop = asyncio.get_running_loop()
+                if loop.time() >= self._tell_at:
+                    self._tell_at = loop.time() + _TELL_S
+                    self._log.warning("accept_failed", reason=error.strerror, again_in_s=_RETRY_S)
+                self._retry = loop.call_later(_RETRY_S, self._try_again)
                 self._accept_or_not()
                 return
             connection.setblocking(False)
