@@ -143,6 +143,8 @@ class Router:
             switch=way.rule.on_silence == "switch" and not one_more,
             later=held_back,
             refusals=refusals,
+            # Who waits holds one of the courier's few leases: not for a provider that is known to be broken.
+            waits=not any(name in broken for name in order),
         ) as result:
             yield result
 

@@ -109,6 +109,7 @@ async def race(
     switch: bool = True,
     later: Mapping[str, float] = MappingProxyType({}),
     refusals: int = 0,
+    waits: bool = True,
 ) -> AsyncIterator[Result]:
     """Ask the providers of a plan and yield the result as soon as it is known.
 
@@ -117,10 +118,11 @@ async def race(
     `switch=False`: whoever is silent is not followed, for somebody may have the message; only a sure failure is.
     `later`: providers that are not in the plan, and may be asked after so many seconds, when all in the plan have been.
     `refusals`: of earlier races with this message; the pauses go on growing from there.
+    `waits=False`: nobody is waited for who may only be asked later; the result tells when.
     An error in the block, or a cancellation, cancels what is under way.
     """
     limits_s = (switch_after_s, attempt_timeout_s, deadline_s)
-    running = _Race(plan, start, limits_s, record, turn, heard, switch, later, refusals)
+    running = _Race(plan, start, limits_s, record, turn, heard, switch, later, refusals, waits)
     try:
         yield await running.decide()
         await running.finish()
@@ -140,6 +142,7 @@ class _Race:
         switch: bool,
         later: Mapping[str, float],
         refusals: int,
+        waits: bool,
     ) -> None:
         self._clock = asyncio.get_running_loop().time
         self._start = start
@@ -149,6 +152,7 @@ class _Race:
         self._turn = turn
         self._heard = heard
         self._switch = switch
+        self._waits = waits
         self._to_come = deque(plan)
         # Who may be asked again, and from when on.
         self._later = {provider: self._clock() + seconds for provider, seconds in later.items()}
@@ -208,6 +212,8 @@ class _Race:
             return None  # silence is not followed where only a sure failure may be
         if self._to_come:
             return self._due if self._due < self._deadline else None
+        if not self._waits:
+            return None
         at = max(self._due, min(self._later.values(), default=math.inf))
         return at if at <= self._deadline - min(_LEAST_S, self._attempt_timeout_s) else None
 

@@ -276,6 +276,12 @@ def test_nobody_is_asked_again_without_the_time_to_answer() -> None:
     assert starts(told) == [("a", 0.0)]
 
 
+def test_race_that_is_told_not_to_wait_asks_everybody_once() -> None:
+    told = at_once(run({"a": (0.1, BUSY), "b": (0.1, BUSY)}, waits=False))
+    assert starts(told) == [("a", 0.0), ("b", 0.1)]
+    assert set(told.result.later) == {"a", "b"}
+
+
 def test_vendor_that_says_when_is_not_asked_before() -> None:
     told = at_once(run({"a": [(0.1, Rejected("throttled", "429", 2.5)), (0.1, ACCEPTED)]}))
     assert starts(told) == [("a", 0.0), ("a", 2.6)]
