@@ -7,7 +7,7 @@
 # make fuzz-time      small inputs that cost much, searched by what they cost, FUZZ_SECONDS=3600
 # make bench-router   how soon a message arrives when vendors fail; about four minutes
 # make bench-routing  a simulated year under each strategy, and its picture; about a minute
-# make test-backends  the ways round the gate, tried on real backends (from PyPI, npm and Go; PHP, Ruby and Perl from Debian, as root)
+# make test-backends  the ways round the gate, tried on real backends (from PyPI, npm and Go; PHP, Ruby, Perl and Tomcat from Debian, as root)
 # make test-browser   the pages in a real Chromium, which it installs where it may (Debian, as root)
 
 PYTHON ?= python3
@@ -55,9 +55,11 @@ test-backends: $(VENV)/.installed-dev
 	-@! command -v go >/dev/null || test -x $(BACKENDS)/go/gin_app || { cp tests/backends/apps/gin_app.go $(BACKENDS)/go/main.go && \
 	  cd $(BACKENDS)/go && export GOFLAGS=-modcacherw GOPATH=$$PWD/path && { test -f go.mod || go mod init backends; } 2>/dev/null && \
 	  go get github.com/gin-gonic/gin@v1.10.0 2>/dev/null && go build -o gin_app main.go; }
-	-@{ command -v php && command -v puma && command -v mojo; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	-@{ command -v php && command -v puma && command -v mojo && test -e /usr/share/java/tomcat10-embed-core.jar; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  apt-get install -y -qq --no-install-recommends php-cli php-symfony-http-foundation php-symfony-routing puma ruby-sinatra \
-	  ruby-actionpack libmojolicious-perl >/dev/null; }
+	  ruby-actionpack libmojolicious-perl libtomcat10-embed-java libtomcat10-java >/dev/null; }
+	-@! command -v javac >/dev/null || javac -nowarn -cp /usr/share/java/tomcat10-embed-core.jar -d $(BACKENDS)/java \
+	  tests/backends/apps/TomcatApp.java 2>/dev/null
 	$(BIN)/pytest -m backends -rs tests/backends
 
 # The rivals go into .bench, which git ignores; what cannot be fetched is left out and named.

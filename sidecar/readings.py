@@ -153,6 +153,8 @@ _STREAM: Final = re.compile(r":[:$][^/]*")
 # What stands for a space: to C, to Java's `trim`, and in Latin-1 to Python's `str.split` and `str.strip` (0x85, 0xA0).
 _SPACES: Final = "".join(map(chr, range(0x21))) + "\x85\xa0"
 _PADDED: Final = re.compile(r"[\0- .\x85\xa0](?:/|$)|(?:^|/)[\0- \x85\xa0]")
+# Segments of a path that a person may have named in another coding than UTF-8.
+_MAX_NAMED: Final = 64
 _HALF_ESCAPE: Final = re.compile(r"%.?\Z", re.DOTALL)
 # Where Python's `http.server` splits a request line that has no other space.
 _SPLIT: Final = re.compile(r"[\x85\xa0]")
@@ -241,8 +243,16 @@ def _compatible(path: str) -> str:
 
 
 def _valid(path: str) -> str:
-    """Drop what is no UTF-8 of each segment, as Bottle does, the last thing before it looks for a route."""
-    segments = [octets(segment.encode("latin-1").decode("utf-8", "ignore")) or segment for segment in path.split("/")]
+    """Drop what is no UTF-8, as Bottle does, the last thing before it looks for a route. No segment becomes empty."""
+    text = path.encode("latin-1")
+    whole = octets(text.decode("utf-8", "ignore"))
+    if len(whole) == len(path):
+        return path
+    has_empty = whole.count("//") > path.count("//") or (whole.endswith("/") and not path.endswith("/"))
+    if not has_empty or path.count("/") > _MAX_NAMED:
+        return whole
+    bare = [segment.decode("utf-8", "ignore") for segment in text.split(b"/")]
+    segments = [octets(mine) or theirs for mine, theirs in zip(bare, path.split("/"), strict=True)]
     return "/".join(segments)
 
 

@@ -52,6 +52,7 @@ def _go(name: str) -> Backend:
     return Backend(name, (str(FETCHED / "go" / "gin_app"), name, "PORT"))
 
 
+_TOMCAT: Final = ("/usr/share/java/tomcat10-embed-core.jar", "/usr/share/java/tomcat10-annotations-api.jar")
 _SYMFONY: Final = "/usr/share/php/Symfony/Component"
 
 BACKENDS: Final = (
@@ -99,6 +100,11 @@ BACKENDS: Final = (
     _puma("puma-sinatra", "config.ru"),
     _puma("puma-rails", "rails.ru", "/usr/share/rubygems-integration/all/gems/actionpack-6.1.7.10"),
     Backend("mojolicious", ("perl", str(APPS / "mojo_app.pl"), "daemon", "-l", "http://127.0.0.1:PORT"), ("mojo",)),
+    Backend(
+        "tomcat",
+        ("java", "-cp", os.pathsep.join((*_TOMCAT, str(FETCHED / "java"))), "TomcatApp", "PORT"),
+        (*_TOMCAT, str(FETCHED / "java" / "TomcatApp.class")),
+    ),
     _go("net-http"),
     _go("gin"),
 )

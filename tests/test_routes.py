@@ -221,7 +221,9 @@ def test_what_some_server_takes_for_a_space_ends_a_target(end: bytes) -> None:
     assert find("POST", b"http://h/api/sms/code" + end) is SEND
 
 
-@pytest.mark.parametrize("path", ["/搜索", "/api/sms/搜索堅", "/api/sms/堅-code", "/搜索/api/sms/code"])
+@pytest.mark.parametrize(
+    "path", ["/搜索", "/api/sms/搜索堅", "/api/sms/堅-code", "/搜索/api/sms/code", "/api/sms/code/搜"]
+)
 @pytest.mark.parametrize("coding", ["utf-8", "gbk", "big5"])
 def test_a_raw_path_of_a_legacy_client_passes(path: str, coding: str) -> None:
     assert find("POST", path.encode(coding)) is None
