@@ -56,7 +56,7 @@ class Plain:
         if peer is None or peer.owner is not self:
             peer = self._meet(request, connection)
         rewritten = self._forwarder.rewritten(request, peer)
-        if rewritten.kept.may_name_another or request.method == "POST":  # whose type may decide
+        if rewritten.kept.may_name_another or request.method.upper() == "POST":  # whose type may decide
             passes, route = self._passes(request.method, request.target, request.fields.raw)
         elif len(request.target) > _MAX_KEPT:
             passes, route = self._passes(request.method, request.target)

@@ -482,10 +482,48 @@ def _in_other_bodies() -> list[Offender]:
     return found
 
 
+def _in_readings() -> list[Offender]:
+    """What is looked up beside a request's own target: paths in fields, queries and forms, names of parts."""
+    found = []
+    units: list[str | bytes] = [
+        "%c0%af",
+        "%a0%00",
+        "\ufdfa",
+        "%41%%\u00e9",
+        "%85/",
+        "a../",
+        "/;",
+        "%252e/",
+        "\u0301\u0316/",
+        "/a.php",
+    ]
+    for unit in units:
+        octets = _fill(unit, 7_000).encode("utf-8", "surrogatepass")
+        fields = [b"X-%d: /%d" % (number, number) + octets for number in range(8)]
+        found.append(Offender(f"eight fields that are paths of {unit!r}", request("/account/1", b"", *fields)))
+        short = [b"X-%d: /%d" % (number, number) + octets[:300] for number in range(8)]
+        found.append(Offender(f"eight short fields that are paths of {unit!r}", request("/account/1", b"", *short)))
+        escaped = quote(octets, safe="%/;.")[:60_000]
+        for path in ("/", "/account/1", "/x"):
+            found.append(Offender(f"a query's path of {unit!r} to {path}", request(f"{path}?s={escaped}&_method=a")))
+    for unit in ("s=/&", "c=a&a=b&", "%6dethod=a&", "rest_route=%2f&", "_method=a&", "%73=/;", "next_"):
+        found += [
+            Offender(f"a query of many {unit} to {path}", request(path + "?" + _fill(unit, 60_000)))
+            for path in ("/", "/x", "/account/1")
+        ]
+        found.append(Offender(f"an index' form of many {unit}", request("/index.php", _fill(unit), kind=_FORM)))
+    for unit in ('name="', "name='", "name=", "name*", "content-id:", "--b\r\n", 'name="%a0\\', "%a0=%u0041", "--"):
+        for kind in ("multipart/form-data; boundary=b", "multipart/form-data", "text/plain"):
+            body = '--b\r\nX: y; name="_method"\r\n' + _fill(unit, 60_000)
+            found.append(Offender(f"{kind} of many {unit!r}", request("/account/1", body, kind=kind)))
+    return found
+
+
 MAKERS: Final[tuple[Callable[[], list[Offender]], ...]] = (
     _in_forms,
     _in_json,
     _captcha_tokens,
+    _in_readings,
     _in_heads,
     _in_other_bodies,
 )
