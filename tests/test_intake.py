@@ -480,6 +480,7 @@ def test_a_name_of_the_query_is_not_in_the_body() -> None:
 
 def test_a_query_is_not_read_beside_a_field_that_names_another() -> None:
     assert reason(send("query:phone"), b"", (b"X-Rewrite-URL", b"/a?phone=2"), target="/a?phone=1") == "other_target"
+    assert ask(send("query:phone"), b"", (b"X-Rewrite-URL", b"/a"), target="/a?phone=1").to == "1"
 
 
 @pytest.mark.parametrize("cookie", [b"a=b; phone=2", b"Phone=2", b"%70hone=2", b"phone[]=2", b"[phone]=2"])

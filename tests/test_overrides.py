@@ -343,7 +343,8 @@ def test_wordpress_takes_the_path_from_a_form(target: str) -> None:
 
 
 def test_other_front_controllers_are_asked_for_by_name() -> None:
-    assert named(b"routestring=api/register", "/index.php", FORM, ROUTES) is VERIFY
+    for target in ("/index.php", "/app/Index.php/", "/%69ndex%2ephp", "/%2569ndex.php"):
+        assert named(b"routestring=api/register", target, FORM, ROUTES) is VERIFY
     assert named(b"next=/api/register&text=/api/register", "/index.php", FORM, ROUTES) is None
 
 

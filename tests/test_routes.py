@@ -219,6 +219,7 @@ def test_what_some_server_takes_for_a_space_ends_a_target(end: bytes) -> None:
     """Servers made on Python's `http.server` split the request line as Latin-1 text."""
     assert find("POST", b"/api/sms/code" + end) is SEND
     assert find("POST", b"http://h/api/sms/code" + end) is SEND
+    assert find("POST", b"/api\xa0/\x85sms\x85/code") is SEND, "or of a segment"
 
 
 @pytest.mark.parametrize(

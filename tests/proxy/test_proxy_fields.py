@@ -280,6 +280,18 @@ def test_whatever_names_another_method_or_target_is_told_of(raw: Raw) -> None:
     assert kept.may_name_another or not may_name_another(passed)
 
 
+@pytest.mark.parametrize(
+    "field", [(b"SCRIPT_NAME", b"/x"), (b"X-Odd", b"%2Fx"), (b"A", b"http://a/x"), (b"X-Forwarded-Uri", b"x")]
+)
+def test_a_field_whose_value_is_a_path_is_told_of_and_is_no_trailer(field: tuple[bytes, bytes]) -> None:
+    """`plain` asks for the route with such fields; a backend that merges trailers finds none in them."""
+    for more in ([], [(b"X-Request-Id", b"a")]):
+        assert RULES.keep(asked([field, *more]), trusted_peer=True).may_name_another
+        ordinary = [(b"Referer", b"http://a/x"), (b"Accept", b"*/*"), *more]
+        assert not RULES.keep(asked(ordinary), trusted_peer=True).may_name_another
+    assert RULES.trailers([field, (b"X-Sum", b"1")]) == [(b"X-Sum", b"1")]
+
+
 def test_what_connection_takes_away_is_not_read_here_either() -> None:
     raw = [
         (b"Connection", b"close, content_type, X-Phone, Host"),
