@@ -807,7 +807,7 @@ class Gate:
             mend=_mend(visit, route, refusal) if route is not None else None,
             channel=route.channel if route is not None else "sms",
             is_other_site=is_other_site,
-            may_go_back=visit.request.method not in {"GET", "HEAD"},
+            may_go_back=visit.request.method == "POST",
         )
         return _of_page(page, () if is_other_site else fields)
 
