@@ -6,6 +6,7 @@ retries, never reads more than `MAX_REPLY`.
 
 import ssl
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -16,8 +17,6 @@ from sidecar.config.proxies import Proxies
 
 # The largest documented vendor answer is a few KiB.
 MAX_REPLY: Final = 64 << 10
-# The share of a call's time that its connection may take.
-_TO_CONNECT: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +52,23 @@ class NoAnswerError(Exception):
     """The request may have been taken, and no whole answer came."""
 
 
+@dataclass(slots=True)
+class _Line:
+    """Whether a call has its connection, TLS and tunnel and all: before that, nothing of the request was sent."""
+
+    is_open: bool = False
+
+
+_line: ContextVar[_Line] = ContextVar("_line")
+
+
 class _Connector(aiohttp.TCPConnector):
-    """Opens connections: what fails before there is one, the proxy's answer to CONNECT too, is a NeverSentError."""
+    """Opens connections, and notes of the call in whose task it does so that it has one."""
 
     async def connect(self, *request: Any, **rest: Any) -> Any:
-        try:
-            return await super().connect(*request, **rest)
-        except aiohttp.ClientHttpProxyError as error:
-            raise NeverSentError(f"proxy_{error.status}") from None  # what it quotes has the proxy's password
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a name that no resolver takes
-            raise NeverSentError(type(error).__name__) from error
+        connection = await super().connect(*request, **rest)
+        _line.get().is_open = True
+        return connection
 
 
 class Session:
@@ -96,26 +102,20 @@ def open_session(proxies: Proxies | None = None, ca: str = "") -> Session:
 
 
 async def call(session: Session, request: HttpRequest, timeout_s: float) -> HttpReply:
-    """Ask once. Raises NeverSentError or NoAnswerError; answers of every status are returned, but a proxy's own 407.
-
-    A connection that is not there after nine tenths of `timeout_s` is given up: that surely comes before the time is up
-    for the whole, and so the two time-outs can be told apart.
-    """
-    connect_s = _TO_CONNECT * timeout_s
+    """Ask once. Raises NeverSentError or NoAnswerError; answers of every status are returned, but a proxy's own 407."""
+    line = _Line()
+    _line.set(line)
     fields = list(request.fields)
     names = {name.lower() for name, _ in fields}
-    try:
-        url, proxy = yarl.URL(request.url, encoded=True), session.proxies.of(request.url)
-    except ValueError as error:  # UnfitError too: a proxy of the environment that is not spoken to by HTTP
-        raise NeverSentError(type(error).__name__) from error
     secure = request.url.startswith("https:")
-    to_proxy = {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else {}
-    if not secure:  # the proxy reads the request itself, and no CONNECT before it
-        fields += to_proxy.items()
     try:
+        proxy = session.proxies.of(request.url)
+        to_proxy = {"Proxy-Authorization": proxy.authorization} if proxy and proxy.authorization else {}
+        if not secure:  # the proxy reads the request itself, and no CONNECT before it
+            fields += to_proxy.items()
         async with session.http.request(
             request.method,
-            url,
+            yarl.URL(request.url, encoded=True),
             headers=fields,
             proxy=proxy.url if proxy else None,
             proxy_headers=to_proxy if secure else None,
@@ -123,7 +123,7 @@ async def call(session: Session, request: HttpRequest, timeout_s: float) -> Http
             # aiohttp would add a Content-Type that the request's signature does not know.
             skip_auto_headers=[] if "content-type" in names else ["Content-Type"],
             allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=timeout_s, connect=connect_s, sock_connect=connect_s),
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
         ) as reply:
             if proxy and not secure and reply.status == 407:
                 raise NeverSentError("proxy_407")
@@ -133,7 +133,7 @@ async def call(session: Session, request: HttpRequest, timeout_s: float) -> Http
             if len(body) > MAX_REPLY:
                 raise NoAnswerError("the answer is larger than any documented one")
             return HttpReply(reply.status, {k.lower(): v for k, v in reply.headers.items()}, body)
-    except aiohttp.InvalidURL as error:
-        raise NeverSentError(type(error).__name__) from error
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise NoAnswerError(type(error).__name__) from error
+    except aiohttp.ClientHttpProxyError as error:
+        raise NeverSentError(f"proxy_{error.status}") from None  # what it quotes has the proxy's password
+    except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: no address at all, or no proxy
+        raise (NoAnswerError if line.is_open else NeverSentError)(type(error).__name__) from error

@@ -44,7 +44,15 @@ async def test_a_refused_connection_was_never_sent(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://sms.invalid/", "http://..../", f"http://{'a' * 64}.com/", "http://127.1/", "http://[::1/"]
+    "url",
+    [
+        "http://sms.invalid/",
+        "http://..../",
+        f"http://{'a' * 64}.com/",
+        "http://127.1/",
+        "http://[::1/",
+        "http://a.b:99999/",
+    ],
 )
 async def test_a_name_without_an_address_was_never_sent(ask: Ask, url: str) -> None:
     """.invalid has none, by RFC 6761 section 6.4; others are none that a resolver takes."""
