@@ -5,6 +5,7 @@
 # make bench-pass     the cost of passing, beside other proxies (wrk, nginx, curl; Caddy by go, Fastify by npm, where there are)
 # make fuzz-proxy     coverage-guided fuzzing of both ends of the proxy path, FUZZ_SECONDS=3600
 # make fuzz-time      small inputs that cost much, searched by what they cost, FUZZ_SECONDS=3600
+# make mutants        changes one place of the program at a time, and says which change no test notices; an hour
 # make bench-router   how soon a message arrives when vendors fail; about four minutes
 # make bench-routing  a simulated year under each strategy, and its picture; about a minute
 # make test-backends  the ways round the gate, tried on real backends (from PyPI, npm and Go; PHP, Ruby, Perl and Tomcat from Debian, as root)
@@ -16,7 +17,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test test-pythons test-backends test-browser bench-router bench-routing bench-pass fuzz-proxy fuzz-time format clean
+.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pass fuzz-proxy fuzz-time format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -80,6 +81,9 @@ fuzz-proxy: $(VENV)/.installed-dev
 
 fuzz-time: $(VENV)/.installed-dev
 	$(BIN)/python bench/fuzz_time.py --seconds=$(FUZZ_SECONDS)
+
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python bench/mutants.py $(MUTANTS)
 
 bench-router: $(VENV)/.installed-dev
 	$(BIN)/python bench/router.py

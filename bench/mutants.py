@@ -1,0 +1,289 @@
+"""Would the tests notice? Changes one place of the program at a time, and runs the tests that run it.
+
+    make mutants [MUTANTS="--count 400 --seed 7"]
+
+Step 1: the suite runs once and says, test by test, which lines it runs. Step 2: of all places where the chosen modules
+can be changed so many are drawn, with a seed. Step 3: each change is made in a copy of the tree, and the tests that run
+its line are run there, the quick ones first, until one fails. Printed are the changes that no test noticed: each is a
+missing test, or changes nothing (docs/testing.md says which).
+"""
+
+import argparse
+import ast
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# What decides: the gate, the readings, the proofs, the limits, the way of a message.
+MODULES = (
+    "gate.py", "plain.py", "intake.py", "routes.py", "spelling.py",
+    "verification/*.py", "limits/*.py", "delivery/*.py",
+)  # fmt: skip
+# A mutant that hangs is noticed, too: by pytest's own limit for one test, or by this one for all.
+TEST_S = 20
+LIMIT_S = 180.0
+SUMMED_S = 90.0  # of the tests that one mutant is shown, by the time they took; the quick ones first
+
+_OTHER: dict[type[ast.AST], type[ast.AST]] = {
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
+    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
+    ast.And: ast.Or, ast.Or: ast.And, ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv,
+    ast.FloorDiv: ast.Mult, ast.Div: ast.Mult, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
+}  # fmt: skip
+
+
+_tree = ROOT  # a worker's own copy of it
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: in the file, from a node's first octet to its last."""
+
+    path: str
+    line: int
+    start: int
+    end: int
+    new: str
+    what: str
+
+
+def mutants_of(path: Path) -> Iterator[Mutant]:
+    """Every change that is made to a file: a comparison, a junction, a constant, a step left out."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines(keepends=True)
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line.encode()))
+    octets = text.encode()
+    tree = ast.parse(text)
+    # A hint decides nothing, and a bound at the top of a module is a matter of taste within a factor of two.
+    hints = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
+    bounds = [node for node in tree.body if isinstance(node, ast.AnnAssign | ast.Assign)]
+    left_alone = {id(inner) for node in (*hints, *bounds) if node is not None for inner in ast.walk(node)}
+
+    def change(node: ast.expr | ast.stmt, new: ast.AST | str, what: str) -> Mutant:
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        start = starts[node.lineno - 1] + node.col_offset
+        end = starts[node.end_lineno - 1] + node.end_col_offset
+        written = new if isinstance(new, str) else f"({ast.unparse(new)})"
+        return Mutant(
+            str(path.relative_to(ROOT)), node.lineno, start, end, written, f"{what}: {octets[start:end].decode()!r}"
+        )
+
+    for node in ast.walk(tree):
+        if id(node) in left_alone:
+            continue
+        match node:
+            case ast.Compare(ops=[op]) if type(op) in _OTHER:
+                other = ast.Compare(node.left, [_OTHER[type(op)]()], node.comparators)  # type: ignore[list-item]
+                yield change(node, other, type(op).__name__)
+            case ast.BoolOp():
+                yield change(node, ast.BoolOp(_OTHER[type(node.op)](), node.values), "junction")  # type: ignore[arg-type]
+            case ast.UnaryOp(op=ast.Not()):
+                yield change(node, node.operand, "not")
+            case ast.BinOp() if type(node.op) in _OTHER and not isinstance(node.left, ast.Constant | ast.JoinedStr):
+                yield change(node, ast.BinOp(node.left, _OTHER[type(node.op)](), node.right), "operator")  # type: ignore[arg-type]
+            case ast.Constant(value=bool(value)):
+                yield change(node, str(not value), "constant")
+            case ast.Constant(value=int(number)) if not isinstance(number, bool):
+                yield change(node, str(number + 1), "constant")
+            case ast.IfExp() | ast.If() | ast.While():
+                yield change(node.test, f"(not ({ast.unparse(node.test)}))", "condition")
+            case ast.Expr(value=ast.Call() | ast.Await()) | ast.AugAssign() | ast.Raise() | ast.Delete():
+                yield change(node, "pass", "step left out")
+            case ast.Return(value=ast.expr() as value) if not isinstance(value, ast.Constant):
+                yield change(node, "return None", "return")
+            case ast.Break() | ast.Continue():
+                yield change(node, "pass", "step left out")
+
+
+def lines_of_tests(folder: Path) -> tuple[dict[tuple[str, int], set[str]], dict[str, float]]:
+    """Run the suite once: which tests run a line, and how many seconds each takes."""
+    data, report = folder / "coverage", folder / "report.jsonl"
+    plugin = folder / "seconds.py"
+    plugin.write_text(
+        "import json\n"
+        f"file = open({str(report)!r}, 'w')\n"
+        "def pytest_runtest_logreport(report):\n"
+        "    if report.when == 'call':\n"
+        "        print(json.dumps([report.nodeid, report.duration]), file=file, flush=True)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "seconds", "--cov=sidecar", "--cov-context=test", "--cov-report="],
+        cwd=ROOT,
+        env=os.environ | {"COVERAGE_FILE": str(data), "PYTHONPATH": str(folder)},
+        check=True,
+    )
+    seconds = dict(json.loads(line) for line in report.read_text().splitlines())
+    found: dict[tuple[str, int], set[str]] = {}
+    with sqlite3.connect(data) as database:
+        rows = database.execute(
+            "select file.path, context.context, line_bits.numbits from line_bits"
+            " join file on file.id = line_bits.file_id join context on context.id = line_bits.context_id"
+        )
+        for path, context, bits in rows:
+            test = context.partition("|")[0]
+            if test not in seconds:
+                continue
+            relative = str(Path(path).relative_to(ROOT))
+            for octet, byte in enumerate(bits):
+                for bit in range(8):
+                    if byte >> bit & 1:
+                        found.setdefault((relative, octet * 8 + bit), set()).add(test)
+    return found, seconds
+
+
+def run(tree: Path, tests: list[str]) -> bool:
+    """Whether some test fails in that copy of the tree: in a child that has the libraries loaded already."""
+    child = os.fork()
+    if not child:
+        code = 3
+        try:
+            os.setsid()
+            null = os.open(os.devnull, os.O_RDWR)
+            for number in range(3):
+                os.dup2(null, number)
+            os.chdir(tree)
+            os.environ["PYTHONPATH"] = str(tree)
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+            sys.path.insert(0, str(tree))
+            import pytest
+
+            code = int(
+                pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:cov", "-o", f"timeout={TEST_S}", *tests])
+            )
+        finally:
+            os._exit(code)
+    until = time.monotonic() + LIMIT_S
+    while time.monotonic() < until:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            break
+        time.sleep(0.02)
+    else:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return True
+    with_group(child)
+    return status != 0
+
+
+def with_group(child: int) -> None:
+    """End what the child has left running: stores, sidecars."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def take_tree(trees: "multiprocessing.Queue[Path]") -> None:
+    """Give a worker its own copy of the tree."""
+    global _tree  # noqa: PLW0603 - a worker is one process, and works in one tree
+    _tree = trees.get()
+
+
+def judged(task: tuple[Mutant, list[str]]) -> str:
+    """Say what became of a mutant that these tests are shown."""
+    mutant, tests = task
+    if not tests:
+        return "untested"
+    file = _tree / mutant.path
+    octets = file.read_bytes()
+    file.write_bytes(octets[: mutant.start] + mutant.new.encode() + octets[mutant.end :])
+    try:
+        return "noticed" if run(_tree, tests) else "unnoticed"
+    finally:
+        file.write_bytes(octets)
+
+
+def judge(jobs: int, drawn: list[Mutant], show: Callable[[Mutant], list[str]]) -> list[str]:
+    """Run each mutant's tests, so many mutants at a time; what became of each."""
+    fork = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory() as folder:
+        trees = fork.Queue()
+        for number in range(jobs):
+            tree = Path(folder) / str(number)
+            shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".git", ".venv*", ".*_cache", "state", ".bench"))
+            trees.put(tree)
+        outcomes: list[str] = []
+        with fork.Pool(jobs, take_tree, (trees,)) as pool:
+            for outcome in pool.imap(judged, [(mutant, show(mutant)) for mutant in drawn]):
+                print(f"{len(outcomes) + 1:4} {told(drawn[len(outcomes)], outcome)}", flush=True)
+                outcomes.append(outcome)
+        return outcomes
+
+
+def told(mutant: Mutant, outcome: str) -> str:
+    return f"{outcome:9} {mutant.path}:{mutant.line} {mutant.what} -> {mutant.new!r}"
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--count", type=int, default=400)
+    options.add_argument("--seed", type=int, default=7)
+    options.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options.add_argument("--only", default="", help="paths that contain this")
+    options.add_argument("--again", default="", metavar="FILE", help="a report: only what it has as not noticed")
+    options.add_argument(
+        "--lines", default="", metavar="FOLDER", help="where step 1 is kept, and taken from if it is there"
+    )
+    given = options.parse_args()
+
+    # What the tests import is imported once; the program itself is not, or every child had the unchanged one.
+    import aiohttp, altcha, cryptography, hypothesis, phonenumbers, prometheus_client, pydantic, pytest_asyncio, redis, structlog, twilio.rest  # noqa: E401, F401
+
+    assert not [name for name in sys.modules if name.startswith("sidecar")]
+    folder = Path(given.lines or tempfile.mkdtemp())
+    folder.mkdir(exist_ok=True)
+    kept = folder / "lines.json"
+    if kept.exists():
+        raw = json.loads(kept.read_text())
+        lines = {(path, line): set(tests) for path, line, tests in raw["lines"]}
+        seconds = raw["seconds"]
+    else:
+        lines, seconds = lines_of_tests(folder)
+        entries = [[path, line, sorted(tests)] for (path, line), tests in lines.items()]
+        kept.write_text(json.dumps({"lines": entries, "seconds": seconds}))
+
+    def show(mutant: Mutant) -> list[str]:
+        shown, total = [], 0.0
+        for test in sorted(lines.get((mutant.path, mutant.line), ()), key=lambda test: seconds[test]):
+            total += seconds[test]
+            if total > SUMMED_S:
+                break
+            shown.append(test)
+        return shown
+
+    files = sorted({file for pattern in MODULES for file in (ROOT / "sidecar").glob(pattern)})
+    every = [mutant for file in files for mutant in mutants_of(file)]
+    drawn = random.Random(given.seed).sample(every, min(given.count, len(every)))
+    if given.only:
+        drawn = [mutant for mutant in drawn if given.only in mutant.path]
+    if given.again:
+        before = Path(given.again).read_text()
+        drawn = [mutant for mutant in drawn if told(mutant, "unnoticed") in before]
+    outcomes = judge(given.jobs, drawn, show)
+    counts = ", ".join(f"{outcomes.count(word)} {word}" for word in ("noticed", "unnoticed", "untested"))
+    print(f"\n{len(every)} places, {len(drawn)} drawn with seed {given.seed}: {counts}")
+    print(f"score {100 * outcomes.count('noticed') / max(1, len(outcomes)):.1f} %")
+    for mutant, outcome in zip(drawn, outcomes, strict=True):
+        if outcome != "noticed":
+            print(f"  {told(mutant, outcome)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
