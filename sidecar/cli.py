@@ -32,6 +32,12 @@ _DEAD = {
     "missing": "not there",
 }
 
+# What the author of a page with a form would not guess; no warning, for nothing in the configuration silences it.
+_NO_MULTIPART = (
+    "Note: a multipart form is refused where a route reads form:… Leave enctype out of the page's form,\n"
+    "and FormData out of what scripts send (URLSearchParams instead)."
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point of `signup-sidecar`."""
@@ -142,6 +148,9 @@ def _check(options: argparse.Namespace) -> int:
         return 2
     print(f"{options.config}: fine\n")
     print(_routes_shown(config))
+    selectors = [(route.to, route.code, route.captcha_token, route.country, route.locale) for route in config.routes]
+    if any(selector is not None and selector.startswith("form:") for some in selectors for selector in some):
+        print("\n" + _NO_MULTIPART)
     return 0
 
 

@@ -136,7 +136,6 @@ def check(draft: Draft, messages: Mapping[str, str], findings: Findings, env: Ma
     if not findings.problems:  # or what is told may only follow from them
         _does_something(draft, findings)
         _other_methods(draft, findings)
-        _multipart_forms(draft, findings)
 
 
 # Single tables, with what they name…
@@ -615,20 +614,6 @@ def _other_methods(draft: Draft, findings: Findings) -> None:
                 "write method_override = false in [upstream] if it takes no method from a field or form, else true",
             )
             return
-
-
-def _multipart_forms(draft: Draft, findings: Findings) -> None:
-    """Warn, once, that a form of a page that uploads files is refused: the page's author would not guess it."""
-    for index, route in enumerate(draft.routes):
-        for key in ("to", "code", "captcha_token", "country", "locale"):
-            selector = getattr(route, key, None)
-            if selector is not None and selector.startswith("form:"):
-                findings.warn(
-                    ("routes", index, key),
-                    "reads no multipart form, so one with enctype=multipart/form-data is refused in this version",
-                    "leave enctype out of the page's form, and out of what scripts send (no FormData)",
-                )
-                return
 
 
 def _reachable(matches: Iterable[str | None], findings: Findings) -> None:
