@@ -54,7 +54,7 @@ test-backends: $(VENV)/.installed-dev
 	-@! command -v npm >/dev/null || test -d $(BACKENDS)/node/node_modules/fastify || \
 	  npm install --prefix $(BACKENDS)/node --no-audit --no-fund --silent express@5 method-override@3 koa koa-bodyparser @koa/router \
 	  fastify @fastify/formbody
-	-@! command -v go >/dev/null || test -x $(BACKENDS)/go/gin_app || { cp tests/backends/apps/gin_app.go $(BACKENDS)/go/main.go && \
+	-@! command -v go >/dev/null || test $(BACKENDS)/go/gin_app -nt tests/backends/apps/gin_app.go || { cp tests/backends/apps/gin_app.go $(BACKENDS)/go/main.go && \
 	  cd $(BACKENDS)/go && export GOFLAGS=-modcacherw GOPATH=$$PWD/path && { test -f go.mod || go mod init backends; } 2>/dev/null && \
 	  go get github.com/gin-gonic/gin@v1.10.0 2>/dev/null && go build -o gin_app main.go; }
 	-@{ command -v php && command -v puma && command -v mojo && test -e /usr/share/java/tomcat10-embed-core.jar; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \

@@ -21,6 +21,7 @@ class Backend:
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
+    has_raw_path: bool = True  # the application can read the path as it came
 
     def missing(self) -> str:
         """Say why it cannot be started here; "" if it can."""
@@ -34,8 +35,8 @@ def _python(name: str, module: str, *arguments: str) -> Backend:
     return Backend(name, (PYTHON, "-m", module, *arguments), (), {"PYTHONPATH": str(APPS)})
 
 
-def _small(name: str) -> Backend:
-    return Backend(name, (PYTHON, str(APPS / "small_apps.py"), name, "PORT"))
+def _small(name: str, *, has_raw_path: bool = True) -> Backend:
+    return Backend(name, (PYTHON, str(APPS / "small_apps.py"), name, "PORT"), has_raw_path=has_raw_path)
 
 
 def _node(name: str, script: str, *arguments: str) -> Backend:
@@ -80,11 +81,11 @@ BACKENDS: Final = (
         {"PYTHONPATH": str(APPS)},
     ),
     _python("daphne-django", "daphne", "--bind", "127.0.0.1", "--port", "PORT", "django_app:asgi"),
-    Backend("runserver-django", (PYTHON, str(APPS / "django_app.py"), "PORT")),
+    Backend("runserver-django", (PYTHON, str(APPS / "django_app.py"), "PORT"), has_raw_path=False),
     _python("uvicorn-fastapi", "uvicorn", "--port", "PORT", "starlette_app:app"),
     _python("hypercorn-fastapi", "hypercorn", "--bind", "127.0.0.1:PORT", "starlette_app:app"),
     Backend("http.server", (PYTHON, str(APPS / "plain_server.py"), "PORT")),
-    _small("bottle"),
+    _small("bottle", has_raw_path=False),  # Python's wsgiref, as Django's runserver, keeps the decoded path alone
     _small("cherrypy"),
     _small("tornado"),
     _small("aiohttp"),

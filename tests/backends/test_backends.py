@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import pytest
 from real_backends import BACKENDS, Backend
@@ -182,6 +183,17 @@ def test_an_honest_request_reaches_its_handler(stand: Stand, way: Way) -> None:
     assert reached[0]["phones"]
     assert _is_honest(reached[0]), reached
     assert stand.reached(stand.port, way)[0] == [], "the code was spent"
+
+
+def test_the_path_as_it_came_is_the_signed_one(stand: Stand) -> None:
+    """What docs/backend.md compares with `htu` is equal to it, where a backend decodes the path and where it does not."""
+    told = []
+    for target in ("/api/%72egister?utm_source=x", "/api/register?utm_source=x"):
+        stand.send_code()
+        told += stand.reached(stand.port, Way(target, request(target, f"phone={quote(HONEST)}&code={CODE}")))[0]
+    assert told
+    if stand.backend.has_raw_path:
+        assert [reached["path"] for reached in told] == [reached["htu"] for reached in told]
 
 
 def test_no_way_leads_round(stand: Stand) -> None:

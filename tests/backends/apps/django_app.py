@@ -19,7 +19,9 @@ def register(request):
     if request.method == "POST":
         form, args = request.POST, request.GET
         merged = {**request.POST.dict(), **request.GET.dict()}
-        tell("register", request.headers.get(IDENTITY), form.get("phone"), merged.get("phone"), *form.getlist("phone"))
+        target = request.scope["raw_path"] if hasattr(request, "scope") else ""
+        numbers = form.get("phone"), merged.get("phone"), *form.getlist("phone")
+        tell("register", request.headers.get(IDENTITY), *numbers, path=target)
     return JsonResponse({})
 
 

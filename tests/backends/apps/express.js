@@ -7,7 +7,8 @@ function tell(handler, request, ...readings) {
   const identity = request.get("X-Verified-Identity");
   const claims = identity ? JSON.parse(Buffer.from(identity.split(".")[1], "base64url")) : {};
   const phones = readings.filter((reading) => reading);
-  fs.appendFileSync(process.env.REACHED, JSON.stringify({ handler, sub: claims.sub ?? null, phones }) + "\n");
+  const told = { handler, sub: claims.sub ?? null, phones, path: request.originalUrl.split("?")[0], htu: claims.htu };
+  fs.appendFileSync(process.env.REACHED, JSON.stringify(told) + "\n");
 }
 
 const app = express();

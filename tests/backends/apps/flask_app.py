@@ -10,7 +10,9 @@ IDENTITY = "X-Verified-Identity"
 @app.post("/api/register")
 def register():
     form, both = request.form, request.values
-    tell("register", request.headers.get(IDENTITY), form.get("phone"), both.get("phone"), *form.getlist("phone"))
+    numbers = form.get("phone"), both.get("phone"), *form.getlist("phone")
+    target = request.environ.get("RAW_URI") or request.environ["REQUEST_URI"]
+    tell("register", request.headers.get(IDENTITY), *numbers, path=target.partition("?")[0])
     return {}
 
 

@@ -12,7 +12,7 @@ import (
 )
 
 func tell(handler string, r *http.Request, readings ...string) {
-	var claims struct{ Sub *string }
+	var claims struct{ Sub, Htu *string }
 	if parts := strings.Split(r.Header.Get("X-Verified-Identity"), "."); len(parts) == 3 {
 		payload, _ := base64.RawURLEncoding.DecodeString(parts[1])
 		json.Unmarshal(payload, &claims)
@@ -23,7 +23,9 @@ func tell(handler string, r *http.Request, readings ...string) {
 			phones = append(phones, reading)
 		}
 	}
-	line, _ := json.Marshal(map[string]any{"handler": handler, "sub": claims.Sub, "phones": phones})
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	told := map[string]any{"handler": handler, "sub": claims.Sub, "phones": phones, "path": path, "htu": claims.Htu}
+	line, _ := json.Marshal(told)
 	file, _ := os.OpenFile(os.Getenv("REACHED"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	defer file.Close()
 	file.Write(append(line, '\n'))

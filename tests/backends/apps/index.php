@@ -7,7 +7,8 @@ function tell(string $handler, array $readings): void {
     $claims = $identity ? json_decode(base64_decode(strtr(explode('.', $identity)[1], '-_', '+/')), true) : [];
     $phones = array_values(array_filter($readings));
     file_put_contents(getenv('REACHED'), json_encode(
-        ['handler' => $handler, 'sub' => $claims['sub'] ?? null, 'phones' => $phones]) . "\n", FILE_APPEND | LOCK_EX);
+        ['handler' => $handler, 'sub' => $claims['sub'] ?? null, 'phones' => $phones,
+         'path' => explode('?', $_SERVER['REQUEST_URI'])[0], 'htu' => $claims['htu'] ?? null]) . "\n", FILE_APPEND | LOCK_EX);
 }
 
 $path = $_SERVER['HTTP_X_ORIGINAL_URL'] ?? $_SERVER['HTTP_X_REWRITE_URL'] ?? $_SERVER['REQUEST_URI'];

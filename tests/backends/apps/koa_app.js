@@ -1,10 +1,11 @@
 // Koa and Fastify, as their guides show them.
 const fs = require("fs");
 
-function tell(handler, identity, ...readings) {
+function tell(handler, identity, target, ...readings) {
   const claims = identity ? JSON.parse(Buffer.from(identity.split(".")[1], "base64url")) : {};
   const phones = readings.filter((reading) => reading);
-  fs.appendFileSync(process.env.REACHED, JSON.stringify({ handler, sub: claims.sub ?? null, phones }) + "\n");
+  const told = { handler, sub: claims.sub ?? null, phones, path: target.split("?")[0], htu: claims.htu };
+  fs.appendFileSync(process.env.REACHED, JSON.stringify(told) + "\n");
 }
 
 const [, , framework, port] = process.argv;
@@ -17,17 +18,17 @@ if (framework === "koa") {
   for (const path of ["/api/register", "/api/json/register"]) {
     router.post(path, (ctx) => {
       const body = ctx.request.body ?? {};
-      tell("register", identity(ctx), body.phone, { ...body, ...ctx.query }.phone);
+      tell("register", identity(ctx), ctx.originalUrl, body.phone, { ...body, ...ctx.query }.phone);
       ctx.body = {};
     });
   }
   router.post("/api/query/register", (ctx) => {
-    tell("register", identity(ctx), ctx.query.phone, { ...ctx.query, ...(ctx.request.body ?? {}) }.phone);
+    tell("register", identity(ctx), ctx.originalUrl, ctx.query.phone, { ...ctx.query, ...(ctx.request.body ?? {}) }.phone);
     ctx.body = {};
   });
   for (const path of ["/api/sms/code", "/api/json/sms/code"]) {
     router.post(path, (ctx) => {
-      tell("send", "");
+      tell("send", "", "");
       ctx.body = {};
     });
   }
@@ -45,17 +46,17 @@ if (framework === "koa") {
   for (const path of ["/api/register", "/api/json/register"]) {
     app.post(path, async (request) => {
       const body = request.body ?? {};
-      tell("register", identity(request), body.phone, { ...body, ...request.query }.phone);
+      tell("register", identity(request), request.originalUrl, body.phone, { ...body, ...request.query }.phone);
       return {};
     });
   }
   app.post("/api/query/register", async (request) => {
-    tell("register", identity(request), request.query.phone, { ...request.query, ...(request.body ?? {}) }.phone);
+    tell("register", identity(request), request.originalUrl, request.query.phone, { ...request.query, ...(request.body ?? {}) }.phone);
     return {};
   });
   for (const path of ["/api/sms/code", "/api/json/sms/code"]) {
     app.post(path, async () => {
-      tell("send", "");
+      tell("send", "", "");
       return {};
     });
   }

@@ -6,7 +6,8 @@ use MIME::Base64 qw(decode_base64url);
 sub tell_it ($c, $handler, @readings) {
   my $identity = $c->req->headers->header('X-Verified-Identity') // '';
   my $claims = $identity ? decode_json(decode_base64url((split /\./, $identity)[1])) : {};
-  my $line = encode_json({handler => $handler, sub => $claims->{sub}, phones => [grep { defined && length } @readings]});
+  my $line = encode_json({handler => $handler, sub => $claims->{sub}, phones => [grep { defined && length } @readings],
+    path => $c->req->url->path->to_string, htu => $claims->{htu}});
   open my $file, '>>', $ENV{REACHED} or die;
   print $file "$line\n";
   close $file;

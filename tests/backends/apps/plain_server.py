@@ -15,7 +15,7 @@ class Handler(BaseHTTPRequestHandler):
         identity = self.headers.get("X-Verified-Identity")
         match url.path.rstrip("/") if self.command == "POST" else None:
             case "/api/register":
-                tell("register", identity, *parse_qs(body.decode("latin-1")).get("phone", ()))
+                tell("register", identity, *parse_qs(body.decode("latin-1")).get("phone", ()), path=url.path)
             case "/api/json/register":
                 tell("register", identity, json.loads(body).get("phone"))
             case "/api/query/register":

@@ -7,7 +7,8 @@ class AccountsController < ActionController::API
   def tell(handler, *readings)
     identity = request.headers['X-Verified-Identity']
     claims = identity ? JSON.parse(identity.split('.')[1].tr('-_', '+/').unpack1('m')) : {}
-    line = { handler: handler, sub: claims['sub'], phones: readings.compact }.to_json
+    line = { handler: handler, sub: claims['sub'], phones: readings.compact,
+             path: request.env['REQUEST_URI'].split('?')[0], htu: claims['htu'] }.to_json
     File.open(ENV['REACHED'], 'a') { |file| file.puts(line) }
     render json: {}
   end

@@ -11,9 +11,10 @@ class App < Sinatra::Base
 
   def tell(handler, *readings)
     identity = request.env['HTTP_X_VERIFIED_IDENTITY']
-    claims = identity ? JSON.parse(identity.split('.')[1].unpack1('m')) : {}
+    claims = {}
     claims = JSON.parse(identity.split('.')[1].tr('-_', '+/').unpack1('m')) if identity
-    line = { handler: handler, sub: claims['sub'], phones: readings.compact }.to_json
+    line = { handler: handler, sub: claims['sub'], phones: readings.compact,
+             path: request.env['REQUEST_URI'].split('?')[0], htu: claims['htu'] }.to_json
     File.open(ENV['REACHED'], 'a') { |file| file.puts(line) }
     '{}'
   end

@@ -46,7 +46,9 @@ def cherrypy_app(port):
         @cherrypy.expose
         def register(self, phone=None, **_):
             if cherrypy.request.method == "POST":
-                tell("register", cherrypy.request.headers.get(IDENTITY), phone, cherrypy.request.params.get("phone"))
+                path = cherrypy.request.wsgi_environ["REQUEST_URI"].partition("?")[0]
+                numbers = phone, cherrypy.request.params.get("phone")
+                tell("register", cherrypy.request.headers.get(IDENTITY), *numbers, path=path)
             return "{}"
 
     class Json:
@@ -81,7 +83,8 @@ def tornado_app(port):
     class Register(tornado.web.RequestHandler):
         def post(self):
             read = self.get_body_argument("phone", None), self.get_argument("phone", None)
-            tell("register", self.request.headers.get(IDENTITY), *read)
+            path = self.request.uri.partition("?")[0]
+            tell("register", self.request.headers.get(IDENTITY), *read, path=path)
 
     class RegisterJson(tornado.web.RequestHandler):
         def post(self):
@@ -111,7 +114,9 @@ def aiohttp_app(port):
     async def register(request):
         form = await request.post()
         merged = {**form, **request.query}
-        tell("register", request.headers.get(IDENTITY), *form.getall("phone", ()), merged.get("phone"))
+        numbers = *form.getall("phone", ()), merged.get("phone")
+        path = request.raw_path.partition("?")[0]
+        tell("register", request.headers.get(IDENTITY), *numbers, path=path)
         return web.json_response({})
 
     async def register_json(request):

@@ -11,7 +11,8 @@ IDENTITY = "X-Verified-Identity"
 async def register(request: Request):
     form = await request.form()
     merged = {**form, **request.query_params}
-    tell("register", request.headers.get(IDENTITY), form.get("phone"), merged.get("phone"), *form.getlist("phone"))
+    numbers = form.get("phone"), merged.get("phone"), *form.getlist("phone")
+    tell("register", request.headers.get(IDENTITY), *numbers, path=request.scope["raw_path"])
     return {}
 
 
