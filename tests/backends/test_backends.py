@@ -186,7 +186,7 @@ def test_an_honest_request_reaches_its_handler(stand: Stand, way: Way) -> None:
 
 
 def test_the_path_as_it_came_is_the_signed_one(stand: Stand) -> None:
-    """What docs/backend.md compares with `htu` is equal to it, where a backend decodes the path and where it does not."""
+    """What docs/backend.md compares with `htu` is equal to it, whether the backend decodes its path or not."""
     told = []
     for target in ("/api/%72egister?utm_source=x", "/api/register?utm_source=x"):
         stand.send_code()
