@@ -73,6 +73,8 @@ _PASSING: Final = frozenset(
 )
 # The header list of a CORS preflight: as many names as scripts send.
 _FIELD_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1000}")
+# Verdicts that are the token's fault.
+_WRONG_TOKEN: Final = frozenset({"reject", "spent", "policy"})
 # How often a held answer looks whether its message has moved: at first, when most do, and later.
 _LOOK_S: Final = 0.05
 _MAX_LOOK_S: Final = 0.5
@@ -600,13 +602,16 @@ class Gate:
             self._names,
             enforce=True,
         )
-        await self._within(visit, [wrong], spend=False)
+        # Counted beforehand, so that a hundred wrong ones at once are not more than one after another.
+        ruling = await self._within(visit, [wrong], spend=True)
         verdict = await self._captchas[route.captcha].verify(token, visit.client.ip)
+        if verdict.outcome not in _WRONG_TOKEN:
+            with suppress(StoreAwayError):
+                await self._buckets.refund(ruling.tickets)
         match verdict.outcome:
             case "pass":
                 return True
-            case "reject" | "spent" | "policy":
-                await self._buckets.spend([wrong])
+            case outcome if outcome in _WRONG_TOKEN:
                 raise Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
             case _:
                 structlog.get_logger().error(

@@ -142,6 +142,17 @@ async def test_wrong_captcha_tokens_have_a_bucket_of_their_own(start: Start) -> 
     assert reply.headers["RateLimit"].startswith('"captcha.altcha"')
 
 
+async def test_wrong_captcha_tokens_at_once_are_as_many_as_one_after_another(start: Start) -> None:
+    """The budget is of those that the verifier judges, however many come at once; right ones cost nothing of it."""
+    config = CONFIG.replace("max_counter = 10", 'max_counter = 10\nfailures = "7/1h"')
+    sidecar = await start(config=config)
+    for _ in range(8):
+        assert (await sidecar.send()).status == 202
+    wrong = {"phone": PHONE, "captcha": "x"}
+    replies = await asyncio.gather(*(sidecar.ask("POST", "/send", json=wrong) for _ in range(40)))
+    assert Counter(reply.code for reply in replies) == {"captcha_failed": 7, "rate_limited": 33}
+
+
 async def test_a_bucket_is_spent_only_by_a_message_that_is_queued(start: Start) -> None:
     """A request that the recipient's bucket refuses takes nothing from the IP's."""
     sidecar = await start(ip_rate="2/1h", to_rate="1/1h")
