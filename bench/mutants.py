@@ -118,14 +118,15 @@ def lines_of_tests(folder: Path) -> tuple[dict[tuple[str, int], set[str]], dict[
         "import json\n"
         f"file = open({str(report)!r}, 'w')\n"
         "def pytest_runtest_logreport(report):\n"
-        "    if report.when == 'call':\n"
+        "    if report.when == 'call' and report.passed:\n"
         "        print(json.dumps([report.nodeid, report.duration]), file=file, flush=True)\n"
     )
+    # A test that fails on the unchanged program says nothing about a changed one: pytest names it, and it is left out.
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "seconds", "--cov=sidecar", "--cov-context=test", "--cov-report="],
         cwd=ROOT,
         env=os.environ | {"COVERAGE_FILE": str(data), "PYTHONPATH": str(folder)},
-        check=True,
+        check=False,
     )
     seconds = dict(json.loads(line) for line in report.read_text().splitlines())
     found: dict[tuple[str, int], set[str]] = {}

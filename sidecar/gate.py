@@ -78,8 +78,9 @@ _WRONG_TOKEN: Final = frozenset({"reject", "spent", "policy"})
 # How often a held answer looks whether its message has moved: at first, when most do, and later.
 _LOOK_S: Final = 0.05
 _MAX_LOOK_S: Final = 0.5
-# When a settlement that the store did not take is tried again: about as long as a hold lasts.
-_SETTLE_AGAIN_S: Final = (0.5, 1, 2, 4, 8, 15, 30)
+# How soon a settlement that the store did not take is tried again: at first, and at the latest; doubled in between.
+_SETTLE_AGAIN_S: Final = 0.5
+_MAX_SETTLE_AGAIN_S: Final = 15.0
 # What is wrong with a recipient that no provider sends to, by the reason that the verification failed for.
 _UNREACHABLE: Final[Mapping[str, str]] = {
     "recipient_invalid": "The message cannot be delivered: there is no such recipient. Check it for a mistake.",
@@ -974,12 +975,16 @@ def _heard(task: asyncio.Task[Any]) -> None:
 
 
 async def _settle_later(hold: Hold, *, spend: bool) -> None:
-    """Settle a hold once the store is back; past the last try it lapses by itself."""
-    for pause_s in _SETTLE_AGAIN_S:
+    """Settle a hold once the store is back: tried for as long as it keeps others off, and past that it has lapsed."""
+    left_s, pause_s = hold.lasts_s, _SETTLE_AGAIN_S
+    while left_s > 0:
+        pause_s = min(pause_s, left_s)
         await asyncio.sleep(pause_s)
         with suppress(StoreAwayError):
             await (hold.spend() if spend else hold.release(again=True))
             return
+        left_s -= pause_s
+        pause_s = min(2 * pause_s, _MAX_SETTLE_AGAIN_S)
 
 
 def _as_refusal(error: Refusal | StoreAwayError) -> Refusal:

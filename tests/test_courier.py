@@ -20,6 +20,7 @@ from sidecar import courier as story
 from sidecar.config.model import Breaker, CodeRules, Delivery
 from sidecar.courier import Courier
 from sidecar.delivery import send
+from sidecar.delivery.breakers import Key
 from sidecar.delivery.outbox import Leased, Outbox
 from sidecar.delivery.providers.seam import Receipt, ReceiptState
 from sidecar.delivery.rates import Rates
@@ -566,6 +567,26 @@ async def test_one_probe_finds_out_that_a_provider_is_back(store: Store) -> None
             first.released.set()
             await marked(it)
             await until(lambda: it.count("sidecar_breaker_state", provider="first") == 0)
+
+
+@pytest.mark.parametrize(("providers", "asked"), [(("first", "second"), (0, 1)), (("first",), (1, 0))])
+async def test_a_probe_that_another_worker_has_is_not_made_twice(
+    store: Store, providers: tuple[str, ...], asked: tuple[int, int]
+) -> None:
+    """Of two workers that see that a provider may be probed, one asks it; the other asks the next, if there is one."""
+    rule = Delivery(providers=providers, switch_after=NEVER, breaker=Breaker(failures=1, open_for=0.01))
+    async with two(store, rule) as (first, second, it), post(store, it.urls) as other_worker:
+        first.answers(202, "")
+        second.answers(202, "")
+        key = Key("first", "CN")
+        it.breakers.record(key, 0, fine=False, failures=1, open_for_s=0.01)
+        async with learning(it):
+            await until(lambda: it.breakers.of(key).may_be_probed(it.breakers.now_ms()))
+        assert await other_worker.breakers.probe(key, NEVER)
+        pending = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (pending, "sent")
+        assert (len(first.asked), len(second.asked)) == asked
 
 
 async def test_number_at_fault_opens_no_breaker(store: Store) -> None:

@@ -232,6 +232,18 @@ async def test_it_reads_the_proxy_protocol_of_whom_it_trusts(run: Run) -> None:
     assert (await child.reload("reload_refused"))["needs_restart"] == ["server.proxy_protocol"]
 
 
+async def test_a_kept_connection_learns_whom_a_reload_trusts(run: Run) -> None:
+    """What one configuration made of a connection's other end says nothing under the next."""
+    child = await run(trusted_proxies='["127.0.0.0/8"]')
+    async with RawClient(port_of(child)) as client:
+        for networks in ("127.0.0.0/8", "192.0.2.0/24", "127.0.0.0/8"):
+            child.rewrite(trusted_proxies=f'["{networks}"]')
+            await child.reload("reloaded")
+            assert (await client.ask(fields=["X-Forwarded-For: 203.0.113.7"])).status == 200
+    seen = [request.value(b"x-forwarded-for") for request in child.upstream.requests]
+    assert seen == [b"203.0.113.7, 127.0.0.1", b"127.0.0.1", b"203.0.113.7, 127.0.0.1"]
+
+
 async def test_it_speaks_tls(run: Run, tmp_path: Path) -> None:
     """server.tls; and a renewed certificate is taken with SIGHUP, though its path is the same."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"

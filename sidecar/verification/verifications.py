@@ -73,10 +73,14 @@ Counted = Callable[[Recipient, bool], AbstractAsyncContextManager[None]]
 
 
 class Hold:
-    """The one use of a verified proof, while it lasts. Leaving the hold without `spend` or `exchange` releases it."""
+    """The one use of a verified proof, while it lasts. Leaving the hold without `spend` or `exchange` releases it.
 
-    def __init__(self, verifications: "Verifications", verification_id: str, holder: str) -> None:
+    `lasts_s`: how many seconds after it was taken the store lets somebody else hold the proof.
+    """
+
+    def __init__(self, verifications: "Verifications", verification_id: str, holder: str, lasts_s: float) -> None:
         self.id = verification_id
+        self.lasts_s = lasts_s
         self._verifications = verifications
         self._holder = holder
         self._open = True
@@ -290,7 +294,7 @@ class Verifications:
         )
         match answer:
             case [b"held"]:
-                return Hold(self, verification_id, holder)
+                return Hold(self, verification_id, holder, self._hold_ms / 1000)
             case [b"expired"]:
                 raise Refusal("code_expired", "spent_or_expired")
             case [b"in_use"]:

@@ -348,6 +348,50 @@ async def test_content_that_comes_slowly_is_not_content_that_stops(upstream: Fak
 
 
 @RELAYED
+async def test_an_upload_that_pauses_is_not_upstreams_silence(upstream: FakeUpstream) -> None:
+    """While the client owes content, upstream has nothing to answer: `read_timeout` begins when all has been sent."""
+    async with passing(upstream.url, read_timeout=0.1) as sidecar, sidecar.client() as client:
+        await client.send(UPLOAD + b"Content-Length: 4\r\n\r\nab")
+        answer = asyncio.create_task(client.answer())
+        done, _ = await asyncio.wait([answer], timeout=0.5)
+        assert not done
+        await client.send(b"cd")
+        assert (await answer).content == b"ok"
+
+
+async def test_a_client_that_takes_nothing_is_not_upstreams_silence(upstream: FakeUpstream) -> None:
+    """Upstream is not read while the client's buffer is full, so its silence is ours."""
+    size = 8 << 20
+    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+    async with passing(upstream.url, read_timeout=0.1) as sidecar, sidecar.client() as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads too
+        await client.send(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        await upstream.wait_for(lambda: len(upstream.requests) == 1)
+        await asyncio.sleep(0.5)  # five times what upstream may be silent for
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert len((await client.answer()).content) == size
+
+
+async def test_a_gate_that_decides_is_not_upstreams_silence(upstream: FakeUpstream) -> None:
+    """The status is known and the gate settles the code: however long that takes, upstream's answer is passed on."""
+
+    async def answer(taken: Taken, request: Message) -> None:
+        await taken.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        await settled.wait()
+        await taken.write(b"ok")
+
+    async def settle(_: int) -> None:
+        await asyncio.wait([asyncio.create_task(settled.wait())], timeout=0.5)
+        settled.set()
+
+    settled = asyncio.Event()
+    upstream.answer = answer
+    async with passing(upstream.url, read_timeout=0.1) as sidecar, sidecar.client() as client:
+        sidecar.on_status = settle
+        assert (await client.ask()).content == b"ok"
+
+
+@RELAYED
 async def test_a_refusal_of_bad_chunks_is_read_whole_though_more_comes(
     sidecar: Passing, upstream: FakeUpstream
 ) -> None:

@@ -246,6 +246,17 @@ async def test_the_code_of_another_number_is_no_proof(store: Store) -> None:
     assert await outcome(verifications, Proof("token", token)) == "code_expired"
 
 
+async def test_a_held_token_is_in_use(store: Store) -> None:
+    """Who comes while another request holds it hears that it is in use, not that it is over: it may be free soon."""
+    verifications = make(store)
+    issued = await verifications.issue(PHONE, 0)
+    async with verifications.held(PHONE, Proof("code", code_of(verifications, issued.id)), uncounted) as hold:
+        proof = Proof("token", await hold.exchange())
+    async with verifications.held(PHONE, proof, uncounted):
+        assert await outcome(verifications, proof) == "verification_in_use"
+    assert await outcome(verifications, proof) == "spent"
+
+
 async def test_a_token_needs_the_exchange(store: Store) -> None:
     """Knowing how a token is made is not enough: the code must have been checked, and is spent by it."""
     verifications = make(store)
