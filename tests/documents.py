@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
@@ -11,7 +12,9 @@ DOCUMENTS: Final = (
     *(ROOT / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 )
-_FENCE: Final = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE: Final = re.compile(
+    r"^(?P<margin> *)```(?P<kind>[^\n]*)\n(?P<text>.*?)^(?P=margin)```$", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ def snippets() -> Iterator[Snippet]:
         text = path.read_text(encoding="utf-8")
         for found in _FENCE.finditer(text):
             line = text.count("\n", 0, found.start()) + 1
-            yield Snippet(str(path.relative_to(ROOT)), line, found["kind"], found["text"])
+            yield Snippet(str(path.relative_to(ROOT)), line, found["kind"], dedent(found["text"]))
 
 
 def prose(path: Path) -> str:
