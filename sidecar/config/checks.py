@@ -151,6 +151,10 @@ def _server(server: Server, findings: Findings) -> None:
         findings.tell(
             ("server", "admin"), "is the public listener's own address", "write another port", ("server", "listen")
         )
+    for key in ("listen", "admin"):
+        folder = Path(getattr(server, key).path).parent
+        if not folder.is_dir():
+            findings.warn(("server", key), f"{show(str(folder))} is no folder", "make it, or name another")
     proxies = ("server", "trusted_proxies")
     # One that is misspelt is told already, and is not here.
     if server.proxy_protocol and not server.trusted_proxies and not any(path[:2] == proxies for path in findings.told):

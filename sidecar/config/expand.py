@@ -15,6 +15,8 @@ from sidecar.config.where import KeyPath
 
 # Three cases: 1 `$${`, an escape; 2 `${…}`; 3 a `${` that nothing closes.
 _PLACE: Final = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
+# How shells, templates and people write a variable; here each is plain text.
+_OTHERS_PLACE: Final = re.compile(r"(?:\$\(?|\{+ ?|<|%)[A-Z_][A-Z0-9_]*(?: ?\}+|\)|>|%)?")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONTROL: Final = re.compile(r"[\0-\x1f\x7f]")
 _RIGHT: Final = "write ${NAME} or ${file:/path}, and $${ where the text itself has ${"
@@ -29,6 +31,9 @@ def expand(findings: Findings, value: Any, env: Mapping[str, str], path: KeyPath
     if not isinstance(value, str):
         return value
     try:
+        if _OTHERS_PLACE.fullmatch(value):
+            name = "".join(re.findall(r"\w", value))
+            findings.warn(path, "names no variable, and is taken as it stands", f'write "${{{name}}}" for the variable')
         text = _PLACE.sub(lambda place: _content(place, env), value)
         if holds_secret(path) or _PLACE.search(value):
             _refuse_unseen(text)

@@ -67,6 +67,7 @@ class Findings:
     file: str
     raw: Mapping[str, Any]
     lines: Mapping[KeyPath, int]
+    homes: Mapping[str, str]  # what stands in one place alone -> how to write it there
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     told: set[KeyPath] = field(default_factory=set)
@@ -157,5 +158,5 @@ def any_of(words: Iterable[str]) -> str:
 def one_of(word: str, words: Iterable[str], otherwise: str = "write") -> str:
     """Say which word was meant: the nearest one, else all of them after `otherwise`."""
     known = sorted(words)
-    near = difflib.get_close_matches(word, known, n=1)
+    near = [other for other in known if other.lower() == word.lower()] or difflib.get_close_matches(word, known, n=1)
     return f"did you mean {show(near[0])}?" if near else f"{otherwise} {any_of(known)}"

@@ -77,7 +77,7 @@ class Kinds:
 def load(path: Path, env: Mapping[str, str], kinds: Kinds, warn: Callable[[Problem], None] = lambda _: None) -> Config:
     """Read a configuration, and call `warn` with each warning. Raises ConfigError with everything that is wrong."""
     text, raw = _read_toml(path)
-    findings = Findings(str(path), raw, places(text))
+    findings = Findings(str(path), raw, places(text), _homes())
     content = expand(findings, raw, env)
     _refuse_later(findings, content)
     draft, made = _make(findings, content, kinds)
@@ -119,10 +119,23 @@ def _read_toml(path: Path) -> tuple[str, dict[str, Any]]:
             what = found["what"] if found else "not readable"
             raise fail(text.count("\n") + 1, "TOML", f"{what} at the end of the file", "close what is open") from None
         again = found["what"].startswith("Cannot ")
-        right = "say everything once" if again else "write key = value, a text in quotes (https://toml.io)"
+        right = 'write key = value, a text in straight quotes, such as "…" (https://toml.io)'
+        if again:
+            header = re.match(r"\s*\[\[[^\]]*\]\]", text.split("\n")[int(found["line"]) - 1])
+            right = f"write {header[0].strip()} with two brackets everywhere" if header else "say everything once"
         raise fail(int(found["line"]), "TOML", f"{found['what']} (column {found['column']})", right) from None
     except RecursionError:
         raise fail(1, "TOML", "is nested too deeply", "write tables with fewer levels") from None
+
+
+def _homes() -> dict[str, str]:
+    """How to write what somebody put into another table: the names of tables, and the keys that one table alone has."""
+    tables = {f"[{name}]": model for name, model in _SINGLE.items()}
+    tables |= {"[[routes]]": Route, "[[delivery]]": Delivery}
+    homes = [(key, f"write it below {title}") for title, model in tables.items() for key in model.model_fields]
+    homes += [(title.strip("[]"), f"write {title} and its keys below") for title in tables]
+    keys = [key for key, _ in homes]
+    return {key: right for key, right in homes if keys.count(key) == 1}
 
 
 # What is in the contract, and not in this version…
@@ -169,7 +182,7 @@ def _make(findings: Findings, content: Mapping[str, Any], kinds: Kinds) -> tuple
     """Validate each table by itself. Gives what `check` looks at, and what `Config` is made of if all is right."""
     for name in content:
         if name not in Config.model_fields:
-            findings.tell((name,), "is not known here", one_of(name, Config.model_fields))
+            findings.tell((name,), "is not known here", findings.homes.get(name) or one_of(name, Config.model_fields))
     made: dict[str, Any] = {
         name: _validated(findings, model, content.get(name, {}), (name,)) for name, model in _SINGLE.items()
     }
@@ -212,6 +225,11 @@ def _named(findings: Findings, content: Mapping[str, Any], table: str) -> dict[s
     tables = content.get(table, {})
     if not isinstance(tables, dict):
         findings.tell((table,), f"{findings.shown((table,))} is no table", f"write [{table}.NAME] and its keys below")
+        return {}
+    if isinstance(kind := tables.get("kind", tables.get("key")), str):
+        findings.tell(
+            (table,), "has keys of its own", f"write [{table}.NAME] above them, such as [{table}.{show(kind)[1:-1]}]"
+        )
         return {}
     for name in tables:
         if not _NAME.fullmatch(name):

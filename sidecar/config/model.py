@@ -298,7 +298,11 @@ class CodeRules(Table):
 
 def _country(value: str) -> str:
     if value not in phonenumbers.SUPPORTED_REGIONS:
-        raise UnfitError("is no country", 'write its ISO 3166 alpha-2 code, such as "CN" or "GB"')
+        code = {"UK": "GB"}.get(value.upper(), value.upper())
+        right = (
+            show(code) if code in phonenumbers.SUPPORTED_REGIONS else 'its ISO 3166 alpha-2 code, such as "CN" or "GB"'
+        )
+        raise UnfitError("is no country", f"write {right}")
     return value
 
 
@@ -451,7 +455,9 @@ class Api(Table):
         Annotated[
             Text,
             fitting(
-                r"https?://[A-Za-z0-9.:\[\]_-]+", "is no origin", 'write scheme and host, such as "https://example.com"'
+                r"https?://[A-Za-z0-9.:\[\]_-]+",
+                "is no origin",
+                'write scheme and host and no more, such as "https://example.com"',
             ),
         ],
         ...,
@@ -478,6 +484,8 @@ def _selector(value: str) -> str:
     right = 'write where the value is: "json:a.b", "form:x", "query:x" or "header:X"'
     if place not in {"json", "form", "query", "header"} or not name:
         raise UnfitError("is no selector", right)
+    if place == "json" and (way := re.fullmatch(r"(?:\$\.|/)(\w+(?:[./]\w+)*)", name)):
+        raise UnfitError("is written as another language has it", f'write "json:{way[1].replace("/", ".")}"')
     if place == "json" and "" in name.split("."):
         raise UnfitError("has an empty name in it", 'write the way to the value, such as "json:a.b"')
     if place == "header" and not re.fullmatch(_FIELD, name):

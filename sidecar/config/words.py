@@ -68,7 +68,7 @@ def _words(
     path = (*table, *way)
     if kind == "extra_forbidden":
         known = _node(schema, way[:-1]).get("properties", {})
-        return "is not known here", one_of(str(way[-1]), known, "write")
+        return "is not known here", findings.homes.get(str(way[-1])) or one_of(str(way[-1]), known, "write")
     if kind == "missing":
         return "is missing", f"write {way[-1]} = {_example(_node(schema, way), path)}"
 
@@ -84,6 +84,8 @@ def _words(
         return (f"{shown} is not right", wrong) if way else (wrong, "see config.example.toml")
     if kind in _TYPES:
         thing, right = _TYPES[kind]
+        if thing == "list" and shown.startswith('"'):
+            right = f"write a list: [{shown}]"
         return f"{shown} is no {thing}", right
     if kind in _BOUNDS:
         wrong, right, bound = _BOUNDS[kind]
