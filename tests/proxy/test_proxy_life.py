@@ -96,8 +96,8 @@ async def test_the_configuration_says_how_large_a_head_may_be(upstream: FakeUpst
 async def test_the_configuration_says_how_long_an_idle_connection_is_kept(upstream: FakeUpstream) -> None:
     """`server.keep_alive` ends a connection that asks nothing more, and not before."""
     async with passing(upstream.url, keep_alive_s=0.4) as sidecar, sidecar.client() as client:
-        assert (await client.ask("GET", "/")).status == 200
         began = asyncio.get_running_loop().time()
+        assert (await client.ask("GET", "/")).status == 200
         assert await client.rest() == b""
         assert asyncio.get_running_loop().time() - began >= 0.4
 
