@@ -224,7 +224,8 @@ async def _sent(config: "Config", recipient: "Recipient", via: str | None) -> in
     def tell(attempted: Attempted) -> None:
         outcome = type(attempted.outcome).__name__.lower()
         twice = ", a duplicate" if attempted.duplicate else ""
-        print(f"  {attempted.provider:12} {attempted.seconds:6.3f} s  {outcome:9}  {word(attempted.outcome)}{twice}")
+        said = word(attempted.outcome, message)
+        print(f"  {attempted.provider:12} {attempted.seconds:6.3f} s  {outcome:9}  {said}{twice}")
 
     started = time.monotonic()
     code = f"{secrets.randbelow(10**config.code.length):0{config.code.length}}"

@@ -257,7 +257,7 @@ class Courier:
         holders: dict[str, str | None] = dict.fromkeys(past.holders)
 
         def told(attempted: Attempted) -> None:
-            self._record(attempted, log)
+            self._record(attempted, message, log)
             if attempted.came_to != "refused":
                 holders[attempted.provider] = _vendor_id(attempted.outcome)
 
@@ -273,7 +273,7 @@ class Courier:
             one_more=bool(past.holders),
         ) as result:
             # Step 5: tell, and put aside what comes back.
-            after = replace(entry, past=_after(past, result, self._now()))
+            after = replace(entry, past=_after(past, result, message, self._now()))
             await self._tell(leased, after, result, way, record, log, is_first=not past.holders)
             # Step 6: from now on its receipts find it, and those that came early are taken.
             await self._note(past.message_id, entry, way.segment, holders)
@@ -376,13 +376,13 @@ class Courier:
         except Exception as error:  # noqa: BLE001 - as in _conclude
             _log.warning("message_not_noted", error=where(error))
 
-    def _record(self, attempted: Attempted, log: Any) -> None:
+    def _record(self, attempted: Attempted, message: Message, log: Any) -> None:
         outcome = type(attempted.outcome).__name__.lower()
         log.info(
             "attempt",
             provider=attempted.provider,
             outcome=outcome,
-            reason=word(attempted.outcome),
+            reason=word(attempted.outcome, message),
             seconds=round(attempted.seconds, 3),
             duplicate=attempted.duplicate,
         )
@@ -439,7 +439,7 @@ def _is_over(record: Record | None, past: Past, left_s: float) -> str:
     return "replaced" if record.status == "expired" and left_s > 0 else ""
 
 
-def _after(past: Past, result: Result, now: float) -> Past:
+def _after(past: Past, result: Result, message: Message, now: float) -> Past:
     """What a message's past is after one more race."""
     refused = {
         one.provider: one.outcome.fault
@@ -455,7 +455,7 @@ def _after(past: Past, result: Result, now: float) -> Past:
         refused={**past.refused, **refused},
         later={name: now + seconds for name, seconds in result.later.items()},
         refusals=result.refusals,
-        reason=_reason(result) or past.reason,
+        reason=_reason(result, message) or past.reason,
     )
 
 
@@ -486,7 +486,7 @@ async def _insist(step: Callable[[], Awaitable[_T]]) -> _T:
             backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
 
 
-def _reason(result: Result) -> str:
+def _reason(result: Result, message: Message) -> str:
     """What each provider came to, in the log's words: the last that it said."""
-    said = {attempted.provider: attempted.heard or word(attempted.outcome) for attempted in result.attempts}
+    said = {one.provider: one.heard or word(one.outcome, message) for one in result.attempts}
     return ", ".join(f"{provider}: {text_}" for provider, text_ in said.items())

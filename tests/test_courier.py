@@ -275,6 +275,28 @@ async def test_message_that_cannot_be_read_is_reported_failed_and_holds_up_nobod
 # What is told…
 
 
+async def test_what_a_vendor_repeats_of_a_message_is_not_logged(store: Store) -> None:
+    """Its id may be the number, in its own spelling, or the code: stars stand for them."""
+    async with two(store) as (first, _, it):
+
+        async def echoes(_: Vendor) -> web.Response:
+            said = json.loads(first.asked[-1].body)
+            number = said["to"].removeprefix("+86")
+            return web.json_response({"id": f"{number}/{said['code']}"})
+
+        first.behave = echoes
+        with capture_logs() as logs:
+            sent = await it.ask(PHONE)
+            async with delivering(it.courier()):
+                await marked(it)
+        code = it.verifications.code(sent, PHONE)
+    assert code
+    (attempt,) = [one for one in logs if one["event"] == "attempt"]
+    assert attempt["reason"] == "1390*******/******"
+    assert code not in repr(logs)
+    assert "900000001" not in repr(logs)
+
+
 async def test_neither_log_nor_store_shows_the_code_or_the_number(store: Store) -> None:
     rule = Delivery(providers=("first", "second", "third"), switch_after=NEVER)
     async with vendor() as first, vendor() as second:

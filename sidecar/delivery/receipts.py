@@ -7,6 +7,7 @@ A vendor that signs is believed by its signature. One that signs nothing is give
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from types import ModuleType
@@ -20,6 +21,8 @@ from sidecar.errors import Refusal
 
 # Told of every receipt that is news of a message.
 Told = Callable[[Moved], Awaitable[None]]
+# What may be a telephone number: no vendor's code of a failure is so long.
+_NUMBER: Final = re.compile(r"\d{7,}")
 # What carries our message's id in an address that is given to a vendor with the message.
 _REF: Final = "ref"
 
@@ -49,7 +52,10 @@ class Receipts:
         except ValueError:
             raise Refusal("malformed_request", "no_receipt", "Expected receipts as the vendor writes them.") from None
         ref = parse_qs(query).get(_REF, [None])[0]
-        for receipt in (replace(one, client_ref=one.client_ref or ref) for one in said):
+        for one in said:
+            # A vendor's text may quote the recipient, and goes into the log and the store.
+            code = _NUMBER.sub("*", one.vendor_code)
+            receipt = replace(one, client_ref=one.client_ref or ref, vendor_code=code)
             moved = await self._ledger.received(name, receipt)
             if moved is not None:
                 await self._told(moved)

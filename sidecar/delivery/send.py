@@ -14,6 +14,7 @@ for its turn; one whose turn does not come, or comes when another has won, was n
 
 import asyncio
 import math
+import re
 import traceback
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Literal
 
-from sidecar.delivery.providers.seam import LOST, Accepted, Outcome, ReceiptState, Rejected, Uncertain
+from sidecar.delivery.providers.seam import LOST, Accepted, Message, Outcome, ReceiptState, Rejected, Uncertain
 
 # A provider keeps its own time, and knows better than we what a time-out means; one that does not is cut off this much
 # later.
@@ -35,6 +36,9 @@ _MAX_PAUSE_S: Final = 30.0
 _LOOK_S: Final = 0.25
 # What is left before the deadline when a provider is asked again: with less time, a clear refusal would become silence.
 _LEAST_S: Final = 1.0
+
+# So many digits at a number's end name somebody; fewer stand in many an id by chance.
+_LAST_DIGITS: Final = 7
 
 # Receipts that say the provider took the message.
 _TAKEN: Final = frozenset({"enroute", "delivered"})
@@ -318,10 +322,17 @@ def where(error: Exception) -> str:
     return f"{type(error).__name__} at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}"
 
 
-def word(outcome: Outcome) -> str:
-    """An outcome in the log's words: the vendor's own, never the message's."""
-    if isinstance(outcome, Accepted):
-        return outcome.provider_message_id
-    if isinstance(outcome, Rejected):
-        return f"{outcome.fault} ({outcome.vendor_code})"
-    return outcome.reason
+def word(outcome: Outcome, message: Message) -> str:
+    """An outcome in the log's words: the vendor's own, with stars for what it repeats of the message."""
+    match outcome:
+        case Accepted():
+            said = outcome.provider_message_id
+        case Rejected():
+            said = f"{outcome.fault} ({outcome.vendor_code})"
+        case Uncertain():
+            said = outcome.reason
+    address = message.recipient.address
+    # A vendor writes a number with its country code or without; its end is the same.
+    for private in (message.code, address if message.recipient.channel == "email" else address[-_LAST_DIGITS:]):
+        said = re.sub(re.escape(private), "*" * len(private), said, flags=re.IGNORECASE)
+    return said

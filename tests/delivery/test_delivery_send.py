@@ -17,7 +17,7 @@ from sidecar import outbound
 from sidecar.delivery.providers import webhook
 from sidecar.delivery.providers.remote import Remote
 from sidecar.delivery.providers.seam import Accepted, Message, Outcome, ReceiptState, Rejected, Uncertain
-from sidecar.delivery.send import Attempted, Result, race
+from sidecar.delivery.send import Attempted, Result, race, word
 from sidecar.recipient import parse
 
 T = TypeVar("T")
@@ -591,3 +591,27 @@ async def test_race_that_is_broken_off_leaves_nothing_behind(how: str) -> None:
         assert telling.cancelled() if how == "cancelled" else isinstance(telling.exception(), LookupError)
         await first.deserted.get()
     assert asyncio.all_tasks() <= before
+
+
+# What is told…
+
+
+@pytest.mark.parametrize(
+    ("outcome", "shown"),
+    [
+        (Accepted("m-13900000001"), "m-1390*******"),
+        (Rejected("request", "E246810"), "request (E******)"),
+        (Uncertain("no 246810 for +8613900000001"), "no ****** for +861390*******"),
+        (Rejected("throttled", "http_429"), "throttled (http_429)"),
+    ],
+)
+def test_word_shows_nothing_of_the_message(outcome: Outcome, shown: str) -> None:
+    """Whatever a vendor repeats of the code and of the number has stars in its place."""
+    message = Message("m-1", parse("+8613900000001", "sms", "CN"), "en", "246810", 5, "246810")
+    assert word(outcome, message) == shown
+
+
+def test_word_shows_no_address() -> None:
+    """An e-mail address has stars in its place, in any case."""
+    message = Message("m-1", parse("Foo@mail.example", "email", "CN"), "en", "246810", 5, "246810")
+    assert word(Uncertain("550 <foo@MAIL.example>"), message) == "550 <****************>"
