@@ -86,6 +86,10 @@ def _find_many(octets: bytes) -> None:
     )
 
 
+def _find_name(octets: bytes) -> None:
+    ROUTES.find("POST", b"/x/api/register", [(octets, b"/a"), (octets[::-1], b"PUT")])
+
+
 def _find_body(octets: bytes, kind: bytes) -> None:
     found = ROUTES.find("POST", b"/account/1", [(b"Content-Type", kind)])
     if found.needs_body_for_override:
@@ -168,24 +172,35 @@ TARGETS = {
     "route": _find,
     "route by a field": _find_field,
     "route by many fields": _find_many,
+    "route by a field's name": _find_name,
     "route by a form": lambda octets: _find_body(octets, b"application/x-www-form-urlencoded"),
     "route by multipart": lambda octets: _find_body(octets, b"multipart/form-data; boundary=b"),
     "route by JSON": lambda octets: _find_body(octets, b"application/json"),
-    "form": lambda octets: intake.read(_route("form"), b"/a", [FORM], b"user[phone]=1&code=1&" + octets),
-    "query": lambda octets: intake.read(_route("query"), b"/a?user[phone]=1&" + octets, [], b""),
-    "query beside a form": lambda octets: intake.read(_route("form"), b"/a?" + octets, [FORM], b"user[phone]=1"),
+    "form": lambda octets: intake.read(
+        _route("form"), intake.Request(b"/a", [FORM], b"user[phone]=1&code=1&" + octets)
+    ),
+    "query": lambda octets: intake.read(_route("query"), intake.Request(b"/a?user[phone]=1&" + octets, [], b"")),
+    "query beside a form": lambda octets: intake.read(
+        _route("form"), intake.Request(b"/a?" + octets, [FORM], b"user[phone]=1")
+    ),
     "cookies beside a form": lambda octets: intake.read(
-        _route("form"), b"/a", [FORM, (b"Cookie", octets)], b"user[phone]=1"
+        _route("form"), intake.Request(b"/a", [FORM, (b"Cookie", octets)], b"user[phone]=1")
     ),
-    "JSON": lambda octets: intake.read(_route("json"), b"/a", [JSON], octets),
+    "JSON": lambda octets: intake.read(_route("json"), intake.Request(b"/a", [JSON], octets)),
     "JSON members": lambda octets: intake.read(
-        _route("json"), b"/a", [JSON], b'{"user":{"phone":"1",' + octets + b"}}"
+        _route("json"), intake.Request(b"/a", [JSON], b'{"user":{"phone":"1",' + octets + b"}}")
     ),
-    "a JSON name": lambda octets: intake.read(_route("json"), b"/a", [JSON], _document(octets, "1")),
-    "a JSON value": lambda octets: intake.read(_route("json"), b"/a", [JSON], _document(b"x", _text(octets))),
-    "JSON names": lambda octets: intake.read(_route("json"), b"/a", [JSON], _document(*octets.split(b"a"))),
-    "JSON brackets": lambda octets: intake.read(_route("json"), b"/a", [JSON], _nested(octets)),
-    "a type": lambda octets: intake.read(_route("form"), b"/a", [(b"Content-Type", octets)], b"user[phone]=1"),
+    "a JSON name": lambda octets: intake.read(_route("json"), intake.Request(b"/a", [JSON], _document(octets, "1"))),
+    "a JSON value": lambda octets: intake.read(
+        _route("json"), intake.Request(b"/a", [JSON], _document(b"x", _text(octets)))
+    ),
+    "JSON names": lambda octets: intake.read(
+        _route("json"), intake.Request(b"/a", [JSON], _document(*octets.split(b"a")))
+    ),
+    "JSON brackets": lambda octets: intake.read(_route("json"), intake.Request(b"/a", [JSON], _nested(octets))),
+    "a type": lambda octets: intake.read(
+        _route("form"), intake.Request(b"/a", [(b"Content-Type", octets)], b"user[phone]=1")
+    ),
     "a phone": lambda octets: recipient.parse(_text(octets), "sms", "CN"),
     "an address": lambda octets: recipient.parse(_text(octets), "email", "CN"),
     "a language": lambda octets: language.choose(language.read(_text(octets)), ("en", "de", "zh-Hant")),
@@ -193,6 +208,7 @@ TARGETS = {
     "preferences": lambda octets: prefer.read([octets.decode("latin-1")]),
     "altcha": _altcha,
     "a head": _head,
+    "wishes": lambda octets: messages.wishes(b"GET / HTTP/1.1\r\nAccept:" + octets),
     "a client": _client,
     "a receipt that is a form": lambda octets: twilio.signature_ok(
         "https://h/x", SIGNED | {"content-type": "application/x-www-form-urlencoded"}, octets, "x" * 16, "HMAC_SHA1"

@@ -48,7 +48,7 @@ from sidecar.metrics import Metrics
 from sidecar.plain import Plain
 from sidecar.proxy.forward import Forwarder
 from sidecar.proxy.listener import handed_back
-from sidecar.recipient import of_address
+from sidecar.recipient import load_number_data, of_address
 from sidecar.routes import Routes
 from sidecar.secret import Secret, b64url
 from sidecar.store.client import ReplyError, Store
@@ -127,6 +127,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
 
         secret = Secret(server_secret(config), config.server.previous_secrets, os.urandom)
         signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
+        load_number_data()
         signer.jwks()  # a key that cannot be read is told now, and not to the first who is verified
         # With max_connections, a request waits for its connection as long as for its answer.
         # And where a route's `spend_when` asks for more than the status, for the content as long again.

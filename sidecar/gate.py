@@ -748,8 +748,9 @@ class Gate:
 
     def _read(self, visit: Visit, route: Route, body: bytes) -> Ask:
         """Read what is asked. Raises Refusal(malformed_request, captcha_required)."""
-        visit.wish = intake.wish(route, visit.request.raw_path, visit.raw, body)
-        return intake.read(route, visit.request.raw_path, visit.raw, body)
+        request = intake.Request(visit.request.raw_path, visit.raw, body)
+        visit.wish = intake.wish(route, request)
+        return intake.read(route, request)
 
     async def _forward(
         self,

@@ -51,16 +51,14 @@ class Ask:
         return "Ask(…)"
 
 
-def read(route: Route, raw_target: bytes | str, fields: Fields, body: bytes) -> Ask:
+def read(route: Route, request: "Request") -> Ask:
     """Read what a route's selectors name.
 
     `to` is there whenever the route has a selector for it. `code` is None where none was sent. A captcha token is
     there whenever an enforced route has a captcha; on an observed route it may be None.
     Raises Refusal(malformed_request), and Refusal(captcha_required) where the token is missing.
     """
-    request = _Request(raw_target, fields, body)
-    if body:
-        _refuse_coding(fields)
+    request.refuse_coding()
     to = request.select(route.to) if route.to else None
     if route.to and not (to and to.strip()):
         raise _malformed("no_recipient", f"Expected a recipient as {_told(route.to)}.")
@@ -74,11 +72,11 @@ def read(route: Route, raw_target: bytes | str, fields: Fields, body: bytes) -> 
     return Ask(to=to, captcha_token=token or None, code=None if code == "" else code, country=country or None)
 
 
-def wish(route: Route, raw_target: bytes | str, fields: Fields, body: bytes) -> str:
+def wish(route: Route, request: "Request") -> str:
     """Read what stands where the route says that the language does; "" for nothing, and for what cannot be read."""
     if route.locale:
         with suppress(Refusal):  # a language is a wish: nothing is refused for it
-            return _Request(raw_target, fields, body).select(route.locale) or ""
+            return request.select(route.locale) or ""
     return ""
 
 
@@ -106,13 +104,18 @@ def form_pairs(raw_target: bytes | str, fields: Fields, body: bytes) -> tuple[tu
 # Selecting…
 
 
-class _Request:
-    """One request under the selectors of one route: what is parsed once stays."""
+class Request:
+    """One request under the selectors of one route: what is parsed once stays, and so does why it cannot be."""
 
     def __init__(self, raw_target: bytes | str, fields: Fields, body: bytes) -> None:
         self._target = raw_target
         self._fields = fields
         self._body = body
+
+    def refuse_coding(self) -> None:
+        """Refuse a body that is compressed: nobody here sees what it holds."""
+        if self._body:
+            _refuse_coding(self._fields)
 
     def select(self, selector: str) -> str | None:
         """Read the one value that a selector names, without control characters; None if it is not there."""
@@ -156,9 +159,18 @@ class _Request:
 
     # What is there, read once…
 
-    @cached_property
+    @property
     def _document(self) -> dict[str, Any]:
-        return read_json_object(self._body, self._fields)
+        if isinstance(self._parsed, Refusal):
+            raise self._parsed
+        return self._parsed
+
+    @cached_property
+    def _parsed(self) -> dict[str, Any] | Refusal:
+        try:
+            return read_json_object(self._body, self._fields)
+        except Refusal as refusal:
+            return refusal
 
     @cached_property
     def _form(self) -> "_Form":

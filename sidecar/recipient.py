@@ -181,6 +181,14 @@ def of_address(address: str) -> Recipient:
     return Email(address) if "@" in address else _phone(phonenumbers.parse(address), ())
 
 
+def load_number_data() -> None:
+    """Load the data of every country, some 80 ms and 2 MiB: at start, when nobody waits for it."""
+    for country in phonenumbers.SUPPORTED_REGIONS:
+        PhoneMetadata.metadata_for_region(country, None)
+    for code in phonenumbers.COUNTRY_CODES_FOR_NON_GEO_REGIONS:
+        PhoneMetadata.metadata_for_nongeo_region(code, None)
+
+
 @cache
 def example_of(default_country: str, countries: tuple[str, ...] = (), block_types: tuple[str, ...] = ()) -> str:
     """Give a number that is read and served: a mobile one, and of the default country, if these are served at all."""

@@ -34,7 +34,7 @@ _MAX_TARGETS: Final = 8
 # What all targets of one request may cost, in octets.
 _MAX_REQUEST: Final = 2 * MAX_OCTETS
 _MAX_BASES: Final = 4  # directories in which a front controller may stand: those of the target, from the root on
-# Paths whose look-up is remembered, and how long one may be: 2 MiB of them at most.
+# Paths whose look-up is remembered, and how long one may be with its mount points: 2 MiB of them at most.
 _KEPT: Final = 2048
 _MAX_KEPT: Final = 1024
 
@@ -276,7 +276,8 @@ class Routes:
         """Look a path up, or remember what was found before; past the budget it is not read."""
         if budget.left < 0:
             return _LookedUp(_UNREADABLE, is_front=False, cost=0)
-        found = self._look_up(path, mounts) if len(path) > _MAX_KEPT else self._kept_look_up(path, mounts)
+        is_kept = len(path) + sum(map(len, mounts)) <= _MAX_KEPT
+        found = self._kept_look_up(path, mounts) if is_kept else self._look_up(path, mounts)
         budget.left -= found.cost
         return found
 

@@ -397,6 +397,15 @@ def _in_heads() -> list[Offender]:
         for path in ("/verify", "/", "/x/verify", "/.sidecar/v1/verifications"):
             found.append(Offender(f"{label} to {path}", request(path, form, *fields, kind=_FORM)))
     found.append(Offender("an endless name", request("/verify", form, "a" * room + ": 1", kind=_FORM)))
+    for unit in ("a", "sign", "key-", "md5", "url", "sha-1", "-", "_method", "referer"):
+        for end in ("", "-x", "-1x"):
+            for value in ("/a", "PUT", ""):
+                field = f"{(unit * (room // len(unit)))[: room - len(end)]}{end}: {value}"
+                found.append(Offender(f"a name of many {unit!r} with {end!r}: {value}", request("/x", form, field)))
+    for unit in (" ", "\t", "a ", " ,"):
+        for name in ("Accept", "Accept-Language"):
+            value = (unit * (room // len(unit)))[:room]
+            found.append(Offender(f"{name} of many {unit!r} in no head", request("/x", "", f"{name}:{value}\x01")))
     found.append(Offender("an endless method", request("/verify", form, kind=_FORM, method="A" * room)))
     paths = ("/" + "a/" * 30_000, "/" + "%2561" * 12_000, "/" + "%252561" * 8_000, "/" + ".php/" * 12_000, "/" + "a.php/" * 10_000, "/" + "\xcc\x81" * 30_000,
              "/" + ("\xcc\x81" + "\xcc\x96") * 15_000, "/" + "%cc%81%cc%96" * 5_000, "/" + "%cc%81" * 5_000 + "%cc%96" * 5_000, "/" + "\xef\xb7\xba" * 20_000, "/verify/" + "../" * 20_000, "/verify" + "/." * 30_000,

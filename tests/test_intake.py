@@ -3,6 +3,7 @@
 import json
 import urllib.parse
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from sidecar.config.model import Route
 from sidecar.errors import Refusal
-from sidecar.intake import MAX_DEPTH, MAX_PAIRS, Ask, form_pairs, read, read_json_object
+from sidecar.intake import MAX_DEPTH, MAX_PAIRS, Ask, Request, form_pairs, read, read_json_object, wish
 
 Field = tuple[bytes, bytes]
 JSON = (b"Content-Type", b"application/json")
@@ -28,7 +29,7 @@ def verify(to: str, code: str, **more: object) -> Route:
 
 
 def ask(route: Route, body: bytes | str = b"", *fields: Field, target: str = "/a") -> Ask:
-    return read(route, target, fields, body.encode() if isinstance(body, str) else body)
+    return read(route, Request(target, fields, body.encode() if isinstance(body, str) else body))
 
 
 def reason(route: Route, body: bytes | str = b"", *fields: Field, target: str = "/a") -> str:
@@ -608,7 +609,7 @@ def test_json_that_is_read_has_one_reading(
 
 def came_to(route: Route, target: bytes | str, fields: list[Field], body: bytes) -> str:
     try:
-        return "read" if read(route, target, fields, body).to else "read without recipient"
+        return "read" if read(route, Request(target, fields, body)).to else "read without recipient"
     except Refusal as refusal:
         return refusal.code
 
@@ -633,3 +634,34 @@ def test_whatever_comes_is_read_or_refused(
     to: str, code: str, target: bytes | str, fields: list[Field], body: bytes
 ) -> None:
     assert came_to(verify(to, code), target, fields, body) in {"read", "malformed_request"}
+
+
+def test_a_country_in_two_places_is_refused() -> None:
+    """As every selector's name is: in the query beside JSON or a form, in a cookie, spelled otherwise."""
+    json_route, form_route = send("json:phone", country="json:area"), send("form:phone", country="form:area")
+    document, form = '{"phone": "7400123456", "area": "44"}', "phone=7400123456&area=44"
+    assert reason(json_route, document, JSON, target="/a?area=86") == "two_places"
+    assert reason(json_route, document, JSON, target="/a?[Area]=86") == "two_places"
+    assert reason(json_route, document.replace("}", ', "[area]": "86"}'), JSON) == "two_places"
+    assert reason(form_route, form, FORM, target="/a?area=86") == "two_places"
+    assert reason(form_route, form, FORM, (b"Cookie", b"area=86")) == "two_places"
+    assert reason(form_route, f"{form}&area[]=86", FORM) == "form_duplicate"
+    assert ask(json_route, document, JSON, target="/a?areas=86").country == "44"
+
+
+@pytest.mark.parametrize("body", [b'{"phone": "1", "lang": "de"}', b'{"phone": '])
+def test_a_document_is_parsed_once(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever selectors ask for it, and also where it cannot be read."""
+    parsed: list[str] = []
+    loads = json.loads
+
+    def counting(text: str, **more: Any) -> Any:
+        parsed.append(text)
+        return loads(text, **more)
+
+    monkeypatch.setattr(json, "loads", counting)
+    request, route = Request("/a", [JSON], body), send("json:phone", locale="json:lang")
+    assert wish(route, request) == ("de" if body.endswith(b"}") else "")
+    with suppress(Refusal):
+        read(route, request)
+    assert len(parsed) == 1

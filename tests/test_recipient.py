@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 import unicodedata
 from pathlib import Path
@@ -405,3 +407,18 @@ def test_every_case_of_an_address_has_one_identity(text: str, data: st.DataObjec
     except Refusal:
         return
     assert parse(other, "email", "CN").identity == one.identity
+
+
+def test_the_first_number_loads_nothing_after_the_start() -> None:
+    """In a process of its own: what this one has loaded, other tests have."""
+    told = """
+import sys
+from sidecar.recipient import load_number_data, parse
+load_number_data()
+before = set(sys.modules)
+parse("13800000000", "sms", "CN")
+parse("+4915123456789", "sms", "CN")
+parse("+80012345678", "sms", "CN")
+print(sorted(set(sys.modules) - before))
+"""
+    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,5 +1,6 @@
 """Which route is this? Every reading of a request finds the route that guards it; nothing else is guarded."""
 
+import tracemalloc
 import urllib.parse
 from collections.abc import Callable
 
@@ -584,3 +585,15 @@ def test_no_octets_make_it_raise(
     found = ROUTES.find(method, target, fields)
     again = ROUTES.with_body_override(found, body, content_type)
     assert found.route is None or found.route.action == "pass" or again.route is not None
+
+
+def test_no_large_field_is_remembered() -> None:
+    """Many requests, each with another long mount point, leave nothing behind."""
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            find("POST", "/x/api/register", (b"Script-Name", b"/%020000d" % number))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 200_000

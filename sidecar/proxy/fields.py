@@ -248,6 +248,5 @@ def _ends_here(name: bytes) -> bool:
 _ANSWER_KINDS: Final = ByName(_ends_here)
 
 
-@functools.lru_cache(256)
 def _all_alike(options: frozenset[bytes]) -> frozenset[bytes]:
     return frozenset(map(alike, options))

@@ -9,7 +9,6 @@ Heads come whole, as octets; contents come in pieces, through `feed(octets) -> (
 Refusal(malformed_request) says what is wrong with a message; who asked upstream makes `upstream_unavailable` of it.
 """
 
-import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -122,7 +121,7 @@ class Fields:
         if b"host" in found:
             self.hosts = tuple(found[b"host"])
         if b"connection" in found:
-            self.options = _options(b",".join(found[b"connection"]))
+            self.options = _OPTIONS[b",".join(found[b"connection"])]
         if b"upgrade" in found:
             self.upgrade = b",".join(found[b"upgrade"]).lower()
         if not _AUTHENTICATION.isdisjoint(found):
@@ -163,9 +162,14 @@ def _framing(name: bytes) -> bytes:
 _KINDS: Final = ByName(_framing)
 
 
-@functools.lru_cache(256)
-def _options(connection: bytes) -> frozenset[bytes]:
+def _read_options(connection: bytes) -> frozenset[bytes]:
+    """Read what Connection names. Raises Refusal where it names more than a message can have."""
+    if connection.count(b",") >= MAX_FIELDS:
+        raise Refusal("head_too_large", "options", f"Name {MAX_FIELDS} fields at most in Connection.")
     return frozenset(option.strip(b" \t").lower() for option in connection.split(b","))
+
+
+_OPTIONS: Final = ByName(_read_options)
 
 
 @dataclass(slots=True, eq=False)  # not frozen: it is made for every request, in half the time
@@ -276,7 +280,7 @@ def read_request(line: bytes, fields: Fields) -> Request:
 
 
 # What a client reads, and in which language: a line each, of a head that is otherwise unreadable.
-_WISHES: Final = re.compile(rb"\r\n((?i:Accept|Accept-Language)):[ \t]*([ -~]{1,2000})(?=\r\n)")
+_WISHES: Final = re.compile(rb"\r\n((?i:Accept|Accept-Language)):[ \t]*+([!-~][ -~]{0,1999})(?=\r\n)")
 
 
 def wishes(data: bytes) -> Fields:

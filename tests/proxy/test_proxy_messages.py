@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -716,3 +717,25 @@ def test_content_written_in_chunks_is_read_again(pieces: list[bytes], trailers: 
     octets = b"".join(b"%X;a=b\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
     octets += b"0\r\n" + serialize(trailers) + CRLF
     assert fed(Chunked(), [octets + behind]) == (b"".join(pieces), behind, list(trailers))
+
+
+def test_as_many_options_as_fields_are_read() -> None:
+    """Connection names fields, and no message has more."""
+    names = [b"x%d" % number for number in range(MAX_FIELDS)]
+    assert len(read_fields(b"Host: h\r\nConnection: " + b",".join(names) + CRLF).options) == MAX_FIELDS
+    with pytest.raises(Refusal) as refused:
+        read_fields(b"Host: h\r\nConnection: " + b",".join([*names, b"y"]) + CRLF)
+    assert (refused.value.code, refused.value.reason) == ("head_too_large", "options")
+
+
+def test_nothing_large_is_remembered_of_a_head() -> None:
+    """Many long heads, each another one, leave nothing behind."""
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            options = b"%0200d," % number * 100
+            read_fields(b"Host: h\r\n%0200d: a\r\nConnection: %b\r\n" % (number, options))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 200_000
