@@ -97,7 +97,7 @@ def hosted_page(
     if captcha is not None and captcha.kind not in CAPTCHA_KINDS:
         raise ValueError(f"the hosted page cannot show the captcha kind {captcha.kind}")
     spoken = speak(locale)
-    text = {name: sentence.replace("{number}", example) for name, sentence in texts(spoken).items()}
+    text = {name: with_number(sentence, example) for name, sentence in texts(spoken).items()}
     config = {
         "prefix": prefix,
         "language": spoken,
@@ -139,6 +139,11 @@ def page_fields(spoken: str, policy: str) -> tuple[tuple[str, str], ...]:
         ("X-Content-Type-Options", "nosniff"),
         ("X-Frame-Options", "DENY"),
     )
+
+
+def with_number(sentence: str, number: str) -> str:
+    """Put a telephone number into a sentence, in one piece: a line ends before it, and not inside it."""
+    return sentence.replace("{number}", number.replace(" ", "\N{NO-BREAK SPACE}"))
 
 
 def speak(locale: str) -> str:

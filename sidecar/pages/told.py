@@ -143,7 +143,7 @@ def _form(mend: Mend, text: pages.Texts, example: str) -> str:
     if mend.field:
         label, _, kind, inputmode, autocomplete = _RECIPIENT[mend.channel]
         is_code = mend.what == "code"
-        hint = "" if is_code or mend.channel != "sms" else text["number_hint"].replace("{number}", example)
+        hint = "" if is_code or mend.channel != "sms" else pages.with_number(text["number_hint"], example)
         lines.append(
             _FIELD.substitute(
                 label=html.escape(text["code_label" if is_code else label]),

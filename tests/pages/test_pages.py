@@ -306,6 +306,12 @@ def _contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+def test_a_button_is_seen_in_forced_colours() -> None:
+    """Its background is taken away there; a border of whatever colour is drawn."""
+    style = (FOLDER / "static" / "verify.css").read_text("utf-8")
+    assert "border: 1px solid" in style.partition("\n.primary {")[2].partition("}")[0]
+
+
 def test_both_colour_schemes_have_the_contrast_of_wcag_aa() -> None:
     """1.4.3: 4.5 for text; 1.4.11: 3 for the edge of a field and the ring of focus."""
     css = (FOLDER / "static" / "verify.css").read_text("utf-8")
