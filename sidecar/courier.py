@@ -218,12 +218,15 @@ class Courier:
         log = log.bind(request_id=entry.request_id, to=recipient.masked)
 
         # Step 2: does anybody still wait for it?
-        record = await _insist(lambda: self._read(entry.verification_id))
-        left_s = entry.expires_at - self._now()
+        record = await _insist(functools.partial(self._read, entry.verification_id))
+        # The store's clock says how long the code lives: ours may be wrong, and whoever asked again may have made it
+        # live longer.
+        left_s = record.expires_in_s if record is not None else 0.0
+        entry = replace(entry, expires_at=self._now() + left_s)
         if past.back == "confirm" and past.accepted and record is not None:
             was = record.status in {"verified", "delivered"}
             self._router.confirmed(past.accepted, recipient, entry.locale, was=was)
-        over = _is_over(record, past, left_s)
+        over = _is_over(record, past)
         if over or record is None:
             log.info("message_dropped", reason=over)
             refund = entry.tickets if over == _ELSEWHERE else ()
@@ -428,7 +431,7 @@ class Courier:
         self._room.set()
 
 
-def _is_over(record: Record | None, past: Past, left_s: float) -> str:
+def _is_over(record: Record | None, past: Past) -> str:
     """Why a message need not be sent any more; "" when it is wanted, or when its code has died by itself."""
     if record is None:
         return "withdrawn"
@@ -436,7 +439,7 @@ def _is_over(record: Record | None, past: Past, left_s: float) -> str:
         return record.came_to
     if past.back == "retry" and not past.holders and record.came_to == "sent":
         return _ELSEWHERE
-    return "replaced" if record.status == "expired" and left_s > 0 else ""
+    return "replaced" if record.is_replaced else ""
 
 
 def _after(past: Past, result: Result, message: Message, now: float) -> Past:

@@ -103,8 +103,15 @@ class Post:
         return of_address(self.secret.open(sealed))
 
     async def ask(self, recipient: Recipient, **other: Any) -> str:
-        """Issue a verification and queue its message, as the gate does; gives the verification's id."""
+        """Issue a verification and queue its message, as the gate does; gives the verification's id.
+
+        `dies_at` is when its code dies, in seconds since the epoch.
+        """
         issued = await self.verifications.issue(recipient, 0.0)
+        if (dies_at := other.pop("dies_at", None)) is not None:
+            record = self.store.names.verification(issued.id)
+            await self.store.execute("HSET", record, "expires", int(dies_at * 1000))
+            other.setdefault("expires_at", dies_at)
         entry: dict[str, Any] = {
             "verification_id": issued.id,
             "sealed": self.secret.seal(recipient.address),

@@ -215,11 +215,23 @@ async def test_address_that_no_provider_carries_is_failed_and_given_back(store: 
 
 async def test_message_whose_code_has_died_is_not_sent(store: Store) -> None:
     async with two(store) as (first, _, it):
-        verification_id = await it.ask(PHONE, expires_at=time.time() - 1)
+        verification_id = await it.ask(PHONE, dies_at=time.time() - 1)
         async with delivering(it.courier()):
             assert await marked(it) == (verification_id, "failed")
         assert not first.asked
         assert await it.outbox.length() == 0
+
+
+@pytest.mark.parametrize("off_s", [-3600, 3600])
+async def test_clock_that_is_wrong_neither_fails_nor_drops_a_message(store: Store, off_s: float) -> None:
+    """How long a code lives is the store's to say, which checks it; and asking again may have made it longer."""
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        verification_id = await it.ask(PHONE, expires_at=time.time() + off_s)
+        dead = await it.ask(OTHER, dies_at=time.time() - 1, expires_at=time.time() + off_s)
+        async with delivering(it.courier()):
+            assert {await marked(it), await marked(it)} == {(verification_id, "sent"), (dead, "failed")}
+        assert len(first.asked) == 1
 
 
 async def test_message_whose_code_was_used_is_not_sent(store: Store) -> None:
@@ -778,13 +790,13 @@ async def test_message_that_nobody_accepted_is_told_and_becomes_a_dead_letter_wi
     """A warning, a counter, a status of its own; nothing is given back, for somebody may have it."""
     async with two(store, Delivery(providers=("first",))) as (first, _, it):
         first.answers(500, "") if how == "answers 500" else first.resets()
-        verification_id = await it.ask(PHONE, expires_at=time.time() + 0.6)
+        verification_id = await it.ask(PHONE, dies_at=time.time() + 0.6)
         with capture_logs() as logs:
             async with delivering(it.courier()):
                 assert await marked(it) == (verification_id, "unconfirmed")
                 assert not await it.outbox.dead(), "its code still lives"
                 await until_empty(it)
-        assert await it.status(verification_id) == "unconfirmed"
+        assert await it.status(verification_id) == "expired"
         assert len(first.asked) == 1
         assert not it.refunded
         assert it.count("sidecar_messages_total", outcome="unconfirmed") == 1
@@ -799,7 +811,7 @@ async def test_message_that_nobody_accepted_is_told_and_becomes_a_dead_letter_wi
 async def test_unconfirmed_message_that_is_confirmed_after_all_is_no_dead_letter(store: Store, news: str) -> None:
     async with two(store, Delivery(providers=("first",))) as (first, _, it):
         first.answers(500, "")
-        verification_id = await it.ask(PHONE, expires_at=time.time() + 0.6)
+        verification_id = await it.ask(PHONE, dies_at=time.time() + 0.6)
         async with delivering(it.courier()) as courier:
             await marked(it)
             if news == "typed in":
@@ -816,7 +828,7 @@ async def test_unconfirmed_message_is_not_forgotten_by_a_kill(store: Store) -> N
     """It waits in the store for its code's end, and the courier that finds it then is another."""
     async with two(store, Delivery(providers=("first",))) as (first, _, it):
         first.answers(500, "")
-        await it.ask(PHONE, expires_at=time.time() + 1)
+        await it.ask(PHONE, dies_at=time.time() + 1)
         async with delivering(it.courier()):
             await marked(it)
         async with delivering(it.courier(outbox=Outbox(store))):
@@ -867,7 +879,7 @@ async def test_message_that_all_refuse_until_its_code_dies_is_failed_and_given_b
     async with two(store, Delivery(providers=("first", "second"), deadline=0.2)) as (first, second, it):
         first.answers(*BUSY)
         second.answers(*POOR)
-        verification_id = await it.ask(PHONE, expires_at=time.time() + 0.8)
+        verification_id = await it.ask(PHONE, dies_at=time.time() + 0.8)
         async with delivering(it.courier()):
             assert await marked(it) == (verification_id, "failed")
             await until_empty(it)
@@ -971,10 +983,10 @@ async def test_nobody_waits_in_a_lease_for_a_provider_that_is_known_to_be_broken
         first.answers(*BUSY)
         second.answers(202, "")
         async with delivering(it.courier()):
-            await it.ask(PHONE, expires_at=time.time() + 6)
+            await it.ask(PHONE, dies_at=time.time() + 6)
             await until(lambda: it.count("sidecar_breaker_state", provider="first") == 2)
             for n in range(story.LEASES + 5):
-                await it.ask(parse(f"+86139000002{n:02}", "sms", "CN"), expires_at=time.time() + 6)
+                await it.ask(parse(f"+86139000002{n:02}", "sms", "CN"), dies_at=time.time() + 6)
             asked_at = time.monotonic()
             await it.ask(parse("+14155550100", "sms", "US"))
             await second.arrival()
@@ -1210,7 +1222,7 @@ async def test_message_that_was_sent_is_no_dead_letter_and_one_that_came_too_lat
     async with two(store) as (first, _, it):
         first.answers(202, "")
         await it.ask(PHONE)
-        late = await it.ask(OTHER, expires_at=time.time() - 1)
+        late = await it.ask(OTHER, dies_at=time.time() - 1)
         async with delivering(it.courier()):
             await marked(it)
             await marked(it)

@@ -47,7 +47,7 @@ if old then
   end
   if alive then
     -- Replaced: its code is dead from now on.
-    redis.call('HSET', key, 'expires', now)
+    redis.call('HSET', key, 'expires', now, 'replaced', 1)
   end
 end
 

@@ -54,6 +54,7 @@ class Record:
     again_in_s: float
     came_to: Status  # what its messages came to: as `status`, and still there when the code has expired
     reason: str = ""  # why it failed, in the API's words
+    is_replaced: bool = False  # another code took its place before its time was up
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +171,8 @@ class Verifications:
         if codes.code_of(self._secret, verification_id, self._rules.length) is None:
             return None  # not an id of ours: no key is made of it
         key = self._names.verification(verification_id)
-        wanted = ("to", "sealed", "status", "reason", "expires", "again")
-        to, sealed, status, reason, expires, again = await self._store.execute("HMGET", key, *wanted)
+        wanted = ("to", "sealed", "status", "reason", "expires", "again", "replaced")
+        to, sealed, status, reason, expires, again, replaced = await self._store.execute("HMGET", key, *wanted)
         if to is None:
             return None
         now_s, now_us = await self._store.execute("TIME")
@@ -189,6 +190,7 @@ class Verifications:
             again_in_s=max(0.0, int(again) / 1000 - now),
             came_to=came_to,
             reason=(reason or b"").decode() if told == "failed" else "",
+            is_replaced=replaced is not None,
         )
 
     async def mark(
