@@ -3,13 +3,16 @@
 import asyncio
 import configparser
 import json
+import operator
 import os
 import re
 import shlex
 import shutil
 import sys
+import time
 import types
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
@@ -22,8 +25,9 @@ from documents import ROOT, Snippet, snippets
 from telling import CONFIG, Sidecar, Start
 
 from sidecar import cli
-from sidecar.app import kinds
+from sidecar.app import kinds, signing_keys
 from sidecar.config.load import Problem, load
+from sidecar.identity import Bound, Signer
 
 TEST_NUMBER: Final = "+8613800000000"
 CODE: Final = "246810"
@@ -167,7 +171,19 @@ async def python(snippet: Snippet, start: Start, tmp_path: Path, store_url: str)
     path = request.target.decode().partition("?")[0]
     said = await asyncio.to_thread(verified, signed, "POST", path, request.content)
     assert said["phone_number"] == TEST_NUMBER
-    for other in ((signed, "PUT", path, body), (signed, "POST", "/api/register", body), (signed, "POST", path, b"{}")):
+    rules, keys = sidecar.app.config.identity, signing_keys(sidecar.app.config)
+    bound = Bound("POST", path, body)
+    soon, late = (
+        Signer(rules, keys, partial(operator.add, time.time(), ahead_s), lambda: "id").sign({}, bound)
+        for ahead_s in (5, 60)
+    )
+    await asyncio.to_thread(verified, soon, "POST", path, body)  # its clock is behind ours, by less than its leeway
+    for other in (
+        (late, "POST", path, body),
+        (signed, "PUT", path, body),
+        (signed, "POST", "/api/register", body),
+        (signed, "POST", path, b"{}"),
+    ):
         with pytest.raises(jwt.InvalidTokenError):
             await asyncio.to_thread(verified, *other)
 
@@ -185,7 +201,8 @@ async def js(snippet: Snippet, start: Start, tmp_path: Path, store_url: str) -> 
         globalThis.fetch = (target, more) => asked(new URL(target, {sidecar.url!r}), more);
         const {{ verify, register }} = await import("./snippet-text.mjs");
         const ask = {ask};
-        const token = await verify(ask.phone, ask.captcha, async () => {CODE!r});
+        const typed = ["000000", {CODE!r}];
+        const token = await verify(ask.phone, ask.captcha, async () => typed.shift());
         const answer = await register(ask.phone, token);
         if (!answer.ok) throw new Error(`${{answer.status}}: ${{await answer.text()}}`);
         """,
