@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from certificates import LOOPBACK, Authority, serving
-from fakes import FakeUpstream, Message, Taken
+from fakes import FakeUpstream, Message, Taken, write_until_stalled
 from proxied import passing
 
 from sidecar.proxy import listener
@@ -134,6 +134,63 @@ async def test_a_client_that_ends_its_side_and_takes_nothing_is_cut_off_too(
                     await asyncio.sleep(0)
             go_on.set()
             await asyncio.wait_for(watched.lost.wait(), 5)
+
+
+async def test_nothing_more_is_asked_for_a_client_that_has_ended_its_side(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it pipelined before that waits behind an answer that it does not take, and never reaches upstream."""
+    go_on = asyncio.Event()
+
+    async def answer(taken: Taken, request: Message) -> None:
+        await taken.write(b"HTTP/1.1 200 OK\r\nContent-Length: 40002\r\n\r\n" + bytes(40_000))
+        await go_on.wait()
+        await taken.write(b"ok")
+
+    upstream.answer = answer
+    watched = Watched(monkeypatch)
+    loop = asyncio.get_running_loop()
+    async with passing(upstream.url, send_s=0.2) as sidecar:
+        with await connected(sidecar.port) as client:
+            await loop.sock_sendall(client, b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+            await loop.sock_recv(client, 1)
+            client.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout(5):
+                while not watched.connection.transport.is_closing():
+                    await asyncio.sleep(0)
+            go_on.set()
+            await asyncio.wait_for(watched.lost.wait(), 5)
+    assert [request.target for request in upstream.requests] == [b"/1"]
+
+
+async def test_an_answer_is_held_though_the_one_before_it_filled_the_client_up(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's buffer was full before upstream was connected, and nobody says so a second time."""
+    most, go_on = 16 << 20, asyncio.Event()
+    written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def answer(taken: Taken, request: Message) -> None:
+        if request.target == b"/1":
+            head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 90000\r\n\r\n"
+            await taken.write(head + bytes(60_000))
+            await go_on.wait()
+            await taken.write(bytes(30_000))
+        else:
+            await taken.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % most)
+            written.set_result(await write_until_stalled(taken.writer, most))
+
+    upstream.answer = answer
+    watched = Watched(monkeypatch)
+    loop = asyncio.get_running_loop()
+    async with passing(upstream.url) as sidecar:
+        with await connected(sidecar.port) as client:
+            await loop.sock_sendall(client, b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+            async with asyncio.timeout(5):
+                while watched.connection is None or watched.connection.transport.get_write_buffer_size() < 40_000:
+                    await asyncio.sleep(0)
+            go_on.set()
+            assert await asyncio.wait_for(written, 10) < most
 
 
 async def test_the_end_of_an_answer_over_tls_has_as_much_time_as_without(
