@@ -376,6 +376,38 @@ async def test_observed_routes_forward_without_identity(start: Start) -> None:
     assert await sidecar.metric('sidecar_observed_refusals_total{code="captcha_required"}') == 1
 
 
+async def test_an_observed_route_forwards_while_the_store_is_away(start: Start) -> None:
+    """Not even a limit that nobody can look up stands in the way of a route that only observes."""
+    guard = GUARD.replace('action = "guard"', 'action = "guard"\nmode = "observe"')
+    sidecar = await start(guard, url="unix:///nowhere/at/all.sock")
+    assert (await sidecar.ask("POST", "/login", json={"captcha": "x"})).status == 200
+    assert len(sidecar.upstream.requests) == 1
+    assert await sidecar.metric('sidecar_observed_refusals_total{code="store_unavailable"}') == 3
+
+
+async def test_a_drain_waits_for_what_a_client_began_and_left(start: Start) -> None:
+    """The store still hears what upstream said, though the client has gone and the process is about to."""
+    has_left = asyncio.Event()
+
+    async def late(taken: Taken, message: Message) -> None:
+        await read_content(taken.reader, message)
+        await has_left.wait()
+        await taken.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    sidecar = await start()
+    code = await fresh_code(sidecar)
+    sidecar.upstream.answer = late
+    leaving = asyncio.create_task(sidecar.register(code))
+    await sidecar.upstream.wait_for(lambda: len(sidecar.upstream.requests) == 1)
+    leaving.cancel()
+    async with asyncio.timeout(DEADLINE_S):
+        while sidecar.app.in_flight:
+            await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.2, has_left.set)
+    await sidecar.app.gate.drain(DEADLINE_S)
+    assert await sidecar.metric('sidecar_verifications_total{outcome="verified"}') == 1
+
+
 async def test_a_limit_on_a_verify_route_counts_every_try(start: Start) -> None:
     """Beside `attempts` and `failures`, a route may limit who tries."""
     sidecar = await start(SEND + '[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "json:phone"\n'

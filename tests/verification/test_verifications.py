@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from couriers import uncounted
+from structlog.testing import capture_logs
 
 from sidecar.config.model import CodeRules
 from sidecar.config.units import Rate
@@ -14,7 +15,7 @@ from sidecar.errors import Refusal
 from sidecar.recipient import parse
 from sidecar.secret import Secret
 from sidecar.store.client import Store
-from sidecar.verification.verifications import Proof, Verifications
+from sidecar.verification.verifications import Hold, Proof, Verifications
 
 PHONE = parse("+8613900000001", "sms", "CN")
 OTHER = parse("+8613900000002", "sms", "CN")
@@ -103,6 +104,15 @@ async def test_a_crash_inside_the_hold_releases_it(store: Store) -> None:
         async with verifications.held(PHONE, proof, uncounted):
             raise asyncio.CancelledError
     assert await outcome(verifications, proof) == "spent"
+
+
+async def test_a_release_that_the_store_does_not_take_is_told_and_breaks_nothing() -> None:
+    """The answer has been given by then, so it stands; the log says which verification is held until it lapses."""
+    away = make(Store("unix:///nowhere/at/all.sock"))
+    with capture_logs() as lines:
+        async with away._release_after(Hold(away, "some-id", "somebody", 30)):
+            pass
+    assert [(line["event"], line["verification_id"]) for line in lines] == [("release_failed", "some-id")]
 
 
 async def test_a_hold_that_lapsed_cannot_settle_the_next_ones(store: Store) -> None:
