@@ -13,6 +13,7 @@ import json
 import random
 import sys
 from collections import deque
+from dataclasses import astuple
 from pathlib import Path
 
 YEAR_S = 365 * 86_400
@@ -78,7 +79,8 @@ def simulate(strategy, year, every_s, seed):
     weeks, now = [], 0.0
 
     def sight(name, what, at):
-        seen[name] = seen[name].faded(at - seen_at[name]).plus(what)
+        faded = astuple(seen[name].faded(at - seen_at[name]))
+        seen[name] = Seen(*(one + other for one, other in zip(faded, astuple(what), strict=True)))
         seen_at[name] = at
 
     def send(order, now):

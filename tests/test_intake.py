@@ -476,6 +476,7 @@ def test_a_name_of_the_query_is_not_in_the_body() -> None:
     assert reason(route, "x=1;phone=2", FORM, target="/a?phone=1") == "two_places"
     assert reason(route, "x", (b"Content-Type", b"multipart/form-data; boundary=b"), target="/a?phone=1")
     assert reason(route, "phone=2", target="/a?phone=1") == "content_type"
+    assert reason(route, "phone=2", (b"Content-Type", b"text/plain"), target="/a?phone=1") == "content_type"
     assert reason(route, '{"phone":"2"', JSON, target="/a?phone=1") == "json"
 
 

@@ -36,15 +36,6 @@ class Seen:
         left = 0.5 ** (max(0.0, after_s) / HALF_LIFE_S)
         return Seen(self.tried * left, self.in_time * left, self.due * left, self.confirmed * left)
 
-    def plus(self, other: "Seen") -> "Seen":
-        """The sum."""
-        return Seen(
-            self.tried + other.tried,
-            self.in_time + other.in_time,
-            self.due + other.due,
-            self.confirmed + other.confirmed,
-        )
-
 
 def scores(names: Sequence[str], seen: Mapping[str, Seen]) -> dict[str, float]:
     """How likely each one's message arrives in time, 0 to 1.

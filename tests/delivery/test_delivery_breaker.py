@@ -169,6 +169,18 @@ async def test_script_gives_the_probe_to_one(store: Store) -> None:
     assert [one.state for one in won] == ["half_open"]
 
 
+async def test_each_breaker_of_the_store_is_seen_as_it_is(store: Store) -> None:
+    """One look brings all of them, whoever moved them, each under its own name."""
+    states = {Key("a", "CN"): "open", Key("a", "US"): "closed", Key("b", "CN"): "closed", Key("b", "US"): "open"}
+    for key, state in states.items():
+        failures = 1 if state == "open" else 5
+        await store.run(SCRIPT, [store.names.breakers()], ["record", key.field, 0, 0, failures, 60_000])
+    breakers = Breakers(store, {"a": None, "b": None}, lambda *_: None)
+    await breakers.look()
+    assert {key: breakers.of(key).state for key in states} == states
+    assert {breakers.of(key).run for key in states if states[key] == "closed"} == {1}
+
+
 async def test_breaker_that_one_worker_opens_is_honoured_by_another(store: Store) -> None:
     """Within a second, without a message of its own having failed."""
     told: asyncio.Queue[tuple[str, int]] = asyncio.Queue()

@@ -69,6 +69,20 @@ async def test_who_loses_patience_leaves_the_line_to_others() -> None:
     assert len(account.taken) == 1
 
 
+async def test_what_is_closed_asks_for_no_more_turns() -> None:
+    """Neither the line that somebody stood in nor the one that nobody ever did has work of its own left."""
+    account = Account(60)
+    rates = Rates(frozenset({"a", "b"}), account.take)
+    now = asyncio.get_running_loop().time()
+    assert await rates.turn("a", now + 600, 600)
+    waiting = asyncio.create_task(rates.turn("a", now + 600, 600))
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 3
+    await rates.close()
+    assert asyncio.all_tasks() == {asyncio.current_task(), waiting}
+    waiting.cancel()
+
+
 async def test_nobody_goes_while_the_store_is_away() -> None:
     """A rate that cannot be counted is not taken for free."""
 
