@@ -115,16 +115,19 @@ def field_methods(fields: Fields) -> set[str]:
 
 # Names of methods…
 
-# Symfony, Laravel, Rack, Express, Spring, ASP.NET Core and the Google APIs, with every separator made `_`.
+# Symfony, Laravel, Rack, Express, Spring, ASP.NET Core, the Google APIs, Plack and Catalyst, with every separator
+# made `_`.
 _OVERRIDES: Final = frozenset(
     {
         "http_method",
+        "httpmethod",
         "http_method_override",
         "method_override",
         "x_http_method",
         "x_http_method_override",
         "x_method",
         "x_method_override",
+        "x_tunneled_method",
     }
 )
 
@@ -254,9 +257,14 @@ _NO_FORM: Final = re.compile(
 
 
 def is_no_form(fields: Fields) -> bool:
-    """Return true when a body is of a type that no backend reads as a form: files, sent as they are."""
+    """Return true when a body is of a type that no backend reads as a form: files, sent as they are.
+
+    The type stands under its own name: to most backends `Content.Type` says nothing, and Rack reads a body of which
+    nobody says the type as a form.
+    """
     kinds = values(fields, b"content-type")
-    return bool(kinds) and all(_NO_FORM.fullmatch(octets(kind).strip(" \t").lower()) for kind in kinds)
+    is_named = any(name.lower() == b"content-type" for name, _ in fields)
+    return is_named and all(_NO_FORM.fullmatch(octets(kind).strip(" \t").lower()) for kind in kinds)
 
 
 def is_form(fields: Fields) -> bool:

@@ -12,6 +12,7 @@ import structlog
 
 from sidecar.config.model import Config
 from sidecar.metrics import Metrics
+from sidecar.proxy.fields import end_to_end
 from sidecar.proxy.forward import Forwarder, Peer
 from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
@@ -57,7 +58,7 @@ class Plain:
             peer = self._meet(request, connection)
         rewritten = self._forwarder.rewritten(request, peer)
         if rewritten.kept.may_name_another or request.method.upper() == "POST":  # whose type may decide
-            passes, route = self._passes(request.method, request.target, request.fields.raw)
+            passes, route = self._passes(request.method, request.target, end_to_end(request.fields))
         elif len(request.target) > _MAX_KEPT:
             passes, route = self._passes(request.method, request.target)
         else:

@@ -223,9 +223,15 @@ def test_more_parts_or_names_than_anybody_sends_are_every_method() -> None:
 )
 def test_a_file_is_not_looked_at(kind: bytes) -> None:
     """It streams, whatever its length: no backend reads a form of this type."""
-    for fields in ([(b"Content-Type", kind)], [(b"content_type", kind), (b"Content-Encoding", b"gzip")]):
+    for fields in ([(b"Content-Type", kind)], [(b"content-type", kind), (b"Content-Encoding", b"gzip")]):
         assert ROUTES.find("POST", "/api/users/7", fields).route is None
         assert not ROUTES.find("POST", "/api/users/7", fields).needs_body_for_override
+
+
+def test_a_type_under_another_name_is_none() -> None:
+    """Rack, to which `Content.Type` says nothing, reads a form there."""
+    for name in (b"Content_Type", b"Content.Type", b"content_type"):
+        assert ROUTES.find("POST", "/api/users/7", [(name, b"image/png")]).needs_body_for_override
 
 
 @pytest.mark.parametrize(

@@ -336,6 +336,8 @@ def test_a_method_override_field_is_read(field: Field) -> None:
         "x-http-method-override=POST",
         "_method=PUT&_method=POST",
         "+_method=POST",
+        "x-tunneled-method=POST",
+        "$httpMethod=POST",
     ],
 )
 def test_a_method_override_in_the_query_is_read(query: str) -> None:

@@ -234,6 +234,24 @@ def _methods() -> list[Way]:
         ways.append(Way(f"{name} last in the form", request("/api/account", f"{_FORM_BODY}&{name}=put")))
         ways.append(Way(f"?{name}", request(f"/api/account?{name.replace(' ', '%20')}=PUT", _FORM_BODY)))
         ways.append(Way(f"?{name} on GET", request(f"/api/register?{name.replace(' ', '%20')}=POST", method="GET")))
+    for kind in ("image/png", "application/octet-stream"):
+        for name in ("Content-Type", "content_type"):
+            ways.append(
+                Way(
+                    f"{kind}, and Connection: {name}",
+                    request("/api/account", f"_method=PUT&{_FORM_BODY}", f"Connection: {name}", kind=kind),
+                )
+            )
+        for name in ("Content_Type", "Content.Type", "content!type"):
+            ways.append(
+                Way(
+                    f"{name}: {kind}",
+                    request("/api/account", f"_method=PUT&{_FORM_BODY}", f"{name}: {kind}", kind=None),
+                )
+            )
+    for name in ("x-tunneled-method", "%24httpMethod"):
+        ways.append(Way(f"?{name}", request(f"/api/account?{name}=PUT", _FORM_BODY)))
+        ways.append(Way(f"{name} in the form", request("/api/account", f"{name}=PUT&{_FORM_BODY}")))
     ways.append(Way("_method in JSON", request("/api/account", '{"_method":"PUT"}', kind=JSON)))
     ways.append(Way("_method in JSON, escaped", request("/api/account", '{"\\u005fmethod":"PUT"}', kind=JSON)))
     ways.append(Way("_method with no type", request("/api/account", "_method=PUT", kind=None)))

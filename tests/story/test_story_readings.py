@@ -92,6 +92,15 @@ async def test_a_file_streams_beside_a_guarded_method(start: Start, kind: str) -
     assert sidecar.upstream.requests[-1].content == content
 
 
+@pytest.mark.parametrize("named", ["Content-Type", "content_type", "close, Content-Type"])
+async def test_a_type_that_upstream_does_not_get_is_none(start: Start, named: str) -> None:
+    """Nobody decides by a field that Connection takes away: Rack reads a body without a type as a form."""
+    sidecar = await start(PROFILE)
+    fields = {"Content-Type": "image/png", "Connection": named}
+    assert (await sidecar.ask("POST", "/profile", data=b"_method=PUT&a=1", headers=fields)).code == "route_denied"
+    assert not sidecar.upstream.requests
+
+
 async def test_without_method_override_every_upload_streams(start: Start) -> None:
     """Whatever it holds, and whatever its fields and query say: upstream takes no method from there."""
     sidecar = await start(PROFILE, config=NO_OVERRIDE)
