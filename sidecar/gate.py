@@ -184,9 +184,10 @@ class Admitted:
 
 @dataclass(slots=True)
 class Once:
-    """What an Idempotency-Key led to before, or leads to now."""
+    """What an Idempotency-Key led to before; its claim while this request runs, "" for none."""
 
-    answer: dict[str, Any] | None
+    answer: dict[str, Any] | None = None
+    claim: str = ""
 
 
 class Gate:
@@ -377,15 +378,14 @@ class Gate:
             admitted = await self._admit(visit, route, recipient, asked.captcha_token)
             try:
                 issued = await self._verifications.issue(recipient, admitted.again_in_s)
-                await self._queue(visit, asked, issued, admitted.tickets)
+                sent = Sent(issued.id, recipient, int(issued.expires_in_s), admitted.again_in_s)
+                await self._queue(visit, asked, issued, admitted.tickets, self._answered(once, sent))
             except Refusal:
                 # Surely not queued. When the store does not answer it may have been, and what was spent stays spent.
                 with suppress(StoreAwayError):
                     await self._verifications.withdraw(issued)
                     await self._buckets.refund(admitted.tickets)
                 raise
-            sent = Sent(issued.id, recipient, int(issued.expires_in_s), admitted.again_in_s)
-            once.answer = {"id": sent.id, "expires_in_s": sent.expires_in_s, "resend_in_s": sent.resend_in_s}
         self._metrics.verifications.labels("started" if issued.fresh else "resent").inc()
         visit.log |= {"outcome": "queued", "verification": sent.id}
         return sent
@@ -663,9 +663,9 @@ class Gate:
 
     @asynccontextmanager
     async def _once(self, route: Route, asked: Asked) -> AsyncIterator["Once"]:
-        """One story per Idempotency-Key: `answer` is what the first one came to; set it to have it kept."""
+        """One story per Idempotency-Key: `answer` is what the first one came to."""
         if not asked.idempotency_key:
-            yield Once(None)
+            yield Once()
             return
         if len(asked.idempotency_key) > MAX_KEY:
             raise Refusal("malformed_request", "idempotency_key", f"Idempotency-Key: {MAX_KEY} characters at most.")
@@ -674,20 +674,32 @@ class Gate:
         if before is not None:
             yield Once(json.loads(before))
             return
-        once = Once(None)
         try:
-            yield once
+            yield Once(claim=key)
         finally:
             with suppress(StoreAwayError):
-                if once.answer is None:
-                    await self._idempotency.forget(key)
-                else:
-                    await self._idempotency.keep(key, json.dumps(once.answer).encode())
+                await self._idempotency.forget(key)
 
-    async def _queue(self, visit: Visit, asked: Asked, issued: Issued, tickets: tuple[str, ...]) -> None:
-        """Put the message where nothing is lost; a test number gets none."""
+    def _answered(self, once: Once, sent: Sent) -> tuple[str, bytes, int] | None:
+        """What is kept of an answer for the repeats of its request; None where these name no key."""
+        if not once.claim:
+            return None
+        answer = {"id": sent.id, "expires_in_s": sent.expires_in_s, "resend_in_s": sent.resend_in_s}
+        return self._idempotency.kept(once.claim, json.dumps(answer).encode())
+
+    async def _queue(
+        self,
+        visit: Visit,
+        asked: Asked,
+        issued: Issued,
+        tickets: tuple[str, ...],
+        answered: tuple[str, bytes, int] | None,
+    ) -> None:
+        """Put the message where nothing is lost, and its answer with it; a test number gets none."""
         if self._is_test(asked.recipient):
             await self._verifications.mark(issued.id, "sent")
+            if answered:
+                await self._idempotency.keep(*answered)
             return
         await self._outbox.put(
             Entry(
@@ -697,7 +709,8 @@ class Gate:
                 tickets=tickets,
                 expires_at=self._now() + issued.expires_in_s,
                 request_id=visit.request_id,
-            )
+            ),
+            answered,
         )
 
     async def _wait_for_provider(self, verification_id: str, wait_s: float) -> Status:

@@ -106,9 +106,14 @@ class Outbox:
         self._max_messages = max_messages
         self._consumer = uuid.uuid4().hex
 
-    async def put(self, entry: Entry) -> str:
-        """Queue a message durably and give its id. Raises Refusal(overloaded) when the outbox is full."""
-        message_id = await self._store.run(_PUT, [self._key], [self._max_messages, *_fields(entry)])
+    async def put(self, entry: Entry, answered: tuple[str, bytes, int] | None = None) -> str:
+        """Queue a message durably and give its id. Raises Refusal(overloaded) when the outbox is full.
+
+        `answered`: what is written in the same step: its key, the text, and for how many milliseconds it is kept.
+        """
+        key, text, keep_ms = answered or ("", b"", 0)
+        keys = [self._key, key] if key else [self._key]
+        message_id = await self._store.run(_PUT, keys, [self._max_messages, text, keep_ms, *_fields(entry)])
         if message_id is None:
             raise Refusal(
                 "overloaded", "outbox_full", "Too many messages wait to be sent.", retry_after_s=_RETRY_AFTER_S

@@ -10,8 +10,8 @@ shard only. So keys that one script uses carry one tag, decided here:
   the first two characters of its hash. A verification's id is found without its recipient, so it begins with that
   route, and so does the hash of an idempotency key. Two characters spread recipients over a few hundred tags, and tell
   whoever reads an id next to nothing of the number.
-- The outbox and what comes back to it carry one tag, and so do the early receipts. The breakers are one hash; `posted`,
-  `vendor_id`, `spent`, `probe` and `instances` are used alone, so they need no tag.
+- The outbox, what comes back to it and what is written with a message carry one tag, and so do the early receipts. The
+  breakers are one hash; `posted`, `vendor_id`, `spent`, `probe` and `instances` are used alone, so they need no tag.
 
 Hashes are keyed hashes made by the caller: no address, number or token ever stands in a key.
 """
@@ -50,8 +50,12 @@ class Names:
         return f"{self._recipient(recipient_hash)}:current:{recipient_hash}"
 
     def idempotency(self, hashed: str) -> str:
-        """Name what an Idempotency-Key led to. string. The hash begins with its recipient's route."""
+        """Name the claim of an Idempotency-Key. string. The hash begins with its recipient's route."""
         return f"{self._recipient(hashed)}:idempotency:{hashed}"
+
+    def answered(self, idempotency: str) -> str:
+        """Name what the request with that claim was answered, written with its message. string."""
+        return f"{self.outbox()}:answered:{idempotency.rpartition(':')[2]}"
 
     def outbox(self) -> str:
         """Name the messages to send. stream."""

@@ -1,7 +1,8 @@
 """Has this very request been answered before? `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header).
 
-One claim per key; the answer is kept, a refusal is not, so that a client may try again with a new captcha. The stored
-answer holds no recipient: the request that repeats it brings its own.
+One claim per key while its request runs; the answer is kept, a refusal is not, so that a client may try again with a
+new captcha. The answer is written in the very step that queues the message (`kept`), so whatever dies, a message that
+was queued is not queued again. It holds no recipient: the request that repeats it brings its own.
 """
 
 from typing import Final
@@ -38,19 +39,26 @@ class Idempotency:
 
         Raises Refusal(verification_in_use) while the first request still runs, StoreAwayError.
         """
-        if await self._store.execute("SET", key, _RUNNING, "NX", "PX", _CLAIM_MS):
-            return None
-        answer = await self._store.execute("GET", key)
-        if answer is None or answer == _RUNNING:
+        is_ours = await self._store.execute("SET", key, _RUNNING, "NX", "PX", _CLAIM_MS)
+        answer = await self._store.execute("GET", self._names.answered(key))
+        if answer is not None:
+            if is_ours:
+                await self.forget(key)
+            return bytes(answer)
+        if not is_ours:
             raise Refusal(
                 "verification_in_use", "idempotent_request_running", "The first request still runs.", retry_after_s=1
             )
-        return bytes(answer)
+        return None
 
-    async def keep(self, key: str, answer: bytes) -> None:
-        """Remember what the claimed request was answered. Raises StoreAwayError."""
-        await self._store.execute("SET", key, answer, "PX", _ANSWER_MS)
+    def kept(self, key: str, answer: bytes) -> tuple[str, bytes, int]:
+        """What is to be written with the message: under which key, what, and for how many milliseconds."""
+        return self._names.answered(key), answer, _ANSWER_MS
+
+    async def keep(self, name: str, text: bytes, keep_ms: int) -> None:
+        """Write what `kept` gave, where no message is queued. Raises StoreAwayError."""
+        await self._store.execute("SET", name, text, "PX", keep_ms)
 
     async def forget(self, key: str) -> None:
-        """Give the claim up. Raises StoreAwayError."""
+        """Give the claim up: its request is over. Raises StoreAwayError."""
         await self._store.execute("DEL", key)

@@ -1,6 +1,7 @@
 """The outbox on a real store: bounded, leased, never lost."""
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -43,6 +44,16 @@ async def test_message_comes_out_as_it_was_put(outbox: Outbox) -> None:
     message_id = await outbox.put(ENTRY)
     leased = await outbox.lease(1, 0.01)
     assert [(one.id, one.verification_id, one.entry) for one in leased] == [(message_id, "ab-1", ENTRY)]
+
+
+async def test_answer_is_written_with_its_message_or_not_at_all(store: Store) -> None:
+    small = Outbox(store, max_messages=1)
+    for name, is_queued in (("first", True), ("second", False)):
+        key = store.names.answered(name)
+        with contextlib.nullcontext() if is_queued else pytest.raises(Refusal, match="outbox_full"):
+            await small.put(ENTRY, (key, b"its answer", 60_000))
+        assert await store.execute("GET", key) == (b"its answer" if is_queued else None)
+        assert await store.execute("PTTL", key) <= 60_000
 
 
 async def test_messages_put_before_any_courier_came_are_not_lost(outbox: Outbox) -> None:

@@ -33,6 +33,13 @@ def test_what_is_known_of_a_recipient_shares_a_shard() -> None:
     assert tag(NAMES.current("a0ff")) != tag(NAMES.current(recipient))
 
 
+def test_an_answer_shares_the_shard_of_its_message() -> None:
+    """One script writes both; the claim that it is named after lies elsewhere."""
+    claim = NAMES.idempotency("9fHASH")
+    assert tag(NAMES.answered(claim)) == tag(NAMES.outbox())
+    assert NAMES.answered(claim) != NAMES.answered(NAMES.idempotency("a0HASH"))
+
+
 def test_prefixes_keep_deployments_apart() -> None:
     """No name under one prefix is a name, or has the tag, of another's."""
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -11,6 +12,7 @@ from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, TEST_NUMBER, VERIFY,
 
 from sidecar import logs
 from sidecar.delivery.outbox import Entry
+from sidecar.errors import StoreAwayError
 
 JSON = {"Content-Type": "application/json"}
 
@@ -224,6 +226,55 @@ async def test_the_same_idempotency_key_gets_the_same_answer_and_no_second_messa
     assert [message["to"] for message in sidecar.vendor.messages] == [E164, "+8613900000002"]
 
 
+async def test_a_repeat_is_no_second_message_though_the_process_died_after_the_first(start: Start) -> None:
+    """The answer is written in the step that queues the message, so the claim that is left behind hides nothing."""
+    sidecar = await start()
+    key = {"Idempotency-Key": "one"}
+    first = await sidecar.send(headers=key)
+    idempotency = sidecar.app.gate._idempotency
+    claim = idempotency.key("POST /send", E164, "one")
+    assert await idempotency.claim(claim) is not None, "an answer is kept"
+    await sidecar.store.execute("SET", claim, "running", "PX", 60_000)  # as a killed process leaves it
+    again = await sidecar.send(headers=key)
+    assert (again.status, again.json["id"]) == (202, first.json["id"])
+    await sidecar.store.execute("DEL", claim)  # as it lapses
+    assert (await sidecar.send(headers=key)).json["id"] == first.json["id"]
+    await sidecar.vendor.code()
+    assert await sidecar.metric('sidecar_verifications_total{outcome="resent"}') == 0
+    assert len(sidecar.vendor.messages) == 1
+
+
+async def test_a_repeat_after_a_lost_answer_of_the_store_is_no_second_message(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message may have been queued when the store does not answer: the repeat finds out."""
+    sidecar = await start()
+    outbox = sidecar.app.gate._outbox
+    put = outbox.put
+
+    async def unheard(*arguments: Any) -> str:
+        await put(*arguments)
+        raise StoreAwayError("EVALSHA", "no answer within 1 s")
+
+    key = {"Idempotency-Key": "one"}
+    monkeypatch.setattr(outbox, "put", unheard)
+    assert (await sidecar.send(headers=key)).code == "store_unavailable"
+    monkeypatch.setattr(outbox, "put", put)
+    assert (await sidecar.send(headers=key)).status == 202
+    await sidecar.vendor.code()
+    assert await sidecar.metric('sidecar_verifications_total{outcome="resent"}') == 0
+    assert len(sidecar.vendor.messages) == 1
+
+
+async def test_a_repeat_for_a_test_number_gets_the_same_answer(start: Start) -> None:
+    """Nothing is queued for it, and its answer is kept all the same."""
+    sidecar = await start()
+    key = {"Idempotency-Key": "one"}
+    first, again = [await sidecar.send(TEST_NUMBER, headers=key) for _ in range(2)]
+    assert first.json == again.json
+    assert await sidecar.metric('sidecar_verifications_total{outcome="resent"}') == 0
+
+
 async def test_a_refused_request_does_not_use_up_its_idempotency_key(start: Start) -> None:
     """A wrong captcha token may be mended and the key used again."""
     sidecar = await start()
@@ -413,10 +464,10 @@ async def test_a_client_that_leaves_changes_nothing(start: Start) -> None:
     outbox, reached, go_on = sidecar.app.gate._outbox, asyncio.Event(), asyncio.Event()
     put = outbox.put
 
-    async def slowly(entry: Entry) -> str:
+    async def slowly(entry: Entry, answered: tuple[str, bytes, int] | None = None) -> str:
         reached.set()
         await go_on.wait()
-        return await put(entry)
+        return await put(entry, answered)
 
     outbox.put = slowly  # type: ignore[method-assign] # a slow store, between spending and queueing
     leaving = asyncio.create_task(sidecar.send())
