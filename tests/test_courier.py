@@ -1263,6 +1263,27 @@ async def test_adaptive_leaves_a_provider_whose_messages_are_never_confirmed(sto
         await asyncio.wait([learning])
 
 
+async def test_adaptive_counts_what_was_taken_and_what_failed_and_no_wrong_number(store: Store) -> None:
+    """Who types numbers that do not exist changes nobody's place."""
+    rule = Delivery(
+        providers=("first", "second"), strategy="adaptive", switch_after=NEVER, breaker=Breaker(failures=100)
+    )
+    async with two(store, rule) as (first, second, it):
+        first.answers(*POOR)
+        second.answers(202, "")
+        async with delivering(it.courier()):
+            for n in range(3):
+                await it.ask(parse(f"+86139000002{n:02}", "sms", "CN"))
+                await marked(it)
+            first.answers(*BLOCKED)
+            await it.ask(PHONE)
+            await marked(it)
+        await it.sightings.look()
+        seen = it.sightings.of(("first", "second"), "CN")
+        assert (seen["first"].tried, seen["first"].in_time) == pytest.approx((3, 0), rel=0.01)
+        assert (seen["second"].tried, seen["second"].in_time) == pytest.approx((3, 3), rel=0.01)
+
+
 async def test_weighted_begins_with_whom_the_draw_says(store: Store) -> None:
     rule = Delivery(providers=("first", "second"), strategy="weighted", weights={"second": 3})
     async with two(store, rule, draws=iter([0.2, 0.0, 0.3, 0.0])) as (first, second, it):

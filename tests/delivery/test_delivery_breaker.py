@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from structlog.testing import capture_logs
 
 from sidecar.delivery import breaker as law
 from sidecar.delivery.breaker import NEXT, Breaker, of_text
@@ -179,6 +180,28 @@ async def test_each_breaker_of_the_store_is_seen_as_it_is(store: Store) -> None:
     await breakers.look()
     assert {key: breakers.of(key).state for key in states} == states
     assert {breakers.of(key).run for key in states if states[key] == "closed"} == {1}
+
+
+async def test_a_breaker_that_moves_is_logged_once(store: Store) -> None:
+    """The line says where it was; a result that moves nothing has none."""
+    key = Key("a", "CN")
+    told: list[tuple[str, int]] = []
+    breakers = Breakers(store, {"a": None}, lambda provider, state: told.append((provider, state)))
+    task = asyncio.create_task(breakers.run())
+    with capture_logs() as lines:
+        async with asyncio.timeout(10):
+            for run in (1, 2):
+                breakers.record(key, 0, fine=False, failures=3, open_for_s=60)
+                while breakers.of(key).run != run:
+                    await asyncio.sleep(0)
+            assert not lines
+            breakers.record(key, 0, fine=False, failures=3, open_for_s=60)
+            while breakers.of(key).state != "open":
+                await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+    assert [(line["event"], line["was"], line["state"]) for line in lines] == [("breaker", "closed", "open")]
+    assert told[-1] == ("a", 2)
 
 
 async def test_breaker_that_one_worker_opens_is_honoured_by_another(store: Store) -> None:

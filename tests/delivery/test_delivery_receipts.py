@@ -83,6 +83,7 @@ async def test_only_news_is_told_of(store: Store) -> None:
     await desk.take("enroute", "enroute", "undeliverable", "enroute", "undeliverable", "expired", "delivered")
     await desk.take("undeliverable", "delivered")
     assert [state for _, state in desk.moved] == ["enroute", "undeliverable", "delivered"]
+    assert not await store.execute("EXISTS", store.names.early()), "what is known is not kept for later"
 
 
 async def test_id_of_another_provider_is_not_ours(store: Store) -> None:

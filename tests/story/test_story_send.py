@@ -179,6 +179,17 @@ async def test_a_full_outbox_gives_back_what_was_taken(start: Start) -> None:
     assert (await sidecar.send(OTHER)).status == 202
 
 
+async def test_a_second_message_with_the_same_code_is_counted_as_sent_again(start: Start) -> None:
+    """Whoever compares those that began with those that were verified counts each code once."""
+    sidecar = await start()
+    for _ in range(3):
+        assert (await sidecar.send()).status == 202
+    counts = [
+        await sidecar.metric(f'sidecar_verifications_total{{outcome="{word}"}}') for word in ("started", "resent")
+    ]
+    assert counts == [1, 2]
+
+
 async def test_a_message_that_every_provider_refused_gives_back_what_was_taken(start: Start) -> None:
     """The verification is failed, and the same person may ask again at once."""
     sidecar = await start(to_rate="1/1h")

@@ -171,9 +171,9 @@ async def test_a_held_code_is_in_use(start: Start) -> None:
     assert (await first).status == 504
 
 
-@pytest.mark.parametrize(("answered", "again"), [("200 OK", 410), ("409 Conflict", 200)])
+@pytest.mark.parametrize(("answered", "again"), [("200 OK", 410), ("399 Custom", 410), ("400 Bad Request", 200)])
 async def test_upstreams_answer_decides_when_the_client_has_left(start: Start, answered: str, again: int) -> None:
-    """Who leaves before the answer has no second account for one code: 2xx spends it, 4xx releases it."""
+    """Who leaves before the answer has no second account for one code: 2xx and 3xx spend it, 4xx releases it."""
     has_left, has_answered = asyncio.Event(), asyncio.Event()
 
     async def late(taken: Taken, message: Message) -> None:
