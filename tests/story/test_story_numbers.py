@@ -112,7 +112,8 @@ async def test_what_is_said_of_a_number_that_is_none(start: Start) -> None:
     detail = (await sidecar.send("what?")).json["detail"]
     example = "+33 6 12 34 56 78"
     assert example in detail
-    assert example in (await sidecar.ask("GET", "/.sidecar/verify")).body.decode()
+    page = (await sidecar.ask("GET", "/.sidecar/verify")).body.decode()
+    assert example in page.replace("\u00a0", " ")  # no line ends inside it
     assert (await sidecar.send(example)).status == 202
 
 
