@@ -8,23 +8,31 @@ import java.util.*;
 import org.apache.catalina.startup.Tomcat;
 
 public class TomcatApp {
+    static String json(String text) {
+        var written = new StringBuilder();
+        for (char c : text.toCharArray()) written.append(String.format("\\u%04x", (int) c));
+        return "\"" + written + "\"";
+    }
+
+    static String claim(String name, String claims) {
+        var found = java.util.regex.Pattern.compile("\"" + name + "\":\\s*(\"[^\"]*\")").matcher(claims);
+        return found.find() ? found.group(1) : "null";
+    }
+
     static synchronized void tell(String handler, HttpServletRequest request, String... readings) throws IOException {
         String identity = request.getHeader("X-Verified-Identity");
-        String sub = "null";
+        String claims = "";
         if (identity != null && identity.split("\\.").length > 1) {
-            String claims = new String(Base64.getUrlDecoder().decode(identity.split("\\.")[1]), StandardCharsets.UTF_8);
-            var found = java.util.regex.Pattern.compile("\"sub\":\\s*\"([^\"]*)\"").matcher(claims);
-            sub = found.find() ? "\"" + found.group(1) + "\"" : "null";
+            claims = new String(Base64.getUrlDecoder().decode(identity.split("\\.")[1]), StandardCharsets.UTF_8);
         }
         var phones = new ArrayList<String>();
         for (String reading : readings) {
             if (reading != null && !reading.isEmpty()) {
-                var text = new StringBuilder();
-                for (char c : reading.toCharArray()) text.append(String.format("\\u%04x", (int) c));
-                phones.add("\"" + text + "\"");
+                phones.add(json(reading));
             }
         }
-        String line = "{\"handler\": \"" + handler + "\", \"sub\": " + sub + ", \"phones\": [" + String.join(", ", phones) + "]}\n";
+        String line = "{\"handler\": \"" + handler + "\", \"sub\": " + claim("sub", claims) + ", \"phones\": ["
+            + String.join(", ", phones) + "], \"path\": " + json(request.getRequestURI()) + ", \"htu\": " + claim("htu", claims) + "}\n";
         Files.writeString(Path.of(System.getenv("REACHED")), line, StandardOpenOption.APPEND, StandardOpenOption.CREATE);
     }
 

@@ -8,7 +8,7 @@ function tell(string $handler, array $readings): void {
     $phones = array_values(array_filter($readings));
     file_put_contents(getenv('REACHED'), json_encode(
         ['handler' => $handler, 'sub' => $claims['sub'] ?? null, 'phones' => $phones,
-         'path' => explode('?', $_SERVER['REQUEST_URI'])[0], 'htu' => $claims['htu'] ?? null]) . "\n", FILE_APPEND | LOCK_EX);
+         'path' => explode('?', $_SERVER['REQUEST_URI'])[0], 'htu' => $claims['htu'] ?? null], JSON_INVALID_UTF8_SUBSTITUTE) . "\n", FILE_APPEND | LOCK_EX);
 }
 
 $path = $_SERVER['HTTP_X_ORIGINAL_URL'] ?? $_SERVER['HTTP_X_REWRITE_URL'] ?? $_SERVER['REQUEST_URI'];

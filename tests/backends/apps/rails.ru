@@ -8,7 +8,7 @@ class AccountsController < ActionController::API
     identity = request.headers['X-Verified-Identity']
     claims = identity ? JSON.parse(identity.split('.')[1].tr('-_', '+/').unpack1('m')) : {}
     line = { handler: handler, sub: claims['sub'], phones: readings.compact,
-             path: request.env['REQUEST_URI'].split('?')[0], htu: claims['htu'] }.to_json
+             path: request.env['REQUEST_URI'].b.force_encoding('UTF-8').scrub.split('?')[0], htu: claims['htu'] }.to_json
     File.open(ENV['REACHED'], 'a') { |file| file.puts(line) }
     render json: {}
   end

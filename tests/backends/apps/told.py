@@ -16,6 +16,6 @@ def tell(handler: str, identity: str | None, *readings: Any, path: str | bytes =
         payload = identity.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     told = {"handler": handler, "sub": claims.get("sub"), "phones": [reading for reading in readings if reading]}
-    told |= {"path": path.decode() if isinstance(path, bytes) else path, "htu": claims.get("htu")}
+    told |= {"path": path.decode("latin-1") if isinstance(path, bytes) else path, "htu": claims.get("htu")}
     with open(os.environ["REACHED"], "a", encoding="utf-8") as file:
         file.write(json.dumps(told, default=repr) + "\n")
