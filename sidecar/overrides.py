@@ -23,6 +23,7 @@ import string
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
+from sidecar.errors import Refusal
 from sidecar.readings import decoded, octets
 from sidecar.spelling import Fields, alike, values
 
@@ -196,7 +197,7 @@ def query_targets(query: str, *, is_front: bool) -> list[tuple[str, str]] | None
     `is_front`: the target may be a front controller's own, so every parameter whose value is a path is read, and every
     name that is one. Elsewhere those alone that a rewritten address hands on: `/any/page?s=/x` is `/index.php?s=/x`.
     """
-    pairs = _pairs(query, lambda name: is_front or "%" in name or _parameter(name) in _NAMING)
+    pairs = _pairs(query, lambda name: is_front or "%" in name or _parameter(name) in NAMING)
     if pairs is None:
         return None
     found = _named_paths(pairs)
@@ -214,13 +215,14 @@ def query_targets(query: str, *, is_front: bool) -> list[tuple[str, str]] | None
     return list(dict.fromkeys(found))
 
 
-_NAMING: Final = _PATH_PARAMETERS | UNDER.keys()
+# The parameters that front controllers are known to take the path from.
+NAMING: Final = _PATH_PARAMETERS | UNDER.keys()
 
 
 def _named_paths(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the values of the parameters that front controllers are known to take the path from."""
     found = [(_parameter(name), value) for name, value in pairs if value.strip("/\\ ")]
-    return [(name, value) for name, value in dict.fromkeys(found) if name in _NAMING]
+    return [(name, value) for name, value in dict.fromkeys(found) if name in NAMING]
 
 
 def _parameter(name: str) -> str:
@@ -301,7 +303,7 @@ def body_targets(body: bytes, content_type: str) -> list[tuple[str, str]] | None
     text = octets(body)
     pairs: list[tuple[str, str]] = []
     if "multipart" not in content_type.lower():
-        found = _pairs(text, lambda name: "%" in name or _parameter(name) in _NAMING)
+        found = _pairs(text, lambda name: "%" in name or _parameter(name) in NAMING)
         return None if found is None else _named_paths(found)
     for name, value in _parts(text, content_type):
         if name is None:
@@ -355,6 +357,7 @@ _PART_NAME: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _MAX_PART_NAME: Final = 200
+_MAX_BOUNDARY: Final = 200  # RFC 2046 section 5.1.1 has 70
 
 
 def _parts(text: str, content_type: str) -> Iterator[tuple[str | None, str]]:
@@ -376,24 +379,83 @@ def _parts(text: str, content_type: str) -> Iterator[tuple[str | None, str]]:
             break
         if "transfer-encoding" in head.lower():
             values_of_it = {"?"}  # encoded, perhaps
-        for name in _PART_NAME.finditer(head):
-            spelled = name["double"] or name["single"] or name["bare"] or ""
+        for spellings in _names(head):
             names += 1
-            # "=?" begins an encoded word of RFC 2047, as Java and .NET write them.
-            if "=?" in spelled or len(spelled) >= _MAX_PART_NAME or names > _MAX_PARTS:
+            if spellings is None or names > _MAX_PARTS:
                 yield None, ""
                 return
-            # Escaped in either way; and PHP ends a name with its line, others an odd one at the next parameter.
-            plain = spelled.replace("\\", "")
-            for each in {
-                spelled,
-                plain,
-                decoded(spelled),
-                *re.split("[\r\n]", plain, maxsplit=1)[:1],
-                plain.partition(";")[0],
-            }:
+            for each in spellings:
                 yield from ((each, value) for value in values_of_it)
     else:
         if len(parts) <= _MAX_PARTS:
             return
     yield None, ""
+
+
+def _names(head: str) -> Iterator[set[str] | None]:
+    """Read whatever may be a part's name in its head, each in all its spellings; None for one that hides."""
+    for name in _PART_NAME.finditer(head):
+        spelled = name["double"] or name["single"] or name["bare"] or ""
+        # "=?" begins an encoded word of RFC 2047, as Java and .NET write them.
+        if "=?" in spelled or len(spelled) >= _MAX_PART_NAME:
+            yield None
+            return
+        # Escaped in either way; and PHP ends a name with its line, others an odd one at the next parameter.
+        plain = spelled.replace("\\", "")
+        line = re.split("[\r\n]", plain, maxsplit=1)[0]
+        yield {spelled, plain, decoded(spelled), line, plain.partition(";")[0]}
+
+
+class Upload:
+    """A multipart form that is too large to be read before it passes. It streams, as long as no part has such a name.
+
+    What it gives out holds no part of which the name is not known: a head is held back until it is whole. Held are
+    MAX_PART_HEAD octets at most. Parts begin wherever the boundary stands, as in `_parts`.
+    """
+
+    MAX_PART_HEAD: Final = 4 << 10
+
+    def __init__(self, boundary: str, names: frozenset[str], refusal: Refusal) -> None:
+        self._mark = f"--{boundary}".encode("latin-1")
+        self._names = names
+        self._refusal = refusal
+        self._held = b""
+        self._parts = 0
+
+    def take(self, octets: bytes, *, is_end: bool) -> bytes:
+        """Return what may pass of the form now. Raises the refusal where nothing more may."""
+        octets = self._held + octets
+        at = octets.find(self._mark)
+        while at >= 0:
+            behind = at + len(self._mark)
+            end, following = octets.find(b"\r\n\r\n", behind), octets.find(self._mark, behind)
+            ends = [each for each in (end, following, len(octets) if is_end else -1) if each >= 0]
+            if not ends:
+                break
+            self._parts += 1
+            if self._parts > _MAX_PARTS or not self._is_harmless(octets[behind : min(ends)]):
+                raise self._refusal
+            at = octets.find(self._mark, behind)
+        if at < 0 and not is_end:  # the beginning of a boundary may have come
+            at = max(0, len(octets) - len(self._mark) + 1)
+        self._held = octets[at:] if not is_end else b""
+        if len(self._held) > len(self._mark) + self.MAX_PART_HEAD + 4:
+            raise self._refusal
+        return octets[: len(octets) - len(self._held)]
+
+    def _is_harmless(self, head: bytes) -> bool:
+        text = octets(head)
+        if len(text) > self.MAX_PART_HEAD or _HIDDEN_NAME.search(text):
+            return False
+        return all(
+            spellings is not None and self._names.isdisjoint(map(_parameter, spellings)) for spellings in _names(text)
+        )
+
+
+def upload(fields: Fields, names: frozenset[str], refusal: Refusal) -> Upload | None:
+    """Read an upload's type. None if it is no multipart form, or one whose parts parsers may find elsewhere."""
+    types = values(fields, b"content-type")
+    found = _BOUNDARY.fullmatch(octets(types[0]).strip(" \t")) if len(types) == 1 else None
+    if found is None or len(found["boundary"]) > _MAX_BOUNDARY:
+        return None
+    return Upload(found["boundary"], names, refusal)

@@ -10,8 +10,11 @@ from collections.abc import Callable
 
 import structlog
 
+from sidecar import overrides
 from sidecar.config.model import Config
+from sidecar.errors import Refusal
 from sidecar.metrics import Metrics
+from sidecar.overrides import Upload
 from sidecar.proxy.fields import end_to_end
 from sidecar.proxy.forward import Forwarder, Peer
 from sidecar.proxy.listener import Connection
@@ -46,6 +49,7 @@ class Plain:
         self._outcomes = {outcome: metrics.requests.labels("pass", outcome) for outcome in ("forwarded", "left")}
         self._answers_preflights = bool(config.api.cors_origins)
         self._has_warned = False  # once per configuration is enough: anybody may send the field
+        self._max_read = config.server.max_guarded_body
         self._logs = config.server.access_log == "all"
         self._kept_passes = functools.lru_cache(4096)(self._passes)
 
@@ -63,16 +67,38 @@ class Plain:
             passes, route = self._passes(request.method, request.target)
         else:
             passes, route = self._kept_passes(request.method, request.target)
+        upload = None
         if not passes:
-            return None
+            upload, route = self._upload(request)
+            if upload is None:
+                return None
         self.in_flight += 1
-        return self._forwarder.exchange(
+        exchange = self._forwarder.exchange(
             request,
             rewritten,
             request_id=rewritten.request_id or self._new_id(),
             route=route,
             ended=self._ended,
         )
+        exchange.upload = upload
+        return exchange
+
+    def _upload(self, request: Request) -> tuple[Upload | None, str | None]:
+        """Return who looks at a form that is too large to be read, if it may stream, and the route's name."""
+        length = request.fields.length or 0
+        if request.method.upper() != "POST" or length <= self._max_read or self._owns(request.target.decode("latin-1")):
+            return None, None
+        raw = end_to_end(request.fields)
+        found = self._routes.find(request.method, request.target, raw)
+        if not found.naming:
+            return None, None
+        names = ", ".join(sorted(found.naming))
+        said = (
+            f"A form of more than {self._max_read} bytes has no field here that names a path ({names}), for that path"
+            " may be guarded; where such forms are larger, raise max_guarded_body in [server]."
+        )
+        upload = overrides.upload(raw, found.naming, Refusal("body_too_large", "names_path", said))
+        return upload, found.route.match if found.route else None
 
     def _passes(self, method: str, target: bytes, raw: RawFields = ()) -> tuple[bool, str | None]:
         """Return whether the gate would pass it as it is, and the route's name if it has one."""

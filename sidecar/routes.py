@@ -110,11 +110,13 @@ class Found:
 
     `needs_body_for_override` is True when a form may yet name a method or a path that makes it another route: read the
     bounded body and ask `Routes.with_body_override`, before anything passes. `may_name_path`: not only a method.
+    `naming`: a form that has none of these parameters passes; none are said where that cannot be said.
     """
 
     route: Route | None
     needs_body_for_override: bool = False
     may_name_path: bool = False
+    naming: frozenset[str] = frozenset()
     targets: tuple[_Target, ...] = field(default=(), repr=False)
     methods: frozenset[str] = field(default=frozenset(), repr=False)
     path: str = field(default="", repr=False)
@@ -195,16 +197,22 @@ class Routes:
     ) -> Found:
         route = self._decide(targets, methods) if targets else None
         needs_body = may_name_path
+        naming = self._naming(path) if may_name_path and (route is None or route.action == "pass") else frozenset()
         if may_be_form and self._overrides and targets:
             # Only POST bodies override (Rack, Symfony, Laravel, Spring, Express and ASP.NET Core agree).
             strictest = self._decide(targets, methods | {EVERY})
             if strictest is not None and strictest.action != "pass" and strictest is not route:
                 if overrides.is_coded(fields):
                     return Found(strictest)  # a compressed body hides its override from us, and from few backends
-                needs_body = True
+                needs_body, naming = True, frozenset()
         if may_name_path and overrides.is_coded(fields):
             return Found(CLOSED)
-        return Found(route, needs_body, may_name_path, targets, methods, path)
+        return Found(route, needs_body, may_name_path, naming, targets, methods, path)
+
+    def _naming(self, path: str) -> frozenset[str]:
+        """Return the parameters of a form that may name another path here, one that is guarded."""
+        other = overrides.NAMING - overrides.UNDER.keys() if _is_front_script(path) else frozenset()
+        return frozenset(self._under) | other
 
     def _reads_paths(self, path: str, fields: Fields) -> bool:
         """True when a POST may be a front controller's form, which may name a path that some guarded route has.

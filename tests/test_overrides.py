@@ -1,10 +1,15 @@
 """Whatever may name another method or target is one more reading; what an ordinary client sends names none."""
 
+import itertools
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.config.model import Route
+from sidecar.errors import Refusal
+from sidecar.overrides import Upload, upload
 from sidecar.routes import CLOSED, Routes
 from sidecar.spelling import Fields
 
@@ -374,3 +379,70 @@ def test_more_paths_in_fields_than_anybody_sends_are_refused() -> None:
     fields: Fields = [(b"X-Original-URL", b"/%d" % i) for i in range(9)]
     assert ROUTES.find("POST", "/", fields).route is CLOSED
     assert ROUTES.find("POST", "/", fields[:8]).route is None
+
+
+# Uploads that stream…
+
+NO = Refusal("body_too_large", "names_path", "No.")
+
+
+def watching(content_type: bytes = MULTIPART[1]) -> Upload | None:
+    return upload([(b"Content-Type", content_type)], frozenset({"rest_route"}), NO)
+
+
+def streamed(body: bytes, cuts: list[int]) -> bytes | None:
+    """What passes of a form that comes in pieces; None where it is refused."""
+    watched = watching()
+    assert watched is not None
+    edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
+    pieces = [body[start:end] for start, end in itertools.pairwise(edges)]
+    passed = b""
+    try:
+        for at, piece in enumerate(pieces, 1):
+            passed += watched.take(piece, is_end=at == len(pieces))
+            assert b"rest_route" not in passed.replace(b'"x"; rest_route', b"")
+    except Refusal:
+        return None
+    return passed
+
+
+CUTS = st.lists(st.integers(0, 10_000), max_size=12)
+PART_NAMES = st.sampled_from(
+    [b'"a"', b'"rest_route"', b"rest_route", b"' rest.route'", b'"x"; rest_route', b'"a"; name=rest_route']
+)
+CONTENTS = st.sampled_from([b"", b"1", b"\r\n\r\n", b"--" + BOUNDARY[:20], b"-" * 300, b"a" * 3000])
+
+
+@given(st.lists(st.tuples(PART_NAMES, CONTENTS), max_size=4), CUTS)
+def test_an_upload_passes_whole_or_up_to_the_part_that_names_a_path(
+    parts: list[tuple[bytes, bytes]], cuts: list[int]
+) -> None:
+    """However it is cut into pieces; what has passed by then has no such part."""
+    body = form(*[part(name, value) for name, value in parts])
+    names_path = any(b"rest" in name and name != b'"x"; rest_route' for name, _ in parts)
+    assert streamed(body, cuts) == (None if names_path else body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        form(part(b'"a"' + b" " * 5000, b"")),
+        form(*[part(b'"a"', b"")] * 1100),
+        form(part(b"\"a\"; name*=utf-8''b", b"")),
+        form(part(b'"=?utf-8?q?a?="', b"")),
+        form(part(b'"a"\r\nContent-Type: multipart/mixed; boundary=c', b"")),
+        form(b"--" + BOUNDARY + b'\nContent-Disposition: form-data; name="rest_route"\n\n/x\n'),
+        form(part(b'"a"', b"--" + BOUNDARY + b'\r\nContent-Disposition: form-data; name="rest_route"\r\n\r\n/x')),
+    ],
+)
+def test_an_upload_whose_parts_cannot_be_told_is_refused(body: bytes) -> None:
+    assert streamed(body, []) is None
+    assert streamed(body, list(range(len(body)))) is None
+
+
+@pytest.mark.parametrize(
+    "content_type", [FORM[1], b"multipart/form-data", b"multipart/form-data; boundary=a,b", MULTIPART[1] + b"a" * 300]
+)
+def test_what_is_no_plain_multipart_form_does_not_stream(content_type: bytes) -> None:
+    assert watching(content_type) is None
+    assert upload([MULTIPART, MULTIPART], frozenset({"rest_route"}), NO) is None

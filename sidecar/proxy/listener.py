@@ -35,6 +35,7 @@ from sidecar.proxy.messages import (
     Request,
     Sized,
     Unreadable,
+    Watched,
 )
 from sidecar.proxy.proxy_protocol import Source
 from sidecar.proxy.upstream import Exchange
@@ -280,6 +281,13 @@ class Connection(BaseProtocol):
             self._handle(content, piece, behind)
             return
         self._exchange = exchange
+        if exchange.upload is not None:
+            self._content = watched = Watched(request.fields.length or 0, exchange.upload)
+            exchange.is_sent = False
+            self.take_content(now=False)
+            exchange.start(self)
+            self._take(watched, piece)
+            return
         if content is not None:
             exchange.octets += exchange.frame(piece, content.trailers, is_end=behind is not None)
             if behind is None:

@@ -12,7 +12,7 @@ Refusal(malformed_request) says what is wrong with a message; who asked upstream
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from sidecar.errors import Refusal
 
@@ -478,6 +478,29 @@ class Chunked:
         self._tail, self._known = octets, len(octets)
 
 
+class Upload(Protocol):
+    """Who looks at content on its way."""
+
+    def take(self, octets: bytes, *, is_end: bool) -> bytes:
+        """Return what may pass of it now. Raises Refusal where nothing more may."""
+
+
+class Watched:
+    """Content of a known length that somebody looks at before it passes."""
+
+    __slots__ = ("_content", "_upload")
+    trailers: RawFields = ()
+
+    def __init__(self, length: int, upload: Upload) -> None:
+        self._content = Sized(length)
+        self._upload = upload
+
+    def feed(self, octets: bytes) -> tuple[bytes, bytes | None]:
+        """Raises Refusal where it may not pass."""
+        piece, behind = self._content.feed(octets)
+        return self._upload.take(piece, is_end=behind is not None), behind
+
+
 class Unreadable:
     """What comes behind something malformed: nobody can say what it is, or where it ends."""
 
@@ -488,7 +511,7 @@ class Unreadable:
         return b"", None
 
 
-Content = Sized | Chunked | UntilClose | Unreadable
+Content = Sized | Chunked | UntilClose | Watched | Unreadable
 
 
 def _persists(version: Version, fields: Fields) -> bool:

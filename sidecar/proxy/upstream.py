@@ -80,6 +80,7 @@ class Exchange:
     `octets` is what upstream gets of it so far: the head, and the content as far as it has come; `is_sent` is True when
     that is all. `waits`: the client wants to hear the status before anything is answered. `ended` is called once, with
     False if nothing was answered and the client waits for a refusal; `status` is 0 where the client left before that.
+    `upload` looks at the content on its way, if somebody must.
     """
 
     __slots__ = (
@@ -97,6 +98,7 @@ class Exchange:
         "request_id",
         "route",
         "started",
+        "upload",
         "upstream",
         "waits",
         "write_last_chunk",
@@ -133,6 +135,7 @@ class Exchange:
         self.head: AnswerHead | None = None
         self.client: Client | None = None
         self.upstream: _Upstream | None = None
+        self.upload: messages.Upload | None = None
 
     @property
     def status(self) -> int:

@@ -1,5 +1,6 @@
 """What a client tells a backend beside its target, and what it uploads, over real sockets."""
 
+import io
 import random
 
 import aiohttp
@@ -109,3 +110,41 @@ async def test_without_method_override_every_upload_streams(start: Start) -> Non
         await sidecar.ask("POST", "/profile?_method=PUT", data=upload(200_000, "_method"), headers=named)
     ).status == 200
     assert (await sidecar.ask("PUT", "/profile", data=b"a")).code == "route_denied"
+
+
+@pytest.mark.parametrize(
+    ("routes", "target"),
+    [
+        (VERIFY, "/index.php/apps/files/upload"),
+        (VERIFY, "/index.php?route=/import"),
+        (REST, "/wp-json/wp/v2/media"),
+        (REST, "/any/page"),
+    ],
+)
+async def test_a_large_upload_streams_through_a_front_controller(start: Start, routes: str, target: str) -> None:
+    """Its parts are looked at on their way, and none names a path."""
+    sidecar = await start(routes)
+    content = random.Random(9).randbytes(3_000_000)
+    for _ in range(2):  # by a new connection to upstream, and by a pooled one
+        data = aiohttp.FormData({"title": "=? /x", "rest_base": "/myapp/v1/register"})
+        data.add_field("file", io.BytesIO(content), filename="照片.png", content_type="image/png")
+        data.add_field("last", "1")
+        assert (await sidecar.ask("POST", target, data=data)).status == 200
+        assert content in sidecar.upstream.requests[-1].content
+        assert sidecar.upstream.requests[-1].content.endswith(b"--\r\n")
+
+
+@pytest.mark.parametrize("name", ["rest_route", " rest.route", "REST_ROUTE"])
+async def test_no_large_upload_names_a_path(start: Start, name: str) -> None:
+    """Upstream does not get the part that names it, wherever it stands; the client is told."""
+    sidecar = await start(REST)
+    for size in (100_000, 3_000_000):
+        for at_end in (True, False):
+            data = aiohttp.FormData()
+            data.add_field("file", io.BytesIO(b"a" * size), filename="a.png")
+            data.add_field(name if at_end else "x", "/myapp/v1/register", content_type="text/plain")
+            data.add_field("x" if at_end else name, "b" * 500, content_type="text/plain")
+            reply = await sidecar.ask("POST", "/any/page", data=data)
+            assert (reply.status, reply.code) == (413, "body_too_large")
+            assert "max_guarded_body" in reply.json["detail"]
+    assert all(name.encode() not in request.content for request in sidecar.upstream.requests)
