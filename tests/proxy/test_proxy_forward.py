@@ -537,6 +537,12 @@ async def test_no_upstream_is_unavailable() -> None:
         assert (await client.ask()).content == b"upstream_unavailable"
 
 
+async def test_an_upstream_whose_name_is_none_is_unavailable() -> None:
+    """No label of a name has more than 63 letters: nothing can be looked up, and that is no fault of the program."""
+    async with passing(f"http://{'a' * 64}.example:80") as sidecar, sidecar.client() as client:
+        assert (await client.ask()).content == b"upstream_unavailable"
+
+
 @pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 102 Processing\r\n\r\n"])
 async def test_a_silent_upstream_times_out(upstream: FakeUpstream, interim: bytes) -> None:
     async def answer(taken: Taken, request: Message) -> None:
