@@ -258,3 +258,5 @@ async def test_message_of_a_vendor_that_reports_nothing_is_not_noted(store: Stor
     desk = Desk(store)
     assert await desk.posted("silent") == []
     assert not await store.execute("EXISTS", store.names.posted("now-m-1"))
+    await desk.ledger.posted("m-2", "v-2", "CN", {"silent": "s-2", "a": "s-3"})
+    assert len(await store.execute("KEYS", store.names.vendor_id("*"))) == 1, "only who reports is found by its own id"

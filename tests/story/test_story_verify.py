@@ -524,6 +524,40 @@ async def test_forwarded_fields_are_set(start: Start) -> None:
     assert len(second.value(b"x-request-id")) == 32
 
 
+async def test_a_plain_request_that_is_refused_is_counted_once(start: Start) -> None:
+    """The connection that relayed it leaves the telling to the gate, which refuses it."""
+    sidecar = await start(config=CONFIG.replace("{upstream}", "http://127.0.0.1:9"))
+    assert (await sidecar.ask("GET", "/page")).code == "upstream_unavailable"
+    metrics = (await sidecar.admin("/metrics")).body.decode().splitlines()
+    counted = [line for line in metrics if line.startswith("sidecar_requests_total{") and not line.endswith(" 0.0")]
+    assert counted == ['sidecar_requests_total{action="pass",outcome="upstream_unavailable"} 1.0']
+
+
+async def test_a_client_is_named_by_its_proxy_whatever_connection_says(start: Start) -> None:
+    """Connection: X-Forwarded-For takes the field from upstream, and no client out of its own bucket."""
+    trusting = CONFIG.replace("[server]", '[server]\ntrusted_proxies = ["127.0.0.0/8"]')
+    sidecar = await start(config=trusting, ip_rate="1/1h")
+    for address, status in (("203.0.113.1", 202), ("203.0.113.2", 202), ("203.0.113.1", 429)):
+        headers = {"Connection": "keep-alive, X-Forwarded-For", "X-Forwarded-For": address}
+        assert (await sidecar.send(headers=headers)).status == status
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Original-URL": "/register", "X-HTTP-Method-Override": "POST"},
+        {"X-Rewrite-URL": "/register", "X-Method-Override": "POST"},
+    ],
+)
+async def test_a_get_that_names_another_request_is_no_plain_one(start: Start, headers: dict[str, str]) -> None:
+    """Its target alone passes, and was just seen to; with the field beside it upstream may take it for the other."""
+    sidecar = await start()
+    assert (await sidecar.ask("GET", "/page")).status == 200
+    assert (await sidecar.ask("GET", "/page", headers=headers)).status in {400, 403, 422}
+    assert (await sidecar.ask("GET", "/page")).status == 200
+    assert len(sidecar.upstream.requests) == 2
+
+
 async def test_a_browser_that_posts_json_gets_the_page_too(start: Start) -> None:
     """As the contract's own example has it; the page sends the JSON again itself."""
     sidecar = await start(MAIN.replace('action = "verify"', 'action = "verify"\nbrowser = "page"'))
