@@ -179,6 +179,17 @@ async def test_a_full_outbox_gives_back_what_was_taken(start: Start) -> None:
     assert (await sidecar.send(OTHER)).status == 202
 
 
+async def test_a_message_that_is_not_queued_leaves_the_code_as_it_was(start: Start) -> None:
+    """A new code that nobody will be sent is none; one that was sent before still works."""
+    sidecar = await start()
+    assert (await sidecar.send()).status == 202
+    code = await sidecar.vendor.code()
+    sidecar.app.gate._outbox._max_messages = 0
+    assert (await sidecar.send()).code == (await sidecar.send(OTHER)).code == "overloaded"
+    assert (await sidecar.register("123456", OTHER)).code == "code_expired"
+    assert (await sidecar.register(code)).status == 200
+
+
 async def test_a_second_message_with_the_same_code_is_counted_as_sent_again(start: Start) -> None:
     """Whoever compares those that began with those that were verified counts each code once."""
     sidecar = await start()
