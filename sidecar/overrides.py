@@ -215,13 +215,17 @@ def query_targets(query: str, *, is_front: bool) -> list[tuple[str, str]] | None
     return list(dict.fromkeys(found))
 
 
+_PAGE: Final = re.compile(r"https?://", re.IGNORECASE)
 # The parameters that front controllers are known to take the path from.
 NAMING: Final = _PATH_PARAMETERS | UNDER.keys()
 
 
 def _named_paths(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the values of the parameters that front controllers are known to take the path from."""
-    found = [(_parameter(name), value) for name, value in pairs if value.strip("/\\ ")]
+    """Return the values of the parameters that front controllers are known to take the path from.
+
+    None takes the URL of a page, which `url` of analytics and of links for sharing is.
+    """
+    found = [(_parameter(name), value) for name, value in pairs if value.strip("/\\ ") and not _PAGE.match(value)]
     return [(name, value) for name, value in dict.fromkeys(found) if name in NAMING]
 
 

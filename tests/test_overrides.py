@@ -446,3 +446,11 @@ def test_an_upload_whose_parts_cannot_be_told_is_refused(body: bytes) -> None:
 def test_what_is_no_plain_multipart_form_does_not_stream(content_type: bytes) -> None:
     assert watching(content_type) is None
     assert upload([MULTIPART, MULTIPART], frozenset({"rest_route"}), NO) is None
+
+
+@pytest.mark.parametrize("target", ["/collect?url=%s", "/matomo.php?idsite=1&url=%s&urlref=", "/share?r=1&q=%s"])
+def test_the_address_of_a_page_is_no_path(target: str) -> None:
+    """Analytics tell of the page on which somebody signs up; a front controller takes a path, and no URL."""
+    assert post(target % "https%3A%2F%2Fexample.com%2Fapi%2Fregister") is None
+    assert post(target % "HTTP://example.com/api/register") is None
+    assert post(target % "%2Fapi%2Fregister") is VERIFY
