@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from sidecar.api import jwks
-from sidecar.errors import StoreAwayError
+from sidecar.errors import StoreError
 from sidecar.identity import Signer
 from sidecar.life import Life
 from sidecar.metrics import Metrics
@@ -92,7 +92,7 @@ class Admin:
         return json_answer(200 if status == "ready" else 503, told)
 
     async def _exposition(self) -> Answer:
-        with suppress(StoreAwayError):  # the last length is better than no metrics at all
+        with suppress(StoreError):  # the last length is better than no metrics at all
             self._metrics.outbox.set(await self._outbox_length())
         return Answer(200, (("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),), self._metrics.text())
 

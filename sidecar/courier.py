@@ -33,7 +33,7 @@ from sidecar.delivery.providers.seam import (
 )
 from sidecar.delivery.router import Router, Way
 from sidecar.delivery.send import Attempted, Result, where, word
-from sidecar.errors import StoreAwayError
+from sidecar.errors import StoreAwayError, StoreError
 from sidecar.metrics import Metrics
 from sidecar.recipient import Recipient
 from sidecar.verification.verifications import Record
@@ -366,7 +366,7 @@ class Courier:
         """What has a receipt said that came before the provider's answer?"""
         try:
             return await self._ledger.early(provider, message_id, _vendor_id(outcome))
-        except StoreAwayError:
+        except StoreError:
             return None  # it is taken when the message is noted
 
     async def _note(self, message_id: str, entry: Entry, segment: str, holders: dict[str, str | None]) -> None:

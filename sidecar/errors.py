@@ -107,7 +107,11 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
         return f"{self.code} ({self.reason})"
 
 
-class StoreAwayError(Exception):
+class StoreError(Exception):
+    """The store did not do a command."""
+
+
+class StoreAwayError(StoreError):
     """The store did not answer in time, cannot be reached, or cannot serve. Every decision that needs it is refused.
 
     `reason` says why: `READONLY`, `refused 10.0.0.5:6379`, `no answer within 1 s`.

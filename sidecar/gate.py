@@ -29,7 +29,7 @@ from sidecar.captcha.seam import Verifier
 from sidecar.config.model import Config, Limit, Route
 from sidecar.config.units import Rate
 from sidecar.delivery.outbox import Entry, Outbox
-from sidecar.errors import Refusal, StoreAwayError
+from sidecar.errors import Refusal, StoreError
 from sidecar.identity import Bound, Signer
 from sidecar.intake import Ask
 from sidecar.limits.buckets import Bucket, Buckets, Ruling, client_key, rate_limit_fields
@@ -46,6 +46,7 @@ from sidecar.recipient import parse as parse_recipient
 from sidecar.routes import Routes
 from sidecar.secret import Secret
 from sidecar.spelling import values
+from sidecar.store.client import ReplyError
 from sidecar.store.names import Names
 from sidecar.verification import codes
 from sidecar.verification.idempotency import MAX_KEY, Idempotency
@@ -285,7 +286,7 @@ class Gate:
             visit.log.pop("outcome", None)
             self._tell(visit, route, action, "forwarded" if visit.status else "left")
             raise
-        except (Refusal, StoreAwayError) as error:
+        except (Refusal, StoreError) as error:
             refusal = _as_refusal(error)
             visit.log.pop("outcome", None)
             outcome = "refused"
@@ -293,6 +294,11 @@ class Gate:
             visit.log |= {"code": refusal.code, "reason": refusal.reason}
             answer = await self._refused(visit, route, refusal)
             visit.status = answer.status
+        except Exception:
+            visit.log.pop("outcome", None)
+            visit.status = 500
+            self._tell(visit, route, action, "failed")
+            raise
         self._tell(visit, route, action, outcome)
         return answer
 
@@ -376,14 +382,16 @@ class Gate:
                 visit.log["outcome"] = "repeated"
                 return Sent(recipient=recipient, **once.answer)
             admitted = await self._admit(visit, route, recipient, asked.captcha_token)
+            issued: Issued | None = None
             try:
                 issued = await self._verifications.issue(recipient, admitted.again_in_s)
                 sent = Sent(issued.id, recipient, int(issued.expires_in_s), admitted.again_in_s)
                 await self._queue(visit, asked, issued, admitted.tickets, self._answered(once, sent))
-            except Refusal:
+            except (Refusal, ReplyError):
                 # Surely not queued. When the store does not answer it may have been, and what was spent stays spent.
-                with suppress(StoreAwayError):
-                    await self._verifications.withdraw(issued)
+                with suppress(StoreError):
+                    if issued is not None:
+                        await self._verifications.withdraw(issued)
                     await self._buckets.refund(admitted.tickets)
                 raise
         self._metrics.verifications.labels("started" if issued.fresh else "resent").inc()
@@ -424,7 +432,7 @@ class Gate:
                         visit.log["assent"] = assent.why
                 try:
                     await (hold.spend() if is_yes else hold.release())
-                except StoreAwayError:
+                except StoreError:
                     # Upstream has acted on it, so its answer must reach the client now; the store hears of it later.
                     structlog.get_logger().error("settle_failed", verification=hold.id, request_id=visit.request_id)
                     self._begin(_settle_later(hold, spend=is_yes))
@@ -607,7 +615,7 @@ class Gate:
         ruling = await self._within(visit, [wrong], spend=True)
         verdict = await self._captchas[route.captcha].verify(token, visit.client.ip)
         if verdict.outcome not in _WRONG_TOKEN:
-            with suppress(StoreAwayError):
+            with suppress(StoreError):
                 await self._buckets.refund(ruling.tickets)
         match verdict.outcome:
             case "pass":
@@ -652,7 +660,7 @@ class Gate:
         """On a route that observes, a refusal inside is logged and counted, and the story goes on after it."""
         try:
             yield
-        except (Refusal, StoreAwayError) as error:
+        except (Refusal, StoreError) as error:
             if route.mode != "observe":
                 raise
             refusal = _as_refusal(error)
@@ -677,7 +685,7 @@ class Gate:
         try:
             yield Once(claim=key)
         finally:
-            with suppress(StoreAwayError):
+            with suppress(StoreError):
                 await self._idempotency.forget(key)
 
     def _answered(self, once: Once, sent: Sent) -> tuple[str, bytes, int] | None:
@@ -994,14 +1002,18 @@ async def _settle_later(hold: Hold, *, spend: bool) -> None:
     while left_s > 0:
         pause_s = min(pause_s, left_s)
         await asyncio.sleep(pause_s)
-        with suppress(StoreAwayError):
+        with suppress(StoreError):
             await (hold.spend() if spend else hold.release(again=True))
             return
         left_s -= pause_s
         pause_s = min(2 * pause_s, _MAX_SETTLE_AGAIN_S)
 
 
-def _as_refusal(error: Refusal | StoreAwayError) -> Refusal:
+def _as_refusal(error: Refusal | StoreError) -> Refusal:
     if isinstance(error, Refusal):
         return error
+    if isinstance(error, ReplyError):
+        # It answers, and does not do it: strange data, or a server that lacks a command. The store's own log is silent.
+        structlog.get_logger().error("store_refused", reason=error.code)
+        return Refusal("store_unavailable", f"the store said {error.code}", "Try again later.", retry_after_s=5)
     return Refusal("store_unavailable", str(error), "Try again in a moment.", retry_after_s=1)

@@ -234,6 +234,18 @@ async def test_clock_that_is_wrong_neither_fails_nor_drops_a_message(store: Stor
         assert len(first.asked) == 1
 
 
+@pytest.mark.parametrize("name", ["early", "breakers"])
+async def test_strange_data_beside_a_message_does_not_make_it_failed(store: Store, name: str) -> None:
+    """Early receipts and breakers are looked at around an attempt, which has come to what the vendor said."""
+    await store.execute("SET", getattr(store.names, name)(), "strange")
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        verification_id = await it.ask(PHONE)
+        async with delivering(it.courier()):
+            assert await marked(it) == (verification_id, "sent")
+        assert len(first.asked) == 1
+
+
 async def test_message_whose_code_was_used_is_not_sent(store: Store) -> None:
     """A repeat in the queue is not worth sending once the first one has done its work."""
     async with two(store) as (first, _, it):

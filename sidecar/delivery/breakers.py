@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from sidecar.delivery.breaker import Breaker, of_text
-from sidecar.errors import StoreAwayError
+from sidecar.errors import StoreAwayError, StoreError
 from sidecar.store.client import Script, Store
 
 _BREAKER: Final = Script.load(Path(__file__).with_name("breaker.lua"))
@@ -65,7 +65,7 @@ class Breakers:
         """Claim the one probe, which has `lease_s` seconds to come back; None when it is not to be had."""
         try:
             now, won, text = await self._store.run(_BREAKER, [self._key], ["probe", key.field, int(lease_s * 1000)])
-        except StoreAwayError:
+        except StoreError:
             return None
         breaker = self._saw(now, key.field, text)
         return breaker if won else None

@@ -12,7 +12,8 @@
 if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then
   return false
 end
+local id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 4))
 if KEYS[2] then
   redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 end
-return redis.call('XADD', KEYS[1], '*', unpack(ARGV, 4))
+return id

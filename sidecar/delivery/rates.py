@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from sidecar.errors import StoreAwayError
+from sidecar.errors import StoreError
 
 # The store is away, and nobody may go: look again then.
 _AWAY_S: Final = 0.2
@@ -71,7 +71,7 @@ class Rates:
         while _first(line.waiting):
             try:
                 wait_s = await self._take(provider)
-            except StoreAwayError:
+            except StoreError:
                 wait_s = _AWAY_S
             first = _first(line.waiting)
             if first is None:

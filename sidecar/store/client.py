@@ -18,7 +18,7 @@ from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from sidecar.errors import StoreAwayError
+from sidecar.errors import StoreAwayError, StoreError
 from sidecar.store.connections import ConnectError, Connections
 from sidecar.store.names import Names
 from sidecar.store.trouble import Trouble
@@ -54,11 +54,13 @@ _AWAY: Final = frozenset(
 
 # The store is another one than when the connection was made: each connection to it leads to the wrong place.
 _STALE: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING", "MOVED", "UNBLOCKED"})
+# How Redis 7 and Valkey say inside a script that the user has no right to a command: under the word of any error.
+_DENIED_IN_SCRIPT: Final = ("The user executing the script can't", "ACL failure in script")
 # How long the key that `why_not` writes lives.
 _PROBE_MS: Final = 1000
 
 
-class ReplyError(Exception):
+class ReplyError(StoreError):
     """The store answered a command with an error. `code` is its first word, such as "BUSYGROUP" or "WRONGTYPE"."""
 
     def __init__(self, command: str, code: str, text: str) -> None:
@@ -235,5 +237,7 @@ def _place(options: Mapping[str, Any]) -> str:
 def _code(error: BaseException) -> str:
     """Return the first word of the store's error, where it is one: redis-py cuts it off where it has a class for it."""
     if isinstance(error, redis_errors.ResponseError):
+        if any(sign in str(error) for sign in _DENIED_IN_SCRIPT):
+            return "NOPERM"
         return error.status_code or str(error).partition(" ")[0]
     return getattr(error, "status_code", None) or ""

@@ -13,7 +13,7 @@ from typing import Final, Literal, cast
 import structlog
 
 from sidecar.config.model import CodeRules
-from sidecar.errors import Refusal, StoreAwayError
+from sidecar.errors import Refusal, StoreError
 from sidecar.recipient import Recipient, of_address
 from sidecar.secret import Secret, b64url
 from sidecar.store.client import Script, Store
@@ -319,7 +319,7 @@ class Verifications:
         finally:
             try:
                 await hold.release()
-            except StoreAwayError:
+            except StoreError:
                 # It lapses by itself after `hold_s`.
                 structlog.get_logger().warning("release_failed", verification_id=hold.id)
 

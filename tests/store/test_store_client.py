@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ResponseError
 
 from sidecar.errors import StoreAwayError
+from sidecar.store import client
 from sidecar.store.client import ReplyError, Script, Store
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -344,6 +346,33 @@ async def test_a_full_store_is_away(store: Store) -> None:
             await store.execute("EVAL", script, 1, store.names.current("x"))
     finally:
         await store.execute("CONFIG", "SET", "maxmemory", 0)
+
+
+async def test_a_right_that_is_missing_is_a_store_away_inside_a_script_too(store: Store, store_url: str) -> None:
+    """NOPERM, by its own word or by what the store says where a script may not do a command."""
+    user = store.names.prefix
+    await store.execute("ACL", "SETUSER", user, "on", ">pw", "~*", "+@all", "-set")
+    limited = Store(store_url.replace("unix://", f"unix://{user}:pw@"))
+    try:
+        for command in (("SET", "a", 1), ("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, "a")):
+            with pytest.raises(StoreAwayError) as away:
+                await limited.execute(*command)
+            assert away.value.reason == "NOPERM"
+    finally:
+        await limited.close()
+        await store.execute("ACL", "DELUSER", user)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "The user executing the script can't run this command or subcommand script: 0a9f, on @user_script:1.",
+        "ACL failure in script: User car has no permissions to run the 'set' command script: on @user_script:1.",
+    ],
+)
+def test_redis_and_valkey_say_in_two_ways_that_a_script_lacks_a_right(said: str) -> None:
+    """Redis 7.0 and Valkey 9, as they said it."""
+    assert client._code(ResponseError(said, status_code="ERR")) == "NOPERM"
 
 
 async def test_a_wrong_command_is_no_store_away(store: Store) -> None:

@@ -166,6 +166,32 @@ async def test_a_bucket_is_spent_only_by_a_message_that_is_queued(start: Start) 
     assert (await sidecar.send(OTHER)).status == 202, "the second of the IP's two is still there"
 
 
+async def test_a_store_that_says_no_is_told_and_gives_back_what_was_taken(start: Start) -> None:
+    """Strange data under a name of ours: nothing is queued, so nothing is spent; the refusal is counted as any."""
+    sidecar = await start(to_rate="1/1h")
+    await sidecar.store.execute("SET", sidecar.store.names.outbox(), "strange")
+    reply = await sidecar.send()
+    assert (reply.status, reply.code) == (503, "store_unavailable")
+    assert await sidecar.metric('sidecar_requests_total{action="send",outcome="refused"}') == 1, (
+        "metrics are there, too"
+    )
+    await sidecar.store.execute("DEL", sidecar.store.names.outbox())
+    assert (await sidecar.send()).status == 202
+
+
+async def test_a_fault_of_ours_is_counted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever breaks, the request has ended, and is in the log and the metrics."""
+    sidecar = await start()
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(sidecar.app.gate._outbox, "put", broken)
+    reply = await sidecar.send()
+    assert reply.status == 500
+    assert await sidecar.metric('sidecar_requests_total{action="send",outcome="failed"}') == 1
+
+
 async def test_a_full_outbox_gives_back_what_was_taken(start: Start) -> None:
     """overloaded: nothing is queued, so nothing is spent."""
     sidecar = await start(ip_rate="2/1h", to_rate="1/1h")
