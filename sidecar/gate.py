@@ -226,6 +226,7 @@ class Gate:
         self._metrics = metrics
         self._now = now
         self._new_id = new_id
+        self._has_warned_of_host = False
         self._identity_field = config.identity.header
         self._begun: set[asyncio.Task[Any]] = set()  # the loop itself keeps none
         self._stories: Mapping[str, Callable[[Visit, Route, bytes | None], Awaitable[web.StreamResponse]]] = {
@@ -843,8 +844,17 @@ class Gate:
         """Keep a browser's form for a page of ours, unless another site may have sent it."""
         client, public = visit.client, self._config.server.public_url
         own = [f"{client.scheme}://{client.host}", *([public] if public else [])]
-        if browser.is_from_another_site(visit.all("Sec-Fetch-Site"), visit.all("Origin"), visit.all("Referer"), own):
+        site, origin = visit.all("Sec-Fetch-Site"), visit.all("Origin")
+        if browser.is_from_another_site(site, origin, visit.all("Referer"), own):
             visit.is_other_site = visit.log["other_site"] = True
+            if site == ["same-origin"] and not self._has_warned_of_host:
+                self._has_warned_of_host = True
+                structlog.get_logger().warning(
+                    "own_form_refused",
+                    host=client.host,
+                    origin=", ".join(origin)[:253],
+                    advice="if origin is your site, let your load balancer pass Host on, or set server.public_url",
+                )
             return
         with suppress(Refusal, UnicodeDecodeError):  # what cannot be read is refused in a moment, for good
             visit.resume = _resume(visit, route, body)

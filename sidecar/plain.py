@@ -119,7 +119,7 @@ class Plain:
             self._has_warned = True
             structlog.get_logger().warning(
                 "forwarded_for_ignored",
-                peer=ip or "unix socket",
+                peer=ip or "127.0.0.1 (a unix socket)",
                 advice="if this is your load balancer, name it in server.trusted_proxies: its clients count as one now",
             )
         return peer

@@ -97,6 +97,19 @@ async def test_who_leaves_a_verify_is_told_what_upstream_made_of_it(start: Start
     assert (line["status"], line["outcome"]) == (201, "forwarded")
 
 
+async def test_one_warning_says_that_every_form_looks_like_another_sites(start: Start) -> None:
+    """A load balancer that replaces Host: the browser says same-origin, and names a host that nobody asked us for."""
+    sidecar = await start(
+        '\n[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "form:phone"\ncode = "form:code"\nbrowser = "page"\n'
+    )
+    own = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin", "Origin": "https://www.example.com"}
+    with capture_logs() as lines:
+        for site in ("cross-site", "same-origin", "same-origin"):
+            await sidecar.ask("POST", "/register", data={"phone": PHONE}, headers={**own, "Sec-Fetch-Site": site})
+    (line,) = [line for line in lines if line["event"] == "own_form_refused"]
+    assert (line["host"], line["origin"]) == (f"127.0.0.1:{sidecar.port}", "https://www.example.com")
+
+
 async def test_one_warning_says_that_nobody_is_believed(start: Start) -> None:
     """A load balancer that is not named in trusted_proxies makes one client of all its clients."""
     sidecar = await start()
