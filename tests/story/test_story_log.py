@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from telling import CONFIG, E164, MAIN, PHONE, Sidecar, Start
 
 GUARD = '\n[[routes]]\nmatch = "POST /guarded"\naction = "guard"\n'
+PAGE = '\n[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "form:phone"\nbrowser = "page"\ncode = "form:code"\n'
 HEAD = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n"
 
 
@@ -99,9 +100,7 @@ async def test_who_leaves_a_verify_is_told_what_upstream_made_of_it(start: Start
 
 async def test_one_warning_says_that_every_form_looks_like_another_sites(start: Start) -> None:
     """A load balancer that replaces Host: the browser says same-origin, and names a host that nobody asked us for."""
-    sidecar = await start(
-        '\n[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "form:phone"\ncode = "form:code"\nbrowser = "page"\n'
-    )
+    sidecar = await start(PAGE)
     own = {"Accept": "text/html", "Sec-Fetch-Site": "same-origin", "Origin": "https://www.example.com"}
     with capture_logs() as lines:
         for site in ("cross-site", "same-origin", "same-origin"):
