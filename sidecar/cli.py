@@ -289,11 +289,14 @@ async def _buried(config: "Config", verb: str, ids: Sequence[str] | None) -> int
             if url == "embedded":
                 url = await stack.enter_async_context(embedded(Path(config.server.state_dir)))
             outbox = await stack.enter_async_context(outbox_of(url))
+            letters = await outbox.dead()
+            if not letters:
+                print("dead: there is no dead letter", file=sys.stderr)
             if verb == "list":
-                for letter in await outbox.dead():
+                for letter in letters:
                     print(f"{letter.id}  {_when(letter.died_at)}  {letter.verification_id}  {letter.reason}")
                 return 0
-            for letter_id in ids if ids is not None else [letter.id for letter in await outbox.dead()]:
+            for letter_id in ids if ids is not None else [letter.id for letter in letters]:
                 came_to: str
                 if verb == "redrive":
                     came_to = await outbox.redrive(letter_id, time.time())

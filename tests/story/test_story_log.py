@@ -8,7 +8,8 @@ from structlog.testing import capture_logs
 from telling import CONFIG, E164, MAIN, PHONE, Sidecar, Start
 
 GUARD = '\n[[routes]]\nmatch = "POST /guarded"\naction = "guard"\n'
-PAGE = '\n[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "form:phone"\nbrowser = "page"\ncode = "form:code"\n'
+PAGE = '\n[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "form:phone"\ncode = "form:code"\n'
+PAGE += 'browser = "page"\n'
 HEAD = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n"
 
 
