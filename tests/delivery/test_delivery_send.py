@@ -241,7 +241,9 @@ def test_provider_that_does_not_keep_its_time_is_cut_off() -> None:
             assert asyncio.get_running_loop().time() < 4
         return result
 
-    assert at_once(story()).kind == "uncertain"
+    told = at_once(story())
+    assert told.kind == "uncertain"
+    assert [attempted.outcome for attempted in told.attempts] == [Uncertain("no_answer_in_time")]
 
 
 # Asking again…

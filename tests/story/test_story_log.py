@@ -58,6 +58,23 @@ async def test_who_leaves_with_the_head_of_the_answer_is_logged_and_counted(star
 
 
 @pytest.mark.parametrize(("action", "path"), [("guard", "/guarded"), ("pass", "/plain")])
+async def test_the_log_says_how_many_milliseconds_a_request_took(start: Start, action: str, path: str) -> None:
+    sidecar = await start(MAIN + GUARD, config=CONFIG.replace("[server]", '[server]\naccess_log = "all"'))
+
+    async def answer(taken: Taken, request: Message) -> None:
+        await taken.reader.readexactly(int(request.value(b"content-length")))
+        await asyncio.sleep(0.05)
+        await taken.write(HEAD + b"ok")
+
+    sidecar.upstream.answer = answer
+    with capture_logs() as lines:
+        assert (await sidecar.ask("POST", path, json={})).status == 201
+        await counted(sidecar, action, "forwarded", 1)
+    [line] = [line for line in lines if line["event"] == "request" and line["action"] == action]
+    assert 50 <= line["ms"] < 10_000
+
+
+@pytest.mark.parametrize(("action", "path"), [("guard", "/guarded"), ("pass", "/plain")])
 async def test_who_leaves_before_upstream_answers_is_told_as_left(start: Start, action: str, path: str) -> None:
     """Upstream has the request, and nobody knows what it made of it."""
     sidecar = await start(MAIN + GUARD)
