@@ -1,6 +1,7 @@
 """Who takes an answer slowly is served to its end, and who takes nothing is cut off. Each was seen to go wrong once."""
 
 import asyncio
+import math
 import socket
 import ssl
 from contextlib import suppress
@@ -108,6 +109,27 @@ async def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(
                     left = connection.transport.get_write_buffer_size()
                     connection.look(connection.due)  # as if SEND_S had gone by
     assert len(octets.partition(b"\r\n\r\n")[2]) == size
+
+
+async def test_a_client_that_takes_something_between_two_looks_is_served_on(
+    upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slowly it takes what has come of an answer that has yet to end."""
+    size, looks = 600_000, 0
+    upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
+    watched = Watched(monkeypatch)
+    loop = asyncio.get_running_loop()
+    async with passing(upstream.url) as sidecar:
+        with await connected(sidecar.port) as client:
+            await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            octets = b""
+            while len(octets.partition(b"\r\n\r\n")[2]) < size:
+                octets += await loop.sock_recv(client, 4096)
+                connection = watched.connection
+                if connection.send_due < math.inf and connection.transport.get_write_buffer_size() < connection._left:
+                    looks += 1
+                    connection.look(connection.send_due)  # as if SEND_S had gone by
+    assert looks
 
 
 async def test_a_client_that_ends_its_side_and_takes_nothing_is_cut_off_too(
