@@ -59,6 +59,7 @@ class Mutant:
     end: int
     new: str
     what: str
+    function: range  # the lines of the function that it is in
 
     @property
     def change(self) -> str:
@@ -80,6 +81,11 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
     hints = [getattr(node, name, None) for node in ast.walk(tree) for name in ("annotation", "returns")]
     hints += [decorator for node in ast.walk(tree) for decorator in getattr(node, "decorator_list", ())]
     bounds = [node for node in tree.body if isinstance(node, ast.AnnAssign | ast.Assign)]
+    functions = [
+        range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
     left_alone = {id(inner) for node in (*hints, *bounds) if node is not None for inner in ast.walk(node)}
 
     def change(node: ast.expr | ast.stmt, new: ast.AST | str, what: str) -> Mutant:
@@ -95,6 +101,7 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             end,
             written,
             f"{what}: {octets[start:end].decode()!r} in {lines[node.lineno - 1].strip()!r}",
+            min((each for each in functions if node.lineno in each), key=len, default=range(0)),
         )
 
     for node in ast.walk(tree):
@@ -326,8 +333,11 @@ def main() -> int:
 
     def show(mutant: Mutant) -> list[str]:
         shown, total = [], 0.0
-        # A line that runs in no test, but at import (a default) or in a child process (at the end), is the whole file's.
-        tests = lines.get((mutant.path, mutant.line)) or of_file.get(mutant.path, set())
+        # Coverage has no test of a line that runs at import (a default), or only in a child process (an end), and loses
+        # some in coroutines: then the function's tests are shown, or the whole file's.
+        tests = lines.get((mutant.path, mutant.line), set())
+        tests = tests or set().union(*(lines.get((mutant.path, line), ()) for line in mutant.function))
+        tests = tests or of_file.get(mutant.path, set())
         for test in sorted(tests, key=lambda test: seconds[test]):
             total += seconds[test]
             if total > given.seconds:
