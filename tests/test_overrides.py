@@ -57,6 +57,8 @@ ANY_NAME = [b"SCRIPT_NAME", b"Daphne-Root-Path", b"X-Invoke-Path", b"x~odd.name"
 def test_a_field_whose_value_is_a_path_is_one_more_target(name: bytes, value: bytes) -> None:
     assert post("/x", (b"Host", b"a"), (name, value)) is VERIFY
     assert ROUTES.find("GET", "/x", [(name, value)]).route is None
+    read = Route(match="GET /api/register", action="guard")
+    assert Routes([read]).find("HEAD", "/x", [(name, value)]).route is read, "a guarded GET is answered to a HEAD, too"
 
 
 @pytest.mark.parametrize("name", ANY_NAME)

@@ -180,6 +180,9 @@ async def test_each_breaker_of_the_store_is_seen_as_it_is(store: Store) -> None:
     await breakers.look()
     assert {key: breakers.of(key).state for key in states} == states
     assert {breakers.of(key).run for key in states if states[key] == "closed"} == {1}
+    await store.execute("DEL", store.names.breakers())
+    await breakers.look()
+    assert {breakers.of(key).state for key in states} == {"closed"}, "what the store has no more is over"
 
 
 async def test_a_breaker_that_moves_is_logged_once(store: Store) -> None:

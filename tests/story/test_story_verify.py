@@ -368,6 +368,7 @@ async def test_observed_routes_forward_without_identity(start: Start) -> None:
     assert (await sidecar.register(None)).status == 200
     assert (await sidecar.register("000000")).status == 200
     assert (await sidecar.ask("POST", "/login", json={})).status == 200
+    assert (await sidecar.ask("POST", "/login", json={"captcha": "wrong"})).status == 200
     assert not any(request.values(IDENTITY) for request in sidecar.upstream.requests)
     code = await fresh_code(sidecar)
     assert (await sidecar.register(code)).status == 200
