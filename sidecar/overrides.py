@@ -34,8 +34,8 @@ EVERY: Final = "*"  # as a method: all of them
 # Names of fields whose value is a path even without a slash in front, or a method.
 _TELLING: Final = re.compile(rb"method|ur[il](?![a-z])|path|script.?name|prefix|mount")
 # A line whose value begins as a path does: with a slash, or what is one once it is decoded; or a URL.
-_PATH: Final = rb"[\t ]*(?:[/\\%\x80-\xff]|[A-Za-z][A-Za-z0-9+.-]*:[/\\%])"
-_PATH_LINE: Final = re.compile(rb"(?![Rr]eferer:|[Oo]rigin:)[^:]*:" + _PATH)
+_PATH: Final = rb"[\t ]*+(?:[/\\%\x80-\xff]|[A-Za-z][A-Za-z0-9+.-]*+:[/\\%])"
+_PATH_LINE: Final = re.compile(rb"(?![Rr]eferer:|[Oo]rigin:)[^:]*+:" + _PATH)
 _PATH_VALUE: Final = re.compile(_PATH)
 # Names of fields whose value no server takes for a target: where the client comes from, and what is Base64.
 _FROM: Final = frozenset({b"referer", b"referrer", b"origin", b"hx-current-url"})

@@ -80,7 +80,8 @@ class Plain:
             route=route,
             ended=self._ended,
         )
-        exchange.upload = upload
+        if upload is not None:
+            exchange.upload = upload
         return exchange
 
     def _upload(self, request: Request) -> tuple[Upload | None, str | None]:

@@ -154,10 +154,12 @@ class Routes:
         """Look a request up. `target` is as it came on the wire, `fields` likewise. Never raises."""
         path, _, query = octets(target).partition("?")
         method = method.upper()
-        names_another = may_name_another(fields)
+        names_another = bool(fields) and may_name_another(fields)
         may_be_form = method == "POST" and self._guards
         may_name_path = may_be_form and self._reads_paths(path, fields)
-        if not (names_another or may_name_path or overrides.may_name_path(query)) and self._is_surely_nothing(path):
+        if not (
+            names_another or may_name_path or (query and overrides.may_name_path(query))
+        ) and self._is_surely_nothing(path):
             return _NOTHING
         may_be_form = may_be_form and not overrides.is_no_form(fields)
         methods = {method}

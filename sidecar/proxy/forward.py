@@ -101,9 +101,17 @@ class Rewritten:
 
     __slots__ = ("after", "before", "client", "fields", "kept", "likeness", "ours", "request_id")
 
-    def __init__(self, request: Request, kept: Kept, client: Client, ours: tuple[bytes, bytes], theirs: bytes) -> None:
+    def __init__(
+        self,
+        request: Request,
+        likeness: tuple[Any, ...],
+        kept: Kept,
+        client: Client,
+        ours: tuple[bytes, bytes],
+        theirs: bytes,
+    ) -> None:
         self.fields = request.fields
-        self.likeness = _likeness(request)
+        self.likeness = likeness
         self.kept = kept
         self.client = client
         self.ours = ours
@@ -181,7 +189,7 @@ class Forwarder:
             before, _, after = (octets, b"", b"") if kept.request_id else octets.partition(_SOME_ID.encode())
             ours = before, after
         theirs = fields.theirs(request, kept, None, self._host)
-        peer.last = Rewritten(request, kept, client, ours, theirs)
+        peer.last = Rewritten(request, likeness, kept, client, ours, theirs)
         return peer.last
 
     def exchange(
