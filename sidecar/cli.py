@@ -34,8 +34,8 @@ _DEAD = {
 
 # What the author of a page with a form would not guess; no warning, for nothing in the configuration silences it.
 _NO_MULTIPART = (
-    "Note: a multipart form is refused where a route reads form:… Leave enctype out of the page's form,\n"
-    "and FormData out of what scripts send (URLSearchParams instead)."
+    "Note: a multipart form is refused where a route reads form:… Leave enctype out\n"
+    "of the page's form, and FormData out of scripts (URLSearchParams instead)."
 )
 
 
