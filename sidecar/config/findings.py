@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 from sidecar.config.where import KeyPath, line_of
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
-_USERINFO: Final = re.compile(r"(?<=://)[^\s]*@")
+# The second is of an address whose "://" is misspelt: the value is wrong, and has a password all the same.
+_USERINFO: Final = re.compile(r"(?<=://).*@|(?<!\S)(?!\S*://)[^\s@]*:\S*@", re.DOTALL)
 _SECRET: Final = re.compile(r"secret|password|passwd|token|key|credential")
 # Keys that are named like secrets and hold none; numbers.test holds codes.
 _NO_SECRET: Final = re.compile(r"(?:limits\.[^.]*\.key|routes\.[^.]*\.captcha_token|(?:server|upstream)\.tls\.key)")
