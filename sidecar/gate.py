@@ -509,11 +509,10 @@ class Gate:
         for name in route.limits:
             limit = self._config.limits[name]
             hashed = self._secret.hash(self._key_value(limit.key, visit, route, recipient))
-            enforce = route.mode == "enforce" and limit.mode == "enforce"
             who = limit.key.startswith(_WHO)
             if is_free and not who:
                 continue
-            named.append((Bucket.of(name, limit, hashed, self._names, enforce=enforce), who))
+            named.append((Bucket.of(name, limit, hashed, self._names, enforce=route.mode == "enforce"), who))
         return named
 
     def _key_value(self, key: str, visit: Visit, route: Route, recipient: Recipient | None) -> str:

@@ -41,7 +41,9 @@ class Desk:
         self.others: list[int] = []
         self.codes: list[str] = []
         provider = Provider.model_validate({"kind": "unsigned", "receipt_token": TOKEN} | settings)
-        self._receipts = Receipts({"a": provider}, {"unsigned": unsigned()}, "", self.ledger, self._move)
+        silent = Provider.model_validate({"kind": "silent", "receipt_token": TOKEN})
+        kinds = {"unsigned": unsigned(), "silent": ModuleType("silent")}
+        self._receipts = Receipts({"a": provider, "silent": silent}, kinds, "", self.ledger, self._move)
 
     async def posted(
         self, provider: str = "a", sid: str | None = "s-1", message_id: str = "m-1", verification_id: str = "v-1"
@@ -64,9 +66,10 @@ class Desk:
         ip: str = VENDOR,
         query: str = "",
         code: str = "W",
+        provider: str = "a",
     ) -> Any:
         body = json.dumps([{"id": sid, "state": state, "code": code} for state in states]).encode()
-        return await self._receipts.take("a", token, query, ip, {}, body)
+        return await self._receipts.take(provider, token, query, ip, {}, body)
 
 
 async def test_receipt_of_ours_is_told_of_and_answered_as_the_vendor_wants(store: Store) -> None:
@@ -117,6 +120,13 @@ async def test_wrong_token_finds_nothing(store: Store, token: str | None) -> Non
     desk = Desk(store)
     with pytest.raises(Refusal, match="not_found"):
         await desk.take("delivered", token=token)
+
+
+@pytest.mark.parametrize("provider", ["nobody", "silent", ""])
+async def test_who_reports_nothing_is_as_if_not_there(store: Store, provider: str) -> None:
+    """A provider that is not configured, and one whose vendor sends no receipts."""
+    with pytest.raises(Refusal, match="not_found"):
+        await Desk(store).take("delivered", provider=provider)
 
 
 async def test_kind_that_signs_nothing_needs_a_token(store: Store) -> None:
