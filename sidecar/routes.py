@@ -239,7 +239,7 @@ class Routes:
         reading = tuple(path[1:].lower().split("/"))
         if reading in self._exact or reading in self._aliases or reading[-1] == "index":
             return False
-        return not any(pattern.takes_path(reading) for pattern in self._wild)
+        return not self._wild or not any(pattern.takes_path(reading) for pattern in self._wild)
 
     def _targets(self, path: str, query: str, others: Collection[str], *, guards: bool) -> Iterator[_Target]:
         """Find what a request may match: its own target, what its query names, and what its fields name.
