@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fakes import DEADLINE_S, OK, FakeUpstream, Message, RawClient, Taken, read_content
+from structlog.testing import capture_logs
 from telling import CONFIG, MAIN, PHONE, Sidecar, Start
 
 ROUTE = MAIN + "spend_when = { json = { code = 0, data.ok = true } }\n"
@@ -86,11 +87,13 @@ async def becomes_of(sidecar: Sidecar, code: str) -> str:
 async def test_upstreams_json_spends_or_releases(
     start: Start, content: bytes, status: int, coding: str, expected: str
 ) -> None:
-    """The client gets the very octets, and then the code is spent or free."""
+    """The client gets the very octets, and then the code is spent or free; where they decided the log says why."""
     sidecar = await start(ROUTE)
     code = await fresh_code(sidecar)
     sidecar.upstream.answer = answering(content, status=status, coding=coding)  # type: ignore[assignment]
-    reply = await sidecar.register(code)
+    with capture_logs() as lines:
+        reply = await sidecar.register(code)
+    assert ["assent" in line for line in lines if line["event"] == "request"] == [status < 400]
     assert (reply.status, reply.body) == (status, content)
     assert reply.headers.get("Content-Encoding", "") == coding
     assert await becomes_of(sidecar, code) == expected

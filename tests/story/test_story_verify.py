@@ -534,6 +534,20 @@ async def test_a_plain_request_that_is_refused_is_counted_once(start: Start) -> 
     assert counted == ['sidecar_requests_total{action="pass",outcome="refused"} 1.0']
 
 
+async def test_a_refusal_ends_the_connection_only_where_content_was_not_read(start: Start) -> None:
+    """Whoever has sent all of a refused request goes on; whoever still sends is told to stop."""
+    sidecar = await start()
+    head = "POST /register HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+    async with RawClient(sidecar.port) as client:
+        for _ in range(2):
+            await client.send(head.format(2).encode(), b"{}")
+            answer = await client.answer()
+            assert (answer.status, answer.values(b"connection")) == (400, [])
+        await client.send(head.format(1 << 20).encode())
+        answer = await client.answer()
+        assert (answer.status, answer.values(b"connection")) == (413, [b"close"])
+
+
 async def test_a_client_is_named_by_its_proxy_whatever_connection_says(start: Start) -> None:
     """Connection: X-Forwarded-For takes the field from upstream, and no client out of its own bucket."""
     trusting = CONFIG.replace("[server]", '[server]\ntrusted_proxies = ["127.0.0.0/8"]')
