@@ -32,7 +32,7 @@ _STRICTEST_FIRST: Final = ("deny", "verify", "send", "guard")
 # Other targets that fields name, or a query: one is usual, a front proxy and a front controller may each name another.
 _MAX_TARGETS: Final = 8
 # What all targets of one request may cost, in octets.
-_MAX_REQUEST: Final = 2 * MAX_OCTETS
+_MAX_REQUEST: Final = MAX_OCTETS
 _MAX_BASES: Final = 4  # directories in which a front controller may stand: those of the target, from the root on
 # Paths whose look-up is remembered, and how long one may be with its mount points: 2 MiB of them at most.
 _KEPT: Final = 2048
