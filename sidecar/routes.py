@@ -357,8 +357,14 @@ def _covers(chosen: Route, other: Route) -> bool:
         return True
     if other.captcha not in {"", chosen.captcha} or not set(other.limits) <= set(chosen.limits):
         return False
-    asked = (other.to, other.code, other.channel)
-    return other.action != "verify" or (chosen.action == "verify" and asked == (chosen.to, chosen.code, chosen.channel))
+    if other.action != "verify":
+        return True
+    return chosen.action == "verify" and _proof_of(chosen) == _proof_of(other)
+
+
+def _proof_of(route: Route) -> tuple[str | None, ...]:
+    """What says whose proof a `verify` route asks for."""
+    return route.to, route.country, route.code, route.channel
 
 
 def _compile(index: int, route: Route) -> _Pattern:

@@ -599,3 +599,14 @@ def test_no_large_field_is_remembered() -> None:
     finally:
         tracemalloc.stop()
     assert kept < 200_000
+
+
+def test_a_proof_for_a_number_of_another_country_opens_no_other_route() -> None:
+    """Where two readings lead to two `verify` routes that read the country differently, no answer is safe."""
+    verify = {"action": "verify", "to": "json:phone", "code": "json:code"}
+    one = Route.model_validate({"match": "POST /a", **verify, "country": "json:area"})
+    other = Route.model_validate({"match": "POST /b", **verify})
+    elsewhere = ((b"X-Original-URL", b"/b"),)
+    assert Routes([one, other]).find("POST", "/a", elsewhere).route is CLOSED
+    same = Route.model_validate({"match": "POST /b", **verify, "country": "json:area"})
+    assert Routes([one, same]).find("POST", "/a", elsewhere).route is one
