@@ -22,7 +22,8 @@ from sidecar.errors import Refusal
 
 with atheris.instrument_imports(include=["sidecar.proxy"]):
     from sidecar.proxy import client as proxy_client
-    from sidecar.proxy import forward, listener, messages, upstream
+    from sidecar.proxy import forward, listener, messages
+    from sidecar.proxy.exchange import Exchange
 
 CRLF = b"\r\n"
 # Limits that short inputs reach. What waits may be as long as a head, or a long head would wait for ever.
@@ -497,7 +498,7 @@ async def from_upstream(mode: int, pieces: list[bytes]) -> list[object]:
         asking = Asking()
         option = b"Connection: keep-alive" if mode & 32 else b"Connection: close"
         asked = messages.Request(method.decode(), b"/", b"/", None, version, b"", messages.Fields([option]))
-        exchange = upstream.Exchange(
+        exchange = Exchange(
             way.pool, b"x", asked, may_repeat=False, request_id="x", client_ip="x",
             ended=lambda exchange, counts: None, waits=bool(mode & 64),
         )  # fmt: skip

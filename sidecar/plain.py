@@ -15,11 +15,11 @@ from sidecar.config.model import Config
 from sidecar.errors import Refusal
 from sidecar.metrics import Metrics
 from sidecar.overrides import Upload
+from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.fields import end_to_end
 from sidecar.proxy.forward import Forwarder, Peer
 from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
-from sidecar.proxy.upstream import Exchange
 from sidecar.routes import Routes
 from sidecar.spelling import values
 

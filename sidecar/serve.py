@@ -27,9 +27,9 @@ from sidecar.life import Life, ended
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener
 from sidecar.proxy.client import Network
+from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.messages import Request
 from sidecar.proxy.proxy_protocol import Acceptor
-from sidecar.proxy.upstream import Exchange
 from sidecar.sockets import bound, raise_descriptors
 from sidecar.store.embedded import StoreMissingError, embedded
 from sidecar.store.instances import ForeignSecretError

@@ -16,10 +16,10 @@ from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import fields, listener
+from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.forward import Forwarder, Listener, Peer, asked, continue_100
 from sidecar.proxy.messages import MAX_HEAD, RawFields, Request
 from sidecar.proxy.proxy_protocol import Acceptor
-from sidecar.proxy.upstream import Exchange
 
 # Whether a request is relayed by its connection, or by a handler that has read it: `engine` in conftest runs on both.
 RELAYS = True

@@ -18,6 +18,7 @@ from sidecar.errors import Refusal
 from sidecar.proxy import fields
 from sidecar.proxy.answers import AnswerHead
 from sidecar.proxy.client import Client, Network, is_trusted_peer, name
+from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.fields import Kept, Rules
 from sidecar.proxy.listener import Connection, Relayed
 from sidecar.proxy.messages import (
@@ -31,7 +32,7 @@ from sidecar.proxy.messages import (
     UntilClose,
     read_answer,
 )
-from sidecar.proxy.upstream import Exchange, Pool
+from sidecar.proxy.pool import Pool
 from sidecar.unreachable import why
 
 # Safe in RFC 9110 section 9.2.1, so that a second try does nothing that the first might have done.

@@ -24,6 +24,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from sidecar.errors import Refusal
 from sidecar.proxy import answers, fields, messages
+from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.messages import (
     CRLF,
     END,
@@ -38,7 +39,6 @@ from sidecar.proxy.messages import (
     Watched,
 )
 from sidecar.proxy.proxy_protocol import Source
-from sidecar.proxy.upstream import Exchange
 from sidecar.proxy.writes import Writes
 
 # A head that has begun must be whole by then, as nginx's client_header_timeout (60 s) but for people in a hurry.

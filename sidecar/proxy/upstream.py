@@ -1,28 +1,21 @@
-"""How does one request reach upstream, and its answer the client? Both ends' connections write into each other.
+"""How does upstream's answer read, and reach the client? One connection to upstream, and the exchange on it.
 
 The law: what upstream gets is one well-formed message with the client's method, target, fields and content, or nothing;
-what the client gets is upstream's answer whole, or a message that is visibly broken. No task stands between: an answer
-is written to the client from the callback that it came in. A request is never sent twice, but for a safe one without
-content on a pooled connection that upstream had closed meanwhile (RFC 9112 section 9.3.1). A connection carries one
-exchange at a time, and is pooled only after one that ended in good order. One on which a client authenticates itself
-for more than one request (NTLM, Negotiate) is never pooled: it is bound to that client's connection, and ends with it.
-
-Back-pressure: the end whose buffer is full stops the reading from the other. Held in memory is one read each way.
+what the client gets is upstream's answer whole, or a message that is visibly broken. A connection carries one exchange
+at a time, and goes back to its pool only after one that ended in good order. What upstream says unasked ends it.
 """
 
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
-
-import structlog
 
 from sidecar.errors import Refusal
 from sidecar.proxy import answers, messages
 from sidecar.proxy.answers import AnswerHead
-from sidecar.proxy.messages import HTTP_1_1, Content, Request, UntilClose, Version
+from sidecar.proxy.exchange import Carrier, Exchange
+from sidecar.proxy.messages import HTTP_1_1, Content, UntilClose, Version
 from sidecar.proxy.websocket import tunnel
 from sidecar.proxy.writes import Writes
 
@@ -34,312 +27,26 @@ LOOK_S: Final = 0.5
 MAX_REMEMBERED: Final = 4 << 10
 
 
-class Client(Protocol):
-    """The end that asked: what an exchange needs of it."""
+class Owner(Carrier, Protocol):
+    """The pool: what a connection needs of it. `observe` is told the seconds until each status."""
 
-    @property
-    def transport(self) -> asyncio.Transport | None:
-        """Its transport; None when it has gone."""
+    writes: Writes
+    observe: Callable[[float], None]
 
-    @property
-    def writing_paused(self) -> bool:
-        """True while its buffer is full."""
+    def add(self, upstream: "UpstreamConnection") -> None:
+        """Count a connection that has been made."""
 
-    def answer(self, octets: bytes) -> None:
-        """Write to the client."""
-
-    def take_content(self, *, now: bool) -> None:
-        """Have it read on, or not, what the request still has to bring."""
-
-    def heard(self, exchange: "Exchange") -> None:
-        """The final status is known, and waited for: nothing of it is answered before `exchange.go_on()`."""
-
-    def answered(self, exchange: "Exchange", *, stays_open: bool) -> None:
-        """The exchange has ended well."""
-
-    def refused(self, exchange: "Exchange", refusal: Refusal) -> None:
-        """Nothing was answered and nothing will be."""
-
-    def broken(self, exchange: "Exchange", *, until_close: bool) -> None:
-        """The answer has begun and cannot be ended."""
-
-    def lost(self, exchange: "Exchange") -> None:
-        """Its connection has gone."""
-
-    @property
-    def protocol(self) -> Any:
-        """Who is told what becomes of its transport."""
-
-    def take_early(self) -> bytes:
-        """Give what the client sent behind its request: a tunnel's first octets."""
-
-
-class Exchange:
-    """One request on its way, and its answer.
-
-    `octets` is what upstream gets of it so far: the head, and the content as far as it has come; `is_sent` is True when
-    that is all. `waits`: the client wants to hear the status before anything is answered. `ended` is called once, with
-    False if nothing was answered and the client waits for a refusal; `status` is 0 where the client left before that.
-    `upload` looks at the content on its way, if somebody must.
-    """
-
-    __slots__ = (
-        "client",
-        "client_ip",
-        "ended",
-        "has_answer",
-        "head",
-        "is_cut",
-        "is_sent",
-        "may_repeat",
-        "octets",
-        "pool",
-        "request",
-        "request_id",
-        "route",
-        "started",
-        "upload",
-        "upstream",
-        "waits",
-        "write_last_chunk",
-    )
-
-    def __init__(
-        self,
-        pool: "Pool",
-        octets: bytes,
-        request: Request,
-        *,
-        may_repeat: bool,
-        request_id: str,
-        client_ip: str,
-        ended: "Callable[[Exchange, bool], None]",
-        write_last_chunk: Callable[[messages.RawFields], bytes] | None = None,
-        route: str | None = None,
-        waits: bool = False,
-    ) -> None:
-        self.pool = pool
-        self.octets = octets
-        self.request = request
-        self.may_repeat = may_repeat
-        self.request_id = request_id
-        self.client_ip = client_ip
-        self.ended = ended
-        self.write_last_chunk = write_last_chunk
-        self.route = route
-        self.waits = waits
-        self.started = time.perf_counter()
-        self.is_sent = True
-        self.has_answer = False
-        self.is_cut = False
-        self.head: AnswerHead | None = None
-        self.client: Client | None = None
-        self.upstream: _Upstream | None = None
-        self.upload: messages.Upload | None = None
-
-    @property
-    def status(self) -> int:
-        """The final status; 0 while there is none."""
-        return self.head.status if self.head is not None else 0
-
-    def start(self, client: Client) -> None:
-        """Send it on a pooled connection, or on a new one."""
-        self.client = client
-        self.pool.carry(self)
-
-    def frame(self, piece: bytes, trailers: messages.RawFields, *, is_end: bool) -> bytes:
-        """Frame a piece of the request's content as upstream gets it."""
-        if self.write_last_chunk is None:
-            return piece
-        octets = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
-        return octets + self.write_last_chunk(trailers) if is_end else octets
-
-    def send(self, octets: bytes, *, is_end: bool) -> None:
-        """Send more of the request."""
-        self.is_sent = is_end
-        if self.upstream is not None:
-            self.upstream.send(octets)
-        else:
-            self.octets += octets  # it came before its hold
-
-    def go_on(self) -> None:
-        """Answer what was heard."""
-        self.waits = False
-        if self.upstream is not None:
-            self.upstream.go_on_answering()
-
-    def leave(self) -> None:
-        """The client has gone: upstream's connection goes with it."""
-        self.client = None
-        if self.upstream is not None:
-            self.upstream.drop()
-
-    def refuse(self, refusal: Refusal) -> None:
-        client, self.client = self.client, None
-        if client is not None:
-            client.refused(self, refusal)
-
-    def cut(self, reason: str) -> None:
-        """Break off what has begun to be answered."""
-        client, self.client = self.client, None
-        if client is not None and self.head is not None:
-            self.is_cut = True
-            structlog.get_logger().info("answer_cut", status=self.status, reason=reason)
-            client.broken(self, until_close=self.head.until_close)
-
-
-class Pool:
-    """The connections to one upstream, and the way to new ones."""
-
-    def __init__(
-        self,
-        connect: Callable[[Callable[[], asyncio.Protocol]], Any],
-        *,
-        connect_timeout_s: float,
-        read_timeout_s: float,
-        max_connections: int,
-        observe: Callable[[float], None],
-    ) -> None:
-        """Must run inside the loop.
-
-        `connect` makes a connection for a protocol factory; `observe` is told the seconds until each status.
-        """
-        self.read_timeout_s = read_timeout_s
-        self.writes = Writes()
-        self.observe = observe
-        self.all: set[_Upstream] = set()
-        self._idle: list[_Upstream] = []
-        self._bound: dict[_Upstream, None] = {}  # idle, and bound to a client's connection; the longest first
-        self._connect = connect
-        self._connect_timeout_s = connect_timeout_s
-        self._max_connections = max_connections
-        self._opening: set[asyncio.Task[None]] = set()
-        self._waiting: deque[tuple[float, Exchange]] = deque()
-        self._look_s = min(LOOK_S, read_timeout_s / 4)
-        self._looking: asyncio.TimerHandle | None = None
-
-    def carry(self, exchange: Exchange) -> None:
-        """Send the request on the connection bound to its client, on the one used last, or on a new one."""
-        bound = exchange.client.protocol.bound if exchange.client is not None else None
-        if bound is not None and bound.is_open():
-            self._bound.pop(bound, None)
-            bound.carry(exchange)
-            return
-        idle = self._idle
-        while idle:
-            upstream = idle.pop()
-            if upstream.is_open():
-                upstream.carry(exchange)
-                return
-        if self._max_connections and len(self.all) + len(self._opening) >= self._max_connections:
-            # As long as it would wait for upstream itself.
-            until = asyncio.get_running_loop().time() + self._connect_timeout_s + self.read_timeout_s
-            self._waiting.append((until, exchange))
-            if self._bound:
-                # Its client authenticates itself anew; without this, clients that are idle could shut all others out.
-                next(iter(self._bound)).drop()
-            return
-        self._begin(self._open(exchange))
-
-    async def reach(self) -> None:
-        """Make a connection to upstream and close it. Raises OSError, and ValueError for a name that is none."""
-        async with asyncio.timeout(self._connect_timeout_s):
-            transport, _ = await self._connect(asyncio.Protocol)
-        transport.abort()
-
-    def put(self, upstream: "_Upstream") -> None:
+    def put(self, upstream: "UpstreamConnection") -> None:
         """Take back a connection that may be used again."""
-        while self._waiting:
-            _, exchange = self._waiting.popleft()
-            if exchange.client is not None:
-                upstream.carry(exchange)
-                return
-        self._idle.append(upstream)
 
-    def bind(self, upstream: "_Upstream", connection: Any) -> None:
+    def bind(self, upstream: "UpstreamConnection", connection: Any) -> None:
         """Keep a connection for the next request of the client's connection."""
-        if connection.transport is None:
-            upstream.drop()
-            return
-        connection.bound = upstream
-        if self._waiting:
-            upstream.drop()
-        else:
-            self._bound[upstream] = None
 
-    def add(self, upstream: "_Upstream") -> None:
-        self.all.add(upstream)
-        if self._looking is None:
-            self._looking = asyncio.get_running_loop().call_later(self._look_s, self._look)
-
-    def forget(self, upstream: "_Upstream") -> None:
-        """A connection has gone: whoever waits may have a new one."""
-        self.all.discard(upstream)
-        self._bound.pop(upstream, None)
-        if upstream in self._idle:
-            self._idle.remove(upstream)
-        self._open_for_waiting()
-
-    async def close(self) -> None:
-        """Drop every connection, and wait until they are."""
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
-        while self._waiting:
-            self._waiting.popleft()[1].refuse(Refusal("upstream_unavailable", "connect:closing"))
-        for task in list(self._opening):
-            task.cancel()
-        await asyncio.gather(*self._opening, return_exceptions=True)
-        for upstream in list(self.all):
-            upstream.fail("closing")
-
-    def _begin(self, opening: Any) -> None:
-        task = asyncio.create_task(opening)
-        self._opening.add(task)
-        task.add_done_callback(self._opened)
-
-    def _opened(self, task: asyncio.Task[None]) -> None:
-        self._opening.discard(task)
-        self._open_for_waiting()
-
-    def _open_for_waiting(self) -> None:
-        while self._waiting and len(self.all) + len(self._opening) < self._max_connections:
-            _, exchange = self._waiting.popleft()
-            if exchange.client is not None:
-                self._begin(self._open(exchange))
-
-    async def _open(self, exchange: Exchange) -> None:
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                _, upstream = await self._connect(lambda: _Upstream(self))
-        except asyncio.CancelledError:
-            exchange.refuse(Refusal("upstream_unavailable", "connect:closing"))
-            raise
-        except TimeoutError:
-            exchange.refuse(Refusal("upstream_timeout", "connect_timeout"))
-        except (OSError, ValueError) as error:  # ValueError: a name that is none
-            exchange.refuse(Refusal("upstream_unavailable", f"connect:{type(error).__name__}"))
-        else:
-            if not upstream.is_open():
-                exchange.refuse(Refusal("upstream_unavailable", "connect:closed"))
-            elif exchange.client is None:
-                upstream.is_used = True  # its client has left meanwhile; upstream may end it before the next comes
-                self.put(upstream)
-            else:
-                upstream.carry(exchange)
-
-    def _look(self) -> None:
-        """Look at every connection's limits, and at who has waited too long for one."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        for upstream in list(self.all):
-            upstream.look(now)
-        while self._waiting and (self._waiting[0][0] <= now or self._waiting[0][1].client is None):
-            self._waiting.popleft()[1].refuse(Refusal("upstream_timeout", "connect_timeout"))
-        self._looking = loop.call_later(self._look_s, self._look) if self.all or self._waiting else None
+    def forget(self, upstream: "UpstreamConnection") -> None:
+        """Count a connection no more: it has gone."""
 
 
-class _Upstream(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """One connection to upstream."""
 
     __slots__ = (
@@ -359,7 +66,7 @@ class _Upstream(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Owner) -> None:
         self.transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._pool = pool

@@ -22,8 +22,8 @@ from telling import PHONE, Start
 from sidecar.config.model import Upstream
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import listener, messages
+from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.forward import Forwarder, Peer
-from sidecar.proxy.upstream import Exchange
 
 HOST = b"Host: example.com\r\n"
 GET = b"GET /%d HTTP/1.1\r\nHost: example.com\r\n\r\n"
