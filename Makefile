@@ -3,6 +3,7 @@
 # Both set themselves up in .venv, from PyPI only.
 # make test-pythons   `make test` on every Python from 3.11 to 3.14 that is here (on Debian, as root, it installs Debian's)
 # make bench-pass     the cost of passing, beside other proxies (wrk, nginx, curl; Caddy by go, Fastify by npm, where there are)
+# make bench-send bench-verify  the cost of a guarded send and of a verify, beside Express by hand (nginx, node, npm)
 # make fuzz-proxy     coverage-guided fuzzing of both ends of the proxy path, FUZZ_SECONDS=3600
 # make fuzz-time      small inputs that cost much, searched by what they cost, FUZZ_SECONDS=3600
 # make mutants        changes one place of the program at a time, and says which change no test notices; an hour
@@ -17,7 +18,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pass fuzz-proxy fuzz-time format clean
+.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pass bench-send bench-verify fuzz-proxy fuzz-time format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -69,9 +70,17 @@ bench-pass: $(VENV)/.installed
 	@mkdir -p .bench/node
 	-@command -v go >/dev/null && ! test -x .bench/bin/caddy && \
 	  GOFLAGS=-modcacherw GOBIN=$(CURDIR)/.bench/bin GOPATH=$(CURDIR)/.bench/go go install github.com/caddyserver/caddy/v2/cmd/caddy@latest
-	-@command -v npm >/dev/null && ! test -d .bench/node/node_modules && \
+	-@command -v npm >/dev/null && ! test -d .bench/node/node_modules/fastify && \
 	  npm install --prefix .bench/node --no-audit --no-fund --silent fastify@5 @fastify/http-proxy@11
 	$(BIN)/python bench/bench_pass.py $(BENCH)
+
+# `make bench-send BENCH="--seconds 2 --runs 1 --only ours"` measures a change; `BENCH=--profile` shows where its time goes.
+EXPRESS := express@5 rate-limiter-flexible@11 ioredis@5 undici@7 jose@6
+bench-send bench-verify: $(VENV)/.installed
+	@mkdir -p .bench/node
+	-@command -v npm >/dev/null && ! test -d .bench/node/node_modules/jose && \
+	  npm install --prefix .bench/node --no-audit --no-fund --silent $(EXPRESS)
+	$(BIN)/python bench/$(subst -,_,$@).py $(BENCH)
 
 FUZZ_SECONDS ?= 3600
 fuzz-proxy: $(VENV)/.installed-dev

@@ -13,40 +13,24 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
+from rig import HERE, SERVES, WORK, cpu_s, nginx_command, running
 
-HERE = Path(__file__).parent
-WORK = HERE.parent / ".bench"
 UPSTREAM, ECHO = 18000, 18001
 CONNECTIONS = 64
 BODY_MB = 100
 FRAME = b"\x81\xa0" + bytes(4) + b"x" * 32  # a masked text of 32 octets; the mask is zero
 ECHOED = b"\x81\x20" + b"x" * 32
 
-NGINX = """daemon off; worker_processes 1; pid {work}/{name}.pid; error_log {work}/{name}.err;
-events {{ worker_connections 8192; }}
-http {{
-  access_log off; keepalive_requests 1000000000; client_max_body_size 0; client_body_temp_path {work}/{name}.body;
-  proxy_temp_path {work}/{name}.proxy; fastcgi_temp_path {work}/f; uwsgi_temp_path {work}/u; scgi_temp_path {work}/s;
-  map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
-  {http}
-}}
-"""
-SERVES = """server {{ listen 127.0.0.1:{port};
-  location / {{ default_type application/json; return 200 '{{"id": 1, "name": "a small answer"}}'; }}
-  location /big {{ root {work}; }}
-}}"""
 PROXIES = """upstream u {{ server 127.0.0.1:{upstream}; keepalive 128; keepalive_requests 1000000000; }}
 server {{ listen 127.0.0.1:{port};
   location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_buffering {buffering}; proxy_request_buffering off;
@@ -96,10 +80,7 @@ class Rival:
 
 def nginx(name: str, template: str) -> Callable[[int, int], list[str]]:
     def command(port: int, upstream: int) -> list[str]:
-        http = template.format(port=port, upstream=upstream, work=WORK, buffering="on")
-        path = WORK / f"{name}-{port}.conf"
-        path.write_text(NGINX.format(work=WORK, name=f"{name}-{port}", http=http))
-        return [shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin") or "nginx", "-c", str(path)]
+        return nginx_command(name, port, template.format(port=port, upstream=upstream, work=WORK, buffering="on"))
 
     return command
 
@@ -148,38 +129,6 @@ def rivals() -> list[Rival]:
             ],
         ),
     ]
-
-
-@contextmanager
-def running(core: int, command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server on one core until the block ends."""
-    name = Path(command[0]).name
-    with (WORK / f"{name}-{port}.log").open("wb") as log:
-        process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=WORK
-        )
-        try:
-            until = time.monotonic() + 20
-            while True:
-                with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                    break
-                if process.poll() is not None or time.monotonic() > until:
-                    raise RuntimeError(f"{name} did not start: see {log.name}")
-                time.sleep(0.05)
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def cpu_s(pid: int) -> float:
-    """The CPU time that a process and its children have taken."""
-    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK") + sum(cpu_s(int(child)) for child in children)
 
 
 def requests(rival: Rival, seconds: int) -> None:
