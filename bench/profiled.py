@@ -1,4 +1,4 @@
-"""Where does a process spend its CPU time? A sampler for `--profile`: `python bench/profiled.py OUT PROGRAM ARGUMENTS…`.
+"""Where does a process spend its CPU time? A sampler for `--profile`: `python bench/profiled.py OUT ARGUMENTS…`, as signup-sidecar has them.
 
 Every millisecond of CPU time it notes which functions are on the stack, from SIGUSR1 to SIGUSR2; so, unlike cProfile, it
 costs the same whatever is called. What C code and the kernel do is told of the Python function that called them.
@@ -46,5 +46,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGPROF, sample)
     signal.signal(signal.SIGUSR1, begin)
     signal.signal(signal.SIGUSR2, end)
-    sys.argv = sys.argv[2:]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    del sys.argv[1]
+    runpy.run_module("sidecar", run_name="__main__", alter_sys=True)

@@ -105,7 +105,7 @@ def running(core: int, command: list[str], address: int | Path, cwd: Path = WORK
     family, where = (
         (socket.AF_INET, ("127.0.0.1", address)) if isinstance(address, int) else (socket.AF_UNIX, str(address))
     )
-    log_name = WORK / f"{name}-{address if isinstance(address, int) else address.stem}.log"
+    log_name = WORK / f"{name}-{address if isinstance(address, int) else address.parent.name}.log"
     with log_name.open("wb") as log:
         process = subprocess.Popen(
             ["taskset", "-c", str(core), *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=cwd
@@ -203,7 +203,7 @@ class Contestant:
         return statistics.median(self.figures[figure]) if self.figures[figure] else float("nan")
 
 
-def _ours(port: int, store_path: Path, ip_rate: str, is_profiled: bool) -> list[str]:
+def _sidecar(source: Path, port: int, store_path: Path, ip_rate: str, is_profiled: bool) -> list[str]:
     path = WORK / f"guarded-{port}.toml"
     shutil.rmtree(WORK / f"state-{port}", ignore_errors=True)
     path.write_text(
@@ -212,8 +212,8 @@ def _ours(port: int, store_path: Path, ip_rate: str, is_profiled: bool) -> list[
             **dict(upstream=UPSTREAM, siteverify=SITEVERIFY, twilio=TWILIO),
         )
     )
-    profiler = [str(HERE / "profiled.py"), str(PROFILE)] if is_profiled else []
-    return [sys.executable, *profiler, str(Path(sys.executable).parent / "signup-sidecar"), "run", str(path)]
+    how = [str(HERE / "profiled.py"), str(PROFILE)] if is_profiled else ["-m", "sidecar"]
+    return ["env", f"PYTHONPATH={source}", sys.executable, *how, "run", str(path)]
 
 
 def _express(port: int, store_path: Path, ip_rate: str) -> list[str]:
@@ -224,11 +224,20 @@ def _express(port: int, store_path: Path, ip_rate: str) -> list[str]:
     return ["env", "NODE_ENV=production", "node", str(script), str(port), str(store_path), count, seconds, *addresses]
 
 
-def missing(name: str) -> str:
-    """Why a contestant cannot run here; "" when it can."""
+def wanted(args: argparse.Namespace) -> dict[str, Path | None]:
+    """Who is measured: of each sidecar, the directory of its source; of Express, None."""
+    known = {"ours": HERE.parent, "express": None}
+    beside = (one.partition("=") for one in args.beside)
+    return {name: known[name] for name in args.only.split(",")} | {
+        name: Path(source).resolve() for name, _, source in beside
+    }
+
+
+def missing() -> str:
+    """Why Express cannot run here; "" when it can."""
     packages = ("express", "rate-limiter-flexible", "ioredis", "undici", "jose")
     have = shutil.which("node") and all((WORK / "node" / "node_modules" / package).exists() for package in packages)
-    return "" if name != "express" or have else f"needs node, and npm install {' '.join(packages)} in .bench/node"
+    return "" if have else f"needs node, and npm install {' '.join(packages)} in .bench/node"
 
 
 @contextmanager
@@ -243,15 +252,16 @@ def guarded(args: argparse.Namespace, ip_rate: str = "1000000/1s") -> Iterator[l
         servers = [(upstream, UPSTREAM), (vendors, TWILIO)]
         pids = [stack.enter_context(running(LOAD_CORE, command, port)).pid for command, port in servers]
         found = []
-        for number, name in enumerate(args.only.split(",")):
-            if reason := missing(name):
+        for number, (name, source) in enumerate(wanted(args).items()):
+            if source is None and (reason := missing()):
                 print(f"skipped: {name}: {reason}")
                 continue
             one = Contestant(name, 18110 + number, load_pids=(os.getpid(), *pids))
             path, one.store_pid = store(stack, name)
-            command = (
-                _ours(one.port, path, ip_rate, args.profile) if name == "ours" else _express(one.port, path, ip_rate)
-            )
+            if source is None:
+                command = _express(one.port, path, ip_rate)
+            else:
+                command = _sidecar(source, one.port, path, ip_rate, args.profile)
             one.pid = stack.enter_context(running(TEST_CORE, command, one.port)).pid
             found.append(one)
         yield found
@@ -266,6 +276,9 @@ def arguments(description: str, seconds: float, runs: int) -> argparse.ArgumentP
     parser.add_argument("--seconds", type=float, default=seconds, help="of one measurement")
     parser.add_argument("--runs", type=int, default=runs, help="interleaved; the table gives medians")
     parser.add_argument("--only", default=",".join(CONTESTANTS), help="names, separated by commas: ours, express")
+    parser.add_argument(
+        "--beside", action="append", default=[], metavar="NAME=DIR", help="another checkout of the sidecar, too"
+    )
     parser.add_argument("--profile", action="store_true", help="run ours alone, and print where its CPU time goes")
     return parser
 
