@@ -182,7 +182,7 @@ async def outage(store: Store, how: str, messages: int, rate: float) -> bool:
             await asyncio.sleep(max(0.0, started + n / rate - time.perf_counter()))
             verification_id = await it.ask(number(n))
             queued[verification_id] = time.perf_counter()
-        while await it.outbox.length() or await store.execute("ZCARD", store.names.later()):
+        while await it.outbox.length() or await store.execute(store.names.later(), "ZCARD", store.names.later()):
             await asyncio.sleep(0.05)
         await courier.drain(10.0)
         await asyncio.gather(*users)
@@ -300,7 +300,9 @@ async def kill(store_url: str, state: Path, messages: int, rate: float) -> bool:
         store = Store(store_url)
         stack.push_async_callback(store.close)
         deadline = time.perf_counter() + 60
-        while await store.execute("XLEN", store.names.outbox()) and time.perf_counter() < deadline:
+        while (
+            await store.execute(store.names.outbox(), "XLEN", store.names.outbox()) and time.perf_counter() < deadline
+        ):
             await asyncio.sleep(0.1)
         failed = 0
         for one in accepted - set(got):

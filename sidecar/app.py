@@ -307,7 +307,7 @@ def signing_keys(config: Config) -> KeyFiles | SigningKey | None:
 def _verifiers(config: Config, session: outbound.Session, secret: Secret, store: Store) -> dict[str, Verifier]:
     async def spend_once(token_hash: str, ttl_s: float) -> bool:
         key = store.names.spent("altcha", secret.hash(token_hash))
-        return bool(await store.execute("SET", key, 1, "NX", "PX", int(ttl_s * 1000)))
+        return bool(await store.execute(key, "SET", key, 1, "NX", "PX", int(ttl_s * 1000)))
 
     made: dict[str, Verifier] = {}
     for name, settings in config.captcha.items():

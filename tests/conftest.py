@@ -35,6 +35,6 @@ async def store(store_url: str) -> AsyncIterator[Store]:
     """That Valkey under a prefix of the test's own, swept afterwards."""
     store = Store(store_url, prefix=f"test-{secrets.token_hex(6)}")
     yield store
-    if keys := await store.execute("KEYS", f"*{store.names.prefix}*"):
-        await store.execute("DEL", *keys)
+    if keys := await store.execute(None, "KEYS", f"*{store.names.prefix}*"):
+        await store.execute(keys[0], "DEL", *keys)
     await store.close()

@@ -110,7 +110,7 @@ class Post:
         issued = await self.verifications.issue(recipient, 0.0)
         if (dies_at := other.pop("dies_at", None)) is not None:
             record = self.store.names.verification(issued.id)
-            await self.store.execute("HSET", record, "expires", int(dies_at * 1000))
+            await self.store.execute(record, "HSET", record, "expires", int(dies_at * 1000))
             other.setdefault("expires_at", dies_at)
         entry: dict[str, Any] = {
             "verification_id": issued.id,

@@ -195,7 +195,7 @@ async def start(tmp_path: Path, store_url: str) -> AsyncIterator[Start]:
     """Start a sidecar whose routes and further tables are the given TOML text."""
     async with AsyncExitStack() as stack:
         store = Store(store_url)
-        await store.execute("FLUSHALL")
+        await store.execute(None, "FLUSHALL")
         stack.push_async_callback(store.close)
 
         async def begin(

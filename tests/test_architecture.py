@@ -119,7 +119,8 @@ def test_every_kind_over_http_is_pure() -> None:
 
 
 def test_only_the_store_speaks_to_redis() -> None:
-    assert importers_of("redis") == {"store.client", "store.connections"}
+    assert importers_of("redis") == {"store.address"}
+    assert importers_of("hiredis") == {"store.address", "store.client", "store.wire"}
 
 
 def test_only_app_builds() -> None:

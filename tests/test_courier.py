@@ -237,7 +237,7 @@ async def test_clock_that_is_wrong_neither_fails_nor_drops_a_message(store: Stor
 @pytest.mark.parametrize("name", ["early", "breakers"])
 async def test_strange_data_beside_a_message_does_not_make_it_failed(store: Store, name: str) -> None:
     """Early receipts and breakers are looked at around an attempt, which has come to what the vendor said."""
-    await store.execute("SET", getattr(store.names, name)(), "strange")
+    await store.execute(getattr(store.names, name)(), "SET", getattr(store.names, name)(), "strange")
     async with two(store) as (first, _, it):
         first.answers(202, "")
         verification_id = await it.ask(PHONE)
@@ -267,7 +267,7 @@ async def test_message_whose_verification_was_withdrawn_is_not_sent(store: Store
     async with two(store) as (first, _, it):
         first.answers(202, "")
         gone = await it.ask(PHONE)
-        await store.execute("DEL", store.names.verification(gone))
+        await store.execute(store.names.verification(gone), "DEL", store.names.verification(gone))
         pending = await it.ask(OTHER)
         async with delivering(it.courier()):
             assert await marked(it) == (pending, "sent")
@@ -280,7 +280,7 @@ async def test_message_that_cannot_be_read_is_reported_failed_and_holds_up_nobod
     async with two(store) as (first, _, it):
         first.answers(202, "")
         sealed_otherwise = await it.ask(PHONE, sealed=b"x" * 40)
-        await store.execute("XADD", store.names.outbox(), "*", "verification", "bare")
+        await store.execute(store.names.outbox(), "XADD", store.names.outbox(), "*", "verification", "bare")
         foreign = "ab" + "A" * 30
         await it.ask(PHONE, verification_id=foreign)
         pending = await it.ask(OTHER)
@@ -330,7 +330,7 @@ async def test_neither_log_nor_store_shows_the_code_or_the_number(store: Store) 
             second.answers(202, "")
             sent = await it.ask(PHONE)
             failed = await it.ask(OTHER, sealed=b"x" * 40)
-            stored = repr(await store.execute("XRANGE", store.names.outbox(), "-", "+"))
+            stored = repr(await store.execute(store.names.outbox(), "XRANGE", store.names.outbox(), "-", "+"))
             with capture_logs() as logs:
                 async with delivering(it.courier()):
                     assert {await marked(it), await marked(it)} == {(sent, "sent"), (failed, "failed")}
@@ -362,7 +362,7 @@ async def test_courier_outlives_its_connections(store: Store, store_url: str) ->
             await marked(it)
             killer = Store(store_url)
             with suppress(StoreAwayError):
-                await killer.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                await killer.execute(None, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             await killer.close()
             pending = await _insisting(lambda: it.ask(OTHER))
             assert await marked(it) == (pending, "sent")
@@ -424,7 +424,7 @@ async def test_no_more_messages_are_taken_than_can_be_sent_at_once(store: Store)
         async with delivering(it.courier()):
             for _ in range(story.LEASES):
                 await first.arrival()
-            pending = await store.execute("XPENDING", store.names.outbox(), "couriers")
+            pending = await store.execute(store.names.outbox(), "XPENDING", store.names.outbox(), "couriers")
             assert pending[0] == story.LEASES
             assert await it.outbox.length() == story.LEASES + 10
             first.released.set()
@@ -482,7 +482,7 @@ async def test_after_the_store_was_away_owners_are_given_time_to_renew(
             killer = Store(store_url)
             killed_at = time.monotonic()
             with suppress(StoreAwayError):
-                await killer.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                await killer.execute(None, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             await killer.close()
             while outbox.moments[-1] < killed_at + 1.0:
                 await outbox.found.get()
@@ -788,7 +788,9 @@ async def test_on_silence_wait_leaves_the_next_provider_to_the_receipt(store: St
 async def until_empty(it: Post) -> None:
     """Until nothing is to be sent, now or later."""
     async with asyncio.timeout(SOON_S):
-        while await it.outbox.length() or await it.store.execute("ZCARD", it.store.names.later()):
+        while await it.outbox.length() or await it.store.execute(
+            it.store.names.later(), "ZCARD", it.store.names.later()
+        ):
             await asyncio.sleep(0.01)
 
 
@@ -831,7 +833,9 @@ async def test_unconfirmed_message_that_is_confirmed_after_all_is_no_dead_letter
             elif news == "receipt":
                 await report(it, courier, "first", "delivered", ref=message_id(first))
             else:
-                await store.execute("DEL", store.names.verification(verification_id))
+                await store.execute(
+                    store.names.verification(verification_id), "DEL", store.names.verification(verification_id)
+                )
             await until_empty(it)
         assert not await it.outbox.dead()
 
@@ -1025,8 +1029,21 @@ async def test_kill_between_giving_back_and_burying_gives_nothing_back_twice(sto
         await asyncio.wait_for(buried.get(), SOON_S)
         dying.cancel()
         await asyncio.wait([dying])
-        [(message, consumer, _, _)] = await store.execute("XPENDING", store.names.outbox(), "couriers", "-", "+", 9)
-        await store.execute("XCLAIM", store.names.outbox(), "couriers", consumer, 0, message, "IDLE", 60_000, "JUSTID")
+        [(message, consumer, _, _)] = await store.execute(
+            store.names.outbox(), "XPENDING", store.names.outbox(), "couriers", "-", "+", 9
+        )
+        await store.execute(
+            store.names.outbox(),
+            "XCLAIM",
+            store.names.outbox(),
+            "couriers",
+            consumer,
+            0,
+            message,
+            "IDLE",
+            60_000,
+            "JUSTID",
+        )
         async with delivering(it.courier(refund=buckets.refund)):
             await until_empty(it)
         assert len(await it.outbox.dead()) == 1
@@ -1176,7 +1193,7 @@ async def until_noted(it: Post, vendor: Vendor) -> None:
     """Until receipts of the vendor's last message find it."""
     alias = it.store.names.vendor_id(it.secret.hashes(f"first\0v-{len(vendor.asked)}")[0])
     async with asyncio.timeout(SOON_S):
-        while not await it.store.execute("EXISTS", alias):
+        while not await it.store.execute(alias, "EXISTS", alias):
             await asyncio.sleep(0.005)
 
 

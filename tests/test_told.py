@@ -95,7 +95,7 @@ async def test_a_store_that_is_killed_comes_back_though_nobody_takes_the_log(run
                 return bool(vendor.requests)
 
             for _ in range(2):
-                info: bytes = await store.execute("INFO", "server")
+                info: bytes = await store.execute(None, "INFO", "server")
                 os.kill(int(info.partition(b"process_id:")[2].split()[0]), signal.SIGKILL)
                 await child.until(store.ping)
             await child.until(is_sent)
@@ -148,7 +148,7 @@ async def test_a_task_that_ends_is_told_by_readyz_and_comes_back(run: Run, tmp_p
     """What no task can work with in the store ends it, and not the process; mended, it works again."""
     child = await run(store="embedded")
     store = Store(f"unix://{tmp_path / 'state' / 'store' / 'valkey.sock'}")
-    await store.execute("SET", store.names.seen(), "no hash")
+    await store.execute(store.names.seen(), "SET", store.names.seen(), "no hash")
     line = await child.line("task_ended")
     assert (line["task"], line["error"]) == ("sightings", "ReplyError")
 
@@ -166,7 +166,7 @@ async def test_a_task_that_ends_is_told_by_readyz_and_comes_back(run: Run, tmp_p
 
     await child.until(is_told)
     assert await child.metric('sidecar_task_ends_total{task="sightings"}') >= 1
-    await store.execute("DEL", store.names.seen())
+    await store.execute(store.names.seen(), "DEL", store.names.seen())
     await child.until(works)
     await store.close()
 

@@ -95,7 +95,7 @@ class Ledger:
                 continue
             if vendor_id is not None:
                 alias = self._names.vendor_id(self._hashes(_of(provider, vendor_id))[0])
-                await self._store.execute("SET", alias, message_id, "EX", _KEPT_S)
+                await self._store.execute(alias, "SET", alias, message_id, "EX", _KEPT_S)
             for receipt in await self._kept("take", provider, message_id, vendor_id):
                 moved += await self._moves(provider, receipt, [message_id]) or []
         return moved
@@ -118,7 +118,7 @@ class Ledger:
         found = []
         if receipt.provider_message_id:
             for hashed in self._hashes(_of(provider, receipt.provider_message_id)):
-                ours = await self._store.execute("GET", self._names.vendor_id(hashed))
+                ours = await self._store.execute(self._names.vendor_id(hashed), "GET", self._names.vendor_id(hashed))
                 found += [ours.decode()] if ours is not None else []
         return found + ([receipt.client_ref] if receipt.client_ref else [])
 

@@ -122,10 +122,11 @@ class Outbox:
 
     async def lease(self, count: int, wait_s: float) -> list[Leased]:
         """Take up to `count` messages that nobody has had, waiting up to `wait_s` for the first."""
-        command = ("XREADGROUP", "GROUP", _GROUP, self._consumer, "COUNT", count)
-        block = ("BLOCK", max(1, int(wait_s * 1000)), "STREAMS", self._key, ">")
+        options = ("GROUP", _GROUP, self._consumer, "COUNT", count, "BLOCK", max(1, int(wait_s * 1000)))
         try:
-            streams = await self._store.blocking(*command, *block, wait_s=wait_s)
+            streams = await self._store.blocking(
+                self._key, "XREADGROUP", *options, "STREAMS", self._key, ">", wait_s=wait_s
+            )
         except ReplyError as error:
             if error.code != "NOGROUP":
                 raise
@@ -138,9 +139,9 @@ class Outbox:
         found: list[Leased] = []
         cursor = b"0-0"
         while True:
-            command = ("XAUTOCLAIM", self._key, _GROUP, self._consumer, int(idle_s * 1000))
+            options = (_GROUP, self._consumer, int(idle_s * 1000), cursor, "COUNT", count - len(found))
             try:
-                cursor, items, *_ = await self._store.execute(*command, cursor, "COUNT", count - len(found))
+                cursor, items, *_ = await self._store.execute(self._key, "XAUTOCLAIM", self._key, *options)
             except ReplyError as error:
                 if error.code != "NOGROUP":
                     raise
@@ -153,7 +154,7 @@ class Outbox:
         """Say that these leases are still in use."""
         if ids:
             # An id that has been acked is not made pending again: that would take FORCE.
-            await self._store.execute("XCLAIM", self._key, _GROUP, self._consumer, 0, *ids, "JUSTID")
+            await self._store.execute(self._key, "XCLAIM", self._key, _GROUP, self._consumer, 0, *ids, "JUSTID")
 
     async def ack(self, message_id: str, again: Entry | None = None, after_s: float = 0.0) -> None:
         """Take a message out: it is done with, or comes back as `again` after so many seconds."""
@@ -169,7 +170,7 @@ class Outbox:
     async def dead(self) -> list[DeadLetter]:
         """Every dead letter, the oldest first."""
         found = []
-        for letter_id, flat in await self._store.execute("XRANGE", self._dead, "-", "+"):
+        for letter_id, flat in await self._store.execute(self._dead, "XRANGE", self._dead, "-", "+"):
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
             verification_id, reason = (fields.get(name, b"").decode("utf-8", "replace") for name in _SHOWN)
             died_at = int(letter_id.partition(b"-")[0]) / 1000
@@ -183,7 +184,7 @@ class Outbox:
 
     async def drop(self, letter_id: str) -> bool:
         """Forget a dead letter; False when there is none."""
-        return bool(await self._store.execute("XDEL", self._dead, letter_id))
+        return bool(await self._store.execute(self._dead, "XDEL", self._dead, letter_id))
 
     async def bring_due(self, count: int) -> int:
         """Bring back up to `count` that were put aside and are due."""
@@ -195,7 +196,7 @@ class Outbox:
 
     async def length(self) -> int:
         """Count the messages waiting or being sent."""
-        return int(await self._store.execute("XLEN", self._key))
+        return int(await self._store.execute(self._key, "XLEN", self._key))
 
     async def leave(self) -> None:
         """Stop being one of the couriers. Leases still held stay, for others to reclaim."""
@@ -207,7 +208,7 @@ class Outbox:
     async def _make_group(self) -> None:
         try:
             # From the first message on: some may have been put before any courier came.
-            await self._store.execute("XGROUP", "CREATE", self._key, _GROUP, "0", "MKSTREAM")
+            await self._store.execute(self._key, "XGROUP", "CREATE", self._key, _GROUP, "0", "MKSTREAM")
         except ReplyError as error:
             if error.code != "BUSYGROUP":  # another courier was faster
                 raise

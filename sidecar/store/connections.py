@@ -1,4 +1,4 @@
-"""Which connection does a command go out on? The connections of one purpose: opened when needed, kept, and proved.
+"""Which connection does a command go out on? One that all decisions share, and one each for those that wait.
 
 Its law: a command goes out on a connection that is surely open, or as surely as can be known before: one that the store
 has closed is opened anew, and one that may have died silently (idle for a while, or idle when another one's answer did
@@ -8,115 +8,252 @@ command is ever sent twice.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
-from redis import exceptions as redis_errors
-from redis.asyncio.connection import AbstractConnection
+from sidecar.store.address import Address
+from sidecar.store.wire import Asked, LostError, Wire, Word
 
 # An idle connection is believed in for so long. Networks forget idle connections after minutes; hosts vanish any time.
 TRUST_S: Final = 1.0
-# A store answers a PING in a millisecond; what is left of a command's second must do for a new connection.
+# A store answers a PING in a millisecond; what is left of a command's second must do for a new connection. A busy
+# connection whose oldest command has waited for so long is in doubt likewise: that command is its PING.
 PING_S: Final = 0.3
+# So many commands are written and not answered yet: what a store does in a tenth of a second. More wait their turn.
+_MOST_WRITTEN: Final = 4096
+# So many wait their turn: by then the store is slower than what is asked of it, and who came now would wait in vain.
+_MOST_UNSENT: Final = 16_384
+# Those that wait for something to happen in the store: the delivery loops, and answers held open.
+_MOST_WAITING: Final = 1024
 
 
-class ConnectError(Exception):
-    """No connection was to be had; the cause says why. Nothing was sent."""
+class Command(Asked, Protocol):
+    """A command that can wait for a connection. `octets`: as it goes out."""
+
+    octets: bytes
+
+    @property
+    def is_over(self) -> bool:
+        """True when nobody waits for its reply any more."""
 
 
-class Connections:
-    """At most `most` connections at a time, as `make` makes them; who comes when all are in use waits."""
+class Shared:
+    """The connection of all decisions: what is asked in one turn of the loop goes out in one piece.
 
-    def __init__(self, make: Callable[[], AbstractConnection], most: int) -> None:
-        self._make = make
-        self._room = asyncio.Semaphore(most)
-        self._idle: list[tuple[AbstractConnection, float]] = []
-        self._used: set[AbstractConnection] = set()
+    Each command has `limit_s` seconds, connecting included; one timer looks after them all, for the oldest is first.
+    `silent` is called when one had no answer in time.
+    """
+
+    def __init__(self, address: Address, limit_s: float, silent: Callable[[], None]) -> None:
+        self._address = address
+        self._limit_s = limit_s
+        self._silent = silent
+        self._unsent: list[Command] = []
+        self._wire: Wire | None = None
+        self._retired: list[Wire] = []
+        self._opening: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_flushing = False
         self._generation = 0
         self._doubted_at = 0.0
 
-    @asynccontextmanager
-    async def taken(self) -> AsyncIterator[AbstractConnection]:
-        """Have a connection for one command and its whole answer. Raises ConnectError."""
+    def ask(self, command: Command) -> bool:
+        """Have a command go out with this turn's others; False when too many wait already."""
+        if len(self._unsent) >= _MOST_UNSENT:
+            return False
+        self._unsent.append(command)
+        if not self._is_flushing:
+            self._is_flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+        return True
+
+    def doubt(self) -> None:
+        """Have the connection prove itself before it is used again: another one fell silent."""
+        self._doubted_at = time.monotonic()
+
+    def renew(self) -> None:
+        """Use another connection from now on; this one is closed once it has all its answers."""
+        self._generation += 1
+        if self._wire is not None:
+            self._retired.append(self._wire)
+            self._wire.retire()
+            self._wire = None
+
+    def close(self, reason: str) -> None:
+        """Close the connection; who waits for an answer gets none."""
+        self.renew()
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._fail_unsent(reason)
+        for wire in self._retired:
+            wire.end(reason)
+        self._retired.clear()
+
+    # Going out…
+
+    def _flush(self) -> None:
+        """Write what waits, if the connection is to be trusted; else see to that first."""
+        self._is_flushing = False
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._look)
+        if self._opening is not None:
+            return
+        wire = self._wire
+        if wire is None or not wire.is_open or not (wire.asked or is_trusted(wire, self._doubted_at)):
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+        elif not wire.asked or (len(wire.asked) < _MOST_WRITTEN and time.monotonic() - wire.asked[0].asked_at < PING_S):
+            self._write(wire)
+
+    def _write(self, wire: Wire) -> None:
+        commands = [command for command in self._unsent if not command.is_over]
+        self._unsent.clear()
+        if commands:
+            wire.write(b"".join([command.octets for command in commands]), commands)
+
+    def _heard(self) -> None:
+        """Write what waited for a sign of life, for its turn, or for the end of a dead connection."""
+        if self._unsent and not self._is_flushing:
+            self._flush()
+
+    # Having a connection…
+
+    async def _open(self) -> None:
+        """Prove the connection, or make one, and write what waits."""
+        try:
+            wire = await self._proved()
+        except LostError as error:
+            self._fail_unsent(error.reason)
+            return
+        except TimeoutError:
+            wire = None  # the timer tells whoever has waited as long; who came later has another try
+        finally:
+            if self._opening is asyncio.current_task():  # and not closed meanwhile
+                self._opening = None
+        if wire is not None and wire.is_open:
+            self._write(wire)
+        elif self._unsent:
+            self._flush()
+
+    async def _proved(self) -> Wire:
+        if self._wire is not None:
+            wire = self._wire
+            if await answers(wire) and wire is self._wire:
+                return wire
+        while True:
+            generation = self._generation
+            async with asyncio.timeout(self._limit_s):
+                wire = await self._address.connect()
+            if generation == self._generation:
+                wire.hear(self._heard)
+                self._wire = wire
+                return wire
+            wire.end("")  # it leads to what was the store before
+
+    # Being told in time…
+
+    def _look(self) -> None:
+        """Give up what has waited for too long. A connection with such a command is dead, with all that came after."""
+        self._timer = None
+        now = time.monotonic()
+        self._retired = [wire for wire in self._retired if wire.asked]
+        wires = self._retired if self._wire is None else [*self._retired, self._wire]
+        dead = [wire for wire in wires if wire.asked and now - wire.asked[0].asked_at >= self._limit_s]
+        expired = [command for command in self._unsent if now - command.asked_at >= self._limit_s]
+        if dead or expired:
+            self._unsent = self._unsent[len(expired) :]  # they are in the order of their times
+            self._silent()
+        for wire in dead:
+            wire.end(self.no_answer)
+        for command in expired:
+            command.lost(self.no_answer)
+        oldest = [wire.asked[0].asked_at for wire in wires if wire.asked] + [one.asked_at for one in self._unsent[:1]]
+        if oldest:
+            self._timer = asyncio.get_running_loop().call_later(min(oldest) + self._limit_s - now, self._look)
+
+    @property
+    def no_answer(self) -> str:
+        """Say that a command's time is over."""
+        return f"no answer within {self._limit_s:g} s"
+
+    def _fail_unsent(self, reason: str) -> None:
+        unsent, self._unsent = self._unsent, []
+        for command in unsent:
+            command.lost(reason)
+
+
+class Own:
+    """Connections for commands that wait in the store: each has one to itself, and hands it on when it is answered."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._room = asyncio.Semaphore(_MOST_WAITING)
+        self._idle: list[Wire] = []
+        self._used: set[Wire] = set()
+        self._generation = 0
+        self._doubted_at = 0.0
+
+    async def ask(self, *command: Word) -> Any:
+        """Do one command. Left before its reply has come, its connection is closed. Raises LostError."""
         async with self._room:
             generation = self._generation
-            connection = await self._proved()
-            self._used.add(connection)
-            is_whole = False
+            wire = await self._proved()
+            self._used.add(wire)
             try:
-                try:
-                    if not connection.is_connected:
-                        await connection.connect()  # type: ignore[no-untyped-call]
-                except (redis_errors.RedisError, OSError) as error:
-                    raise ConnectError from error
-                yield connection
-                is_whole = True
-            except redis_errors.ResponseError:
-                is_whole = True  # an error is an answer
-                raise
+                return await wire.ask(command)[0]
             finally:
-                self._used.discard(connection)
-                if is_whole and connection.is_connected and generation == self._generation:
-                    self._idle.append((connection, time.monotonic()))
+                self._used.discard(wire)
+                if wire.is_open and not wire.asked and generation == self._generation:
+                    self._idle.append(wire)
                 else:
-                    await _disconnected(connection)
+                    wire.end("")
 
     def doubt(self) -> None:
         """Have every idle connection prove itself before it is used again: one of them fell silent."""
         self._doubted_at = time.monotonic()
 
-    async def renew(self) -> None:
+    def renew(self) -> None:
         """Close every idle connection, and each that is in use once it has its answer."""
         self._generation += 1
         idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            await _disconnected(connection)
+        for wire in idle:
+            wire.end("")
 
-    async def close(self) -> None:
-        """Close every connection; who waits for an answer gets an error."""
-        await self.renew()
-        for connection in tuple(self._used):
-            await _disconnected(connection)
+    def close(self, reason: str) -> None:
+        """Close every connection; who waits for an answer gets none."""
+        self.renew()
+        for wire in tuple(self._used):
+            wire.end(reason)
 
-    async def _proved(self) -> AbstractConnection:
+    async def _proved(self) -> Wire:
         """Give the idle connection that was used last, if it proves to be open, or a new one."""
         while self._idle:
-            connection, used_at = self._idle.pop()
-            is_proved = False
-            try:
-                if not await _is_clean(connection):
-                    continue
-                is_proved = self._is_trusted(used_at) or await _answers(connection)
-            finally:
-                if not is_proved:
-                    await _disconnected(connection)
-            if is_proved:
-                return connection
-            await self.renew()  # the others are older still
-        return self._make()
-
-    def _is_trusted(self, used_at: float) -> bool:
-        return used_at > self._doubted_at and time.monotonic() - used_at < TRUST_S
+            wire = self._idle.pop()
+            if not wire.is_open:
+                continue
+            if is_trusted(wire, self._doubted_at) or await answers(wire):
+                return wire
+            self.renew()  # the others are older still
+        return await self._address.connect()
 
 
-async def _is_clean(connection: AbstractConnection) -> bool:
-    """Return true if a connection is open as far as this end knows, and no answer waits that nobody asked for."""
-    try:
-        return connection.is_connected and not await connection.can_read()
-    except (redis_errors.RedisError, OSError):
-        return False
+def is_trusted(wire: Wire, doubted_at: float) -> bool:
+    """Tell whether an idle connection is believed to be alive: heard of lately, and not doubted since."""
+    return wire.heard_at > doubted_at and time.monotonic() - wire.heard_at < TRUST_S
 
 
-async def _answers(connection: Any) -> bool:
+async def answers(wire: Wire) -> bool:
+    """Tell whether an idle connection is alive, by a PING; one that is not is closed."""
+    is_alive = False
     try:
         async with asyncio.timeout(PING_S):
-            await connection.send_command("PING")
-            return bool(await connection.read_response() == b"PONG")
-    except (redis_errors.RedisError, OSError):  # TimeoutError is one
-        return False
-
-
-async def _disconnected(connection: AbstractConnection) -> None:
-    with suppress(redis_errors.RedisError, OSError):
-        await connection.disconnect(nowait=True)
+            is_alive = wire.is_open and await wire.ask(("PING",))[0] == b"PONG"
+    except (LostError, TimeoutError):
+        pass
+    finally:
+        if not is_alive:
+            wire.end("")
+    return is_alive

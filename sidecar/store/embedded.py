@@ -172,7 +172,7 @@ class _Keeper:
             return
         async with self._client(_PATIENCE_S, "belongs to an earlier sidecar and does not stop") as store:
             with contextlib.suppress(StoreAwayError, ReplyError):  # it closes the connection in place of an answer
-                await store.execute("SHUTDOWN")
+                await store.execute(None, "SHUTDOWN")
             while not _try_lock(self._store_lock):
                 await asyncio.sleep(_POLL_S)
 

@@ -33,16 +33,16 @@ class Instances:
 
     async def join(self) -> None:
         """Say that we live, unless strangers do. Raises ForeignSecretError, StoreAwayError."""
-        now_s = int((await self._store.execute("TIME"))[0])
+        now_s = int((await self._store.execute(None, "TIME"))[0])
         key = self._store.names.instances()
-        living = await self._store.execute("ZRANGE", key, f"({now_s - _GONE_S}", "+inf", "BYSCORE")
+        living = await self._store.execute(key, "ZRANGE", key, f"({now_s - _GONE_S}", "+inf", "BYSCORE")
         if any(member.decode().partition(":")[0] not in self._accepted for member in living):
             raise ForeignSecretError(
                 "another instance uses this store under another server.secret; give all of them the same one"
                 " (while rotating: the others' in previous_secrets)"
             )
-        await self._store.execute("ZADD", key, now_s, self._member)
-        await self._store.execute("ZREMRANGEBYSCORE", key, "-inf", now_s - _GONE_S)
+        await self._store.execute(key, "ZADD", key, now_s, self._member)
+        await self._store.execute(key, "ZREMRANGEBYSCORE", key, "-inf", now_s - _GONE_S)
 
     async def stay(self) -> None:
         """Go on saying it, until cancelled."""
@@ -58,4 +58,6 @@ class Instances:
     async def leave(self) -> None:
         """Say that we go."""
         with suppress(StoreAwayError, ReplyError):
-            await self._store.execute("ZREM", self._store.names.instances(), self._member)
+            await self._store.execute(
+                self._store.names.instances(), "ZREM", self._store.names.instances(), self._member
+            )

@@ -39,8 +39,8 @@ class Idempotency:
 
         Raises Refusal(verification_in_use) while the first request still runs, StoreAwayError.
         """
-        is_ours = await self._store.execute("SET", key, _RUNNING, "NX", "PX", _CLAIM_MS)
-        answer = await self._store.execute("GET", self._names.answered(key))
+        is_ours = await self._store.execute(key, "SET", key, _RUNNING, "NX", "PX", _CLAIM_MS)
+        answer = await self._store.execute(self._names.answered(key), "GET", self._names.answered(key))
         if answer is not None:
             if is_ours:
                 await self.forget(key)
@@ -57,8 +57,8 @@ class Idempotency:
 
     async def keep(self, name: str, text: bytes, keep_ms: int) -> None:
         """Write what `kept` gave, where no message is queued. Raises StoreAwayError."""
-        await self._store.execute("SET", name, text, "PX", keep_ms)
+        await self._store.execute(name, "SET", name, text, "PX", keep_ms)
 
     async def forget(self, key: str) -> None:
         """Give the claim up: its request is over. Raises StoreAwayError."""
-        await self._store.execute("DEL", key)
+        await self._store.execute(key, "DEL", key)

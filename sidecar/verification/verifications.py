@@ -172,10 +172,10 @@ class Verifications:
             return None  # not an id of ours: no key is made of it
         key = self._names.verification(verification_id)
         wanted = ("to", "sealed", "status", "reason", "expires", "again", "replaced")
-        to, sealed, status, reason, expires, again, replaced = await self._store.execute("HMGET", key, *wanted)
+        to, sealed, status, reason, expires, again, replaced = await self._store.execute(key, "HMGET", key, *wanted)
         if to is None:
             return None
-        now_s, now_us = await self._store.execute("TIME")
+        now_s, now_us = await self._store.execute(None, "TIME")
         now = int(now_s) + int(now_us) / 1e6
         left_s = int(expires) / 1000 - now
         came_to = cast("Status", status.decode())
@@ -211,7 +211,7 @@ class Verifications:
     async def withdraw(self, issued: Issued) -> None:
         """Undo `issue` when its message could not be queued. Raises StoreAwayError."""
         if issued.fresh:
-            await self._store.execute("DEL", self._names.verification(issued.id))
+            await self._store.execute(self._names.verification(issued.id), "DEL", self._names.verification(issued.id))
 
     @asynccontextmanager
     async def held(self, recipient: Recipient, proof: Proof, counted: Counted) -> AsyncIterator[Hold]:
@@ -279,7 +279,9 @@ class Verifications:
             )
         code = self._typed(proof.shown)
         for recipient_hash in recipient_hashes:
-            found = await self._store.execute("GET", self._names.current(recipient_hash))
+            found = await self._store.execute(
+                self._names.current(recipient_hash), "GET", self._names.current(recipient_hash)
+            )
             if found is not None:
                 verification_id = found.decode()
                 right = _same(self.code(verification_id, recipient), code)

@@ -80,7 +80,7 @@ async def test_of_many_at_once_with_one_token_one_passes(store: Store) -> None:
 
     async def spend_once(name: str, ttl_s: float) -> bool:
         key = store.names.spent("altcha", name)
-        return bool(await store.execute("SET", key, 1, "NX", "PX", int(ttl_s * 1000)))
+        return bool(await store.execute(key, "SET", key, 1, "NX", "PX", int(ttl_s * 1000)))
 
     captcha = Altcha(QUICK, SECRET, time.time, lambda n: n - 1, spend_once)
     token = encode(solve(captcha.challenge()))

@@ -147,7 +147,7 @@ def test_script_moves_as_the_table_says(store_url: str, results: list[tuple[bool
     async def both() -> None:
         store = Store(store_url, prefix="breaker-law")
         key = store.names.breakers()
-        await store.execute("DEL", key)
+        await store.execute(key, "DEL", key)
         mine = Breaker()
         try:
             for fine, age in results:
@@ -180,7 +180,7 @@ async def test_each_breaker_of_the_store_is_seen_as_it_is(store: Store) -> None:
     await breakers.look()
     assert {key: breakers.of(key).state for key in states} == states
     assert {breakers.of(key).run for key in states if states[key] == "closed"} == {1}
-    await store.execute("DEL", store.names.breakers())
+    await store.execute(store.names.breakers(), "DEL", store.names.breakers())
     await breakers.look()
     assert {breakers.of(key).state for key in states} == {"closed"}, "what the store has no more is over"
 

@@ -34,9 +34,9 @@ async def take(outbox: Outbox, count: int = 10) -> list[str]:
 async def age(store: Store, seconds: float) -> None:
     """Make every lease look as if nobody had renewed it for so long."""
     key = store.names.outbox()
-    for message_id, consumer, _, _ in await store.execute("XPENDING", key, "couriers", "-", "+", 1000):
+    for message_id, consumer, _, _ in await store.execute(key, "XPENDING", key, "couriers", "-", "+", 1000):
         age_ms = int(seconds * 1000)
-        await store.execute("XCLAIM", key, "couriers", consumer, 0, message_id, "IDLE", age_ms, "JUSTID")
+        await store.execute(key, "XCLAIM", key, "couriers", consumer, 0, message_id, "IDLE", age_ms, "JUSTID")
 
 
 async def test_message_comes_out_as_it_was_put(outbox: Outbox) -> None:
@@ -52,8 +52,8 @@ async def test_answer_is_written_with_its_message_or_not_at_all(store: Store) ->
         key = store.names.answered(name)
         with contextlib.nullcontext() if is_queued else pytest.raises(Refusal, match="outbox_full"):
             await small.put(ENTRY, (key, b"its answer", 60_000))
-        assert await store.execute("GET", key) == (b"its answer" if is_queued else None)
-        assert await store.execute("PTTL", key) <= 60_000
+        assert await store.execute(key, "GET", key) == (b"its answer" if is_queued else None)
+        assert await store.execute(key, "PTTL", key) <= 60_000
 
 
 async def test_messages_put_before_any_courier_came_are_not_lost(outbox: Outbox) -> None:
@@ -170,7 +170,7 @@ async def test_unreadable_message_is_leased_as_such(
 ) -> None:
     """The courier has to get it out of the way, so it must see it."""
     await take(outbox)
-    await store.execute("XADD", store.names.outbox(), "*", *fields)
+    await store.execute(store.names.outbox(), "XADD", store.names.outbox(), "*", *fields)
     [leased] = await outbox.lease(1, 0.01)
     assert leased.entry is None
     assert leased.verification_id == verification_id
@@ -179,7 +179,7 @@ async def test_unreadable_message_is_leased_as_such(
 async def test_outbox_that_was_wiped_goes_on(store: Store, outbox: Outbox) -> None:
     await outbox.put(ENTRY)
     await take(outbox)
-    await store.execute("DEL", store.names.outbox())
+    await store.execute(store.names.outbox(), "DEL", store.names.outbox())
     assert await outbox.reclaim(0, 10) == []
     assert await outbox.lease(1, 0.01) == []
     message_id = await outbox.put(replace(ENTRY, locale="en"))
@@ -188,7 +188,7 @@ async def test_outbox_that_was_wiped_goes_on(store: Store, outbox: Outbox) -> No
 
 async def test_courier_that_leaves_is_forgotten_but_not_its_leases(store: Store, outbox: Outbox) -> None:
     async def couriers() -> int:
-        return len(await store.execute("XINFO", "CONSUMERS", store.names.outbox(), "couriers"))
+        return len(await store.execute(store.names.outbox(), "XINFO", "CONSUMERS", store.names.outbox(), "couriers"))
 
     idle, busy = Outbox(store), outbox
     message_id = await busy.put(ENTRY)

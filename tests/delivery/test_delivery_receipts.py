@@ -86,7 +86,9 @@ async def test_only_news_is_told_of(store: Store) -> None:
     await desk.take("enroute", "enroute", "undeliverable", "enroute", "undeliverable", "expired", "delivered")
     await desk.take("undeliverable", "delivered")
     assert [state for _, state in desk.moved] == ["enroute", "undeliverable", "delivered"]
-    assert not await store.execute("EXISTS", store.names.early()), "what is known is not kept for later"
+    assert not await store.execute(store.names.early(), "EXISTS", store.names.early()), (
+        "what is known is not kept for later"
+    )
 
 
 async def test_id_of_another_provider_is_not_ours(store: Store) -> None:
@@ -156,7 +158,7 @@ async def test_number_in_a_vendors_text_is_told_to_nobody(store: Store) -> None:
     """Not to the log, by way of what is told, and not to the store, where an early receipt waits."""
     desk = Desk(store)
     await desk.take("undeliverable", code="user 13912345678 absent, 300040")
-    assert "13912345678" not in repr(await store.execute("HGETALL", store.names.early()))
+    assert "13912345678" not in repr(await store.execute(store.names.early(), "HGETALL", store.names.early()))
     await desk.posted()
     await desk.take("delivered", code="8613912345678")
     assert desk.codes == ["*"]
@@ -166,14 +168,14 @@ async def test_store_shows_neither_number_nor_vendor_id(store: Store) -> None:
     """The ids are in the keys as hashes, and nothing else of the message is there."""
     ledger = Ledger(store, lambda text: [hashlib.sha256(text.encode()).hexdigest()], {"a"})
     await ledger.received("a", Receipt("s-secret-id", "8613900000001", "enroute", "W", "m-secret"))
-    kept = [repr(await store.execute("HGETALL", store.names.early()))]
+    kept = [repr(await store.execute(store.names.early(), "HGETALL", store.names.early()))]
     await ledger.posted("m-secret", "v-1", "CN", {"a": "s-secret-id"})
     posted = store.names.posted(hashlib.sha256(b"m-secret").hexdigest())
-    kept.append(repr(await store.execute("HGETALL", posted)))
+    kept.append(repr(await store.execute(posted, "HGETALL", posted)))
     assert not [text for text in kept if "s-secret-id" in text or "8613900000001" in text or "m-secret" in text]
     alias = store.names.vendor_id(hashlib.sha256(b"a\0s-secret-id").hexdigest())
     for key in (posted, alias):
-        assert 0 < await store.execute("TTL", key) <= 86_400
+        assert 0 < await store.execute(key, "TTL", key) <= 86_400
 
 
 # Receipts that come early, or name only our id…
@@ -189,7 +191,7 @@ async def test_receipt_before_the_answer_is_taken_when_the_message_is_known(stor
     assert await desk.posted(message_id="m-2", sid=None) == [("v-1", "enroute"), ("v-1", "undeliverable")]
     assert await desk.posted(message_id="m-3", sid="s-3") == [("v-1", "enroute"), ("v-1", "undeliverable")]
     assert await desk.posted() == []
-    assert await store.execute("ZCARD", store.names.early_times()) == 0
+    assert await store.execute(store.names.early_times(), "ZCARD", store.names.early_times()) == 0
 
 
 async def test_race_sees_what_came_early_and_takes_it_away_from_nobody(store: Store) -> None:
@@ -236,12 +238,12 @@ async def test_receipts_of_others_messages_are_kept_in_bounds(store: Store, monk
     desk = Desk(store)
     for n in range(20):
         await desk.take("enroute", sid=f"theirs-{n}")
-    assert await store.execute("HLEN", store.names.early()) == 5
-    assert await store.execute("ZCARD", store.names.early_times()) == 5
+    assert await store.execute(store.names.early(), "HLEN", store.names.early()) == 5
+    assert await store.execute(store.names.early_times(), "ZCARD", store.names.early_times()) == 5
     assert await desk.posted(sid="theirs-19") == [("v-1", "enroute")]
     assert await desk.posted(sid="theirs-3", message_id="m-2") == []
-    assert 0 < await store.execute("PTTL", store.names.early()) <= 600_000
-    await store.execute("ZADD", store.names.early_times(), 1, "now-a\0theirs-18")
+    assert 0 < await store.execute(store.names.early(), "PTTL", store.names.early()) <= 600_000
+    await store.execute(store.names.early_times(), "ZADD", store.names.early_times(), 1, "now-a\0theirs-18")
     await desk.take("enroute", sid="theirs-20")
     assert await desk.posted(sid="theirs-18", message_id="m-3") == []
 
@@ -250,7 +252,7 @@ async def test_vendor_that_repeats_itself_takes_no_more_room(store: Store) -> No
     desk = Desk(store)
     for _ in range(50):
         await desk.take("enroute")
-    [text] = await store.execute("HVALS", store.names.early())
+    [text] = await store.execute(store.names.early(), "HVALS", store.names.early())
     assert text.count(b"enroute") == 1
 
 
@@ -267,6 +269,8 @@ async def test_no_receipt_falls_between_noting_and_keeping(store: Store) -> None
 async def test_message_of_a_vendor_that_reports_nothing_is_not_noted(store: Store) -> None:
     desk = Desk(store)
     assert await desk.posted("silent") == []
-    assert not await store.execute("EXISTS", store.names.posted("now-m-1"))
+    assert not await store.execute(store.names.posted("now-m-1"), "EXISTS", store.names.posted("now-m-1"))
     await desk.ledger.posted("m-2", "v-2", "CN", {"silent": "s-2", "a": "s-3"})
-    assert len(await store.execute("KEYS", store.names.vendor_id("*"))) == 1, "only who reports is found by its own id"
+    assert len(await store.execute(None, "KEYS", store.names.vendor_id("*"))) == 1, (
+        "only who reports is found by its own id"
+    )

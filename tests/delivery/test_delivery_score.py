@@ -102,9 +102,9 @@ async def test_what_one_worker_saw_another_knows(store: Store) -> None:
 
 async def test_script_fades_as_the_formula_says(store: Store) -> None:
     """What was seen one half life ago counts half."""
-    seconds, _ = await store.execute("TIME")
+    seconds, _ = await store.execute(None, "TIME")
     then_ms = (int(seconds) - int(HALF_LIFE_S)) * 1000
-    await store.execute("HSET", store.names.seen(), "a|CN", f"8 4 2 1 {then_ms}")
+    await store.execute(store.names.seen(), "HSET", store.names.seen(), "a|CN", f"8 4 2 1 {then_ms}")
     sightings = Sightings(store)
     sightings.add("a", "CN", Seen(1, 1, 1, 1))
     await sightings.look()

@@ -23,7 +23,7 @@ def a_bucket(store: Store, name: str, burst: int = 1, *, hashed: str = "h", enfo
 
 
 async def stored(store: Store, *buckets: Bucket) -> list[bytes | None]:
-    held: list[bytes | None] = await store.execute("MGET", *(bucket.key for bucket in buckets))
+    held: list[bytes | None] = await store.execute(buckets[0].key, "MGET", *(bucket.key for bucket in buckets))
     return held
 
 
@@ -111,7 +111,11 @@ async def test_what_was_spent_for_one_message_is_given_back_once(store: Store) -
     assert not (await buckets.spend([ip])).allowed
     await buckets.refund(tickets, "message-2")
     assert (await buckets.spend([ip])).allowed
-    assert 0 < await store.execute("PTTL", store.names.refunded("message-1")) <= 3_600_000
+    assert (
+        0
+        < await store.execute(store.names.refunded("message-1"), "PTTL", store.names.refunded("message-1"))
+        <= 3_600_000
+    )
 
 
 async def test_a_ticket_is_enough_to_give_one_back(store: Store) -> None:
@@ -172,11 +176,11 @@ async def test_a_bucket_is_forgotten_when_it_is_empty(store: Store) -> None:
     """Its key lives as long as it has something in it, after a spend and after a refund."""
     buckets, ip = Buckets(store), a_bucket(store, "ip", 2)
     await buckets.spend([ip])
-    assert 3_590_000 < await store.execute("PTTL", ip.key) <= 3_600_001
+    assert 3_590_000 < await store.execute(ip.key, "PTTL", ip.key) <= 3_600_001
     await buckets.spend([ip])
-    assert 7_190_000 < await store.execute("PTTL", ip.key) <= 7_200_001
+    assert 7_190_000 < await store.execute(ip.key, "PTTL", ip.key) <= 7_200_001
     await buckets.refund([ip.ticket])
-    assert 3_590_000 < await store.execute("PTTL", ip.key) <= 3_600_001
+    assert 3_590_000 < await store.execute(ip.key, "PTTL", ip.key) <= 3_600_001
 
 
 async def test_it_is_allowed_again_when_told(store: Store) -> None:
@@ -187,7 +191,9 @@ async def test_it_is_allowed_again_when_told(store: Store) -> None:
     ruling = await buckets.spend([short])
     assert not ruling.allowed
     # The store itself waits: BLPOP on a key that nobody fills.
-    await store.blocking("BLPOP", f"{store.names.prefix}:nobody", ruling.retry_after_s + 0.01, wait_s=1)
+    await store.blocking(
+        f"{store.names.prefix}:nobody", "BLPOP", f"{store.names.prefix}:nobody", ruling.retry_after_s + 0.01, wait_s=1
+    )
     assert (await buckets.spend([short])).allowed
 
 

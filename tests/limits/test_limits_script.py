@@ -53,12 +53,12 @@ async def test_the_script_decides_as_the_formula_does(
     limits, ahead, asks = story
     example = secrets.token_hex(4)
     keys = [store.names.bucket(str(i), example) for i in range(len(limits))]
-    seconds, microseconds = await store.execute("TIME")
+    seconds, microseconds = await store.execute(None, "TIME")
     tats: list[int | None] = [None] * len(limits)
     for i, offset in enumerate(ahead):
         if offset is not None:
             tats[i] = int(seconds) * 1_000_000 + int(microseconds) + offset
-            await store.execute("SET", keys[i], tats[i] or 0)
+            await store.execute(keys[i], "SET", keys[i], tats[i] or 0)
 
     for ask in asks:
         chosen = [keys[i] for i in ask.which]
@@ -87,5 +87,5 @@ async def test_the_script_decides_as_the_formula_does(
                 tats[i] = decision.tat_us
         assert answers == expected
     for i, key in enumerate(keys):
-        held = await store.execute("GET", key)
+        held = await store.execute(key, "GET", key)
         assert held is None or int(held) == tats[i]  # forgotten, or to the last digit

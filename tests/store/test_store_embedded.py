@@ -27,8 +27,8 @@ from sidecar.store.embedded import embedded
 async def main():
     async with embedded(Path(sys.argv[1])) as url:
         store = Store(url)
-        await store.execute("SET", "kept", sys.argv[2])
-        info = await store.execute("INFO", "server")
+        await store.execute("kept", "SET", "kept", sys.argv[2])
+        info = await store.execute(None, "INFO", "server")
         print(info.decode().partition("process_id:")[2].split()[0], flush=True)
         await store.close()
         await asyncio.Event().wait()
@@ -58,7 +58,7 @@ async def a_client(url: str) -> AsyncIterator[Store]:
 
 
 async def child_pid(store: Store) -> int:
-    info: bytes = await store.execute("INFO", "server")
+    info: bytes = await store.execute(None, "INFO", "server")
     return int(info.partition(b"process_id:")[2].split()[0])
 
 
@@ -95,11 +95,11 @@ async def start_owner(state: Path, value: str) -> tuple[asyncio.subprocess.Proce
 async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     """Stopped and started again on the same directory, it has its data, and the child is gone in between."""
     async with embedded(tmp_path / "state") as url, a_client(url) as store:
-        await store.execute("SET", "kept", "x")
+        await store.execute("kept", "SET", "kept", "x")
         pid = await child_pid(store)
     assert not is_alive(pid)
     async with embedded(tmp_path / "state") as url, a_client(url) as store:
-        assert await store.execute("GET", "kept") == b"x"
+        assert await store.execute("kept", "GET", "kept") == b"x"
 
 
 async def test_it_is_ours_alone(tmp_path: Path) -> None:
@@ -109,7 +109,9 @@ async def test_it_is_ours_alone(tmp_path: Path) -> None:
     async with embedded(state) as url, a_client(url) as store:
         for path, mode in ((state, 0o700), (state / "store", 0o700), (state / "store" / "valkey.sock", 0o700)):
             assert stat.S_IMODE(path.stat().st_mode) == mode
-        settings = await store.execute("CONFIG", "GET", "port", "maxmemory-policy", "appendonly", "appendfsync", "save")
+        settings = await store.execute(
+            None, "CONFIG", "GET", "port", "maxmemory-policy", "appendonly", "appendfsync", "save"
+        )
         assert dict(zip(settings[::2], settings[1::2], strict=True)) == {
             b"port": b"0",
             b"maxmemory-policy": b"noeviction",
@@ -126,7 +128,7 @@ async def test_a_second_one_is_a_guest(tmp_path: Path) -> None:
     owner, pid = await start_owner(tmp_path, "theirs")
     try:
         async with embedded(tmp_path) as url, a_client(url) as store:
-            assert await store.execute("GET", "kept") == b"theirs"
+            assert await store.execute("kept", "GET", "kept") == b"theirs"
             assert await child_pid(store) == pid
         async with a_client(url) as store:
             assert await child_pid(store) == pid
@@ -189,7 +191,7 @@ async def test_killed_owner(tmp_path: Path) -> None:
     async with embedded(tmp_path) as url:
         assert not is_alive(pid)
         async with a_client(url) as store:
-            assert await store.execute("GET", "kept") == b"written before the kill"
+            assert await store.execute("kept", "GET", "kept") == b"written before the kill"
             assert await child_pid(store) != pid
 
 
@@ -220,7 +222,7 @@ async def test_a_guest_takes_over(tmp_path: Path) -> None:
             return False
 
         await until(is_ours)
-        assert await store.execute("GET", "kept") == b"x"
+        assert await store.execute("kept", "GET", "kept") == b"x"
     assert not is_alive(pid)
     await owner.wait()
 
@@ -237,11 +239,11 @@ async def test_a_child_left_behind_is_stopped(tmp_path: Path) -> None:
     os.close(lock)
     async with a_client(url) as store:
         await until(store.ping)
-        await store.execute("SET", "kept", "x")
+        await store.execute("kept", "SET", "kept", "x")
 
     async with embedded(tmp_path), a_client(url) as store:
         assert await child_pid(store) != left.pid
-        assert await store.execute("GET", "kept") == b"x"
+        assert await store.execute("kept", "GET", "kept") == b"x"
         assert await left.wait() == 0
 
 
@@ -250,7 +252,7 @@ async def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
     async with embedded(tmp_path) as url, a_client(url) as store:
         for round_number in range(2):
             pid = await child_pid(store)
-            await store.execute("SET", "kept", round_number)
+            await store.execute("kept", "SET", "kept", round_number)
             os.kill(pid, signal.SIGKILL)
 
             async def is_back(old: int = pid) -> bool:
@@ -259,7 +261,7 @@ async def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
                 return False
 
             await until(is_back)
-            assert await store.execute("GET", "kept") == str(round_number).encode()
+            assert await store.execute("kept", "GET", "kept") == str(round_number).encode()
 
 
 async def test_data_that_cannot_be_read_is_told(tmp_path: Path) -> None:

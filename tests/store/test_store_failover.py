@@ -1,13 +1,13 @@
 """A store that moves, falls silent, fills up or goes away: what it costs, and what the log says of it."""
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from stores import a_store, a_switch
 from structlog.testing import capture_logs
 
 from sidecar.errors import StoreAwayError
@@ -17,72 +17,15 @@ from sidecar.store.embedded import embedded
 from sidecar.store.trouble import AGAIN_S, Trouble
 
 
-class Switch:
-    """An address that leads to a store, as a virtual IP or a name does: those who are connected stay where they are."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.port = 0
-        self._copying: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
-    async def silence(self) -> None:
-        """Lose all that comes on the connections that there are, as a network does that forgot them."""
-        for task in self._copying:
-            task.cancel()
-        await asyncio.gather(*self._copying, return_exceptions=True)
-
-    async def close(self) -> None:
-        await self.silence()
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs, ours = await asyncio.open_unix_connection(self.path)
-        self._writers += [writer, ours]
-        for source, sink in ((reader, ours), (theirs, writer)):
-            self._copying.add(asyncio.create_task(self._copy(source, sink)))
-
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while octets := await source.read(1 << 16):
-                sink.write(octets)
-        sink.close()
-
-
-@contextlib.asynccontextmanager
-async def a_switch(url: str) -> AsyncIterator[Switch]:
-    switch = Switch(url.removeprefix("unix://"))
-    server = await asyncio.start_server(switch.take, "127.0.0.1", 0)
-    switch.port = server.sockets[0].getsockname()[1]
-    try:
-        yield switch
-    finally:
-        server.close()
-        await switch.close()
-
-
-@contextlib.asynccontextmanager
-async def a_store(url: str, **more: object) -> AsyncIterator[Store]:
-    store = Store(url, **more)  # type: ignore[arg-type]
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
 async def fill(store: Store, count: int) -> None:
-    """Have so many connections, all idle."""
-    await asyncio.gather(*(store.execute("PING") for _ in range(count)))
+    """Have the connection of decisions and so many of those that wait, all idle."""
+    waits = (store.blocking("nobody", "LLEN", "nobody", wait_s=0) for _ in range(count))
+    await asyncio.gather(store.execute(None, "PING"), *waits)
 
 
 async def connected(admin: Store) -> int:
     """How many clients a store has beside the one that asks."""
-    lines = (await admin.execute("CLIENT", "LIST", "TYPE", "normal")).decode().splitlines()
+    lines = (await admin.execute(None, "CLIENT", "LIST", "TYPE", "normal")).decode().splitlines()
     return len(lines) - 1
 
 
@@ -93,8 +36,8 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def make_replica(store: Store, of_port: int = 1) -> None:
-    await store.execute("CONFIG", "SET", "replica-serve-stale-data", "yes")
-    await store.execute("REPLICAOF", "127.0.0.1", of_port)
+    await store.execute(None, "CONFIG", "SET", "replica-serve-stale-data", "yes")
+    await store.execute(None, "REPLICAOF", "127.0.0.1", of_port)
 
 
 # What it costs…
@@ -105,30 +48,29 @@ async def test_after_a_failover_no_connection_stays_with_the_old_primary(tmp_pat
     async with embedded(tmp_path / "old") as old_url, embedded(tmp_path / "new") as new_url:
         async with a_switch(old_url) as switch, a_store(switch.url) as store, a_store(old_url) as old:
             await fill(store, 20)
-            await store.blocking("LPOP", "x", wait_s=0)
-            assert await connected(old) >= 2
+            assert await connected(old) == 21
             await make_replica(old)
             switch.path = new_url.removeprefix("unix://")
             with pytest.raises(StoreAwayError) as away:
-                await store.execute("SET", "x", "y")
+                await store.execute("x", "SET", "x", "y")
             assert away.value.reason == "READONLY"
 
             async def is_left() -> bool:
                 return await connected(old) == 0
 
             await until(is_left)
-            await asyncio.gather(*(store.execute("SET", f"x{number}", "y") for number in range(20)))
+            await asyncio.gather(*(store.execute(f"x{number}", "SET", f"x{number}", "y") for number in range(20)))
         async with a_store(new_url) as new:
-            assert await new.execute("GET", "x19") == b"y"
+            assert await new.execute("x19", "GET", "x19") == b"y"
 
 
 async def test_who_waits_while_the_store_becomes_a_replica_is_told_that_it_is_away(tmp_path: Path) -> None:
     """A wait that the store breaks off is no error of the command's."""
     async with embedded(tmp_path) as url, a_store(url) as store:
-        waiting = asyncio.create_task(store.blocking("BLPOP", "nobody", 30, wait_s=30))
+        waiting = asyncio.create_task(store.blocking("nobody", "BLPOP", "nobody", 30, wait_s=30))
 
         async def waits() -> bool:
-            return b"blocked_clients:1\r\n" in await store.execute("INFO", "clients")
+            return b"blocked_clients:1\r\n" in await store.execute(None, "INFO", "clients")
 
         await until(waits)
         await make_replica(store)
@@ -145,9 +87,10 @@ async def test_connections_that_fell_silent_while_idle_cost_nothing_but_time(
         key = store.names.current("silent")
         await fill(store, 20)
         await switch.silence()
-        await asyncio.gather(*(store.execute("INCR", key) for _ in range(40)))
-        assert await store.execute("GET", key) == b"40"
-        await store.execute("DEL", key)
+        decisions = (store.execute(key, "INCR", key) for _ in range(40))
+        await asyncio.gather(*decisions, *(store.blocking(key, "INCR", key, wait_s=0) for _ in range(40)))
+        assert await store.execute(key, "GET", key) == b"80"
+        await store.execute(key, "DEL", key)
 
 
 async def test_one_silent_connection_casts_doubt_on_all_that_were_idle_then(
@@ -159,26 +102,28 @@ async def test_one_silent_connection_casts_doubt_on_all_that_were_idle_then(
         await fill(store, 20)
         await switch.silence()
         with pytest.raises(StoreAwayError, match="no answer within 1 s"):
-            await store.execute("GET", "x")
+            await store.execute("x", "GET", "x")
         for _ in range(20):
-            assert await store.execute("PING") == b"PONG"
+            assert await store.execute(None, "PING") == b"PONG"
+            assert await store.blocking("nobody", "LLEN", "nobody", wait_s=0) == 0
 
 
 async def test_connections_that_the_store_closed_cost_nothing(store_url: str) -> None:
     """CLIENT KILL of every connection, and a server that restarted, lose no command."""
     async with a_store(store_url) as store, a_store(store_url) as admin:
         await fill(store, 20)
-        await admin.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await asyncio.gather(*(store.execute("PING") for _ in range(40)))
+        await admin.execute(None, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        waits = (store.blocking("nobody", "LLEN", "nobody", wait_s=0) for _ in range(40))
+        await asyncio.gather(*(store.execute(None, "PING") for _ in range(40)), *waits)
 
 
 async def test_a_pause_is_a_time_out_and_over_when_it_is_over(tmp_path: Path) -> None:
     """CLIENT PAUSE: refused in time, then served by connections that prove themselves."""
     async with embedded(tmp_path) as url, a_store(url, timeout_s=0.2) as store:
         await fill(store, 5)
-        await store.execute("CLIENT", "PAUSE", 600, "ALL")
+        await store.execute(None, "CLIENT", "PAUSE", 600, "ALL")
         with pytest.raises(StoreAwayError, match=r"no answer within 0\.2 s"):
-            await store.execute("SET", "x", "y")
+            await store.execute("x", "SET", "x", "y")
 
         async def is_back() -> bool:
             return not await store.why_not()
@@ -193,12 +138,12 @@ async def test_a_pause_is_a_time_out_and_over_when_it_is_over(tmp_path: Path) ->
 async def test_any_password_works_percent_encoded(tmp_path: Path, word: str) -> None:
     """And a wrong one, a missing one and a changed one are said in the store's own word."""
     async with embedded(tmp_path) as url, a_store(url) as admin:
-        await admin.execute("CONFIG", "SET", "requirepass", word)
+        await admin.execute(None, "CONFIG", "SET", "requirepass", word)
         place = url.removeprefix("unix://")
         async with a_store(f"unix://:{quote(word, safe='')}@{place}") as store:
-            assert await store.execute("PING") == b"PONG"
-            await admin.execute("CONFIG", "SET", "requirepass", "another")
-            await admin.execute("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            assert await store.execute(None, "PING") == b"PONG"
+            await admin.execute(None, "CONFIG", "SET", "requirepass", "another")
+            await admin.execute(None, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
             async def is_told() -> bool:
                 return await store.why_not() == "WRONGPASS"
@@ -206,22 +151,22 @@ async def test_any_password_works_percent_encoded(tmp_path: Path, word: str) -> 
             await until(is_told)
         async with a_store(url) as store:
             assert await store.why_not() == "NOAUTH"
-        await admin.execute("CONFIG", "SET", "requirepass", "")
+        await admin.execute(None, "CONFIG", "SET", "requirepass", "")
 
 
 async def test_a_store_that_takes_no_writes_says_why(tmp_path: Path) -> None:
     """Full, a replica, one with too few replicas: in the store's own word; and nothing when it takes them."""
     async with embedded(tmp_path) as url, a_store(url) as store:
         assert await store.why_not() == ""
-        await store.execute("CONFIG", "SET", "maxmemory", 1)
+        await store.execute(None, "CONFIG", "SET", "maxmemory", 1)
         assert await store.why_not() == "OOM"
-        await store.execute("CONFIG", "SET", "maxmemory", 0)
-        await store.execute("CONFIG", "SET", "min-replicas-to-write", 1)
+        await store.execute(None, "CONFIG", "SET", "maxmemory", 0)
+        await store.execute(None, "CONFIG", "SET", "min-replicas-to-write", 1)
         assert await store.why_not() == "NOREPLICAS"
-        await store.execute("CONFIG", "SET", "min-replicas-to-write", 0)
+        await store.execute(None, "CONFIG", "SET", "min-replicas-to-write", 0)
         await make_replica(store)
         assert await store.why_not() == "READONLY"
-        await store.execute("REPLICAOF", "NO", "ONE")
+        await store.execute(None, "REPLICAOF", "NO", "ONE")
         assert await store.why_not() == ""
 
 
@@ -239,7 +184,7 @@ async def test_a_store_that_cannot_be_reached_says_where(tmp_path: Path) -> None
     for url, reason in reasons.items():
         async with a_store(url) as store:
             with pytest.raises(StoreAwayError) as away:
-                await store.execute("PING")
+                await store.execute(None, "PING")
             assert away.value.reason == reason
 
     for answer, reason in ((b"", "closed by "), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Redis protocol at ")):
@@ -264,13 +209,13 @@ async def test_an_outage_is_told_once_and_its_end_too(tmp_path: Path) -> None:
     """However many commands fail; of a full store the end is the first write, and not the first answer."""
     async with embedded(tmp_path) as url, a_store(url, trouble=Trouble()) as store:
         with capture_logs() as lines:
-            await store.execute("CONFIG", "SET", "maxmemory", 1)
+            await store.execute(None, "CONFIG", "SET", "maxmemory", 1)
             for _ in range(100):
                 assert await store.why_not() == "OOM"
-                await store.execute("GET", "x")
-            await store.execute("CONFIG", "SET", "maxmemory", 0)
+                await store.execute("x", "GET", "x")
+            await store.execute(None, "CONFIG", "SET", "maxmemory", 0)
             assert [(line["event"], line.get("reason")) for line in lines] == [("store_away", "OOM")]
-            await store.execute("SET", "x", "y")
+            await store.execute("x", "SET", "x", "y")
         assert [line["event"] for line in lines] == ["store_away", "store_back"]
         assert lines[1]["failures"] == 100
 

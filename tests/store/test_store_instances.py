@@ -10,10 +10,10 @@ async def test_instances_of_one_secret_live_together(store: Store) -> None:
     one, two = (Instances(store, name, "old", {"old"}) for name in "ab")
     await one.join()
     await two.join()
-    assert await store.execute("ZCARD", store.names.instances()) == 2
+    assert await store.execute(store.names.instances(), "ZCARD", store.names.instances()) == 2
     await one.leave()
     await two.leave()
-    assert await store.execute("ZCARD", store.names.instances()) == 0
+    assert await store.execute(store.names.instances(), "ZCARD", store.names.instances()) == 0
 
 
 async def test_an_instance_under_another_secret_does_not_start(store: Store) -> None:
@@ -22,7 +22,7 @@ async def test_an_instance_under_another_secret_does_not_start(store: Store) -> 
     stranger = Instances(store, "b", "new", {"new"})
     with pytest.raises(ForeignSecretError, match=r"server\.secret"):
         await stranger.join()
-    assert await store.execute("ZCARD", store.names.instances()) == 1
+    assert await store.execute(store.names.instances(), "ZCARD", store.names.instances()) == 1
 
 
 async def test_a_rotation_goes_one_instance_at_a_time(store: Store) -> None:
@@ -36,7 +36,7 @@ async def test_a_rotation_goes_one_instance_at_a_time(store: Store) -> None:
 
 async def test_the_dead_do_not_count(store: Store) -> None:
     """An instance that was killed is forgotten after a while, by the store's clock."""
-    now_s = int((await store.execute("TIME"))[0])
-    await store.execute("ZADD", store.names.instances(), now_s - 16, "old:killed")
+    now_s = int((await store.execute(None, "TIME"))[0])
+    await store.execute(store.names.instances(), "ZADD", store.names.instances(), now_s - 16, "old:killed")
     await Instances(store, "b", "new", {"new"}).join()
-    assert await store.execute("ZRANGE", store.names.instances(), 0, -1) == [b"new:b"]
+    assert await store.execute(store.names.instances(), "ZRANGE", store.names.instances(), 0, -1) == [b"new:b"]

@@ -278,12 +278,12 @@ async def test_readyz_says_of_store_and_upstream_how_they_are(start: Start, tmp_
             "ended_tasks": {},
         }
         assert await ready() == await ready("/readyz?needs=store,upstream") == (200, well)
-        await admin.execute("CONFIG", "SET", "maxmemory", 1)
+        await admin.execute(None, "CONFIG", "SET", "maxmemory", 1)
         full = well | {"store": {"takes_writes": False, "reason": "OOM"}}
         assert await ready() == await ready("/readyz?needs=upstream") == (200, full)
         assert await ready("/readyz?needs=store") == (503, full | {"status": "not_ready"})
-        await admin.execute("CONFIG", "SET", "maxmemory", 0)
-        await admin.execute("CLIENT", "PAUSE", 600, "ALL")
+        await admin.execute(None, "CONFIG", "SET", "maxmemory", 0)
+        await admin.execute(None, "CLIENT", "PAUSE", 600, "ALL")
         status, told = await ready()
         assert (status, told["store"]["reason"]) == (200, "no answer within 0.5 s")
         await sidecar.upstream.__aexit__(None, None, None)

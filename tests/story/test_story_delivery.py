@@ -149,7 +149,7 @@ async def test_dead_letters_are_listed_sent_again_and_dropped(sending: Sending, 
     sending.urls(closed_port(), closed_port())
     store = Store(store_url)
     outbox = Outbox(store)
-    await store.execute("DEL", store.names.outbox(), store.names.dead())
+    await store.execute(store.names.outbox(), "DEL", store.names.outbox(), store.names.dead())
     try:
         dies_at = time.time() + 300
         past = Past("retry", "m-1", refused={"first": "balance"})
@@ -176,7 +176,7 @@ async def test_dead_letters_are_listed_sent_again_and_dropped(sending: Sending, 
         assert (await sending.run("dead", "drop", "--all"))[:2] == (0, f"{shown[1][0]}  dropped\n")
         assert await sending.run("dead", "list") == (0, "", "dead: there is no dead letter\n")
     finally:
-        await store.execute("DEL", store.names.outbox(), store.names.dead())
+        await store.execute(store.names.outbox(), "DEL", store.names.outbox(), store.names.dead())
         await store.close()
 
 

@@ -166,7 +166,9 @@ async def test_a_rotated_secret_begins_no_budget_anew(start: Start) -> None:
     after = await start(config=ruled(rotated, **rules))
     await sent_id(after, PHONE)
     assert await counted(*(after.register(GUESS) for _ in range(5))) == {"code_mismatch": 3, "too_many_attempts": 2}
-    await after.store.execute("DEL", after.store.names.instances())  # as if those two had stopped
+    await after.store.execute(
+        after.store.names.instances(), "DEL", after.store.names.instances()
+    )  # as if those two had stopped
     dropped = await start(config=ruled(CONFIG.replace(SECRET, SECRET[::-1]), **rules))
     assert await counted(*(dropped.register(GUESS) for _ in range(5))) == {"code_mismatch": 2, "too_many_attempts": 3}
 

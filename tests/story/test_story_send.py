@@ -169,13 +169,13 @@ async def test_a_bucket_is_spent_only_by_a_message_that_is_queued(start: Start) 
 async def test_a_store_that_says_no_is_told_and_gives_back_what_was_taken(start: Start) -> None:
     """Strange data under a name of ours: nothing is queued, so nothing is spent; the refusal is counted as any."""
     sidecar = await start(to_rate="1/1h")
-    await sidecar.store.execute("SET", sidecar.store.names.outbox(), "strange")
+    await sidecar.store.execute(sidecar.store.names.outbox(), "SET", sidecar.store.names.outbox(), "strange")
     reply = await sidecar.send()
     assert (reply.status, reply.code) == (503, "store_unavailable")
     assert await sidecar.metric('sidecar_requests_total{action="send",outcome="refused"}') == 1, (
         "metrics are there, too"
     )
-    await sidecar.store.execute("DEL", sidecar.store.names.outbox())
+    await sidecar.store.execute(sidecar.store.names.outbox(), "DEL", sidecar.store.names.outbox())
     assert (await sidecar.send()).status == 202
 
 
@@ -282,10 +282,10 @@ async def test_a_repeat_is_no_second_message_though_the_process_died_after_the_f
     idempotency = sidecar.app.gate._idempotency
     claim = idempotency.key("POST /send", E164, "one")
     assert await idempotency.claim(claim) is not None, "an answer is kept"
-    await sidecar.store.execute("SET", claim, "running", "PX", 60_000)  # as a killed process leaves it
+    await sidecar.store.execute(claim, "SET", claim, "running", "PX", 60_000)  # as a killed process leaves it
     again = await sidecar.send(headers=key)
     assert (again.status, again.json["id"]) == (202, first.json["id"])
-    await sidecar.store.execute("DEL", claim)  # as it lapses
+    await sidecar.store.execute(claim, "DEL", claim)  # as it lapses
     assert (await sidecar.send(headers=key)).json["id"] == first.json["id"]
     await sidecar.vendor.code()
     assert await sidecar.metric('sidecar_verifications_total{outcome="resent"}') == 0
@@ -501,7 +501,7 @@ async def test_nothing_of_the_recipient_or_the_code_is_logged(start: Start, capf
     assert '"outcome": "queued"' in logged
     for private in (PHONE, OTHER, code):
         assert private not in logged
-    for key in await sidecar.store.execute("KEYS", "*"):
+    for key in await sidecar.store.execute(None, "KEYS", "*"):
         for private in (PHONE, OTHER, code):
             assert private.encode() not in key
 

@@ -590,7 +590,7 @@ async def test_a_store_away_just_then_hears_later_that_the_code_is_spent(start: 
         sidecar = await start(url=url)
         code = await fresh_code(sidecar)
         own = Store(url)
-        info = await own.execute("INFO", "server")
+        info = await own.execute(None, "INFO", "server")
         await own.close()
         pid = int(info.split(b"process_id:")[1].split(b"\r")[0])
 

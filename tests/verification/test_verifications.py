@@ -144,8 +144,8 @@ async def age(store: Store, verification_id: str, seconds: float) -> None:
     """Make a verification older."""
     key = store.names.verification(verification_id)
     for field in ("made", "expires"):
-        await store.execute("HINCRBY", key, field, -int(seconds * 1000))
-    await store.execute("PEXPIRE", key, int(await store.execute("PTTL", key)) - int(seconds * 1000))
+        await store.execute(key, "HINCRBY", key, field, -int(seconds * 1000))
+    await store.execute(key, "PEXPIRE", key, int(await store.execute(key, "PTTL", key)) - int(seconds * 1000))
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ async def test_a_code_that_is_sent_again_has_time_to_arrive(
     assert record is not None
     assert left - 1 < record.expires_in_s <= left, "it is said alike everywhere"
     current = store.names.current(Secret("s" * 32, (), os.urandom).hash(PHONE.address))
-    assert left * 1000 - 1000 < await store.execute("PTTL", current) <= left * 1000
-    readable = await store.execute("PTTL", store.names.verification(first.id))
+    assert left * 1000 - 1000 < await store.execute(current, "PTTL", current) <= left * 1000
+    readable = await store.execute(store.names.verification(first.id), "PTTL", store.names.verification(first.id))
     assert readable > left * 1000 + 500_000, "long enough to say that it has expired"
     assert await outcome(verifications, Proof("code", code_of(verifications, first.id))) == "spent"
 
@@ -336,7 +336,10 @@ async def test_what_cannot_be_a_code_costs_no_try_and_tells_nothing(store: Store
                     pass
             assert refused.value.code == "code_mismatch"
             assert not refused.value.extra
-    assert await store.execute("HGET", store.names.verification(issued.id), "wrong") == b"0"
+    assert (
+        await store.execute(store.names.verification(issued.id), "HGET", store.names.verification(issued.id), "wrong")
+        == b"0"
+    )
     code = code_of(verifications, issued.id)
     assert await outcome(verifications, Proof("code", wrong(code))) == "code_mismatch 4"
 
@@ -400,7 +403,7 @@ async def test_failed_stays_failed_when_the_code_has_expired(store: Store) -> No
     await verifications.mark(failed.id, "failed", "provider")
     await verifications.mark(unconfirmed.id, "unconfirmed")
     for one in (failed, unconfirmed):
-        await store.execute("HSET", store.names.verification(one.id), "expires", 1)
+        await store.execute(store.names.verification(one.id), "HSET", store.names.verification(one.id), "expires", 1)
     told = [await verifications.read(one.id) for one in (failed, unconfirmed)]
     assert [(one.status, one.reason, one.came_to) for one in told if one] == [
         ("failed", "provider", "failed"),
@@ -415,13 +418,13 @@ async def test_neither_code_nor_number_is_in_the_store(store: Store) -> None:
     code = code_of(verifications, issued.id)
     await outcome(verifications, Proof("code", wrong(code)))
     dump = b""
-    for key in await store.execute("KEYS", f"*{store.names.prefix}*"):
+    for key in await store.execute(None, "KEYS", f"*{store.names.prefix}*"):
         dump += key
-        match await store.execute("TYPE", key):
+        match await store.execute(key, "TYPE", key):
             case b"hash":
-                dump += b"|".join(await store.execute("HGETALL", key))
+                dump += b"|".join(await store.execute(key, "HGETALL", key))
             case _:
-                dump += await store.execute("GET", key)
+                dump += await store.execute(key, "GET", key)
     assert issued.id.encode() in dump
     assert code.encode() not in dump
     assert b"13900000001" not in dump

@@ -1,0 +1,100 @@
+"""Where is the store, and how is one let in? A URL as redis-py spells them becomes connections that are ready for use.
+
+redis-py reads the URL and makes the TLS context. It does not connect: its connection reads and writes by streams of its
+own, which would have to be taken from it, and it greets in three round trips where one is enough.
+"""
+
+import asyncio
+import socket
+from contextlib import suppress
+from typing import Any, Final
+
+import hiredis
+from redis.asyncio.connection import Connection, parse_url
+from redis.exceptions import RedisError
+
+from sidecar import __version__
+from sidecar.store.faults import Fault
+from sidecar.store.wire import LostError, Wire, Word
+from sidecar.unreachable import why
+
+# What redis-py's pools take, and its connections do not.
+_OF_POOLS: Final = ("max_connections", "timeout")
+
+
+class Address:
+    """A store's URL: `redis://`, `rediss://` (TLS) or `unix://`. `place` names where it is, and not as whom we ask.
+
+    Raises ValueError for any other URL and for an option that is not known, OSError for TLS files that cannot be read.
+    """
+
+    def __init__(self, url: str) -> None:
+        options: dict[str, Any] = {**parse_url(url)}
+        for name in _OF_POOLS:
+            options.pop(name, None)
+        # Of what a URL may say we take where, as whom, which database, under which name, and TLS. The rest (limits of
+        # time, decoding, sending again) would break promises of ours.
+        try:
+            self._told = options.pop("connection_class", Connection)(**options)
+            self._tls = self._told.ssl_context.get() if hasattr(self._told, "ssl_context") else None
+        except (TypeError, RedisError) as error:
+            raise ValueError(f"the store's URL has an option that cannot be: {error}") from None
+        self._path = getattr(self._told, "path", "")
+        self.place = self._path or _host_and_port(self._told.host, self._told.port)
+
+    async def connect(self) -> Wire:
+        """Open a connection, let in and ready. Raises LostError; it keeps no time."""
+        try:
+            wire = await self._opened()
+        except OSError as error:
+            raise LostError(why(error, self.place)) from error
+        try:
+            await self._greet(wire)
+        except BaseException:
+            wire.end("")
+            raise
+        return wire
+
+    async def _opened(self) -> Wire:
+        loop = asyncio.get_running_loop()
+        if self._path:
+            _, wire = await loop.create_unix_connection(lambda: Wire(self.place), self._path)
+            return wire
+        told = self._told
+        transport, wire = await loop.create_connection(lambda: Wire(self.place), told.host, told.port, ssl=self._tls)
+        if told.socket_keepalive:
+            connected = transport.get_extra_info("socket")
+            with suppress(OSError):  # an option that this system does not have
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in told.socket_keepalive_options.items():
+                    connected.setsockopt(socket.IPPROTO_TCP, option, value)
+        return wire
+
+    async def _greet(self, wire: Wire) -> None:
+        """Say who asks, and which database is meant. One round trip: no command goes out before it is over."""
+        told = self._told
+        commands: list[tuple[Word, ...]] = []
+        if told.username:
+            commands.append(("AUTH", told.username, told.password or ""))
+        elif told.password:
+            commands.append(("AUTH", told.password))
+        if told.db:
+            commands.append(("SELECT", told.db))
+        must = len(commands)
+        if told.client_name:
+            commands.append(("CLIENT", "SETNAME", told.client_name))
+        # For whoever looks at CLIENT LIST. A store of before 7.2, or one that does not let us, need not know.
+        commands += (("CLIENT", "SETINFO", "LIB-NAME", "signup-sidecar"), ("CLIENT", "SETINFO", "LIB-VER", __version__))
+        for number, reply in enumerate(wire.ask(*commands)):
+            said = await reply
+            if type(said) is not hiredis.ReplyError:
+                continue
+            fault = Fault.read(str(said))
+            if "DB index" in fault.text:
+                raise LostError(f"no database {told.db} at {self.place}")
+            if number < must or (fault.is_away and fault.code != "NOPERM"):
+                raise LostError(fault.reason)
+
+
+def _host_and_port(host: str, port: int) -> str:
+    return f"{f'[{host}]' if ':' in host else host}:{port}"

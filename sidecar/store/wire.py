@@ -1,0 +1,155 @@
+"""How do commands and replies travel? One connection of the Redis protocol (RESP2): replies come as commands went out.
+
+Its law: every command that was written ends once, with its own reply or as lost. Replies belong to commands by their
+order alone, so whatever disturbs the order ends the connection: octets that are no RESP, a reply that nobody asked for.
+A command that nobody waits for any more keeps its place, or the next would get its reply. It keeps no time.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Protocol, cast
+
+import hiredis
+
+from sidecar.store.faults import Fault
+from sidecar.unreachable import why
+
+Word = str | int | float | bytes
+Hear = Callable[[], None]
+
+# Of a reply that has not wholly arrived.
+_MORE: Final = object()
+
+
+class LostError(Exception):
+    """A connection ended, or none was to be had; `reason` says why. A command that was written may have been done."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Asked(Protocol):
+    """A command on its way. `asked_at` in seconds of the monotonic clock."""
+
+    asked_at: float
+
+    def answered(self, reply: Any, now: float) -> None:
+        """Take the reply: bytes, int, list, None, or an `hiredis.ReplyError`, which is the store's error."""
+
+    def lost(self, reason: str) -> None:
+        """Take note that no reply will come."""
+
+
+class _Plain:
+    """A command that a coroutine awaits by itself: to be let in, a proof, or a wait in the store."""
+
+    __slots__ = ("asked_at", "reply")
+
+    def __init__(self) -> None:
+        self.asked_at = time.monotonic()
+        self.reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def answered(self, reply: Any, _now: float) -> None:
+        if not self.reply.done():
+            self.reply.set_result(reply)
+
+    def lost(self, reason: str) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(LostError(reason))
+            self.reply.exception()  # of several sent together, only the first is awaited
+
+
+class Wire(asyncio.Protocol):
+    """One connection to the store at `place`.
+
+    `asked`: what was written and is not answered yet, the oldest first. `heard_at`: when octets last came, in seconds
+    of the monotonic clock.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.asked: deque[Asked] = deque()
+        self.heard_at = time.monotonic()
+        self._reader = hiredis.Reader(notEnoughData=_MORE)
+        self._transport: asyncio.Transport | None = None
+        self._is_retired = False
+        self._hear: Hear = _nothing
+
+    @property
+    def is_open(self) -> bool:
+        """True while commands can be written, as far as this end knows."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def write(self, octets: bytes, asked: Iterable[Asked]) -> None:
+        """Send packed commands, in this order, in one piece."""
+        if self._transport is None:
+            raise RuntimeError("written to a wire that has ended; expected is_open to be asked before")
+        self._transport.write(octets)
+        self.asked.extend(asked)
+
+    def ask(self, *commands: tuple[Word, ...]) -> "list[asyncio.Future[Any]]":
+        """Send commands in one piece; gives their replies as `Asked.answered` has them. LostError when none comes."""
+        asked = [_Plain() for _ in commands]
+        self.write(b"".join(map(pack, commands)), asked)
+        return [one.reply for one in asked]
+
+    def hear(self, hear: Hear) -> None:
+        """Have it call `hear` whenever octets have come and are taken in, and when it has ended."""
+        self._hear = hear
+
+    def retire(self) -> None:
+        """Close it once everything that was written is answered."""
+        self._is_retired = True
+        if not self.asked:
+            self.end("")
+
+    def end(self, reason: str) -> None:
+        """Close it now. What is not answered yet is lost."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+        lost = tuple(self.asked)
+        self.asked.clear()
+        for one in lost:
+            one.lost(reason)
+        self._hear()
+
+    # What asyncio calls…
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        now = self.heard_at = time.monotonic()
+        asked = self.asked
+        next_reply = self._reader.gets
+        try:
+            self._reader.feed(data)
+            while (reply := next_reply()) is not _MORE:
+                if not asked:
+                    self.end(Fault.read(str(reply)).reason if type(reply) is hiredis.ReplyError else "")
+                    return
+                asked.popleft().answered(reply, now)
+        except hiredis.ProtocolError:
+            self.end(f"no Redis protocol at {self.place}")
+            return
+        if self._is_retired and not asked:
+            self.end("")
+        else:
+            self._hear()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.end(why(error, self.place) if isinstance(error, OSError) else f"closed by {self.place}")
+
+
+def pack(command: tuple[Word, ...]) -> bytes:
+    """Write a command as RESP has it. Text is UTF-8."""
+    # Its stub speaks of tuples of one word.
+    return cast("bytes", hiredis.pack_command(command))  # type: ignore[arg-type]
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,108 @@
+"""Stores that misbehave as stores do, and ways to a real one that do so: on real sockets, in the store's own words."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+from sidecar.store.client import Store
+
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def a_server(path: Path, talk: Talk) -> AsyncIterator[str]:
+    """Serve `talk` on a unix socket; yields the store URL."""
+    connections: set[asyncio.StreamWriter] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(writer)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await talk(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, path)
+    try:
+        yield f"unix://{path}"
+    finally:
+        server.close()
+        for writer in connections:
+            writer.close()
+        await server.wait_closed()
+
+
+async def read_command(reader: asyncio.StreamReader) -> list[bytes]:
+    """Read one command as RESP has it: an array of bulk strings."""
+    count = int((await reader.readuntil(b"\r\n"))[1:])
+    words = []
+    for _ in range(count):
+        length = int((await reader.readuntil(b"\r\n"))[1:])
+        words.append((await reader.readexactly(length + 2))[:-2])
+    return words
+
+
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[bytes]:
+    """Answer what a client says of itself when it connects; returns its first real command."""
+    while (command := await read_command(reader))[0] == b"CLIENT":
+        writer.write(b"+OK\r\n")
+    return command
+
+
+class Switch:
+    """An address that leads to a store, as a virtual IP or a name does: those who are connected stay where they are."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.port = 0
+        self._copying: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    async def silence(self) -> None:
+        """Lose all that comes on the connections that there are, as a network does that forgot them."""
+        for task in self._copying:
+            task.cancel()
+        await asyncio.gather(*self._copying, return_exceptions=True)
+
+    async def close(self) -> None:
+        await self.silence()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_unix_connection(self.path)
+        self._writers += [writer, ours]
+        for source, sink in ((reader, ours), (theirs, writer)):
+            self._copying.add(asyncio.create_task(self._copy(source, sink)))
+
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while octets := await source.read(1 << 16):
+                sink.write(octets)
+        sink.close()
+
+
+@contextlib.asynccontextmanager
+async def a_switch(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Switch]:
+    """Serve an address on 127.0.0.1 that leads to the store at `url`."""
+    switch = Switch(url.removeprefix("unix://"))
+    server = await asyncio.start_server(switch.take, "127.0.0.1", 0, ssl=tls)
+    switch.port = server.sockets[0].getsockname()[1]
+    try:
+        yield switch
+    finally:
+        server.close()
+        await switch.close()
+
+
+@contextlib.asynccontextmanager
+async def a_store(url: str, **more: object) -> AsyncIterator[Store]:
+    store = Store(url, **more)  # type: ignore[arg-type]
+    try:
+        yield store
+    finally:
+        await store.close()
