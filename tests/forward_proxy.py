@@ -15,12 +15,13 @@ BREAK = b"break"
 class ForwardProxy:
     """`says` is its answer to whatever it is asked, or SILENCE, or BREAK; None: it does what it is asked for.
 
-    `leads_to` is the port of this machine that every name stands for.
+    `leads_to` is the port of this machine that every name stands for; `greets` is what it says once a tunnel is open.
     """
 
     port: int = 0
     leads_to: int = 0
     says: bytes | None = None
+    greets: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n"
     asked: list[Message] = field(default_factory=list)
     released: asyncio.Event = field(default_factory=asyncio.Event)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -56,7 +57,7 @@ class ForwardProxy:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: Message) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self.leads_to)
         if message.start_line.startswith(b"CONNECT "):
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            writer.write(self.greets)
         else:
             back.write(message.raw)
         onwards = asyncio.create_task(_pump(reader, back))

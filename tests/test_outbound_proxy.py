@@ -49,6 +49,15 @@ async def test_https_goes_through_a_tunnel(tmp_path: Path) -> None:
             assert not request.values(b"proxy-authorization")
 
 
+@pytest.mark.parametrize("says", [b"1.1 204 No Content\r\nConnection: close", b"1.0 200 Ok\r\nContent-Length: 9"])
+async def test_fields_of_the_proxys_yes_mean_nothing(tmp_path: Path, says: bytes) -> None:
+    """RFC 9110 section 9.3.6: the tunnel begins behind its head, and is the vendor's alone."""
+    async with secure_vendor(tmp_path) as (vendor, ca), forward_proxy(vendor.port) as proxy:
+        proxy.greets = b"HTTP/%b\r\n\r\n" % says
+        assert len(await ask(f"https://{NAME}/", proxy.url, ca=ca, times=2)) == 2
+        assert len(proxy.asked) == 1
+
+
 async def test_http_goes_in_absolute_form() -> None:
     async with FakeUpstream() as vendor, forward_proxy(vendor.port) as proxy:
         [reply] = await ask(f"http://{NAME}/send?x=%7e", proxy.url)
