@@ -12,18 +12,21 @@ import re
 import sys
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import atheris
 import structlog
-from aiohttp import web
 
 from sidecar.config.model import Upstream
 from sidecar.errors import Refusal
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 with atheris.instrument_imports(include=["sidecar.proxy"]):
-    from sidecar.proxy import client as proxy_client
+    from proxied import Front, Passing
+
     from sidecar.proxy import forward, listener, messages
     from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.proxy_protocol import Source
 
 CRLF = b"\r\n"
 # Limits that short inputs reach. What waits may be as long as a head, or a long head would wait for ever.
@@ -36,7 +39,6 @@ messages.MAX_FIELDS = 24
 messages.MAX_LINE = TRAILERS + 20
 messages.MAX_ANSWER_LINE = ANSWER_LINE = 256
 messages.MAX_ANSWER_HEAD = 512
-listener._CONTENT_LIMIT = 64
 
 # The strict reader…
 
@@ -343,28 +345,10 @@ async def from_client(mode: int, pieces: list[bytes]) -> list[Message]:
 
     way = forwarder(lines, slow=slow, on_write=answer)
 
-    async def handle(request):
-        named = proxy_client.name("203.0.113.9", request.raw_headers, (), "http")
-        try:
-            if (failed := listener.handed_back(request)) is not None:
-                raise failed[0]
-            await forward.continue_100(request)
-            return await way.forward(request, client=named, request_id="x", body=await request.content.read())
-        except Refusal as refusal:
-            response = web.Response(status=refusal.status)
-            response.force_close()
-            return response
-
-    def plain(request, connection):
-        if handled:
-            return None
-        connection.peer = connection.peer or forward.Peer("203.0.113.9", "http", ())
-        rewritten = way.rewritten(request, connection.peer)
-        return way.exchange(request, rewritten, request_id="x", route=None, ended=lambda exchange, counts: None)
-
-    server = listener.Server(handle, plain)
+    running = Passing(0, handles=lambda _request: handled)
+    server = listener.Server(Front(running, way, (), "http"))
     server._looking.cancel()
-    line = Line(server(None), slow=slow or bool(mode & 16))
+    line = Line(server(Source("203.0.113.9", 0)), slow=slow or bool(mode & 16))
     line.stuck = bool(mode & 16)
     for piece in pieces:
         line.feed(piece)

@@ -1,23 +1,20 @@
 """The sidecar's own HTTP API, contract section 4, under `api.prefix`.
 
-Builds the same `Asked` as a route does and calls the same `gate.send`; refusals go through the same `gate.told`. What
-it does not list is `not_found`.
+Builds the same `Asked` as a route does and calls the same `gate.send`. What it does not list is `not_found`.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, get_args
-
-from aiohttp import web
 
 from sidecar import intake, language, prefer, problem
 from sidecar.captcha.seam import BuiltIn
 from sidecar.config.model import Config, Route
 from sidecar.delivery.receipts import Receipts
 from sidecar.errors import Refusal
-from sidecar.gate import Asked, Gate, Visit, preflight
+from sidecar.faces import Faces, preflight
+from sidecar.gate import Asked, Gate
 from sidecar.identity import Signer
 from sidecar.keys import JWKS_MAX_AGE_S
 from sidecar.metrics import Metrics
@@ -27,6 +24,7 @@ from sidecar.problem import Answer
 from sidecar.verification import codes
 from sidecar.verification.states import FINAL, Status
 from sidecar.verification.verifications import Hold, Proof, Verifications
+from sidecar.visit import Visit
 
 # The longest that `Prefer: wait` (RFC 7240 section 4.3) holds an answer: below the idle limits of common proxies.
 _MAX_WAIT_S: Final = 30
@@ -41,6 +39,7 @@ class Api:
         self,
         config: Config,
         gate: Gate,
+        faces: Faces,
         verifications: Verifications,
         challengers: Mapping[str, BuiltIn],
         signer: Signer,
@@ -49,6 +48,7 @@ class Api:
     ) -> None:
         self._config = config
         self._gate = gate
+        self._faces = faces
         self._verifications = verifications
         self._challengers = challengers
         self._signer = signer
@@ -76,50 +76,44 @@ class Api:
         """True when the target is under the prefix."""
         return raw_path.startswith(self._prefix) and raw_path[len(self._prefix) :][:1] in {"", "/", "?"}
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Take one request under the prefix."""
-        visit = self._gate.visit(request)
-        told = self._gate.told(visit, None, "api", self._routed(visit))
-        return await (self._gate.finished(told) if visit.request.method == "POST" else told)
-
-    async def _routed(self, visit: Visit) -> web.StreamResponse:
+    async def decide(self, visit: Visit, body: bytes) -> Answer:
+        """Answer one request under the prefix. Raises Refusal, StoreError."""
         visit.log["outcome"] = "answered"
-        path = visit.request.raw_path.removeprefix(self._prefix).partition("?")[0]
-        # RFC 9110 section 9.3.2: HEAD is GET without the content, which aiohttp leaves out.
-        method = "GET" if visit.request.method == "HEAD" else visit.request.method
+        path = visit.target.removeprefix(self._prefix).partition("?")[0]
+        # RFC 9110 section 9.3.2: HEAD is GET without the content, which the listener leaves out.
+        method = "GET" if visit.method == "HEAD" else visit.method
         match method, path.strip("/").split("/"):
             case "OPTIONS", _:
-                answer = preflight("GET, POST", "Content-Type, Idempotency-Key, Prefer")
+                return preflight("GET, POST", "Content-Type, Idempotency-Key, Prefer")
             case "POST", ["v1", "verifications"]:
-                answer = await self._start(visit)
+                return await self._start(visit, body)
             case "GET", ["v1", "verifications", verification_id]:
-                answer = await self._status(visit, verification_id)
+                return await self._status(visit, verification_id)
             case "POST", ["v1", "verifications", "check"]:
-                answer = await self._check_newest(visit)
+                return await self._check_newest(visit, body)
             case "POST", ["v1", "verifications", verification_id, "check"]:
-                answer = await self._check(visit, verification_id)
+                return await self._check(visit, verification_id, body)
             case "GET", ["captcha", name, "challenge"]:
-                answer = await self._challenge(name)
+                return self._challenge(name)
             case "POST", ["receipts", name]:
-                answer = await self._receive(visit, name, None)
+                return await self._receive(visit, name, None, body)
             case "POST", ["receipts", name, token]:
-                answer = await self._receive(visit, name, token)
+                return await self._receive(visit, name, token, body)
             case "GET", ["jwks.json"]:
-                answer = jwks(self._signer)
+                return jwks(self._signer)
             case "GET", ["openapi.json"]:
-                answer = problem.json_answer(200, document(self._prefix, sends=self._config.api.send))
+                return problem.json_answer(200, document(self._prefix, sends=self._config.api.send))
             case "GET", ["verify"] if self._has_page:
-                answer = self._gate.hosted_page(visit, "", None)
+                return self._faces.hosted_page(visit, "", None)
             case "GET", ["client.js"] | ["static", _] as parts:
-                answer = _static(parts[-1], visit.header("If-None-Match"))
+                return _static(parts[-1], visit.header("If-None-Match"))
             case _:
                 raise Refusal("not_found", "no_such_endpoint", f"See {self._prefix}/openapi.json for what is here.")
-        return await self._gate.answer(visit, answer)
 
-    async def _start(self, visit: Visit) -> Answer:
+    async def _start(self, visit: Visit, content: bytes) -> Answer:
         if not self._config.api.send:
             raise Refusal("route_denied", "api_send", "Codes are sent elsewhere; here they are checked only.")
-        body = intake.read_json_object(await self._gate.read_body(visit), visit.raw)
+        body = intake.read_json_object(content, visit.raw)
         sent = await self._gate.send(visit, self._route, self._asked(visit, body))
         location = f"{self._prefix}/v1/verifications/{sent.id}"
         return problem.json_answer(202, sent.document(), [("Location", location)])
@@ -145,7 +139,7 @@ class Api:
     async def _status(self, visit: Visit, verification_id: str) -> Answer:
         """Answer at once, or, with `Prefer: wait`, once the status is no longer the one that the client has seen."""
         record = await self._verifications.read(verification_id)
-        preferred = prefer.read(visit.request.headers.getall("Prefer", ()))
+        preferred = prefer.read(visit.all("Prefer"))
         wait_s = prefer.wait_s(preferred, _MAX_WAIT_S)
         seen = preferred.get("status") or "queued"
         if record is not None and wait_s and record.status not in FINAL:
@@ -169,16 +163,16 @@ class Api:
             [("Preference-Applied", ", ".join(applied))] if applied else [],
         )
 
-    async def _check(self, visit: Visit, verification_id: str) -> Answer:
-        body = intake.read_json_object(await self._gate.read_body(visit), visit.raw)
+    async def _check(self, visit: Visit, verification_id: str, content: bytes) -> Answer:
+        body = intake.read_json_object(content, visit.raw)
         code = body.get("code")
         if set(body) - {"code"} or isinstance(code, bool) or not isinstance(code, str | int | None):
             raise Refusal("malformed_request", "members", 'Expected {"code": "…"}.')
-        return await self._exchanged(visit, self._gate.held_by_id(visit, verification_id, _code(code)))
+        return await self._exchanged(visit, await self._gate.hold_by_id(visit, verification_id, _code(code)))
 
-    async def _check_newest(self, visit: Visit) -> Answer:
+    async def _check_newest(self, visit: Visit, content: bytes) -> Answer:
         """Check a code by its recipient, as a `verify` route does: of a verification that was started elsewhere."""
-        body = intake.read_json_object(await self._gate.read_body(visit), visit.raw)
+        body = intake.read_json_object(content, visit.raw)
         to, code = body.get("to", ""), body.get("code")
         channel: Any = body.get("channel") or "auto"
         if (
@@ -191,26 +185,25 @@ class Api:
             raise Refusal("malformed_request", "members", 'Expected {"to": "…", "code": "…"}, and a "channel" if any.')
         recipient = self._gate.recipient(to, channel)
         visit.log["to"] = recipient.masked
-        return await self._exchanged(visit, self._gate.held(visit, recipient, Proof("code", _code(code))))
+        return await self._exchanged(visit, await self._gate.hold(visit, recipient, Proof("code", _code(code))))
 
-    async def _exchanged(self, visit: Visit, holding: AbstractAsyncContextManager[Hold]) -> Answer:
+    async def _exchanged(self, visit: Visit, hold: Hold) -> Answer:
         """Use a right code up for a token."""
-        async with holding as hold:
+        async with hold:
             token = await hold.exchange()
         self._metrics.verifications.labels("verified").inc()
         visit.log |= {"outcome": "verified", "verification": hold.id}
         return problem.json_answer(200, {"status": "verified", "token": token})
 
-    async def _receive(self, visit: Visit, name: str, token: str | None) -> Answer:
-        body = await self._gate.read_body(visit)
-        query = visit.request.raw_path.partition("?")[2]
-        fields = {field.lower(): value for field, value in visit.request.headers.items()}
+    async def _receive(self, visit: Visit, name: str, token: str | None, body: bytes) -> Answer:
+        query = visit.target.partition("?")[2]
+        fields = {name.decode().lower(): value.decode("utf-8", "surrogateescape") for name, value in visit.raw}
         reply = await self._receipts.take(name, token, query, visit.client.ip, fields, body)
         if reply.json is None:
             return Answer(reply.status, (), b"")
         return problem.json_answer(reply.status, dict(reply.json))
 
-    async def _challenge(self, name: str) -> Answer:
+    def _challenge(self, name: str) -> Answer:
         captcha = self._challengers.get(name)
         if captcha is None:
             raise Refusal("not_found", "no_challenge", "This captcha is not built in.")

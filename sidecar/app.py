@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
-from aiohttp import web
-
 from sidecar import captcha, outbound
 from sidecar.admin import Admin
+from sidecar.admission import Admission
 from sidecar.api import Api
 from sidecar.captcha.altcha import Altcha
 from sidecar.captcha.remote import Remote as RemoteCaptcha
@@ -38,16 +37,16 @@ from sidecar.delivery.rates import Rates
 from sidecar.delivery.receipts import Receipts, callback_url
 from sidecar.delivery.router import Router
 from sidecar.delivery.sightings import Sightings
-from sidecar.errors import Refusal, StoreAwayError
+from sidecar.errors import StoreAwayError
+from sidecar.faces import Faces
+from sidecar.front import Front
 from sidecar.gate import Gate
 from sidecar.identity import Signer
 from sidecar.keys import KeyFiles, SigningKey, read_pem
 from sidecar.life import Life, ended
 from sidecar.limits.buckets import Bucket, Buckets
 from sidecar.metrics import Metrics
-from sidecar.plain import Plain
 from sidecar.proxy.forward import Forwarder
-from sidecar.proxy.listener import handed_back
 from sidecar.recipient import load_number_data, of_address
 from sidecar.routes import Routes
 from sidecar.secret import Secret, b64url
@@ -77,33 +76,11 @@ class App:
     """A configuration at work."""
 
     config: Config
+    front: Front
     gate: Gate
-    api: Api
     admin: Admin
     courier: Courier
-    plain: Plain
     life: Life
-    in_flight: int = 0
-
-    async def public(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What the public listener calls."""
-        self.in_flight += 1
-        try:
-            if (failed := handed_back(request)) is not None:
-                return await self._failed(request, *failed)
-            if self.api.owns(request.raw_path):
-                return await self.api.handle(request)
-            return await self.gate.handle(request)
-        finally:
-            self.in_flight -= 1
-
-    async def _failed(self, request: web.BaseRequest, refusal: Refusal, started: float | None) -> web.StreamResponse:
-        """Tell of what could not be read, or of a plain request that came to nothing."""
-        visit = self.gate.visit(request)
-        if started is None:
-            return await self.gate.refused(visit, "unreadable", refusal)
-        visit.started = started
-        return await self.gate.refused(visit, "pass", refusal)
 
 
 @asynccontextmanager
@@ -143,12 +120,13 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         verifiers = _verifiers(config, session, secret, store)
 
         routes = Routes(config.routes, method_override=config.upstream.method_override)
+        faces = Faces(config, _new_id)
         gate = Gate(
             config=config,
-            routes=routes,
+            admission=Admission(config, store.names, secret.hash, secret.hashes),
+            faces=faces,
             forwarder=forwarder,
             buckets=buckets,
-            names=store.names,
             captchas=verifiers,
             verifications=verifications,
             idempotency=Idempotency(store, secret),
@@ -157,7 +135,6 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             secret=secret,
             metrics=metrics,
             now=time.time,
-            new_id=_new_id,
         )
         challengers = {name: verifier for name, verifier in verifiers.items() if isinstance(verifier, Altcha)}
         vendors = providers.kinds()
@@ -177,9 +154,19 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             code_rules=config.code,
         )
         receipts = Receipts(config.providers, vendors, _receipts_url(config), ledger, courier.received)
-        api = Api(config, gate, verifications, cast("dict[str, BuiltIn]", challengers), signer, metrics, receipts)
-        plain = Plain(
-            config=config, routes=routes, owns=api.owns, forwarder=forwarder, metrics=metrics, new_id=_quick_id
+        api = Api(
+            config, gate, faces, verifications, cast("dict[str, BuiltIn]", challengers), signer, metrics, receipts
+        )
+        front = Front(
+            config=config,
+            routes=routes,
+            gate=gate,
+            api=api,
+            faces=faces,
+            forwarder=forwarder,
+            metrics=metrics,
+            new_id=_new_id,
+            quick_id=_quick_id,
         )
         admin = Admin(
             prefix=config.api.prefix,
@@ -190,7 +177,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             signer=signer,
             metrics=metrics,
         )
-        app = App(config, gate, api, admin, courier, plain, life)
+        app = App(config, front, gate, admin, courier, life)
         delivering = life.keep("courier", courier.run, lambda: courier.is_draining)
         staying = life.keep("instances", instances.stay)
         try:
@@ -199,7 +186,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             staying.cancel()
             # With the process, in what is left of its time; replaced by a reload, in its own.
             left_s = max(life.left_s, _SETTLE_S) if life.is_draining else config.server.drain
-            await asyncio.gather(gate.drain(left_s), courier.drain(left_s))
+            await asyncio.gather(front.drain(left_s), courier.drain(left_s))
             await ended(delivering, staying)
 
 

@@ -27,8 +27,6 @@ from sidecar.life import Life, ended
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener
 from sidecar.proxy.client import Network
-from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.messages import Request
 from sidecar.proxy.proxy_protocol import Acceptor
 from sidecar.sockets import bound, raise_descriptors
 from sidecar.store.embedded import StoreMissingError, embedded
@@ -95,9 +93,7 @@ class _Server:
             admin = web.ServerRunner(web.Server(self._admin, access_log=None))
             await _listen(admin, bound(server.admin, server.socket_mode))
             stack.push_async_callback(admin.cleanup)
-            public = listener.Server(
-                self._public, self._plain, max_head=server.max_head, keep_alive_s=server.keep_alive
-            )
+            public = listener.Server(self._app.front, max_head=server.max_head, keep_alive_s=server.keep_alive)
             accepting = Acceptor(bound(server.listen, server.socket_mode), _heralds(server), public, tls=self._tls)
             accepting.start()
             stack.push_async_callback(accepting.close)
@@ -114,6 +110,7 @@ class _Server:
                 if self._reload.is_set() and not self._stop.is_set():
                     self._reload.clear()
                     apps = await self._reloaded(apps, url)
+                    public.front = self._app.front
                     accepting.trusted = _heralds(self._config.server)
                     public.max_head, public.keep_alive_s = self._config.server.max_head, self._config.server.keep_alive
             server = self._config.server
@@ -128,12 +125,6 @@ class _Server:
             await asyncio.gather(*self._leaving, return_exceptions=True)
             await apps.aclose()
         self._log.info("stopped")
-
-    async def _public(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self._app.public(request)
-
-    def _plain(self, request: Request, connection: listener.Connection) -> Exchange | None:
-        return self._app.plain.exchange(request, connection)
 
     async def _admin(self, request: web.BaseRequest) -> web.StreamResponse:
         return await self._app.admin.handle(request)
@@ -202,7 +193,7 @@ async def _leave(app: App, stack: AsyncExitStack) -> None:
     That may be a download or a WebSocket of hours, and no reload shall cut it off. The drain at the end does.
     """
     await app.courier.drain(app.config.server.drain)
-    while app.in_flight or app.plain.in_flight:
+    while app.front.in_flight:
         await asyncio.sleep(_LOOK_S)
     await stack.aclose()
 

@@ -1,4 +1,4 @@
-"""A sidecar that does nothing but pass, as the gate does it: name the client, forward, render what was refused."""
+"""A sidecar that does nothing but pass, as the front does it: judge, carry, render what was refused."""
 
 import asyncio
 import socket
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any
 
-from aiohttp import web
 from fakes import RawClient
 
 from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
+from sidecar.problem import Answer
 from sidecar.proxy import client as proxy_client
 from sidecar.proxy import fields, listener
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.forward import Forwarder, Listener, Peer, asked, continue_100
-from sidecar.proxy.messages import MAX_HEAD, RawFields, Request
+from sidecar.proxy.forward import Forwarder, Listener, Peer
+from sidecar.proxy.messages import MAX_HEAD, Request
 from sidecar.proxy.proxy_protocol import Acceptor
 
-# Whether a request is relayed by its connection, or by a handler that has read it: `engine` in conftest runs on both.
+# Whether a request is relayed by its connection, or decided about once it was read: `engine` in conftest runs on both.
 RELAYS = True
 
 
@@ -47,6 +47,97 @@ class Passing:
         return RawClient(self.port, path=self.path, tls=tls)
 
 
+class Front:
+    """Relays what it may, and makes a case of all else."""
+
+    def __init__(self, running: Passing, forwarder: Forwarder, networks: Sequence[Any], scheme: str) -> None:
+        self.running = running
+        self.forwarder = forwarder
+        self.networks = networks
+        self.scheme = scheme
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def judge(self, request: Request, connection: listener.Connection) -> "Exchange | Case":
+        running = self.running
+        if not running.relays or running.handles(request) or running.extra or running.on_status or running.hears:
+            return Case(self, request, connection)
+        ip = connection.peername[0] if connection.peername else ""
+        connection.peer = connection.peer or Peer(ip, self.scheme, self.networks)
+        rewritten = self.forwarder.rewritten(request, connection.peer)
+        running.relayed += 1
+        request_id = rewritten.request_id or "made-here"
+        return self.forwarder.exchange(request, rewritten, request_id=request_id, route=None, ended=self.ended)
+
+    def unreadable(self, request: Request, connection: listener.Connection, refusal: Refusal) -> "Case":
+        return Case(self, request, connection, refusal)
+
+    def failed(self, exchange: Exchange, connection: listener.Connection, refusal: Refusal) -> "Case":
+        return Case(self, exchange.request, connection, refusal)
+
+    def ended(self, exchange: Exchange, counts: bool) -> None:
+        if counts and exchange.status:
+            self.running.statuses.append(exchange.status)
+            self.running.answers.append(exchange)
+        else:
+            self.running.cancelled.set()
+
+
+class Case:
+    """A request that is carried once it was read whole."""
+
+    max_content = 64 << 20
+    too_large = Refusal("body_too_large", "too_large")
+
+    def __init__(
+        self, front: Front, request: Request, connection: listener.Connection, refusal: Refusal | None = None
+    ) -> None:
+        self.front = front
+        self.request = request
+        self.connection = connection
+        self.refusal = refusal
+        self.task: asyncio.Task[None] | None = None
+
+    def begin(self, content: bytes) -> None:
+        if self.refusal is not None:
+            self.refuse(self.refusal)
+            return
+        self.task = asyncio.create_task(self.carry(content))
+        self.front.tasks.add(self.task)
+        self.task.add_done_callback(self.front.tasks.discard)
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.front.running.refusals.append(refusal)
+        self.connection.write(Answer(refusal.status, (), refusal.code.encode()), closes=True)
+
+    def left(self) -> None:
+        self.front.running.cancelled.set()
+        if self.task is not None:
+            self.task.cancel()
+
+    async def carry(self, content: bytes) -> None:
+        running, peername = self.front.running, self.connection.peername
+        ip = peername[0] if peername else ""
+        try:
+            async with self.front.forwarder.sent(
+                self.request,
+                self.connection,
+                client=proxy_client.name(ip, self.request.fields.raw, self.front.networks, self.front.scheme),
+                request_id=fields.request_id(self.request.fields) or "made-here",
+                body=content,
+                extra=running.extra,
+                listener=running.hears,
+            ) as sent:
+                running.statuses.append(sent.status)
+                if running.on_status is not None:
+                    await running.on_status(sent.status)
+                stays_open = await sent.relay()
+        except Refusal as refusal:
+            self.refuse(refusal)
+            return
+        running.answers.append(sent)
+        self.connection.carried(stays_open=stays_open)
+
+
 @asynccontextmanager
 async def passing(
     url: str,
@@ -64,6 +155,7 @@ async def passing(
     head_s: float = listener.HEAD_S,
     send_s: float = listener.SEND_S,
     content_s: float = listener.CONTENT_S,
+    guarded_s: float = listener.GUARDED_S,
 ) -> AsyncIterator[Passing]:
     """Run one in front of the upstream at `url`, on a free port or the unix socket at `path`.
 
@@ -85,69 +177,14 @@ async def passing(
         networks,
     )
 
-    def named(connection: Any, raw: RawFields) -> proxy_client.Client:
-        ip = connection.peername[0] if connection.peername else ""
-        return proxy_client.name(ip, raw, networks, scheme)
-
-    async def on_status(status: int) -> None:
-        running.statuses.append(status)
-        if running.on_status is not None:
-            await running.on_status(status)
-
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        client = named(request.protocol, request.raw_headers)
-        try:
-            if (failed := listener.handed_back(request)) is not None:
-                raise failed[0]
-            await continue_100(request)
-            body = await request.content.read()
-            answer = await forwarder.forward(
-                request,
-                client=client,
-                request_id=fields.request_id(asked(request).fields) or "made-here",
-                body=body,
-                extra=running.extra,
-                on_status=on_status,
-                listener=running.hears,
-            )
-        except Refusal as refusal:
-            running.refusals.append(refusal)
-            response = web.Response(status=refusal.status, text=refusal.code)
-            response.force_close()
-            return response
-        except asyncio.CancelledError:
-            running.cancelled.set()
-            raise
-        running.answers.append(answer)
-        return answer
-
-    def ended(exchange: Exchange, counts: bool) -> None:
-        if counts and exchange.status:
-            running.statuses.append(exchange.status)
-            running.answers.append(exchange)
-        else:
-            running.cancelled.set()
-
-    def plain(request: Request, connection: listener.Connection) -> Exchange | None:
-        if not running.relays or running.handles(request) or running.extra or running.on_status or running.hears:
-            return None
-        ip = connection.peername[0] if connection.peername else ""
-        connection.peer = connection.peer or Peer(ip, scheme, networks)
-        rewritten = forwarder.rewritten(request, connection.peer)
-        exchange = forwarder.exchange(
-            request, rewritten, request_id=rewritten.request_id or "made-here", route=None, ended=ended
-        )
-        running.relayed += 1
-        return exchange
-
     server = listener.Server(
-        handle,
-        plain,
+        Front(running, forwarder, networks, scheme),
         max_head=max_head,
         keep_alive_s=keep_alive_s,
         head_s=head_s,
         send_s=send_s,
         content_s=content_s,
+        guarded_s=guarded_s,
     )
     listening = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
     listening.bind(path or ("127.0.0.1", 0))

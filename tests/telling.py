@@ -143,6 +143,7 @@ class Sidecar:
     """A running sidecar and everything around it."""
 
     app: App
+    listening: listener.Server
     port: int
     admin_port: int
     upstream: FakeUpstream
@@ -220,10 +221,10 @@ async def start(tmp_path: Path, store_url: str) -> AsyncIterator[Start]:
             path = tmp_path / "sidecar.toml"
             path.write_text(text + tables, encoding="utf-8")
             app = await stack.enter_async_context(running(load(path, {}, kinds()), url, Metrics()))
-            port = await serve_public(stack, app)
+            port, listening = await serve_public(stack, app)
             admin_port = await _serve(stack, app.admin.handle)
             session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
-            return Sidecar(app, port, admin_port, upstream, vendor, session, store)
+            return Sidecar(app, listening, port, admin_port, upstream, vendor, session, store)
 
         yield begin
 
@@ -238,9 +239,9 @@ async def _serve(stack: AsyncExitStack, handler: Callable[[Any], Awaitable[web.S
     return int(runner.addresses[0][1])
 
 
-async def serve_public(stack: AsyncExitStack, app: App) -> int:
-    server = listener.Server(app.public, app.plain.exchange)
+async def serve_public(stack: AsyncExitStack, app: App) -> tuple[int, listener.Server]:
+    server = listener.Server(app.front)
     listening = await asyncio.get_running_loop().create_server(partial(server, Source("127.0.0.1", 0)), "127.0.0.1", 0)
     stack.push_async_callback(server.shutdown, 0.5)
     stack.callback(listening.close)
-    return int(listening.sockets[0].getsockname()[1])
+    return int(listening.sockets[0].getsockname()[1]), server

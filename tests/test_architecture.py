@@ -126,8 +126,9 @@ def test_only_the_store_speaks_to_redis() -> None:
 def test_only_app_builds() -> None:
     """The stories are wired in one place; serve runs what app made."""
     assert importers_of("sidecar.courier") == {"app"}
-    assert importers_of("sidecar.gate") == {"app", "api"}
-    assert importers_of("sidecar.api") == {"app", "admin"}
+    assert importers_of("sidecar.gate") == {"app", "api", "front"}
+    assert importers_of("sidecar.front") == {"app"}
+    assert importers_of("sidecar.api") == {"app", "admin", "front"}
     assert importers_of("sidecar.app") == {"serve", "cli"}
     assert importers_of("sidecar.serve") == {"cli"}
 

@@ -253,7 +253,7 @@ async def test_message_whose_code_was_used_is_not_sent(store: Store) -> None:
         done = await it.ask(PHONE)
         code = it.verifications.code(done, PHONE)
         assert code
-        async with it.verifications.held_by_id(done, code, uncounted) as hold:
+        async with await it.verifications.hold_by_id(done, code, uncounted) as hold:
             await hold.exchange()
         pending = await it.ask(OTHER)
         async with delivering(it.courier()):
@@ -735,7 +735,7 @@ async def test_confirmed_message_is_not_sent_again(store: Store) -> None:
             await it.verifications.mark(received, "delivered")
             code = it.verifications.code(used, OTHER)
             assert code
-            async with it.verifications.held_by_id(used, code, uncounted) as hold:
+            async with await it.verifications.hold_by_id(used, code, uncounted) as hold:
                 await hold.exchange()
             await until_empty(it)
         assert (len(first.asked), len(second.asked)) == (2, 0)
@@ -1201,7 +1201,7 @@ async def type_in(it: Post, verification_id: str, recipient: Recipient) -> None:
     """The person types the code in."""
     code = it.verifications.code(verification_id, recipient)
     assert code
-    async with it.verifications.held_by_id(verification_id, code, uncounted) as hold:
+    async with await it.verifications.hold_by_id(verification_id, code, uncounted) as hold:
         await hold.exchange()
 
 

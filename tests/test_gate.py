@@ -43,7 +43,7 @@ async def test_a_settlement_is_tried_for_as_long_as_a_hold_lasts(
     issued = await verifications.issue(PHONE, 0)
     code = verifications.code(issued.id, PHONE)
     assert code is not None
-    async with verifications.held(PHONE, Proof("code", code), uncounted) as hold:
+    async with await verifications.hold(PHONE, Proof("code", code), uncounted) as hold:
         lost = Hold(make(away, hold_s), hold.id, "somebody", hold.lasts_s)
         await gate._settle_later(lost, spend=spend)
     assert sum(pauses) == hold_s
@@ -57,7 +57,7 @@ async def test_a_settlement_that_the_store_took_is_not_tried_again(store: Store,
     issued = await verifications.issue(PHONE, 0)
     code = verifications.code(issued.id, PHONE)
     assert code is not None
-    async with verifications.held(PHONE, Proof("code", code), uncounted) as hold:
+    async with await verifications.hold(PHONE, Proof("code", code), uncounted) as hold:
         await gate._settle_later(hold, spend=True)
     assert len(pauses) == 1
     record = await verifications.read(issued.id)

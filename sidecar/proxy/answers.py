@@ -5,16 +5,22 @@ answer that did not end well is broken off, so that nobody can take it for whole
 """
 
 import asyncio
+import email.utils
+import functools
 import socket
 import struct
+import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final
 
+from sidecar import problem
 from sidecar.errors import Refusal
 from sidecar.proxy import fields, messages
 from sidecar.proxy.messages import CRLF, HTTP_1_0, HTTP_1_1, Answer, Chunked, Content, Request, Sized, UntilClose
 
 SWITCHING: Final = 101
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +104,28 @@ def final(answer: Answer, request: Request, *, keep_alive: bool) -> AnswerHead:
         may_pool=answer.keep_alive and not ends_with_connection and status != SWITCHING,
         binds_connection=framing.binds_connection,
     )
+
+
+def own(answer: problem.Answer, request: Request, *, stays_open: bool) -> bytes:
+    """Write an answer of our own for the client of that request. RFC 9110 sections 6.6.1, 8.6, 15."""
+    status, body = answer.status, answer.body
+    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, '')}", *(f"{name}: {value}" for name, value in answer.fields)]
+    if status not in {204, 304}:
+        lines.append(f"Content-Length: {len(body)}")
+    lines.append(f"Date: {_date(int(time.time()))}")
+    if not stays_open:
+        lines.append("Connection: close")
+    elif request.version == HTTP_1_0:
+        lines.append("Connection: keep-alive")
+    head = "\r\n".join(lines).encode("latin-1")
+    if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
+        raise ValueError("a field holds CR, LF or NUL")
+    return head + messages.END if request.method == "HEAD" else head + messages.END + body
+
+
+@functools.lru_cache(1)
+def _date(second: int) -> str:
+    return email.utils.formatdate(second, usegmt=True)
 
 
 def last_chunk(trailers: messages.RawFields) -> bytes:

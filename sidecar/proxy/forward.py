@@ -1,17 +1,16 @@
 """What does upstream get of a request? Its head rewritten, its content as it comes or as it was read.
 
 Two ways lead to `upstream`, with the same octets: `exchange` for a plain request, which its connection relays by
-itself, and `forward` for one that a handler has decided about, and waits for.
+itself, and `sent` for one that was decided about, whose status somebody waits for before its client gets an octet.
 """
 
 import asyncio
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable, Container, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Container, Sequence
+from typing import Any, Final, Protocol, Self
 
 import yarl
-from aiohttp import web
 
 from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
@@ -20,10 +19,9 @@ from sidecar.proxy.answers import AnswerHead
 from sidecar.proxy.client import Client, Network, is_trusted_peer, name
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.fields import Kept, Rules
-from sidecar.proxy.listener import Connection, Relayed
+from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import (
     CRLF,
-    HTTP_1_1,
     Chunked,
     Content,
     RawFields,
@@ -49,19 +47,6 @@ def tls_context(tls: TlsClient) -> ssl.SSLContext:
     if tls.cert:
         context.load_cert_chain(tls.cert, tls.key or None)
     return context
-
-
-def asked(request: web.BaseRequest) -> Request:
-    """Return the request as it was read, of one that the listener gave to its handler."""
-    connection: Any = request.protocol
-    assert isinstance(connection, Connection)
-    return connection.request
-
-
-async def continue_100(request: web.BaseRequest) -> None:
-    """Invite the content of a request whose client waits for it, before it is read here. RFC 9110 section 10.1.1."""
-    if request.version >= HTTP_1_1 and request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 class Listener(Protocol):
@@ -218,43 +203,37 @@ class Forwarder:
             route=route,
         )
 
-    async def forward(
+    def sent(
         self,
-        request: web.BaseRequest,
+        request: Request,
+        connection: Connection,
         *,
         client: Client,
         request_id: str,
         body: bytes,
         extra: Sequence[tuple[bytes, bytes]] = (),
-        on_status: Callable[[int], Awaitable[None]] | None = None,
         listener: Listener | None = None,
-    ) -> web.StreamResponse:
-        """Send the request with a content that was read, relay the answer.
+    ) -> "Sent":
+        """Make a request ready that was decided about, with its whole content; its connection waits for the answer.
 
-        `extra` fields come after all others. `on_status` is awaited once, with upstream's final status (101 for a
-        WebSocket), before an octet of it is answered. A `listener` hears the content of a 2xx or 3xx before that: the
-        answer is held for it, but for HELD_S at most, and then goes on while it still listens. Raises
-        Refusal(upstream_unavailable, upstream_timeout) while nothing of the answer is sent; later the answer is cut off
-        and returned all the same, for the log. Cancelled, it drops upstream's connection.
+        `extra` fields come after all others. A `listener` hears the content of a 2xx or 3xx before the client does: the
+        answer is held for it, but for HELD_S at most, and then goes on while it still listens.
         """
-        asking = asked(request)
-        kept = self._rules.keep(asking, trusted_peer=client.trusted_peer, body=body)
+        kept = self._rules.keep(request, trusted_peer=client.trusted_peer, body=body)
         if listener is not None:
             kept.lines = fields.accepting(kept.lines, listener.codings)
-        theirs = fields.theirs(asking, kept, body, self._host)
-        octets = asking.start + theirs + self._ours(asking, client, request_id, kept, extra) + body
+        theirs = fields.theirs(request, kept, body, self._host)
         exchange = Exchange(
             self.pool,
-            octets,
-            asking,
-            may_repeat=asking.method in _SAFE and not body,
+            request.start + theirs + self._ours(request, client, request_id, kept, extra) + body,
+            request,
+            may_repeat=request.method in _SAFE and not body,
             request_id=request_id,
             client_ip=client.ip,
             ended=lambda _exchange, _counts: None,
             waits=True,
         )
-        connection: Any = request.protocol
-        return await _Waiting(connection).relay(exchange, on_status, listener)
+        return Sent(exchange, connection, listener)
 
     def _ours(
         self,
@@ -330,51 +309,68 @@ class _Ear:
         self._heard.set_result(None)
 
 
-class _Waiting:
-    """The client of an exchange that a handler waits for: its connection, and what the handler wants to hear."""
+class Sent:
+    """A request that was decided about, on its way: entering waits for upstream's final `status`.
 
-    def __init__(self, connection: Connection) -> None:
+    `relay` then gives the client the answer. Leaving without it drops upstream's connection. Raises
+    Refusal(upstream_unavailable, upstream_timeout) while nothing of the answer is sent; later it is cut off, `is_cut`.
+    """
+
+    def __init__(self, exchange: Exchange, connection: Connection, listener: Listener | None) -> None:
         loop = asyncio.get_running_loop()
+        self._exchange = exchange
         self._connection = connection
+        self._listener = listener
         self._status: asyncio.Future[int] = loop.create_future()
         self._ended: asyncio.Future[bool] = loop.create_future()
-        self._exchange: Exchange | None = None
         self._ear: _Ear | None = None
         # While the answer is held: what has come of it, and how it was broken off.
         self._held: list[bytes] | None = None
         self._broken_off: bool | None = None
 
-    async def relay(
-        self,
-        exchange: Exchange,
-        on_status: Callable[[int], Awaitable[None]] | None,
-        listener: Listener | None,
-    ) -> web.StreamResponse:
-        self._exchange = exchange
-        self._connection.relay(exchange)
+    @property
+    def status(self) -> int:
+        """The final status: 101 for a WebSocket."""
+        return self._exchange.status
+
+    @property
+    def is_cut(self) -> bool:
+        """True when the client did not get the whole answer."""
+        return self.transport is None or self._exchange.is_cut
+
+    async def __aenter__(self) -> Self:
+        self._connection.relay(self._exchange)
         try:
-            exchange.start(self)
+            self._exchange.start(self)
             status = await self._status
-            if listener is not None and 200 <= status < 400:
-                await self._listen(exchange, listener)
-            if on_status is not None:
-                await on_status(status)
-            if self._ear is None:
-                if self.transport is not None:
-                    exchange.go_on()
-            else:
-                self._ear = None
-                self._let_go(exchange)
-            if self.transport is None:  # the client has left
-                return Relayed(status, stays_open=False, is_cut=True)
-            stays_open = await self._ended
-            return Relayed(status, stays_open=stays_open, is_cut=exchange.is_cut)
-        finally:
-            exchange.leave()
-            self._connection.relayed()
-            for heard in (self._status, self._ended):
-                if not heard.cancel() and not heard.cancelled():
-                    heard.exception()  # known, or nobody waits for it any more
+            if self._listener is not None and 200 <= status < 400:
+                await self._listen(self._exchange, self._listener)
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    async def relay(self) -> bool:
+        """Give the client the answer; says whether its connection may take another request."""
+        if self._ear is None:
+            if self.transport is not None:
+                self._exchange.go_on()
+        else:
+            self._ear = None
+            self._let_go(self._exchange)
+        if self.transport is None:  # the client has left
+            return False
+        return await self._ended
+
+    def _leave(self) -> None:
+        self._exchange.leave()
+        self._connection.relayed()
+        for heard in (self._status, self._ended):
+            if not heard.cancel() and not heard.cancelled():
+                heard.exception()  # known, or nobody waits for it any more
 
     async def _listen(self, exchange: Exchange, listener: Listener) -> None:
         """Have the content heard, the answer held for it; past HELD_S the client gets it while it is heard."""
@@ -422,7 +418,7 @@ class _Waiting:
             self._connection.answer(octets)
             return
         self._held.append(octets)
-        if self.writing_paused and self._exchange is not None and self._exchange.upstream is not None:
+        if self.writing_paused and self._exchange.upstream is not None:
             self._exchange.upstream.hold()
 
     def take_content(self, *, now: bool) -> None:

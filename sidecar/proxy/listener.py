@@ -1,29 +1,21 @@
-"""Who serves a connection of the public listener? It reads a request, and has it relayed or handled.
+"""Who serves a connection of the public listener? It reads a request, and has it relayed or answered.
 
-The law: `messages` is the only reader of what a client sends; each request that it has read is shown to `plain`, which
-makes an exchange of one that surely passes; every other is handed to aiohttp, whose request and response the gate and
-the API are written with. One request of a connection is served at a time, what comes behind it waits unread: answers
+The law: `messages` is the only reader of what a client sends. Each request that it has read is judged once, by the
+`Front`: an exchange is relayed as its octets come, a `Case` gets its content whole, and answers through `write` or
+carries an exchange. One request of a connection is served at a time, and what comes behind it waits unread: answers
 leave in the order in which the requests came, and no octet is read twice.
 """
 
 import asyncio
 import math
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Final, cast
-
-import structlog
-import yarl
-from aiohttp import web
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpVersion, RawRequestMessage, StreamWriter
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.tcp_helpers import tcp_keepalive
-from multidict import CIMultiDict, CIMultiDictProxy
+from typing import Any, Final, Protocol, cast
 
 from sidecar.errors import Refusal
-from sidecar.proxy import answers, fields, messages
+from sidecar.problem import Answer
+from sidecar.proxy import answers, messages
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.messages import (
     CRLF,
@@ -53,12 +45,10 @@ SEND_S: Final = 60.0
 LINGER_S: Final = 5.0
 DISCARD_S: Final = 30.0
 TLS_LINGER_S: Final = 1.0
-# Content that the gate has not read yet; twice as much is held.
-_CONTENT_LIMIT: Final = 32 << 10
+# A guarded content is small; a client that takes longer than this over it is not a sign-up form.
+GUARDED_S: Final = 20.0
 _LOOK_S: Final = 0.5
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-Plain = Callable[[Request, "Connection"], Exchange | None]
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What could not be read has no request; it is told like one.
 _NO_FIELDS: Final = Fields([])
@@ -67,17 +57,38 @@ _UNREADABLE: Final = Request("UNKNOWN", b"/", b"/", None, HTTP_1_1, b"", _NO_FIE
 MAX_REMEMBERED: Final = 4 << 10
 
 
-class Relayed(web.StreamResponse):
-    """What a handler returns when the answer has gone to the client already."""
-
-    def __init__(self, status: int, *, stays_open: bool, is_cut: bool = False) -> None:
-        super().__init__(status=status)
-        self.stays_open = stays_open
-        self.is_cut = is_cut
+class Case(Protocol):
+    """A request that is decided about: it is answered by `Connection.write`, or carried by an exchange of its own."""
 
     @property
-    def prepared(self) -> bool:
-        return True
+    def max_content(self) -> int:
+        """How many octets of content are read for it; -1: it is decided without."""
+
+    @property
+    def too_large(self) -> Refusal:
+        """The refusal of a larger content."""
+
+    def begin(self, content: bytes) -> None:
+        """All of its content has come, or none is read."""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Its content will not come: called in place of `begin`."""
+
+    def left(self) -> None:
+        """Its client has gone, before it was answered."""
+
+
+class Front(Protocol):
+    """What the product makes of requests."""
+
+    def judge(self, request: Request, connection: "Connection") -> "Exchange | Case":
+        """Judge a request by its head: an exchange is relayed at once, a case is decided about."""
+
+    def unreadable(self, request: Request, connection: "Connection", refusal: Refusal) -> Case:
+        """Make a case of what is no request; `request` says only what kind of answer its client would like."""
+
+    def failed(self, exchange: Exchange, connection: "Connection", refusal: Refusal) -> Case:
+        """Make a case of an exchange that came to nothing: nothing of an answer was sent."""
 
 
 class Server:
@@ -85,28 +96,28 @@ class Server:
 
     def __init__(
         self,
-        handler: Handler,
-        plain: Plain,
+        front: Front,
         *,
         max_head: int = MAX_HEAD,
         keep_alive_s: float = KEEP_ALIVE_S,
         head_s: float = HEAD_S,
         send_s: float = SEND_S,
         content_s: float = CONTENT_S,
+        guarded_s: float = GUARDED_S,
     ) -> None:
         """Must run inside the loop. `max_head` is in octets."""
-        self.handler = handler
-        self.plain = plain
+        self.front = front
         self.max_head = max_head
         self.keep_alive_s = keep_alive_s
         self.head_s = head_s
         self.send_s = send_s
         self.content_s = content_s
+        self.guarded_s = guarded_s
         self.connections: set[Connection] = set()
         self.is_closing = False
         self.loop = asyncio.get_running_loop()
         self.writes = Writes()
-        self._look_s = min(_LOOK_S, keep_alive_s / 4, head_s / 4, send_s / 4, content_s / 4)
+        self._look_s = min(_LOOK_S, *(seconds / 4 for seconds in (keep_alive_s, head_s, send_s, content_s, guarded_s)))
         self._looking = self.loop.call_later(self._look_s, self._look)
         self._all_lost: asyncio.Event | None = None
 
@@ -114,6 +125,11 @@ class Server:
     def max_ahead(self) -> int:
         """How many octets may wait behind a request that is being served; then nothing more is read. A head fits."""
         return 2 * self.max_head
+
+    @property
+    def is_idle(self) -> bool:
+        """True when no client waits for an answer."""
+        return all(connection.is_idle for connection in self.connections)
 
     def __call__(self, peer: Source | None) -> "Connection":
         """Make the protocol of a new connection from there; None is this machine, by a unix socket."""
@@ -152,56 +168,46 @@ class Server:
         self._looking = self.loop.call_later(self._look_s, self._look)
 
 
-def handed_back(request: web.BaseRequest) -> tuple[Refusal, float | None] | None:
-    """Return why this request could not be relayed or read, and when it began (time.perf_counter, None for now), once.
-
-    None if it was not.
-    """
-    connection = request.protocol
-    if not isinstance(connection, Connection):
-        return None
-    refusal, connection.refusal = connection.refusal, None
-    return refusal
-
-
-class Connection(BaseProtocol):
-    """One connection of a client: what aiohttp's requests know as their protocol."""
+class Connection(asyncio.Protocol):
+    """One connection of a client."""
 
     __slots__ = (
         "_block",
+        "_case",
         "_closes",
+        "_collected",
         "_content",
         "_exchange",
         "_fields",
+        "_is_going_on",
         "_is_held",
         "_is_reading",
         "_known",
         "_left",
-        "_payload",
+        "_loop",
         "_server",
         "_tail",
-        "_task",
         "bound",
         "due",
         "peer",
         "peername",
-        "refusal",
         "request",
         "send_due",
-        "sockname",
         "ssl_context",
+        "transport",
+        "writing_paused",
     )
 
     def __init__(self, server: Server, peer: Source | None) -> None:
-        super().__init__(server.loop)
+        self._loop = server.loop
         self._server = server
+        self.transport: asyncio.Transport | None = None
+        self.writing_paused = False
         self.peername = (peer.ip, peer.port) if peer is not None else None
         self.due = math.inf  # loop.time() when the client must have done what it is waited for
         self.send_due = math.inf  # likewise, must have taken something
-        self.peer: Any = None  # `plain`'s own memory of this connection
+        self.peer: Any = None  # the front's own memory of this connection
         self.bound: Any = None  # upstream's connection that serves this one alone, as its client is authenticated there
-        self.refusal: tuple[Refusal, float | None] | None = None
-        self.sockname: tuple[Any, ...] | None = None
         self.ssl_context: ssl.SSLContext | None = None
         self._tail = b""  # what has come and is not read yet
         self._known = 0  # how much of it was looked at
@@ -209,9 +215,10 @@ class Connection(BaseProtocol):
         self._fields = _NO_FIELDS
         self.request = _UNREADABLE  # the one being served, or the last
         self._exchange: Exchange | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._case: Case | None = None
         self._content: Content | None = None  # what the request being served has still to bring
-        self._payload: StreamReader | None = None
+        self._collected: bytearray | None = None  # what has come of it for the case; None: it is not wanted
+        self._is_going_on = False
         self._is_held = False
         self._is_reading = True
         self._closes = False
@@ -222,7 +229,7 @@ class Connection(BaseProtocol):
     def data_received(self, data: bytes) -> None:
         if self._content is not None:
             self._take(self._content, data)
-        elif self._exchange is not None or self._task is not None or self._paused:
+        elif self._exchange is not None or self._case is not None or self.writing_paused:
             self._keep(data)  # until what is before it is answered, and its answer taken
         elif not self._closes:  # else nothing more is asked here
             self._begin(self._tail + data if self._tail else data)
@@ -266,21 +273,22 @@ class Connection(BaseProtocol):
         """What came is no request, and nobody can say where the next one would begin."""
         self._closes = True
         self._tail = b""
-        self.refusal = refusal, None
+        self.due = math.inf
         self.request = replace(_UNREADABLE, fields=messages.wishes(data))
-        self._handle(Unreadable(), b"", None)
+        self._content = Unreadable()
+        self._decide(self._server.front.unreadable(self.request, self, refusal))
 
     def _serve(self, request: Request, content: Content | None, piece: bytes, behind: bytes | None) -> None:
-        """Have a request relayed, or handled. `piece` has come of its content; None is `behind` if more must come."""
+        """Have a request relayed, or decided about. `piece` has come of its content; None is `behind` if more must."""
         self.due = math.inf
         self.request = request
         if behind:
             self._keep(behind)
-        exchange = self._server.plain(request, self)
-        if exchange is None:
-            self._handle(content, piece, behind)
+        judged = self._server.front.judge(request, self)
+        if not isinstance(judged, Exchange):
+            self._collect(judged, content, piece, is_whole=content is None or behind is not None)
             return
-        self._exchange = exchange
+        self._exchange = exchange = judged
         if exchange.upload is not None:
             self._content = watched = Watched(request.fields.length or 0, exchange.upload)
             exchange.is_sent = False
@@ -295,6 +303,29 @@ class Connection(BaseProtocol):
                 self._content = content
                 self.take_content(now=False)  # until there is a connection that takes it
         exchange.start(self)
+
+    def _collect(self, case: Case, content: Content | None, piece: bytes, *, is_whole: bool) -> None:
+        """Wait for a case's content, as much as it wants; invite it where its client waits for that."""
+        self._case = case
+        request, most = self.request, case.max_content
+        if not is_whole:
+            self._content = content
+        if most < 0:
+            case.begin(b"")
+        elif len(piece) > most or (request.fields.length or 0) > most:
+            case.refuse(case.too_large)
+        elif is_whole:
+            case.begin(piece)
+        else:
+            self._collected = bytearray(piece)
+            self.due = self._loop.time() + self._server.guarded_s
+            if request.expects_continue:
+                self.answer(_CONTINUE)
+
+    def _decide(self, case: Case) -> None:
+        """Have a case decided about without content."""
+        self._case = case
+        case.begin(b"")
 
     def _take(self, content: Content, data: bytes) -> None:
         """Hand on what came of a request's content."""
@@ -311,18 +342,26 @@ class Connection(BaseProtocol):
             if not is_end:
                 self.due = self._loop.time() + self._server.content_s
             self._exchange.send(self._exchange.frame(piece, content.trailers, is_end=is_end), is_end=is_end)
-        elif self._payload is not None:
-            self._payload.feed_data(piece)
-            if is_end:
-                self._payload.feed_eof()
         if behind:
             self._keep(behind)
-        if is_end and self._exchange is None and self._task is None:
+        if self._collected is not None and self._case is not None:
+            self._collected += piece
+            if len(self._collected) > self._case.max_content:
+                self._stop_collecting()
+                self._case.refuse(self._case.too_large)
+            elif is_end:
+                self._case.begin(self._stop_collecting())
+        elif is_end and self._exchange is None and self._case is None:
             self._go_on()  # its answer came early, and the rest of it was thrown away
+
+    def _stop_collecting(self) -> bytes:
+        collected, self._collected = bytes(self._collected or b""), None
+        self.due = math.inf
+        return collected
 
     def _break(self, refusal: Refusal) -> None:
         """The content breaks its own framing, or does not come."""
-        exchange, payload = self._exchange, self._payload
+        exchange, case = self._exchange, self._case if self._collected is not None else None
         self._content = Unreadable()  # so that it is not taken for whole
         self._closes = True
         self._tail = b""
@@ -334,9 +373,10 @@ class Connection(BaseProtocol):
             else:
                 exchange.is_cut = True
                 self.broken(exchange, until_close=exchange.head.until_close)
-        elif payload is not None:
-            payload.set_exception(refusal)
-        else:
+        elif case is not None:
+            self._stop_collecting()
+            case.refuse(refusal)
+        elif self._case is None:
             self._done(stays_open=False)
 
     def _keep(self, octets: bytes) -> None:
@@ -351,16 +391,6 @@ class Connection(BaseProtocol):
         self.due = self._loop.time() + self._server.content_s if now and self._exchange is not None else math.inf
         self._update_reading()
 
-    def pause_reading(self) -> None:
-        """Aiohttp's content is full."""
-        self._is_held = True
-        self._update_reading()
-
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: ARG002 - aiohttp's signature
-        """Aiohttp's content has room."""
-        self._is_held = False
-        self._update_reading()
-
     def _update_reading(self) -> None:
         wants = not self._is_held and len(self._tail) < self._server.max_ahead
         if wants == self._is_reading or self.transport is None or self.transport.is_closing():
@@ -371,65 +401,30 @@ class Connection(BaseProtocol):
         else:
             self.transport.pause_reading()
 
-    # Having it handled by aiohttp's request and response…
+    # Answering a case…
 
-    def _handle(self, content: Content | None, piece: bytes, behind: bytes | None) -> None:
-        request, payload = self.request, EMPTY_PAYLOAD
-        if content is not None:
-            payload = StreamReader(self, _CONTENT_LIMIT, loop=self._loop)
-            payload.feed_data(piece)
-            if behind is None:
-                self._content, self._payload = content, payload
-            else:
-                payload.feed_eof()
-        path = request.origin.decode("utf-8", "surrogateescape")
-        raw = tuple(fields.end_to_end(request.fields))
-        headers = CIMultiDict((name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in raw)
-        message = RawRequestMessage(
-            method=request.method,
-            path=request.target.decode("utf-8", "surrogateescape"),
-            version=HttpVersion(*request.version),
-            headers=CIMultiDictProxy(headers),
-            raw_headers=raw,
-            should_close=self._closes or not request.keep_alive,
-            compression=None,
-            upgrade=request.is_websocket,
-            chunked=request.fields.chunked,
-            url=yarl.URL.build(path=path.partition("?")[0], query_string=path.partition("?")[2], encoded=True),
+    def write(self, answer: Answer, *, closes: bool = False) -> None:
+        """Answer the case that is being decided; what has not come of its content ends the connection."""
+        if self.transport is None:
+            return
+        request = self.request
+        stays_open = (
+            not (closes or self._closes or self._server.is_closing) and self._content is None and request.keep_alive
         )
-        self._task = self._loop.create_task(self._handled(message, payload))
+        self._server.writes.put(self.transport, answers.own(answer, request, stays_open=stays_open))
+        self._done(stays_open=stays_open)
 
-    async def _handled(self, message: RawRequestMessage, payload: StreamReader) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        writer = StreamWriter(self, self._loop)
-        request = web.BaseRequest(message, payload, self, writer, task, self._loop)  # type: ignore[arg-type]
-        stays_open = False
-        self._server.writes.flush()  # aiohttp writes past it
-        try:
-            response = await self._answered_by_handler(request)
-            if isinstance(response, Relayed):
-                stays_open = response.stays_open
-            else:
-                await response.prepare(request)
-                await response.write_eof()
-                stays_open = bool(response.keep_alive)
-        except ConnectionError:
-            pass  # the client has left
-        finally:
-            self._task = None
-            self._done(stays_open=stays_open)
+    def relay(self, exchange: Exchange) -> None:
+        """Carry an exchange that the case has come to: the fullness of this end holds it."""
+        self._exchange = exchange
 
-    async def _answered_by_handler(self, request: web.BaseRequest) -> web.StreamResponse:
-        try:
-            return await self._server.handler(request)
-        except ConnectionError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer and the connection ends
-            structlog.get_logger().error("request_failed", exc_info=error)  # its kind and place, not its text
-            response = web.Response(status=500, text="500 Internal Server Error")
-            response.force_close()
-            return response
+    def relayed(self) -> None:
+        """What the case carried has ended."""
+        self._exchange = None
+
+    def carried(self, *, stays_open: bool) -> None:
+        """The exchange that a case came to has answered for it."""
+        self._done(stays_open=stays_open)
 
     # What an exchange tells…
 
@@ -437,10 +432,6 @@ class Connection(BaseProtocol):
     def protocol(self) -> "Connection":
         """Who is told what becomes of the transport."""
         return self
-
-    def relay(self, exchange: Exchange) -> None:
-        """An exchange that a handler has made: the fullness of this end holds it."""
-        self._exchange = exchange
 
     def answer(self, octets: bytes) -> None:
         if self.transport is not None:
@@ -458,9 +449,9 @@ class Connection(BaseProtocol):
     def refused(self, exchange: Exchange, refusal: Refusal) -> None:
         self._exchange = None
         exchange.ended(exchange, False)
-        self.refusal = refusal, exchange.started
-        self._handle(self._content, b"", None if self._content is not None else b"")
-        self.take_content(now=True)
+        self._decide(self._server.front.failed(exchange, self, refusal))
+        if self._content is not None:
+            self.take_content(now=True)
 
     def broken(self, exchange: Exchange, *, until_close: bool) -> None:
         self._exchange = None
@@ -486,14 +477,11 @@ class Connection(BaseProtocol):
 
     # After an answer…
 
-    def relayed(self) -> None:
-        """What a handler relayed has ended."""
-        self._exchange = None
-
     def _done(self, *, stays_open: bool) -> None:
+        self._case = None
+        self._collected = None
         if self.transport is None:
             return
-        self._payload = None
         self._closes = self._closes or not stays_open or self._server.is_closing
         if self._content is not None:
             self.take_content(now=True)  # to throw it away
@@ -518,15 +506,30 @@ class Connection(BaseProtocol):
         self.due = self._loop.time() + self._server.keep_alive_s
         if self._block is not None and len(self._block) > MAX_REMEMBERED:
             self._block, self._fields, self.request, self.peer = None, _NO_FIELDS, _UNREADABLE, None
-        if self._tail and not self._paused:
-            octets, self._tail = self._tail, b""
-            self._begin(octets)
+        if not self._is_going_on:  # else the loop below goes on
+            self._is_going_on = True
+            while self._tail and self._may_begin:
+                octets, self._tail = self._tail, b""
+                self._begin(octets)
+                if self._tail == octets:
+                    break  # no more than a part of a head
+            self._is_going_on = False
         if not self._is_reading:
             self._update_reading()
 
+    @property
+    def _may_begin(self) -> bool:
+        """True when the next request may be read: none is served, and the client takes what it was answered."""
+        return self.is_idle and not (self.writing_paused or self._closes)
+
+    @property
+    def is_idle(self) -> bool:
+        """True when no request is being served here, nor the rest of one thrown away."""
+        return self._exchange is None and self._case is None and self._content is None
+
     def close_when_idle(self) -> None:
         """Take no more requests."""
-        if self._exchange is None and self._task is None and self._content is None:
+        if self.is_idle:
             self._close()
         self._closes = True
 
@@ -546,28 +549,26 @@ class Connection(BaseProtocol):
     # What the transport tells…
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        tcp_keepalive(cast("asyncio.Transport", transport))
-        self.sockname = transport.get_extra_info("sockname")
+        self.transport = cast("asyncio.Transport", transport)
+        tcp_keepalive(self.transport)
         self.ssl_context = transport.get_extra_info("sslcontext")
         self.due = self._loop.time() + self._server.keep_alive_s
         self._server.connections.add(self)
 
-    def connection_lost(self, exc: BaseException | None) -> None:
+    def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._server.forget(self)
+        self.transport = None
         exchange, self._exchange = self._exchange, None
-        super().connection_lost(exc)
+        case, self._case = self._case, None
         if exchange is not None and exchange.client is not None:
             exchange.client.lost(exchange)
-        if self._payload is not None and not self._payload.is_eof():
-            self._payload.set_exception(ConnectionResetError("the client has left"))
-        if self._task is not None:
-            self._task.cancel()
+        if case is not None:
+            case.left()
         if self.bound is not None:
             self.bound.drop_if_idle()
 
     def pause_writing(self) -> None:
-        super().pause_writing()
+        self.writing_paused = True
         if self._exchange is not None and self._exchange.upstream is not None:
             self._exchange.upstream.hold()
         if self.transport is not None:
@@ -575,12 +576,12 @@ class Connection(BaseProtocol):
             self.send_due = self._loop.time() + self._server.send_s
 
     def resume_writing(self) -> None:
-        super().resume_writing()
+        self.writing_paused = False
         self.send_due = math.inf
         if self._exchange is not None:
             if self._exchange.upstream is not None:
                 self._exchange.upstream.read_on()
-        elif self._task is None and self._content is None and self._tail:
+        elif self.is_idle and self._tail:
             self._go_on()
 
     def look(self, now: float) -> None:
@@ -605,11 +606,24 @@ class Connection(BaseProtocol):
                 self.transport.abort()
         elif self._exchange is not None and self._content is not None:
             self._break(Refusal("malformed_request", "content_too_slow", "The content of the request did not come."))
-        elif self._paused and self._task is None and self._content is None:
+        elif self._collected is not None and self._case is not None:
+            self._stop_collecting()
+            within_s = self._server.guarded_s
+            self._case.refuse(
+                Refusal("malformed_request", "body_too_slow", f"The body must arrive within {within_s:g} s.")
+            )
+        elif self.writing_paused and self.is_idle:
             # Not idle: it takes its answer still, and `send_due` looks at that.
             self.due = now + self._server.keep_alive_s
         else:
             self._close()
+
+
+def tcp_keepalive(transport: asyncio.Transport) -> None:
+    """Have the system find out in time that a client has vanished."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def _unwritten(transport: asyncio.Transport) -> int:

@@ -199,6 +199,13 @@ class Request:
         return any(name.lower() == b"expect" for name in self.fields.names)
 
     @property
+    def expects_continue(self) -> bool:
+        """True when the client sends no content before it is invited to. RFC 9110 section 10.1.1."""
+        return self.version >= HTTP_1_1 and any(
+            name.lower() == b"expect" and value.lower() == b"100-continue" for name, value in self.fields.raw
+        )
+
+    @property
     def has_content(self) -> bool:
         return self.fields.chunked or bool(self.fields.length)
 

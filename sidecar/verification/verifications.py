@@ -4,11 +4,11 @@ Never stores a code or a recipient: the record holds the recipient's keyed hash,
 """
 
 import hmac
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Literal, Self, cast
 
 import structlog
 
@@ -74,7 +74,7 @@ Counted = Callable[[Recipient, bool], AbstractAsyncContextManager[None]]
 
 
 class Hold:
-    """The one use of a verified proof, while it lasts. Leaving the hold without `spend` or `exchange` releases it.
+    """The one use of a verified proof, while it lasts; left in the end, which releases it unless it was settled.
 
     `lasts_s`: how many seconds after it was taken the store lets somebody else hold the proof.
     """
@@ -100,6 +100,19 @@ class Hold:
         """Let the proof be used again; nothing to do once it is settled, but `again`. Raises StoreAwayError."""
         if self._open or again:
             await self._settle("release")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Release it unless it was settled. Never raises: where the store is away, it lapses by itself."""
+        try:
+            await self.release()
+        except StoreError:
+            structlog.get_logger().warning("release_failed", verification_id=self.id)
 
     async def _settle(self, outcome: str) -> bool:
         self._open = False
@@ -213,28 +226,15 @@ class Verifications:
         if issued.fresh:
             await self._store.execute(self._names.verification(issued.id), "DEL", self._names.verification(issued.id))
 
-    @asynccontextmanager
-    async def held(self, recipient: Recipient, proof: Proof, counted: Counted) -> AsyncIterator[Hold]:
-        """Hold the recipient's verification for one use.
-
-        Raises Refusal: code_expired, code_mismatch, too_many_attempts, verification_in_use, and what `counted` raises;
-        StoreAwayError.
-        """
-        async with self._release_after(await self._take(recipient, proof, counted)) as hold:
-            yield hold
-
-    @asynccontextmanager
-    async def held_by_id(self, verification_id: str, shown: str | int, counted: Counted) -> AsyncIterator[Hold]:
-        """As `held`, for the API, which knows the verification and not the recipient."""
+    async def hold_by_id(self, verification_id: str, shown: str | int, counted: Counted) -> Hold:
+        """As `hold`, for the API, which knows the verification and not the recipient."""
         code = self._typed(shown)
         record = await self.read(verification_id)
         if record is None:
             raise Refusal("code_expired", "no_verification", "No such verification, or it is over. Ask for a new code.")
         right = _same(self.code(verification_id, record.recipient), code)
         async with counted(record.recipient, right):
-            hold = await self._check(verification_id, record.recipient_hash, "code", right)
-        async with self._release_after(hold):
-            yield hold
+            return await self._check(verification_id, record.recipient_hash, "code", right)
 
     async def settle(self, verification_id: str, holder: str, outcome: str) -> bool:
         """End a hold; only `Hold` calls this. Raises StoreAwayError."""
@@ -258,7 +258,12 @@ class Verifications:
             raise Refusal("code_mismatch", "mistyped", right)
         return code
 
-    async def _take(self, recipient: Recipient, proof: Proof, counted: Counted) -> Hold:
+    async def hold(self, recipient: Recipient, proof: Proof, counted: Counted) -> Hold:
+        """Hold the recipient's verification for one use.
+
+        Raises Refusal: code_expired, code_mismatch, too_many_attempts, verification_in_use, and what `counted` raises;
+        StoreAwayError.
+        """
         recipient_hashes = self._secret.hashes(recipient.identity)
         if proof.kind == "token":
             proven = codes.id_of_token(self._secret, str(proof.shown))
@@ -313,17 +318,6 @@ class Verifications:
                 )
             case _:
                 raise RuntimeError(f"check.lua answered {answer!r}")
-
-    @asynccontextmanager
-    async def _release_after(self, hold: Hold) -> AsyncIterator[Hold]:
-        try:
-            yield hold
-        finally:
-            try:
-                await hold.release()
-            except StoreError:
-                # It lapses by itself after `hold_s`.
-                structlog.get_logger().warning("release_failed", verification_id=hold.id)
 
 
 def _same(expected: str | None, code: str) -> bool:

@@ -307,9 +307,11 @@ async def test_a_client_that_leaves_as_its_websocket_opens_takes_upstream_with_i
     context = ssl.create_default_context(cafile=authority.cert)
     turns = 0
 
-    def plain(request: messages.Request, connection: listener.Connection) -> Exchange:
-        rewritten = forwarder.rewritten(request, Peer("127.0.0.1", "https", ()))
-        return forwarder.exchange(request, rewritten, request_id="x", route=None, ended=lambda _exchange, _counts: None)
+    class Front:
+        def judge(self, request: messages.Request, connection: listener.Connection) -> Exchange:
+            rewritten = forwarder.rewritten(request, Peer("127.0.0.1", "https", ()))
+            ended: Any = lambda _exchange, _counts: None  # noqa: E731
+            return forwarder.exchange(request, rewritten, request_id="x", route=None, ended=ended)
 
     def connect() -> ssl.SSLSocket:
         return context.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="127.0.0.1")
@@ -323,7 +325,7 @@ async def test_a_client_that_leaves_as_its_websocket_opens_takes_upstream_with_i
         await taken.reader.read()
 
     upstream.answer = answer
-    server = listener.Server(None, plain)  # type: ignore[arg-type]
+    server = listener.Server(Front())  # type: ignore[arg-type]
     tls = serving(authority.issue("server", LOOPBACK))
     listening = await loop.create_server(partial(server, None), "127.0.0.1", 0, ssl=tls)
     port = listening.sockets[0].getsockname()[1]

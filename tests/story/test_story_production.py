@@ -57,7 +57,7 @@ async def test_the_readmes_configuration_walks_through_twilio_and_turnstile(tmp_
             "TWILIO_ACCOUNT_SID": accounts.account_sid,
         }
         app = await stack.enter_async_context(running(load(path, env, kinds()), store_url, Metrics()))
-        url = f"http://127.0.0.1:{await serve_public(stack, app)}"
+        url = f"http://127.0.0.1:{(await serve_public(stack, app))[0]}"
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
         async def post(path: str, body: dict[str, Any]) -> tuple[int, Any]:

@@ -523,7 +523,7 @@ async def test_a_client_that_leaves_changes_nothing(start: Start) -> None:
     leaving.cancel()
     await asyncio.wait([leaving])
     async with asyncio.timeout(10):
-        while sidecar.app.in_flight:
+        while not sidecar.listening.is_idle:
             await asyncio.sleep(0)
     go_on.set()
     assert await sidecar.vendor.code()

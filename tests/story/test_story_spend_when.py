@@ -260,7 +260,7 @@ async def test_the_content_decides_when_the_client_has_left(start: Start, conten
         await sidecar.upstream.wait_for(lambda: len(sidecar.upstream.requests) == 1)
         leaving.cancel()
         async with asyncio.timeout(DEADLINE_S):
-            while sidecar.app.in_flight:
+            while not sidecar.listening.is_idle:
                 await asyncio.sleep(0)
             assert (await sidecar.register(code)).code == "verification_in_use"
             go_on.set()

@@ -46,7 +46,7 @@ def wrong(code: str) -> str:
 async def outcome(verifications: Verifications, proof: Proof, recipient: object = PHONE) -> str:
     """One try whose request upstream liked."""
     try:
-        async with verifications.held(recipient, proof, uncounted) as hold:  # type: ignore[arg-type]
+        async with await verifications.hold(recipient, proof, uncounted) as hold:  # type: ignore[arg-type]
             await hold.spend()
     except Refusal as refusal:
         left = refusal.extra.get("attempts_left")
@@ -90,7 +90,7 @@ async def test_a_held_code_is_in_use_and_a_released_one_is_free(store: Store) ->
     """Upstream said no: the same code works again, and nobody else could use it meanwhile."""
     verifications = make(store)
     proof = Proof("code", code_of(verifications, (await verifications.issue(PHONE, 0)).id))
-    async with verifications.held(PHONE, proof, uncounted):
+    async with await verifications.hold(PHONE, proof, uncounted):
         assert await outcome(verifications, proof) == "verification_in_use"
         assert await outcome(verifications, Proof("code", wrong(str(proof.shown)))) == "verification_in_use"
     assert await outcome(verifications, proof) == "spent"
@@ -101,7 +101,7 @@ async def test_a_crash_inside_the_hold_releases_it(store: Store) -> None:
     verifications = make(store)
     proof = Proof("code", code_of(verifications, (await verifications.issue(PHONE, 0)).id))
     with pytest.raises(asyncio.CancelledError):
-        async with verifications.held(PHONE, proof, uncounted):
+        async with await verifications.hold(PHONE, proof, uncounted):
             raise asyncio.CancelledError
     assert await outcome(verifications, proof) == "spent"
 
@@ -110,7 +110,7 @@ async def test_a_release_that_the_store_does_not_take_is_told_and_breaks_nothing
     """The answer has been given by then, so it stands; the log says which verification is held until it lapses."""
     away = make(Store("unix:///nowhere/at/all.sock"))
     with capture_logs() as lines:
-        async with away._release_after(Hold(away, "some-id", "somebody", 30)):
+        async with Hold(away, "some-id", "somebody", 30):
             pass
     assert [(line["event"], line["verification_id"]) for line in lines] == [("release_failed", "some-id")]
 
@@ -120,8 +120,8 @@ async def test_a_hold_that_lapsed_cannot_settle_the_next_ones(store: Store) -> N
     verifications = make(store, hold_s=0)
     proof = Proof("code", code_of(verifications, (await verifications.issue(PHONE, 0)).id))
     async with (
-        verifications.held(PHONE, proof, uncounted) as first,
-        verifications.held(PHONE, proof, uncounted) as second,
+        await verifications.hold(PHONE, proof, uncounted) as first,
+        await verifications.hold(PHONE, proof, uncounted) as second,
     ):
         await first.release()
         with pytest.raises(Refusal, match="code_expired"):
@@ -202,7 +202,7 @@ async def test_a_code_that_would_be_dead_on_arrival_is_replaced(
     assert again.id != first.id
     assert again.expires_in_s == {"5m": 300, "10m": 600}[ttl]
     with pytest.raises(Refusal, match="code_expired"):
-        async with verifications.held_by_id(first.id, code_of(verifications, first.id), uncounted):
+        async with await verifications.hold_by_id(first.id, code_of(verifications, first.id), uncounted):
             pass
 
 
@@ -225,7 +225,7 @@ async def test_rotate_kills_the_code_before(store: Store) -> None:
     assert second.id != first.id
     assert await outcome(verifications, Proof("code", code_of(verifications, second.id))) == "spent"
     with pytest.raises(Refusal, match="code_expired"):
-        async with verifications.held_by_id(first.id, code_of(verifications, first.id), uncounted):
+        async with await verifications.hold_by_id(first.id, code_of(verifications, first.id), uncounted):
             pass
 
 
@@ -238,7 +238,7 @@ async def test_an_expired_code_is_expired(store: Store) -> None:
             await asyncio.sleep(0)
     assert record is not None
     with pytest.raises(Refusal, match="code_expired"):
-        async with verifications.held_by_id(issued.id, code_of(verifications, issued.id), uncounted):
+        async with await verifications.hold_by_id(issued.id, code_of(verifications, issued.id), uncounted):
             pass
     assert await outcome(verifications, Proof("code", code_of(verifications, issued.id))) == "code_expired"
 
@@ -249,7 +249,7 @@ async def test_the_code_of_another_number_is_no_proof(store: Store) -> None:
     mine = await verifications.issue(PHONE, 0)
     await verifications.issue(OTHER, 0)
     assert await outcome(verifications, Proof("code", code_of(verifications, mine.id)), OTHER) == "code_mismatch 4"
-    async with verifications.held_by_id(mine.id, code_of(verifications, mine.id), uncounted) as hold:
+    async with await verifications.hold_by_id(mine.id, code_of(verifications, mine.id), uncounted) as hold:
         token = await hold.exchange()
     assert await outcome(verifications, Proof("token", token), OTHER) == "code_expired"
     assert await outcome(verifications, Proof("token", token)) == "spent"
@@ -260,9 +260,9 @@ async def test_a_held_token_is_in_use(store: Store) -> None:
     """Who comes while another request holds it hears that it is in use, not that it is over: it may be free soon."""
     verifications = make(store)
     issued = await verifications.issue(PHONE, 0)
-    async with verifications.held(PHONE, Proof("code", code_of(verifications, issued.id)), uncounted) as hold:
+    async with await verifications.hold(PHONE, Proof("code", code_of(verifications, issued.id)), uncounted) as hold:
         proof = Proof("token", await hold.exchange())
-    async with verifications.held(PHONE, proof, uncounted):
+    async with await verifications.hold(PHONE, proof, uncounted):
         assert await outcome(verifications, proof) == "verification_in_use"
     assert await outcome(verifications, proof) == "spent"
 
@@ -274,7 +274,7 @@ async def test_a_token_needs_the_exchange(store: Store) -> None:
     token = verifications.token(issued.id)
     assert await outcome(verifications, Proof("token", token)) == "code_expired"
     code = code_of(verifications, issued.id)
-    async with verifications.held_by_id(issued.id, code, uncounted) as hold:
+    async with await verifications.hold_by_id(issued.id, code, uncounted) as hold:
         assert await hold.exchange() == token
     assert await outcome(verifications, Proof("code", code)) == "code_expired"
     assert await outcome(verifications, Proof("token", token)) == "spent"
@@ -315,7 +315,7 @@ async def test_a_code_as_it_was_typed_is_still_the_code(store: Store) -> None:
     issued = await verifications.issue(PHONE, 0)
     code = code_of(verifications, issued.id)
     wide = "".join(chr(ord(digit) - ord("0") + ord("０")) for digit in code)
-    async with verifications.held_by_id(issued.id, f"{wide[:3]}-{wide[3:]}", uncounted):
+    async with await verifications.hold_by_id(issued.id, f"{wide[:3]}-{wide[3:]}", uncounted):
         pass
     assert await outcome(verifications, Proof("code", f"\u200e{wide[:3]}\u00a0{wide[3:]}\n")) == "spent"
 
@@ -332,7 +332,7 @@ async def test_what_cannot_be_a_code_costs_no_try_and_tells_nothing(store: Store
     for shown in mistyped:
         for verification_id in (issued.id, "no-id"):
             with pytest.raises(Refusal) as refused:
-                async with verifications.held_by_id(verification_id, shown, uncounted):
+                async with await verifications.hold_by_id(verification_id, shown, uncounted):
                     pass
             assert refused.value.code == "code_mismatch"
             assert not refused.value.extra

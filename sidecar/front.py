@@ -1,0 +1,395 @@
+"""What becomes of a request? Judged once by its head, served in its turn, told of once.
+
+`judge` asks what it is, who asks, and which route that is. One that surely passes becomes an exchange, which its
+connection relays as it comes. Every other becomes a `Visit`: its content is collected, it waits in line, and then the
+gate or the API decides, which gives an answer, a grant that the gate carries to upstream, or a refusal.
+
+The law: nothing is judged twice, and whatever is not sure to pass is a visit. A refusal is rendered, logged and counted
+in one place, `_refuse`, and every request that has ended in one place, `_tell`.
+"""
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import structlog
+
+from sidecar import overrides
+from sidecar.api import Api
+from sidecar.config.model import Config, Route
+from sidecar.errors import Refusal, StoreError
+from sidecar.faces import Faces
+from sidecar.gate import Gate, Grant, as_refusal
+from sidecar.line import Line
+from sidecar.metrics import Metrics
+from sidecar.overrides import Upload
+from sidecar.problem import Answer
+from sidecar.proxy import client as proxy_client
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.fields import end_to_end, request_id
+from sidecar.proxy.forward import Forwarder, Peer
+from sidecar.proxy.listener import Connection
+from sidecar.proxy.messages import RawFields, Request
+from sidecar.routes import Found, Routes
+from sidecar.spelling import values
+from sidecar.visit import Visit
+
+# Whose look-up is remembered: a longer target is seldom asked for twice.
+_MAX_KEPT: Final = 512
+# The actions whose stories change something, and those that cost something.
+_FINISHED: Final = frozenset({"send", "verify"})
+_COSTLY: Final = frozenset({"send", "verify", "guard"})
+# Why a content is read that no route asks for, and what lets a larger one through.
+_IN_METHOD: Final = (
+    " This path is guarded for another method, which a form may name; where upstream takes none from a form, write"
+    " method_override = false in [upstream]."
+)
+_IN_PATH: Final = (
+    " A form may name another path here, which is guarded; where forms are larger, raise max_guarded_body in [server]."
+)
+# When one that found too much to do may ask again.
+_RETRY_AFTER_S: Final = 2.0
+_FAILED: Final = Answer(500, (("Content-Type", "text/plain; charset=utf-8"),), b"500 Internal Server Error")
+
+
+class Front:
+    """The front of one configuration: what its listener shows each request to."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        routes: Routes,
+        gate: Gate,
+        api: Api,
+        faces: Faces,
+        forwarder: Forwarder,
+        metrics: Metrics,
+        new_id: Callable[[], str],
+        quick_id: Callable[[], str],
+    ) -> None:
+        """`new_id` cannot be guessed, `quick_id` is only another one each time."""
+        self.in_flight = 0
+        self._routes = routes
+        self._gate = gate
+        self._api = api
+        self._faces = faces
+        self._forwarder = forwarder
+        self._metrics = metrics
+        self._new_id = new_id
+        self._quick_id = quick_id
+        self._line = Line()
+        self._running: set[asyncio.Task[None]] = set()  # the loop itself keeps none
+        self._trusted = tuple(config.server.trusted_proxies)
+        self._passed = {outcome: metrics.requests.labels("pass", outcome) for outcome in ("forwarded", "left")}
+        self._answers_preflights = bool(config.api.cors_origins)
+        self._has_warned = False  # once per configuration is enough: anybody may send the field
+        self._max_content = config.server.max_guarded_body
+        self._logs_plain = config.server.access_log == "all"
+        self._logs_guarded = config.server.access_log in {"all", "guarded"}
+        self._kept_look_up = functools.lru_cache(4096)(self._look_up)
+
+    # Judging…
+
+    def judge(self, request: Request, connection: Connection) -> Exchange | Visit:
+        """Make an exchange of a request that surely passes, and of any other a visit."""
+        peer = connection.peer
+        if peer is None or peer.owner is not self:
+            peer = self._meet(request, connection)
+        if self._answers_preflights and (preflighted := self._preflighted(request)) is not None:
+            return self._visit(request, connection, "preflight", preflighted)
+        if request.method == "POST":  # whose type may decide
+            found = self._look_up(request.method, request.target, end_to_end(request.fields))
+            if _passes(found):
+                return self._exchange(request, peer, found)
+        else:
+            rewritten = self._forwarder.rewritten(request, peer)
+            if rewritten.kept.may_name_another or request.method.upper() == "POST":
+                found = self._look_up(request.method, request.target, end_to_end(request.fields))
+            elif len(request.target) > _MAX_KEPT:
+                found = self._look_up(request.method, request.target)
+            else:
+                found = self._kept_look_up(request.method, request.target)
+            if _passes(found):
+                return self._exchange(request, peer, found)
+        if found is None:
+            return self._visit(request, connection, "api", None)
+        if (upload := self._upload(request, found)) is not None:
+            exchange = self._exchange(request, peer, found)
+            exchange.upload = upload
+            return exchange
+        if found.needs_body_for_override:
+            # A form may name another method inside, or another path: it is read before anything is decided.
+            visit = self._visit(request, connection, "override", None)
+            visit.why_read = _IN_PATH if found.may_name_path else _IN_METHOD
+            return visit
+        assert found.route is not None
+        return self._visit(request, connection, found.route.action, found.route)
+
+    def unreadable(self, request: Request, connection: Connection, refusal: Refusal) -> Visit:
+        """Make a visit of what could not be read."""
+        return self._refused(request, connection, "unreadable", refusal)
+
+    def failed(self, exchange: Exchange, connection: Connection, refusal: Refusal) -> Visit:
+        """Make a visit of an exchange that came to nothing."""
+        visit = self._refused(exchange.request, connection, "pass", refusal)
+        visit.started = exchange.started
+        return visit
+
+    def _look_up(self, method: str, target: bytes, raw: RawFields = ()) -> Found | None:
+        """Look a request up; None for the sidecar's own API."""
+        if self._api.owns(target.decode("latin-1")):
+            return None
+        return self._routes.find(method, target, raw)
+
+    def _exchange(self, request: Request, peer: Peer, found: Found | None) -> Exchange:
+        rewritten = self._forwarder.rewritten(request, peer)
+        self.in_flight += 1
+        return self._forwarder.exchange(
+            request,
+            rewritten,
+            request_id=rewritten.request_id or self._quick_id(),
+            route=found.route.match if found is not None and found.route is not None else None,
+            ended=self._ended,
+        )
+
+    def _upload(self, request: Request, found: Found) -> Upload | None:
+        """Return who looks at a form that is too large to be read, if it may stream."""
+        length = request.fields.length or 0
+        if request.method.upper() != "POST" or length <= self._max_content or not found.naming:
+            return None
+        names = ", ".join(sorted(found.naming))
+        said = (
+            f"A form of more than {self._max_content} bytes has no field here that names a path ({names}), for that"
+            " path may be guarded; where such forms are larger, raise max_guarded_body in [server]."
+        )
+        raw = end_to_end(request.fields)
+        return overrides.upload(raw, found.naming, Refusal("body_too_large", "names_path", said))
+
+    def _preflighted(self, request: Request) -> Route | None:
+        """The guarded route that a CORS preflight of an allowed origin asks about, if it does.
+
+        Upstream may know nothing of that origin, nor of X-Verification-Token; what it answers to the request itself is
+        its own.
+        """
+        if request.method != "OPTIONS":
+            return None
+        raw = end_to_end(request.fields)
+        methods = values(raw, "Access-Control-Request-Method")
+        if not methods or not methods[0] or not self._faces.allowed_origin(values(raw, "Origin")):
+            return None
+        found = self._look_up(methods[0].decode("latin-1"), request.target, raw)
+        return found.route if found is not None and found.route is not None and not _passes(found) else None
+
+    def _meet(self, request: Request, connection: Connection) -> Peer:
+        """Name the other end of a connection, for as long as this configuration serves it."""
+        ip = connection.peername[0] if connection.peername else ""
+        scheme = "https" if connection.ssl_context else "http"
+        peer = connection.peer = Peer(ip, scheme, self._trusted, self)
+        if not peer.is_trusted and not self._has_warned and values(request.fields.raw, "X-Forwarded-For"):
+            self._has_warned = True
+            structlog.get_logger().warning(
+                "forwarded_for_ignored",
+                peer=ip or "127.0.0.1 (a unix socket)",
+                advice="if this is your load balancer, name it in server.trusted_proxies: its clients count as one now",
+            )
+        return peer
+
+    def _visit(self, request: Request, connection: Connection, action: str, route: Route | None) -> Visit:
+        """Make a visit, and say how much of its content is read."""
+        self.in_flight += 1
+        peer = connection.peer
+        visit = Visit(
+            self,
+            request,
+            connection,
+            proxy_client.name(peer.ip, request.fields.raw, self._trusted, peer.scheme),
+            request_id(request.fields) or self._new_id(),
+            end_to_end(request.fields),
+            time.perf_counter(),
+            action,
+            route,
+        )
+        may_change = action in _COSTLY or (action == "api" and request.method == "POST")
+        if may_change and self._line.is_behind:
+            visit.is_shed = True
+        elif may_change or action == "override":
+            visit.max_content = self._max_content
+            visit.must_finish = action in _FINISHED or action == "api"
+        return visit
+
+    def _refused(self, request: Request, connection: Connection, action: str, refusal: Refusal) -> Visit:
+        if connection.peer is None or connection.peer.owner is not self:
+            self._meet(request, connection)
+        visit = self._visit(request, connection, action, None)
+        visit.refusal = refusal
+        return visit
+
+    # Serving in turn…
+
+    def begin(self, visit: Visit, content: bytes) -> None:
+        """Have a visit decided when its turn comes: all of its content has come that is read."""
+        if visit.is_shed:
+            # At once, and as cheaply as can be: what it takes is taken from those that were let in.
+            visit.refusal = Refusal(
+                "overloaded", "line", "Too many requests wait to be decided.", retry_after_s=_RETRY_AFTER_S
+            )
+            self._serve(visit, content)
+            return
+        self._line.put(functools.partial(self._serve, visit, content))
+
+    def refuse(self, visit: Visit, refusal: Refusal) -> None:
+        """Refuse a visit whose content will not come."""
+        visit.refusal = refusal
+        self._line.put(functools.partial(self._serve, visit, b""))
+
+    def left(self, visit: Visit) -> None:
+        """Its client has gone: what has not begun is not, and what changes nothing is broken off."""
+        if visit.stop is not None:
+            if not visit.must_finish:
+                visit.stop()
+        elif not visit.is_over:
+            self._tell(visit, "left")
+
+    def _serve(self, visit: Visit, content: bytes) -> None:
+        """Decide at once what can be decided without waiting; the rest in a task of its own."""
+        if visit.is_over:
+            return  # its client has left
+        if visit.refusal is not None:
+            self._refuse(visit, visit.refusal)
+            return
+        try:
+            if visit.action == "override":
+                self._judge_again(visit, content)
+            deciding = self._deciding(visit, content)
+        except Refusal as refusal:
+            self._refuse(visit, refusal)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            self._fail(visit, error)
+            return
+        if isinstance(deciding, Answer):
+            self._answer(visit, deciding)
+            return
+        task = asyncio.create_task(self._run(visit, deciding))
+        visit.stop = task.cancel
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def _deciding(self, visit: Visit, content: bytes) -> Answer | Coroutine[Any, Any, Grant | Answer]:
+        match visit.action:
+            case "preflight":
+                visit.log["outcome"] = "answered"
+                return self._faces.preflight(visit)
+            case "api":
+                return self._api.decide(visit, content)
+            case _:
+                return self._gate.decide(visit, self._gate.read(visit, content))
+
+    def _judge_again(self, visit: Visit, content: bytes) -> None:
+        """Find the route of a request whose form may have named another method, or another path."""
+        found = self._routes.find(visit.method, visit.request.target, visit.raw)
+        found = self._routes.with_body_override(found, content, b", ".join(values(visit.raw, "Content-Type")))
+        visit.route = found.route
+        visit.action = found.route.action if found.route is not None else "pass"
+        visit.must_finish = visit.action in _FINISHED
+
+    async def _run(self, visit: Visit, deciding: Coroutine[Any, Any, Grant | Answer]) -> None:
+        """Run a decision to its end, and what it comes to."""
+        try:
+            decided = await deciding
+            if isinstance(decided, Grant):
+                stays_open = await self._gate.carry(visit, decided)
+                self._tell(visit, visit.log.pop("outcome", "forwarded"))
+                visit.connection.carried(stays_open=stays_open)
+            else:
+                self._answer(visit, decided)
+        except asyncio.CancelledError:
+            self._tell(visit, "forwarded" if visit.status else "left")
+            raise
+        except (Refusal, StoreError) as error:
+            self._refuse(visit, as_refusal(error))
+        except Exception as error:  # noqa: BLE001 - as in _serve
+            self._fail(visit, error)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for what clients began and did not wait for, at most `timeout_s` seconds."""
+        until = asyncio.get_running_loop().time() + timeout_s
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
+        await self._gate.drain(max(0.0, until - asyncio.get_running_loop().time()))
+
+    # Answering and telling…
+
+    def _answer(self, visit: Visit, answer: Answer) -> None:
+        visit.status = answer.status
+        self._tell(visit, visit.log.pop("outcome", "answered"))
+        visit.connection.write(self._faces.dressed(visit, answer))
+
+    def _refuse(self, visit: Visit, refusal: Refusal) -> None:
+        """Render, log and count a refusal."""
+        self._metrics.refusals.labels(refusal.code).inc()
+        visit.log.pop("outcome", None)
+        visit.log |= {"code": refusal.code, "reason": refusal.reason}
+        answer = self._faces.refusal(visit, refusal)
+        visit.status = answer.status
+        self._tell(visit, "refused")
+        visit.connection.write(self._faces.dressed(visit, answer))
+
+    def _fail(self, visit: Visit, error: Exception) -> None:
+        structlog.get_logger().error("request_failed", exc_info=error)  # its kind and place, not its text
+        visit.log.pop("outcome", None)
+        visit.status = 500
+        self._tell(visit, "failed")
+        visit.connection.write(_FAILED, closes=True)
+
+    def _tell(self, visit: Visit, outcome: str) -> None:
+        """Count and log a visit that has ended, once."""
+        if visit.is_over:
+            return
+        visit.is_over = True
+        self.in_flight -= 1
+        action = visit.action
+        self._metrics.requests.labels(action, outcome).inc()
+        if self._logs_plain or (self._logs_guarded and action != "pass"):
+            structlog.get_logger().info(
+                "request",
+                request_id=visit.request_id,
+                client=visit.client.ip,
+                method=visit.method,
+                route=visit.route.match if visit.route else None,
+                action=action,
+                outcome=outcome,
+                status=visit.status,
+                ms=round((time.perf_counter() - visit.started) * 1000, 1),
+                **visit.log,
+            )
+
+    def _ended(self, exchange: Exchange, counts: bool) -> None:
+        """Count and log a plain exchange that is over, unless it was refused: `failed` makes a visit of that."""
+        self.in_flight -= 1
+        if not counts:
+            return
+        outcome = "forwarded" if exchange.status else "left"
+        self._passed[outcome].inc()
+        if self._logs_plain:
+            structlog.get_logger().info(
+                "request",
+                request_id=exchange.request_id,
+                client=exchange.client_ip,
+                method=exchange.request.method,
+                route=exchange.route,
+                action="pass",
+                outcome=outcome,
+                status=exchange.status or None,
+                ms=round((time.perf_counter() - exchange.started) * 1000, 1),
+            )
+
+
+def _passes(found: Found | None) -> bool:
+    """True when a request surely passes, as it is."""
+    if found is None or found.needs_body_for_override:
+        return False
+    return found.route is None or found.route.action == "pass"

@@ -1,0 +1,55 @@
+"""Whose turn is it? Guarded work waits here, and gets a bounded slice of each turn of the event loop.
+
+The law: plain traffic is served when its octets come, and no flood of guarded requests makes it wait for longer than a
+slice. Work is done in the order in which it came: each has the same time to be answered in, so the oldest has the
+earliest deadline. Work that comes while the oldest has waited too long is not taken: it would not be answered in time.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+# Of a turn of the loop, for work that begins. What goes on after waiting (for the store, a vendor) comes besides.
+SLICE_S: Final = 0.001
+# How long the oldest may have waited while more is taken. A burst of a launch is worked off; a flood that never ends is
+# refused, and what was taken before is answered in time.
+BEHIND_S: Final = 0.5
+
+
+class Line:
+    """The waiting line of one process. Must be made inside the loop. `clock` is in seconds, and never goes back."""
+
+    def __init__(
+        self, *, slice_s: float = SLICE_S, behind_s: float = BEHIND_S, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._slice_s = slice_s
+        self._behind_s = behind_s
+        self._clock = clock
+        self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
+
+    def put(self, work: Callable[[], None]) -> None:
+        """Have it done when its turn comes. It must not raise."""
+        if not self._waiting:
+            self._loop.call_soon(self._turn)
+        self._waiting.append((self._clock(), work))
+
+    @property
+    def is_behind(self) -> bool:
+        """True while the oldest has waited too long: nothing more should be taken."""
+        return bool(self._waiting) and self._clock() - self._waiting[0][0] > self._behind_s
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def _turn(self) -> None:
+        until = self._clock() + self._slice_s
+        while self._waiting:
+            _, work = self._waiting.popleft()
+            work()
+            if self._clock() >= until:
+                break
+        if self._waiting:
+            self._loop.call_soon(self._turn)

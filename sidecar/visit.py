@@ -1,0 +1,126 @@
+"""Who asks, for what, and what will the log say of it? One request that is decided about, from its head to its answer.
+
+A connection knows it as its case: it hands over the content, or says why there is none, to whoever made the visit.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from sidecar import language
+from sidecar.config.model import Route
+from sidecar.errors import Refusal
+from sidecar.pages import browser
+from sidecar.pages.pages import Resume
+from sidecar.proxy.client import Client
+from sidecar.proxy.listener import Connection
+from sidecar.proxy.messages import RawFields, Request
+from sidecar.spelling import alike
+
+# No content is read for this visit.
+NOTHING: Final = -1
+
+
+class Desk(Protocol):
+    """Who takes visits."""
+
+    def begin(self, visit: "Visit", content: bytes) -> None: ...
+
+    def refuse(self, visit: "Visit", refusal: Refusal) -> None: ...
+
+    def left(self, visit: "Visit") -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Visit:
+    """One request on its way through.
+
+    `raw` are the fields that upstream would see: nobody decides by others. `started` is time.perf_counter().
+    `max_content`: how many octets of content are read, NOTHING for none.
+    """
+
+    desk: Desk
+    request: Request
+    connection: Connection
+    client: Client
+    request_id: str
+    raw: RawFields
+    started: float
+    action: str
+    route: Route | None = None
+    max_content: int = NOTHING
+    is_shed: bool = False  # there is more to do than can be done: it is refused before anything is read
+    refusal: Refusal | None = None  # what is known of it before it is decided
+    must_finish: bool = False  # it may change something: it runs to its end when its client leaves
+    why_read: str = ""  # one more sentence for who sends a larger content
+    log: dict[str, Any] = field(default_factory=dict)
+    status: int | None = None  # the answer's, once it is known
+    resume: Resume | None = None  # what a hosted page would send again
+    typed: str = ""  # the recipient as the request has it, for that page
+    is_other_site: bool = False  # another site sent the form: no page holds it
+    wish: str = ""  # the language where the route says that it stands
+    is_over: bool = False
+    stop: Callable[[], Any] | None = None  # breaks off what is being decided
+    _by_name: dict[bytes, list[str]] | None = None
+
+    # What its connection tells.
+
+    @property
+    def too_large(self) -> Refusal:
+        """The refusal of more content than is read."""
+        said = f"At most {self.max_content} bytes are read here.{self.why_read}"
+        return Refusal("body_too_large", "guarded_body", said)
+
+    def begin(self, content: bytes) -> None:
+        self.desk.begin(self, content)
+
+    def refuse(self, refusal: Refusal) -> None:
+        self.desk.refuse(self, refusal)
+
+    def left(self) -> None:
+        self.desk.left(self)
+
+    # What it says of itself.
+
+    @property
+    def method(self) -> str:
+        return self.request.method
+
+    @property
+    def target(self) -> str:
+        """The request target as it came."""
+        return self.request.target.decode("utf-8", "surrogateescape")
+
+    @property
+    def path(self) -> str:
+        """The path that upstream gets, without the query."""
+        return self.request.origin.partition(b"?")[0].decode("utf-8", "surrogateescape")
+
+    def all(self, name: str) -> list[str]:
+        """Return all values of a field, in whatever spelling."""
+        if self._by_name is None:
+            self._by_name = {}
+            for key, value in self.raw:
+                self._by_name.setdefault(alike(key), []).append(value.decode("utf-8", "surrogateescape"))
+        return self._by_name.get(_alike(name), [])
+
+    def header(self, name: str) -> str:
+        """Return the first value of a field, in whatever spelling; "" for none."""
+        found = self.all(name)
+        return found[0] if found else ""
+
+    @property
+    def locale(self) -> str:
+        """The languages that the client takes, as `language.read` makes them."""
+        return language.read(self.wish, ",".join(self.all("Accept-Language")))
+
+    @property
+    def wants_page(self) -> bool:
+        """True when the client is a browser that would show a page."""
+        return browser.wants_page(self.all("Accept"))
+
+
+@functools.lru_cache(256)
+def _alike(name: str) -> bytes:
+    return alike(name.encode("latin-1", "replace"))
