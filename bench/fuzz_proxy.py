@@ -434,6 +434,12 @@ class Asking:
     writing_paused = False
     transport = None
 
+    bound = None
+
+    @property
+    def protocol(self):
+        return self
+
     def __init__(self):
         self.octets, self.end, self.until_close = b"", "", False
 
