@@ -111,6 +111,7 @@ class Request:
         self._target = raw_target
         self._fields = fields
         self._body = body
+        self._known_words = _KnownWords()
 
     def refuse_coding(self) -> None:
         """Refuse a body that is compressed: nobody here sees what it holds."""
@@ -131,7 +132,7 @@ class Request:
         source, _, name = selector.partition(":")
         match source:
             case "json":
-                return _from_json(self._document, name)
+                return _from_json(self._document, name, self._known_words)
             case "form":
                 return self._form.value(name)
             case "query":
@@ -301,7 +302,15 @@ def _walk(document: dict[str, Any]) -> None:
     raise _malformed("json_depth", f"Expected JSON at most {MAX_DEPTH} levels deep.")
 
 
-def _from_json(document: dict[str, Any], path: str) -> str | int | None:
+class _KnownWords(dict[str, Words]):
+    """The words of each member's name of one request: a long name is taken apart once, however many selectors ask."""
+
+    def __missing__(self, name: str) -> Words:
+        self[name] = words(name)
+        return self[name]
+
+
+def _from_json(document: dict[str, Any], path: str, known: _KnownWords) -> str | int | None:
     value: Any = document
     names = path.split(".")
     for depth, name in enumerate(names):
@@ -310,7 +319,7 @@ def _from_json(document: dict[str, Any], path: str) -> str | int | None:
         if name in value:
             # Laravel and lodash look for a member `user.phone` first, Rails takes `[phone]` for `phone`.
             wanted = words(".".join(names[depth:]))
-            if any(overlap(wanted, words(other)) for other in _few(value) if other != name):
+            if any(overlap(wanted, known[other]) for other in _few(value) if other != name):
                 raise _malformed("two_places", f"Expected `{path}` as nested objects only, and no other name alike.")
         value = value.get(name)
         if value is None:
