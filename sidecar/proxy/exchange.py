@@ -20,6 +20,7 @@ from sidecar.errors import Refusal
 from sidecar.proxy import messages
 from sidecar.proxy.answers import AnswerHead
 from sidecar.proxy.messages import Request
+from sidecar.proxy.states import EXCHANGE, ExchangeState
 
 
 class ClientEnd(Protocol):
@@ -105,9 +106,7 @@ class Exchange:
         "client",
         "client_ip",
         "ended",
-        "has_answer",
         "head",
-        "is_cut",
         "is_sent",
         "may_repeat",
         "octets",
@@ -116,6 +115,7 @@ class Exchange:
         "request_id",
         "route",
         "started",
+        "state",
         "upload",
         "upstream",
         "waits",
@@ -147,18 +147,22 @@ class Exchange:
         self.route = route
         self.waits = waits
         self.started = time.perf_counter()
+        self.state: ExchangeState = "waiting"
         self.is_sent = True
-        self.has_answer = False
-        self.is_cut = False
         self.head: AnswerHead | None = None
-        self.client: ClientEnd | None = None
-        self.upstream: UpstreamEnd | None = None
+        self.client: ClientEnd | None = None  # from `start` until the exchange has ended
+        self.upstream: UpstreamEnd | None = None  # while a connection carries it
         self.upload: messages.Upload | None = None
 
     @property
     def status(self) -> int:
         """The final status; 0 while there is none."""
         return self.head.status if self.head is not None else 0
+
+    @property
+    def is_cut(self) -> bool:
+        """True when the client did not get the whole answer."""
+        return self.state in {"cut", "left"}
 
     def start(self, client: ClientEnd) -> None:
         """Send it on a pooled connection, or on a new one."""
@@ -181,26 +185,36 @@ class Exchange:
             self.octets += octets  # it came before its hold
 
     def go_on(self) -> None:
-        """Answer what was heard."""
-        self.waits = False
+        """Answer the client, after a status that was held. Nothing if upstream has failed meanwhile."""
         if self.upstream is not None:
             self.upstream.go_on_answering()
 
     def leave(self) -> None:
         """The client has gone: upstream's connection goes with it."""
+        self.state = EXCHANGE[self.state]["leave"]
         self.client = None
         if self.upstream is not None:
             self.upstream.drop()
 
     def refuse(self, refusal: Refusal) -> None:
+        """Tell the client that it gets no answer."""
+        self.state = EXCHANGE[self.state]["refuse"]
         client, self.client = self.client, None
         if client is not None:
             client.refused(self, refusal)
 
+    def end(self, *, stays_open: bool) -> None:
+        """Tell the client that its answer is whole."""
+        self.state = EXCHANGE[self.state]["end"]
+        client, self.client = self.client, None
+        if client is not None:
+            client.answered(self, stays_open=stays_open)
+
     def cut(self, reason: str) -> None:
         """Break off what has begun to be answered."""
+        self.state = EXCHANGE[self.state]["cut"]
         client, self.client = self.client, None
-        if client is not None and self.head is not None:
-            self.is_cut = True
-            structlog.get_logger().info("answer_cut", status=self.status, reason=reason)
-            client.broken(self, until_close=self.head.until_close)
+        assert client is not None
+        assert self.head is not None
+        structlog.get_logger().info("answer_cut", status=self.status, reason=reason)
+        client.broken(self, until_close=self.head.until_close)

@@ -450,8 +450,7 @@ class Sent:
 
     def lost(self, exchange: Exchange) -> None:
         """The client has gone. What was not yet heard of upstream is, as the handler may have something to settle."""
-        if not exchange.waits and self._ear is None:
-            exchange.is_cut = True
+        if exchange.state == "answering" and self._ear is None:
             exchange.leave()
             self.answered(exchange, stays_open=False)
 

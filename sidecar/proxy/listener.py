@@ -371,7 +371,6 @@ class Connection(asyncio.Protocol):
             if exchange.head is None:
                 self.refused(exchange, refusal)
             else:
-                exchange.is_cut = True
                 self.broken(exchange, until_close=exchange.head.until_close)
         elif case is not None:
             self._stop_collecting()

@@ -7,6 +7,7 @@ connection, and ends with it.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -62,7 +63,7 @@ class Pool:
                 return
         if self._max_connections and len(self.all) + len(self._opening) >= self._max_connections:
             # As long as it would wait for upstream itself.
-            until = asyncio.get_running_loop().time() + self._connect_timeout_s + self.read_timeout_s
+            until = time.perf_counter() + self._connect_timeout_s + self.read_timeout_s
             self._waiting.append((until, exchange))
             if self._bound:
                 # Its client authenticates itself anew; without this, clients that are idle could shut all others out.
@@ -80,7 +81,7 @@ class Pool:
         """Take back a connection that may be used again."""
         while self._waiting:
             _, exchange = self._waiting.popleft()
-            if exchange.client is not None:
+            if exchange.state == "waiting":
                 upstream.carry(exchange)
                 return
         self._idle.append(upstream)
@@ -134,7 +135,7 @@ class Pool:
     def _open_for_waiting(self) -> None:
         while self._waiting and len(self.all) + len(self._opening) < self._max_connections:
             _, exchange = self._waiting.popleft()
-            if exchange.client is not None:
+            if exchange.state == "waiting":
                 self._begin(self._open(exchange))
 
     async def _open(self, exchange: Exchange) -> None:
@@ -151,18 +152,18 @@ class Pool:
         else:
             if not upstream.is_open():
                 exchange.refuse(Refusal("upstream_unavailable", "connect:closed"))
-            elif exchange.client is None:
+            elif exchange.state == "waiting":
+                upstream.carry(exchange)
+            else:
                 upstream.is_used = True  # its client has left meanwhile; upstream may end it before the next comes
                 self.put(upstream)
-            else:
-                upstream.carry(exchange)
 
     def _look(self) -> None:
         """Look at every connection's limits, and at who has waited too long for one."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.perf_counter()
         for upstream in list(self.all):
             upstream.look(now)
-        while self._waiting and (self._waiting[0][0] <= now or self._waiting[0][1].client is None):
+        while self._waiting and (self._waiting[0][0] <= now or self._waiting[0][1].state != "waiting"):
             self._waiting.popleft()[1].refuse(Refusal("upstream_timeout", "connect_timeout"))
-        self._looking = loop.call_later(self._look_s, self._look) if self.all or self._waiting else None
+        is_needed = self.all or self._waiting
+        self._looking = asyncio.get_running_loop().call_later(self._look_s, self._look) if is_needed else None

@@ -6,7 +6,6 @@ at a time, and goes back to its pool only after one that ended in good order. Wh
 """
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
@@ -16,6 +15,7 @@ from sidecar.proxy import answers, messages
 from sidecar.proxy.answers import AnswerHead
 from sidecar.proxy.exchange import Carrier, Exchange
 from sidecar.proxy.messages import HTTP_1_1, Content, UntilClose, Version
+from sidecar.proxy.states import CONNECTION, EXCHANGE, ConnectionState
 from sidecar.proxy.websocket import tunnel
 from sidecar.proxy.writes import Writes
 
@@ -47,116 +47,124 @@ class Owner(Carrier, Protocol):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection to upstream."""
+    """One connection to upstream.
+
+    `is_used`: upstream may have closed it since. `is_bound`: a client has authenticated itself on it, for good. Reading
+    from upstream is paused while the client cannot take more, or the exchange is held; writing, while upstream's buffer
+    is full.
+    """
 
     __slots__ = (
         "_content",
         "_early_end",
         "_exchange",
-        "_heard",
-        "_is_full",
-        "_is_held",
-        "_known",
-        "_loop",
+        "_is_reading_paused",
+        "_is_writing_paused",
+        "_last_active",
         "_pool",
+        "_remembered",
         "_sent",
         "_tail",
         "is_bound",
         "is_used",
+        "state",
         "transport",
     )
 
+    transport: asyncio.Transport  # since it is open
+
     def __init__(self, pool: Owner) -> None:
-        self.transport: asyncio.Transport | None = None
-        self._loop = asyncio.get_running_loop()
+        self.state: ConnectionState = "opening"
         self._pool = pool
-        self._exchange: Exchange | None = None
+        self._exchange: Exchange | None = None  # while it is active
         self._content: Content | None = None
-        self._tail = b""  # what has come of a head, or behind one that is waited for
-        self.is_used = self.is_bound = self._is_full = self._is_held = False
-        self._early_end: tuple[Exception | None] | None = None
+        self._tail = b""  # what has come of a head, or behind one that is held
+        self.is_used = self.is_bound = self._is_writing_paused = self._is_reading_paused = False
+        self._early_end: tuple[Exception | None] | None = None  # how it was lost while its exchange was held
         # The last head and what was made of it: many answers in a row have the same.
-        self._known: tuple[bytes, tuple[str, Version, bool], AnswerHead] | None = None
-        self._heard = self._sent = 0.0
+        self._remembered: tuple[bytes, tuple[str, Version, bool], AnswerHead] | None = None
+        self._last_active = self._sent = 0.0
 
     def carry(self, exchange: Exchange) -> None:
         """Send a request."""
-        assert self.transport is not None
+        self.state = CONNECTION[self.state]["carry"]
+        exchange.state = EXCHANGE[exchange.state]["carry"]
         exchange.upstream = self
         self._exchange = exchange
-        self._heard = self._loop.time()
-        self._sent = time.perf_counter()
+        self._sent = self._last_active = time.perf_counter()
         self._pool.writes.put(self.transport, exchange.octets)
-        if exchange.client is not None and exchange.client.writing_paused:
+        client = exchange.client
+        assert client is not None
+        if client.writing_paused:
             self.hold()  # it has not taken the answer before this one
         if not exchange.is_sent:
             exchange.octets = b""
-            if exchange.client is not None and not self._is_full:
-                exchange.client.take_content(now=True)
+            if not self._is_writing_paused:
+                client.take_content(now=True)
 
     def send(self, octets: bytes) -> None:
         """Send more of the request."""
-        if octets and self.transport is not None:
-            self._heard = self._loop.time()
+        if octets:
+            self._last_active = time.perf_counter()
             self._pool.writes.put(self.transport, octets)
 
     def is_open(self) -> bool:
-        """True while a request may be sent on it."""
-        return self.transport is not None and not self.transport.is_closing()
+        """True while a request may be sent on it, now or after the one that it carries."""
+        return self.state != "closed" and not self.transport.is_closing()
 
     def drop(self) -> None:
         """Close at once; the exchange on it hears no more."""
         self._let_go()
-        if self.transport is not None:
-            self.transport.abort()
-        self._pool.forget(self)
+        self.transport.abort()
+        self._forget()
 
     def drop_if_idle(self) -> None:
-        """The client that it is bound to has gone; a request on it may still have something to be heard for."""
-        if self._exchange is None:
+        """The client that it is bound to has gone. A handler may yet wait for a status, and a tunnel ends by itself."""
+        if self.state == "idle":
             self.drop()
 
     def hold(self) -> None:
-        """Read no more: the client's buffer is full, or the gate has yet to hear the status."""
-        if self.transport is not None and not self._is_held and not self.transport.is_closing():
-            self._is_held = True
+        """Read no more: the client's buffer is full, or a handler decides first."""
+        if not self._is_reading_paused and not self.transport.is_closing():
+            self._is_reading_paused = True
             self.transport.pause_reading()
 
     def read_on(self) -> None:
         """The client has room again."""
         exchange = self._exchange
-        if not self._is_held or (exchange is not None and exchange.waits and exchange.head is not None):
+        if not self._is_reading_paused or (exchange is not None and exchange.state == "held"):
             return
-        self._is_held = False
-        self._heard = self._loop.time()
-        if self.transport is not None and not self.transport.is_closing():
+        self._is_reading_paused = False
+        self._last_active = time.perf_counter()
+        if not self.transport.is_closing():
             self.transport.resume_reading()
 
     def look(self, now: float) -> None:
-        """End what has been silent for too long."""
+        """End what has been silent for too long. `now` as `time.perf_counter` has it."""
         exchange = self._exchange
         if exchange is None:
-            if now >= self._heard + IDLE_S - LOOK_S and not self.is_bound:
+            if self.state == "idle" and not self.is_bound and now >= self._last_active + IDLE_S - LOOK_S:
                 self.drop()
             return
         if self._is_waited_for(exchange):
-            self._heard = now
+            self._last_active = now
             return
-        if now < self._heard + self._pool.read_timeout_s:
+        if now < self._last_active + self._pool.read_timeout_s:
             return
-        if exchange.head is None:
+        if exchange.state == "answering":
+            self.fail("silent")
+        else:
             self.drop()
             exchange.refuse(Refusal("upstream_timeout", "read_timeout"))
-        else:
-            self.fail("silent")
 
     def _is_waited_for(self, exchange: Exchange) -> bool:
-        """True when upstream has no part in the silence: the client does not take or send, or the gate decides."""
-        if exchange.waits and exchange.head is not None:
-            return True
-        if exchange.client is not None and exchange.client.writing_paused:
-            return True
-        return not exchange.is_sent and not self._is_full
+        """True when upstream has no part in the silence: a handler decides, or the client does not take or send."""
+        assert exchange.client is not None
+        return (
+            exchange.state == "held"
+            or exchange.client.writing_paused
+            or (not exchange.is_sent and not self._is_writing_paused)
+        )
 
     def fail(self, reason: str) -> None:
         """What upstream says cannot be read on."""
@@ -164,60 +172,62 @@ class UpstreamConnection(asyncio.Protocol):
         self.drop()
         if exchange is None:
             return
-        if exchange.head is None or exchange.waits:
-            exchange.refuse(Refusal("upstream_unavailable", f"read:{reason}"))
-        else:
+        if exchange.state == "answering":
             exchange.cut(reason)
+        else:
+            exchange.refuse(Refusal("upstream_unavailable", f"read:{reason}"))
 
     # What the transport tells…
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self._heard = self._loop.time()
+        self.state = CONNECTION[self.state]["open"]
+        self._last_active = time.perf_counter()
         self._pool.add(self)
 
     def pause_writing(self) -> None:
-        self._is_full = True
+        self._is_writing_paused = True
         if self._exchange is not None and self._exchange.client is not None and not self._exchange.is_sent:
             self._exchange.client.take_content(now=False)
 
     def resume_writing(self) -> None:
-        self._is_full = False
-        self._heard = self._loop.time()
+        self._is_writing_paused = False
+        self._last_active = time.perf_counter()
         if self._exchange is not None and self._exchange.client is not None and not self._exchange.is_sent:
             self._exchange.client.take_content(now=True)
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self._loop.time()
+        self._last_active = time.perf_counter()
         exchange = self._exchange
         if exchange is None:
             self.drop()  # nobody asked
-        elif exchange.head is None or exchange.waits:
-            self._read_head(exchange, self._tail + data if self._tail else data)
-        else:
+        elif exchange.state == "answering":
             self._pass_on(exchange, data, b"")
+        elif exchange.state == "held":
+            self._tail += data
+        else:
+            self._read_head(exchange, self._tail + data if self._tail else data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         exchange = self._exchange
-        if exchange is not None and exchange.waits and exchange.head is not None:
-            self._early_end = (exc,)  # told when what came before it is
-            return
-        self.transport = None
-        self._pool.forget(self)
+        self._forget()
         if exchange is None:
             return
-        if exchange.head is None:
+        if exchange.state == "held":
+            self._early_end = (exc,)  # told when what came before it is
+        elif exchange.state == "answering":
+            if exc is None and isinstance(self._content, UntilClose):
+                self._end(exchange, b"", b"", may_pool=False)
+            else:
+                self.fail("closed" if exc is None else "reset")
+        else:
             self._let_go()
-            if self.is_used and exchange.may_repeat and not exchange.has_answer:
+            if self.is_used and exchange.may_repeat and exchange.state == "carried":
                 # RFC 9112 section 9.3.1: upstream had closed it before the request came.
-                exchange.upstream = None
+                exchange.state = EXCHANGE[exchange.state]["repeat"]
                 self._pool.carry(exchange)
             else:
                 exchange.refuse(Refusal("upstream_unavailable", "read:closed"))
-        elif exc is None and isinstance(self._content, UntilClose):
-            self._end(exchange, b"", b"", may_pool=False)
-        else:
-            self.fail("closed" if exc is None else "reset")
 
     # The answer…
 
@@ -227,15 +237,14 @@ class UpstreamConnection(asyncio.Protocol):
         # A client that waits to be invited, and is not, may never send its content: RFC 9110 section 10.1.1.
         keep_alive = asking.keep_alive and (exchange.is_sent or not asking.has_expectation)
         asked = asking.method, asking.version, keep_alive
-        known = self._known
-        if exchange.head is not None:
-            self._tail = data  # it is waited for
-            return
-        if known is not None and data.startswith(known[0]) and known[1] == asked:
-            self._begin(exchange, known[2], data[len(known[0]) :])
+        remembered = self._remembered
+        if remembered is not None and data.startswith(remembered[0]) and remembered[1] == asked:
+            self._begin(exchange, remembered[2], data[len(remembered[0]) :])
             return
         interim = b""
-        exchange.has_answer = True
+        exchange.state = EXCHANGE[exchange.state]["begin"]
+        client = exchange.client
+        assert client is not None
         try:
             while True:
                 end = messages.end_of_answer_head(data)
@@ -246,10 +255,10 @@ class UpstreamConnection(asyncio.Protocol):
                 if answer.status >= 200 or answer.status == answers.SWITCHING:
                     head = answers.final(answer, asking, keep_alive=keep_alive)
                     if end <= MAX_REMEMBERED:
-                        self._known = data[:end], asked, head
+                        self._remembered = data[:end], asked, head
                     self._tail = b""
-                    if interim and exchange.client is not None:
-                        exchange.client.answer(interim)
+                    if interim:
+                        client.answer(interim)
                     self._begin(exchange, head, data[end:])
                     return
                 if asking.version == HTTP_1_1:
@@ -263,23 +272,21 @@ class UpstreamConnection(asyncio.Protocol):
                 else Refusal("upstream_unavailable", f"malformed:{refusal.reason}")
             )
             return
-        if interim and exchange.client is not None:
-            exchange.client.answer(interim)
+        if interim:
+            client.answer(interim)
 
     def _begin(self, exchange: Exchange, head: AnswerHead, rest: bytes) -> None:
         """The final head has come, and `rest` behind it."""
         exchange.head = head
-        exchange.has_answer = True
-        self._pool.observe(time.perf_counter() - self._sent)
+        self._pool.observe(self._last_active - self._sent)
         if exchange.waits:
+            exchange.state = EXCHANGE[exchange.state]["hold"]
             self._tail = rest
             self.hold()
-            if exchange.client is not None:
-                exchange.client.heard(exchange)
-            else:
-                self.drop()
-            return
-        self._answer(exchange, head, rest)
+            assert exchange.client is not None
+            exchange.client.heard(exchange)
+        else:
+            self._answer(exchange, head, rest)
 
     def go_on_answering(self) -> None:
         """Answer what was held back until its status was heard."""
@@ -287,9 +294,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._tail = b""
         assert exchange is not None
         assert exchange.head is not None
-        if exchange.client is None:
-            self.drop()
-            return
         self._answer(exchange, exchange.head, rest)
         if self._early_end is not None:
             self.connection_lost(*self._early_end)
@@ -297,6 +301,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.read_on()
 
     def _answer(self, exchange: Exchange, head: AnswerHead, rest: bytes) -> None:
+        exchange.state = EXCHANGE[exchange.state]["answer"]
         if head.status == answers.SWITCHING:
             self._switch(exchange, head, rest)
         elif head.length == len(rest) and not head.is_empty:  # most answers come whole
@@ -311,9 +316,9 @@ class UpstreamConnection(asyncio.Protocol):
     def _pass_on(self, exchange: Exchange, data: bytes, octets: bytes) -> None:
         """Pass on what has come of the content, behind `octets`; end the exchange with it."""
         client, head, content = exchange.client, exchange.head, self._content
-        if client is None or head is None or content is None:
-            self.drop()
-            return
+        assert client is not None
+        assert head is not None
+        assert content is not None
         try:
             piece, behind = content.feed(data)
             if head.is_chunked:
@@ -337,18 +342,17 @@ class UpstreamConnection(asyncio.Protocol):
     def _end(self, exchange: Exchange, octets: bytes, behind: bytes, *, may_pool: bool) -> None:
         """The answer is whole with `octets`. What comes `behind` it makes the connection useless, not the answer."""
         client, head = exchange.client, exchange.head
+        assert client is not None
         assert head is not None
         if head.is_chunked and isinstance(self._content, UntilClose):
             octets += b"0\r\n\r\n"
         self._let_go()
-        self.is_used = True
-        if client is None:
-            self.drop()
-            return
         if octets:
             client.answer(octets)
+        self.is_used = True
         self.is_bound = self.is_bound or head.binds_connection or exchange.request.fields.binds_connection
         if may_pool and not behind and exchange.is_sent and self.is_open():
+            self.state = CONNECTION[self.state]["end"]
             self.read_on()
             if self.is_bound:
                 self._pool.bind(self, client.protocol)
@@ -356,30 +360,36 @@ class UpstreamConnection(asyncio.Protocol):
                 self._pool.put(self)
         else:
             self.drop()
-        exchange.client = None
-        client.answered(exchange, stays_open=head.stays_open)
+        exchange.end(stays_open=head.stays_open)
 
     def _switch(self, exchange: Exchange, head: AnswerHead, greeting: bytes) -> None:
         """Pass upstream's 101 on, and everything after it untouched."""
-        client, ours = exchange.client, self.transport
+        client = exchange.client
         assert client is not None
         theirs = client.transport
-        if theirs is None or theirs.is_closing() or ours is None or ours.is_closing():
+        if theirs is None or theirs.is_closing() or self.transport.is_closing():
             self.fail("closed")
             return
-
-        def ended() -> None:
-            exchange.client = None
-            client.answered(exchange, stays_open=False)
-
         self._let_go()
+        self.state = CONNECTION[self.state]["switch"]
         self._pool.writes.flush()
-        self._is_held = False  # the tunnel reads
-        self._heard = math.inf  # and may be silent
-        tunnel(client.protocol, self, head.octets + greeting, client.take_early(), ended)
+        self._is_reading_paused = False  # the tunnel reads
+        tunnel(
+            client.protocol,
+            self,
+            head.octets + greeting,
+            client.take_early(),
+            lambda: exchange.end(stays_open=False),
+        )
 
     def _let_go(self) -> None:
+        """Part from the exchange."""
         if self._exchange is not None:
             self._exchange.upstream = None
         self._exchange = self._content = None
         self._tail = b""
+
+    def _forget(self) -> None:
+        """It is closed: the pool counts it no more."""
+        self.state = CONNECTION[self.state]["close"]
+        self._pool.forget(self)
