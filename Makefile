@@ -4,6 +4,9 @@
 # make test-pythons   `make test` on every Python from 3.11 to 3.14 that is here (on Debian, as root, it installs Debian's)
 # make bench-pass     the cost of passing, beside other proxies (wrk, nginx, curl; Caddy by go, Fastify by npm, where there are)
 # make bench-send bench-verify  the cost of a guarded send and of a verify, beside Express by hand (nginx, node, npm)
+# make bench-flood    what a flood does to everybody else, beside Express and nginx (wrk)
+# make bench-overload whether it sheds or sinks when it is offered more than it can carry
+# make bench-limits   what a decision of two buckets costs, beside throttled-py and limits (PyPI)
 # make fuzz-proxy     coverage-guided fuzzing of both ends of the proxy path, FUZZ_SECONDS=3600
 # make fuzz-time      small inputs that cost much, searched by what they cost, FUZZ_SECONDS=3600
 # make mutants        changes one place of the program at a time, and says which change no test notices; an hour
@@ -18,7 +21,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pass bench-send bench-verify fuzz-proxy fuzz-time format clean
+.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pass bench-send bench-verify bench-flood bench-overload bench-limits fuzz-proxy fuzz-time format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -76,11 +79,17 @@ bench-pass: $(VENV)/.installed
 
 # `make bench-send BENCH="--seconds 2 --runs 1 --only ours"` measures a change; `BENCH=--profile` shows where its time goes.
 EXPRESS := express@5 rate-limiter-flexible@11 ioredis@5 undici@7 jose@6
-bench-send bench-verify: $(VENV)/.installed
+bench-send bench-verify bench-flood bench-overload: $(VENV)/.installed
 	@mkdir -p .bench/node
 	-@command -v npm >/dev/null && ! test -d .bench/node/node_modules/jose && \
 	  npm install --prefix .bench/node --no-audit --no-fund --silent $(EXPRESS)
 	$(BIN)/python bench/$(subst -,_,$@).py $(BENCH)
+
+# In a venv of its own: throttled-py wants an older redis-py than the sidecar.
+bench-limits: $(VENV)/.installed
+	-@test -f .bench/limits/.fetched || { $(PYTHON) -m venv .bench/limits && .bench/limits/bin/pip install --quiet \
+	  --disable-pip-version-check uvloop 'throttled-py[redis]>=3.5,<4' 'limits>=5.8,<6' 'redis[hiredis]<8' && touch .bench/limits/.fetched; }
+	$(BIN)/python bench/bench_limits.py $(BENCH)
 
 FUZZ_SECONDS ?= 3600
 fuzz-proxy: $(VENV)/.installed-dev

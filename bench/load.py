@@ -1,4 +1,4 @@
-"""Who asks, and how long does each wait? Clients on one event loop: a closed loop, an open loop, one at a steady pace.
+"""Who asks, and how long does each wait? Clients on one event loop, in a closed loop or an open one.
 
 Closed: so many connections, each with its next request when its answer is whole. Open: requests at a fixed rate, whatever
 the answers do; each waits from the moment that it was due, so that a late start is told as waiting, too.
@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,15 +47,15 @@ class Answers:
 class _Client(asyncio.Protocol):
     """One connection, one request at a time."""
 
-    def __init__(self, answers: Answers, is_free: Callable[["_Client"], None]) -> None:
-        self._answers, self._is_free, self._buffer, self._began = answers, is_free, b"", None
+    def __init__(self, load: "_Load") -> None:
+        self._load, self._buffer, self._due = load, b"", None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
+        self.transport = transport
 
-    def ask(self, request: bytes, due: float | None = None) -> None:
-        self._began = due or time.perf_counter()
-        self._transport.write(request)
+    def ask(self, request: bytes, due: float) -> None:
+        self._due = due
+        self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self._buffer = data = self._buffer + data if self._buffer else data
@@ -68,103 +68,111 @@ class _Client(asyncio.Protocol):
         if len(data) < head + 4 + length:
             return
         self._buffer = b""
-        began, self._began = self._began, None
-        self._answers.ms[int(data[9:12])].append((time.perf_counter() - began) * 1000)
+        self._answered(int(data[9:12]))
         if b"connection: close" in fields:
-            self._transport.close()
+            self.transport.close()
         else:
-            self._is_free(self)
+            self._load.is_free(self)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        if self._began is not None:
-            self._answers.ms[0].append((time.perf_counter() - self._began) * 1000)
-        self.is_lost()
+        if self._due is not None:
+            self._answered(0)
+        self._load.is_lost()
+
+    def _answered(self, status: int) -> None:
+        self._load.answers.ms[status].append((time.perf_counter() - self._due) * 1000)
+        self._due = None
+
+
+class _Load:
+    """So many connections; one that ends is opened again. `is_free` is called with each that can be asked something."""
+
+    def __init__(self, port: int, is_free: Callable[[_Client], None]) -> None:
+        self.answers, self.is_free = Answers(), is_free
+        self._port, self._clients, self._opening, self._is_over = port, [], set(), False
+
+    async def open(self, connections: int) -> None:
+        for _ in range(connections):
+            await self._connect()
+        self.answers.began = time.perf_counter()
+
+    async def _connect(self) -> _Client:
+        loop = asyncio.get_running_loop()
+        _, client = await loop.create_connection(lambda: _Client(self), "127.0.0.1", self._port)
+        self._clients.append(client)
+        return client
+
+    def begin(self) -> None:
+        for client in tuple(self._clients):
+            self.is_free(client)
 
     def is_lost(self) -> None:
-        """Nobody cares, unless the load says so."""
+        if not self._is_over:
+            task = asyncio.ensure_future(self._connect())
+            self._opening.add(task)
+            task.add_done_callback(lambda done: (self._opening.discard(done), self.is_free(done.result())))
+
+    async def end(self) -> Answers:
+        self.answers.ended, self._is_over = time.perf_counter(), True
+        for client in self._clients:
+            client.transport.abort()
+        await asyncio.sleep(0.05)  # what was unanswered is counted as its connection ends
+        return self.answers
 
 
 async def closed(port: int, requests: Iterator[bytes], connections: int, seconds: float = math.inf) -> Answers:
     """Ask on so many connections, until the time is over or there are no more requests; return when all are answered."""
-    loop, answers, over = asyncio.get_running_loop(), Answers(), asyncio.Event()
-    until, clients = math.inf, set()
+    over, idle, until = asyncio.Event(), 0, math.inf
 
-    def on(client: _Client) -> None:
-        request = next(requests, None) if time.perf_counter() < until else None
+    def is_free(client: _Client) -> None:
+        nonlocal idle
+        now = time.perf_counter()
+        request = next(requests, None) if now < until else None
         if request is not None:
-            return client.ask(request)
-        clients.discard(client)
-        client._transport.close()
-        if not clients:
+            client.ask(request, now)
+        elif (idle := idle + 1) == connections:
             over.set()
 
-    async def connect() -> _Client:
-        _, client = await loop.create_connection(lambda: _Client(answers, on), "127.0.0.1", port)
-        clients.add(client)
-        client.is_lost = lambda: client in clients and again(client)
-        return client
-
-    def again(client: _Client) -> None:
-        clients.discard(client)
-        if time.perf_counter() < until:
-            task = loop.create_task(connect())
-            clients.add(task)
-            task.add_done_callback(lambda done: (clients.discard(done), on(done.result())))
-        elif not clients:
-            over.set()
-
-    opened = [await connect() for _ in range(connections)]
-    answers.began = time.perf_counter()
-    until = answers.began + seconds
-    for client in opened:
-        on(client)
+    load = _Load(port, is_free)
+    await load.open(connections)
+    until = load.answers.began + seconds
+    load.begin()
     await over.wait()
-    answers.ended = time.perf_counter()
-    return answers
+    return await load.end()
 
 
-async def opened(port: int, requests: Iterator[bytes], per_s: float, seconds: float, at_most: int = 4096) -> Answers:
-    """Ask at a fixed rate, on a connection that is free or a new one; what is unanswered in the end has status 0."""
-    loop, answers, free, all_clients = asyncio.get_running_loop(), Answers(), [], []
+async def opened(port: int, requests: Iterator[bytes], per_s: float, seconds: float, connections: int) -> Answers:
+    """Ask at a fixed rate, as a front proxy with so many connections would; what is unanswered in the end has status 0.
 
-    async def ask_on_new(request: bytes, due: float) -> None:
-        _, client = await loop.create_connection(lambda: _Client(answers, free.append), "127.0.0.1", port)
-        client.is_lost = lambda: client in free and free.remove(client)
-        all_clients.append(client)
-        client.ask(request, due)
+    Where no connection is free, a request waits for one.
+    """
+    free, waiting = deque(), deque()
 
-    tasks, asked = set(), 0
-    answers.began = began = time.perf_counter()
-    for number in itertools.count():
-        due = began + number / per_s
-        if due >= began + seconds:
-            break
-        if (early := due - time.perf_counter()) > 0:
-            await asyncio.sleep(early)
-        request = next(requests)
-        asked += 1
-        if free:
-            free.pop().ask(request, due)
-        elif len(all_clients) + len(tasks) < at_most:
-            task = loop.create_task(ask_on_new(request, due))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+    def is_free(client: _Client) -> None:
+        if waiting:
+            client.ask(*waiting.popleft())
         else:
-            answers.ms[0].append(0.0)  # there are no more connections: nobody is asked
-        if number % 16 == 0:
-            await asyncio.sleep(0)
-    answers.ended = time.perf_counter()
-    while answers.count() < asked and time.perf_counter() < answers.ended + PATIENCE_S:
+            free.append(client)
+
+    load = _Load(port, is_free)
+    await load.open(connections)
+    load.begin()
+    total = int(per_s * seconds)
+    for number in range(total):
+        due = load.answers.began + number / per_s
+        if (early := due - time.perf_counter()) > 0 or number % 16 == 0:
+            await asyncio.sleep(max(0, early))
+        if free:
+            free.popleft().ask(next(requests), due)
+        else:
+            waiting.append((next(requests), due))
+    until = time.perf_counter() + PATIENCE_S
+    while load.answers.count() < total and time.perf_counter() < until:
         await asyncio.sleep(0.02)
-    for client in all_clients:
-        client._transport.abort()
-    await asyncio.sleep(0.05)  # what was unanswered is counted as it ends
-    return answers
-
-
-async def paced(port: int, requests: Iterator[bytes], every_s: float, seconds: float) -> Answers:
-    """One person after another: a request every `every_s` seconds, each from when it was due."""
-    return await opened(port, requests, 1 / every_s, seconds)
+    for _, due in waiting:
+        load.answers.ms[0].append((time.perf_counter() - due) * 1000)
+    waiting.clear()
+    return await load.end()
 
 
 def post(path: str, body: bytes, *fields: str) -> bytes:

@@ -1,0 +1,67 @@
+"""Does it shed, or sink? Sends at a fixed rate, from half to three times of what it can carry: `make bench-overload`.
+
+First its capacity, as bench-send measures it (64 connections); then, at each rate, every send is due at its moment whatever
+the answers do, and waits from then on. Goodput is what was accepted a second, until the last answer; what is refused is
+refused with 503 (overloaded).
+"""
+
+from collections import defaultdict
+from dataclasses import replace
+
+import load
+import rig
+import uvloop
+
+CONNECTIONS = 64
+OPEN = 2048  # of the open loop: as a front proxy may have
+SHARES = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+COLUMNS = (
+    ("offered/s", "offered", 0), ("goodput/s", "goodput", 0), ("p50 ms of what was accepted", "p50", 0), ("p99 ms", "p99", 0),
+    ("refused with 503", "refused", 2), ("else unanswered", "unanswered", 2), ("p99 ms of refusals", "refused_p99", 0),
+    ("CPU µs a request", "cpu", 0),
+)  # fmt: skip
+
+
+async def offered(one: rig.Contestant, into: rig.Contestant, per_s: float, seconds: float) -> None:
+    """Offer so many sends a second."""
+    await load.told(rig.TWILIO, "reset")
+    cpu = rig.cpu_s(one.pid)
+    answers = await load.opened(one.port, load.sends(), per_s, seconds, OPEN)
+    await load.arrived(rig.TWILIO, answers.count(202))
+    total = answers.count()
+    into.note(
+        offered=per_s, goodput=answers.per_s(202), p50=answers.percentile(0.5, 202), p99=answers.percentile(0.99, 202),
+        refused=answers.count(503) / total, unanswered=1 - answers.count(202, 503) / total,
+        refused_p99=answers.percentile(0.99, 503), cpu=(rig.cpu_s(one.pid) - cpu) / total * 1e6,
+    )  # fmt: skip
+
+
+async def main() -> None:
+    parser = rig.arguments(__doc__, seconds=6, runs=1)
+    parser.set_defaults(only="ours")
+    args = rig.parsed(parser)
+    with rig.guarded(args) as found:
+        for one in found:
+            capacity = 0.0
+            for _ in range(2):  # the first is for warming up
+                answers = await load.closed(one.port, load.sends(), CONNECTIONS, min(4, args.seconds))
+                capacity = answers.per_s(202)
+                await load.arrived(rig.TWILIO, answers.count(202))
+            rows = [replace(one, name=f"{one.name}, {share:g} ×", figures=defaultdict(list)) for share in SHARES]
+            with rig.profiled(one, args.profile, lambda: int(capacity * sum(SHARES) * args.seconds)):
+                for _ in range(args.runs):
+                    for share, row in zip(SHARES, rows, strict=True):
+                        await offered(one, row, share * capacity, args.seconds)
+                        print(f"{row.name}: {row.figures['goodput'][-1]:.0f}/s", flush=True)
+            print(f"\n{one.name} carries {capacity:.0f} sends/s\n")
+            print(rig.table(rows, COLUMNS))
+            best, last = max(row.median("goodput") for row in rows), rows[-1]
+            print("\n" + rig.goals(
+                found,
+                rig.Goal("goodput at 3 ×, of the best", "at least 0.9", lambda _: last.median("goodput") / best, lambda x: x >= 0.9),
+                rig.Goal("p99 at 3 ×, ms", "under 2000", lambda _: last.median("p99"), lambda x: x < 2000),
+            ))  # fmt: skip
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
