@@ -13,11 +13,11 @@ from sidecar.captcha.seam import BuiltIn
 from sidecar.config.model import Config, Route
 from sidecar.delivery.receipts import Receipts
 from sidecar.errors import Refusal
+from sidecar.events import Tell, Verified
 from sidecar.faces import Faces, preflight
 from sidecar.gate import Asked, Gate
 from sidecar.identity import Signer
 from sidecar.keys import JWKS_MAX_AGE_S
-from sidecar.metrics import Metrics
 from sidecar.openapi import document
 from sidecar.pages import pages
 from sidecar.problem import Answer
@@ -43,7 +43,7 @@ class Api:
         verifications: Verifications,
         challengers: Mapping[str, BuiltIn],
         signer: Signer,
-        metrics: Metrics,
+        tell: Tell,
         receipts: Receipts,
     ) -> None:
         self._config = config
@@ -52,7 +52,7 @@ class Api:
         self._verifications = verifications
         self._challengers = challengers
         self._signer = signer
-        self._metrics = metrics
+        self._tell = tell
         self._receipts = receipts
         prefix = config.api.prefix
         name = config.api.captcha
@@ -191,7 +191,7 @@ class Api:
         """Use a right code up for a token."""
         async with hold:
             token = await hold.exchange()
-        self._metrics.verifications.labels("verified").inc()
+        self._tell(Verified(outcome="verified"))
         visit.log |= {"outcome": "verified", "verification": hold.id}
         return problem.json_answer(200, {"status": "verified", "token": token})
 

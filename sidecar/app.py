@@ -38,6 +38,7 @@ from sidecar.delivery.receipts import Receipts, callback_url
 from sidecar.delivery.router import Router
 from sidecar.delivery.sightings import Sightings
 from sidecar.errors import StoreAwayError
+from sidecar.events import told_to
 from sidecar.faces import Faces
 from sidecar.front import Front
 from sidecar.gate import Gate
@@ -45,6 +46,7 @@ from sidecar.identity import Signer
 from sidecar.keys import KeyFiles, SigningKey, read_pem
 from sidecar.life import Life, ended
 from sidecar.limits.buckets import Bucket, Buckets
+from sidecar.logs import EventLog
 from sidecar.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import load_number_data, of_address
@@ -91,6 +93,9 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
     """
     life = life or Life()
     async with AsyncExitStack() as stack:
+        log = EventLog(config.server.access_log, asyncio.get_running_loop().call_later)
+        stack.callback(log.close)
+        tell = told_to(metrics.count, log.tell)
         store = Store(store_url, observe=metrics.store_seconds.observe, trouble=Trouble())
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(_session(config))
@@ -133,7 +138,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             outbox=outbox,
             signer=signer,
             secret=secret,
-            metrics=metrics,
+            tell=tell,
             now=time.time,
         )
         challengers = {name: verifier for name, verifier in verifiers.items() if isinstance(verifier, Altcha)}
@@ -154,9 +159,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             code_rules=config.code,
         )
         receipts = Receipts(config.providers, vendors, _receipts_url(config), ledger, courier.received)
-        api = Api(
-            config, gate, faces, verifications, cast("dict[str, BuiltIn]", challengers), signer, metrics, receipts
-        )
+        api = Api(config, gate, faces, verifications, cast("dict[str, BuiltIn]", challengers), signer, tell, receipts)
         front = Front(
             config=config,
             routes=routes,
@@ -164,6 +167,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             api=api,
             faces=faces,
             forwarder=forwarder,
+            tell=tell,
             metrics=metrics,
             new_id=_new_id,
             quick_id=_quick_id,

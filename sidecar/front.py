@@ -4,8 +4,8 @@
 connection relays as it comes. Every other becomes a `Visit`: its content is collected, it waits in line, and then the
 gate or the API decides, which gives an answer, a grant that the gate carries to upstream, or a refusal.
 
-The law: nothing is judged twice, and whatever is not sure to pass is a visit. A refusal is rendered, logged and counted
-in one place, `_refuse`, and every request that has ended in one place, `_tell`.
+The law: nothing is judged twice, and whatever is not sure to pass is a visit. A refusal is rendered in one place,
+`_refuse`, and every visit that has ended is told in one place, `_visit_ended`.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from sidecar import overrides
 from sidecar.api import Api
 from sidecar.config.model import Config, Route
 from sidecar.errors import Refusal, StoreError
+from sidecar.events import RequestEnded, Tell
 from sidecar.faces import Faces
 from sidecar.gate import Gate, Grant, as_refusal
 from sidecar.line import Line
@@ -66,6 +67,7 @@ class Front:
         api: Api,
         faces: Faces,
         forwarder: Forwarder,
+        tell: Tell,
         metrics: Metrics,
         new_id: Callable[[], str],
         quick_id: Callable[[], str],
@@ -77,18 +79,17 @@ class Front:
         self._api = api
         self._faces = faces
         self._forwarder = forwarder
-        self._metrics = metrics
+        self._tell = tell
+        self._count = metrics.requests.inc
         self._new_id = new_id
         self._quick_id = quick_id
         self._line = Line()
         self._running: set[asyncio.Task[None]] = set()  # the loop itself keeps none
         self._trusted = tuple(config.server.trusted_proxies)
-        self._passed = {outcome: metrics.requests.labels("pass", outcome) for outcome in ("forwarded", "left")}
         self._answers_preflights = bool(config.api.cors_origins)
         self._has_warned = False  # once per configuration is enough: anybody may send the field
         self._max_content = config.server.max_guarded_body
         self._logs_plain = config.server.access_log == "all"
-        self._logs_guarded = config.server.access_log in {"all", "guarded"}
         self._kept_look_up = functools.lru_cache(4096)(self._look_up)
 
     # Judging…
@@ -152,7 +153,7 @@ class Front:
             rewritten,
             request_id=rewritten.request_id or self._quick_id(),
             route=found.route.match if found is not None and found.route is not None else None,
-            ended=self._ended,
+            ended=self._exchange_ended,
         )
 
     def _upload(self, request: Request, found: Found) -> Upload | None:
@@ -251,7 +252,7 @@ class Front:
             if not visit.must_finish:
                 visit.stop()
         elif not visit.is_over:
-            self._tell(visit, "left")
+            self._visit_ended(visit, "left")
 
     def _serve(self, visit: Visit, content: bytes) -> None:
         """Decide at once what can be decided without waiting; the rest in a task of its own."""
@@ -302,15 +303,15 @@ class Front:
             decided = await deciding
             if isinstance(decided, Grant):
                 stays_open = await self._gate.carry(visit, decided)
-                self._tell(visit, visit.log.pop("outcome", "forwarded"))
+                self._visit_ended(visit, visit.log.pop("outcome", "forwarded"))
                 visit.connection.carried(stays_open=stays_open)
             else:
                 self._answer(visit, decided)
         except asyncio.CancelledError:
-            self._tell(visit, "forwarded" if visit.status else "left")
+            self._visit_ended(visit, "forwarded" if visit.status else "left")
             raise
         except (Refusal, StoreError) as error:
-            self._refuse(visit, as_refusal(error))
+            self._refuse(visit, as_refusal(error, self._tell))
         except Exception as error:  # noqa: BLE001 - as in _serve
             self._fail(visit, error)
 
@@ -325,58 +326,56 @@ class Front:
 
     def _answer(self, visit: Visit, answer: Answer) -> None:
         visit.status = answer.status
-        self._tell(visit, visit.log.pop("outcome", "answered"))
+        self._visit_ended(visit, visit.log.pop("outcome", "answered"))
         visit.connection.write(self._faces.dressed(visit, answer))
 
     def _refuse(self, visit: Visit, refusal: Refusal) -> None:
-        """Render, log and count a refusal."""
-        self._metrics.refusals.labels(refusal.code).inc()
+        """Render a refusal, and tell of it."""
         visit.log.pop("outcome", None)
         visit.log |= {"code": refusal.code, "reason": refusal.reason}
         answer = self._faces.refusal(visit, refusal)
         visit.status = answer.status
-        self._tell(visit, "refused")
+        self._visit_ended(visit, "refused")
         visit.connection.write(self._faces.dressed(visit, answer))
 
     def _fail(self, visit: Visit, error: Exception) -> None:
         structlog.get_logger().error("request_failed", exc_info=error)  # its kind and place, not its text
         visit.log.pop("outcome", None)
         visit.status = 500
-        self._tell(visit, "failed")
+        self._visit_ended(visit, "failed")
         visit.connection.write(_FAILED, closes=True)
 
-    def _tell(self, visit: Visit, outcome: str) -> None:
-        """Count and log a visit that has ended, once."""
+    def _visit_ended(self, visit: Visit, outcome: str) -> None:
+        """Tell of a visit that has ended, once."""
         if visit.is_over:
             return
         visit.is_over = True
         self.in_flight -= 1
-        action = visit.action
-        self._metrics.requests.labels(action, outcome).inc()
-        if self._logs_plain or (self._logs_guarded and action != "pass"):
-            structlog.get_logger().info(
-                "request",
+        self._tell(
+            RequestEnded(
                 request_id=visit.request_id,
                 client=visit.client.ip,
                 method=visit.method,
                 route=visit.route.match if visit.route else None,
-                action=action,
+                action=visit.action,
                 outcome=outcome,
                 status=visit.status,
-                ms=round((time.perf_counter() - visit.started) * 1000, 1),
+                ms=(time.perf_counter() - visit.started) * 1000,
                 **visit.log,
             )
+        )
 
-    def _ended(self, exchange: Exchange, counts: bool) -> None:
-        """Count and log a plain exchange that is over, unless it was refused: `failed` makes a visit of that."""
+    def _exchange_ended(self, exchange: Exchange, counts: bool) -> None:
+        """Tell of a plain exchange that is over, unless it was refused: `failed` makes a visit of that."""
         self.in_flight -= 1
         if not counts:
             return
         outcome = "forwarded" if exchange.status else "left"
-        self._passed[outcome].inc()
-        if self._logs_plain:
-            structlog.get_logger().info(
-                "request",
+        if not self._logs_plain:  # an event that makes no line would be a microsecond for a number
+            self._count("pass", outcome)
+            return
+        self._tell(
+            RequestEnded(
                 request_id=exchange.request_id,
                 client=exchange.client_ip,
                 method=exchange.request.method,
@@ -384,8 +383,9 @@ class Front:
                 action="pass",
                 outcome=outcome,
                 status=exchange.status or None,
-                ms=round((time.perf_counter() - exchange.started) * 1000, 1),
+                ms=(time.perf_counter() - exchange.started) * 1000,
             )
+        )
 
 
 def _passes(found: Found | None) -> bool:

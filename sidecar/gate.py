@@ -18,8 +18,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeVar
 
-import structlog
-
 from sidecar import identity, intake, problem
 from sidecar.admission import Admission, Allow, Solve, Spend, Step
 from sidecar.assent import Assent
@@ -27,10 +25,10 @@ from sidecar.captcha.seam import Verifier
 from sidecar.config.model import Config, Route
 from sidecar.delivery.outbox import Entry, Outbox
 from sidecar.errors import Refusal, StoreError
+from sidecar.events import CaptchaBroken, SettleFailed, StoreRefused, Tell, Verified
 from sidecar.faces import Faces
 from sidecar.identity import Bound, Signer
 from sidecar.limits.buckets import Bucket, Buckets, Ruling
-from sidecar.metrics import Metrics
 from sidecar.problem import Answer
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import Recipient
@@ -149,7 +147,7 @@ class Gate:
         outbox: Outbox,
         signer: Signer,
         secret: Secret,
-        metrics: Metrics,
+        tell: Tell,
         now: Callable[[], float],
     ) -> None:
         self._config = config
@@ -163,7 +161,7 @@ class Gate:
         self._outbox = outbox
         self._signer = signer
         self._secret = secret
-        self._metrics = metrics
+        self._tell = tell
         self._now = now
         self._identity_field = config.identity.header.encode()
         self._begun: set[asyncio.Task[Any]] = set()  # the loop itself keeps none
@@ -259,7 +257,7 @@ class Gate:
                         await self._verifications.withdraw(issued)
                     await self._buckets.refund(admitted.tickets)
                 raise
-        self._metrics.verifications.labels("started" if issued.fresh else "resent").inc()
+        self._tell(Verified(outcome="started" if issued.fresh else "resent"))
         visit.log |= {"outcome": "queued", "verification": sent.id}
         return sent
 
@@ -318,10 +316,10 @@ class Gate:
             await (hold.spend() if is_yes else hold.release())
         except StoreError:
             # Upstream has acted on it, so its answer must reach the client now; the store hears of it later.
-            structlog.get_logger().error("settle_failed", verification=hold.id, request_id=visit.request_id)
+            self._tell(SettleFailed(verification=hold.id, request_id=visit.request_id))
             self._begin(_settle_later(hold, spend=is_yes))
         else:
-            self._metrics.verifications.labels("verified" if is_yes else "released").inc()
+            self._tell(Verified(outcome="verified" if is_yes else "released"))
 
     async def hold(self, visit: Visit, recipient: Recipient, proof: Proof) -> Hold:
         """Hold a recipient's proof, its wrong tries counted as everywhere. Raises as `Verifications.hold`."""
@@ -386,9 +384,7 @@ class Gate:
             case outcome if outcome in _WRONG_TOKEN:
                 raise Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
             case _:
-                structlog.get_logger().error(
-                    "captcha_broken", captcha=step.captcha, outcome=verdict.outcome, reason=verdict.reason
-                )
+                self._tell(CaptchaBroken(captcha=step.captcha, outcome=verdict.outcome, reason=verdict.reason))
                 if verdict.outcome == "provider_error" and rules.on_failure == "allow":
                     return False
                 raise Refusal("captcha_unavailable", verdict.reason, "Try again in a moment.", retry_after_s=5)
@@ -397,7 +393,6 @@ class Gate:
         """Ask the buckets, all together. Raises Refusal(rate_limited)."""
         ruling = await (self._buckets.spend(buckets) if spend else self._buckets.peek(buckets))
         if ruling.observed and spend:
-            self._metrics.observed.labels("rate_limited").inc()
             visit.log["observed_limits"] = list(ruling.observed)
         if not ruling.allowed:
             raise _limited(ruling)
@@ -439,11 +434,10 @@ class Gate:
         )
 
     def _observe(self, visit: Visit, route: Route, error: Refusal | StoreError) -> None:
-        """On a route that observes, count and note a refusal, and let the story go on; on any other, raise it."""
+        """On a route that observes, note a refusal, and let the story go on; on any other, raise it."""
         if route.mode != "observe":
             raise error
-        refusal = as_refusal(error)
-        self._metrics.observed.labels(refusal.code).inc()
+        refusal = as_refusal(error, self._tell)
         visit.log.setdefault("observed", []).append({"code": refusal.code, "reason": refusal.reason})
 
     # Queueing the message…
@@ -597,12 +591,12 @@ async def _settle_later(hold: Hold, *, spend: bool) -> None:
         pause_s = min(2 * pause_s, _MAX_SETTLE_AGAIN_S)
 
 
-def as_refusal(error: Refusal | StoreError) -> Refusal:
+def as_refusal(error: Refusal | StoreError, tell: Tell) -> Refusal:
     """Say what a store that does not serve means for who asks."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, ReplyError):
         # It answers, and does not do it: strange data, or a server that lacks a command. The store's own log is silent.
-        structlog.get_logger().error("store_refused", reason=error.code)
+        tell(StoreRefused(reason=error.code))
         return Refusal("store_unavailable", f"the store said {error.code}", "Try again later.", retry_after_s=5)
     return Refusal("store_unavailable", str(error), "Try again in a moment.", retry_after_s=1)

@@ -2,59 +2,122 @@
 
 A label's values are few and known in advance; a recipient, an address or an id is never one. Counting never raises:
 what is counted has been done, and must not be done again because a number could not be written down.
+
+The numbers are kept here, and made into the client library's families when somebody asks for them: its own counters
+cost 2 µs a time, for they have a lock, and here one thread counts alone, the event loop's.
 """
 
-from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import Any, Final, TypeVar
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, Final
 
-import prometheus_client
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric, Sample
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from sidecar import logs
+from sidecar.events import Attempt, BreakerSeen, Event, MessageConcluded, ReceiptMoved, RequestEnded, Verified
 
 # From a loopback answer to the longest default time-out.
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+_BOUNDS: Final = (*map(floatToGoString, _SECONDS), "+Inf")
 
-_T = TypeVar("_T", bound=Callable[..., Any])
+
+class _Series:
+    """The numbers of one combination of labels. `created`: since when, in seconds since the epoch."""
+
+    __slots__ = ("counts", "created", "value")
+
+    def __init__(self) -> None:
+        self.value: float = 0  # a count, a gauge's value, or a histogram's sum
+        self.counts = [0] * len(_BOUNDS)
+        self.created = time.time()
 
 
-def _unfailing(method: _T) -> _T:
-    """Have a method of a metric that tells and does not raise; it gives the metric itself where it fails."""
+class _Metric(Collector):
+    """What the kinds of metric share. `label_names` are its labels'; their values are given in that order."""
 
-    @wraps(method)
-    def told(self: Any, *arguments: Any, **named: Any) -> Any:
+    def __init__(self, registry: CollectorRegistry, name: str, text: str, label_names: Sequence[str] = ()) -> None:
+        self.name = name
+        self.text = text
+        self.label_names = label_names
+        self.series: dict[tuple[str, ...], _Series] = {}
+        if not label_names:
+            self.series[()] = _Series()
+        registry.register(self)
+
+    def of(self, labels: tuple[object, ...]) -> _Series:
+        """The numbers of these labels, from the first time on. Raises ValueError for too few or too many of them."""
+        if len(labels) != len(self.label_names):
+            raise ValueError(f"{self.name} has {len(self.label_names)} labels")
+        return self.series.setdefault(tuple(map(str, labels)), _Series())
+
+    def failed(self, error: Exception) -> None:
+        structlog.get_logger().error("metric_failed", metric=self.name, exc_info=error)
+
+
+class Counter(_Metric):
+    """A number that only grows."""
+
+    def inc(self, *labels: str) -> None:
         try:
-            return method(self, *arguments, **named)
+            series = self.series.get(labels) or self.of(labels)
+            series.value += 1
         except Exception as error:  # noqa: BLE001 - the law of this module
-            structlog.get_logger().error("metric_failed", metric=self._name, exc_info=error)
-            return self
+            self.failed(error)
 
-    return told  # type: ignore[return-value] # the same shape, which only ParamSpec and Concatenate would say
-
-
-class Counter(prometheus_client.Counter):
-    labels = _unfailing(prometheus_client.Counter.labels)
-    inc = _unfailing(prometheus_client.Counter.inc)
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(self.name, self.text, labels=self.label_names)
+        for labels, series in self.series.items():
+            family.add_metric(labels, series.value, series.created)
+        yield family
 
 
-class Gauge(prometheus_client.Gauge):
-    labels = _unfailing(prometheus_client.Gauge.labels)
-    set = _unfailing(prometheus_client.Gauge.set)
+class Gauge(_Metric):
+    """A number as it is now."""
+
+    def set(self, value: float, *labels: str) -> None:
+        try:
+            self.of(labels).value = float(value)
+        except Exception as error:  # noqa: BLE001 - the law of this module
+            self.failed(error)
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(self.name, self.text, labels=self.label_names)
+        for labels, series in self.series.items():
+            family.add_metric(labels, series.value)
+        yield family
 
 
-class Histogram(prometheus_client.Histogram):
-    labels = _unfailing(prometheus_client.Histogram.labels)
-    observe = _unfailing(prometheus_client.Histogram.observe)
+class Histogram(_Metric):
+    """Seconds, counted by how long they are."""
+
+    def observe(self, seconds: float, *labels: str) -> None:
+        try:
+            series = self.series.get(labels) or self.of(labels)
+            series.counts[bisect_left(_SECONDS, seconds)] += 1
+            series.value += seconds
+        except Exception as error:  # noqa: BLE001 - the law of this module
+            self.failed(error)
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(self.name, self.text, labels=self.label_names)
+        for labels, series in self.series.items():
+            up_to = zip(_BOUNDS, accumulate(series.counts), strict=True)
+            family.add_metric(labels, list(up_to), series.value)
+            created = dict(zip(self.label_names, labels, strict=True))
+            family.samples.append(Sample(f"{self.name}_created", created, series.created))
+        yield family
 
 
 class _LogLines(Collector):
-    """The log's own count: its thread must not wait for a metric's lock."""
+    """The log's own count, which its thread keeps."""
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         text = "Log lines that could not be written: nobody reads, or the disk is full"
         yield CounterMetricFamily("sidecar_log_lines_dropped", text, value=logs.dropped())
 
@@ -66,70 +129,87 @@ class Metrics:
         self.registry = CollectorRegistry(auto_describe=True)
         r = self.registry
         self.requests = Counter(
-            "sidecar_requests", "Requests by action and what came of them", ["action", "outcome"], registry=r
+            r, "sidecar_requests", "Requests by action and what came of them", ["action", "outcome"]
         )
-        self.refusals = Counter("sidecar_refusals", "Refusals by the contract's code", ["code"], registry=r)
-        self.observed = Counter(
-            "sidecar_observed_refusals", "What observe mode would have refused", ["code"], registry=r
-        )
-        self.attempts = Counter(
-            "sidecar_attempts", "Sends by provider and outcome", ["provider", "outcome"], registry=r
-        )
-        self.attempt_seconds = Histogram(
-            "sidecar_attempt_seconds", "Time to a provider's answer", ["provider"], registry=r, buckets=_SECONDS
-        )
+        self.refusals = Counter(r, "sidecar_refusals", "Refusals by the contract's code", ["code"])
+        self.observed = Counter(r, "sidecar_observed_refusals", "What observe mode would have refused", ["code"])
+        self.attempts = Counter(r, "sidecar_attempts", "Sends by provider and outcome", ["provider", "outcome"])
+        self.attempt_seconds = Histogram(r, "sidecar_attempt_seconds", "Time to a provider's answer", ["provider"])
         self.duplicates = Counter(
-            "sidecar_delivery_duplicates", "Messages that a second provider took too", ["provider"], registry=r
+            r, "sidecar_delivery_duplicates", "Messages that a second provider took too", ["provider"]
         )
         self.receipts = Counter(
-            "sidecar_receipts", "Receipts of our messages, by provider and state", ["provider", "state"], registry=r
+            r, "sidecar_receipts", "Receipts of our messages, by provider and state", ["provider", "state"]
         )
         self.messages = Counter(
+            r,
             "sidecar_messages",
             "What sending a message came to: sent, unconfirmed (no provider accepted it, one may have it), deferred"
             " (all refused for now, it is tried again), failed",
             ["outcome"],
-            registry=r,
         )
         self.breaker_state = Gauge(
+            r,
             "sidecar_breaker_state",
             "The worst of a provider's breakers: 0 closed, 1 half_open, 2 open",
             ["provider"],
-            registry=r,
         )
-        self.outbox = Gauge("sidecar_outbox_messages", "Messages waiting or being sent", registry=r)
-        self.verifications = Counter(
-            "sidecar_verifications", "Verifications by what came of them", ["outcome"], registry=r
-        )
-        self.upstream_seconds = Histogram(
-            "sidecar_upstream_seconds", "Time to upstream's status line", registry=r, buckets=_SECONDS
-        )
-        self.store_seconds = Histogram(
-            "sidecar_store_seconds", "Time of one store command", registry=r, buckets=_SECONDS
-        )
+        self.outbox = Gauge(r, "sidecar_outbox_messages", "Messages waiting or being sent")
+        self.verifications = Counter(r, "sidecar_verifications", "Verifications by what came of them", ["outcome"])
+        self.upstream_seconds = Histogram(r, "sidecar_upstream_seconds", "Time to upstream's status line")
+        self.store_seconds = Histogram(r, "sidecar_store_seconds", "Time of one store command")
         self.task_ends = Counter(
-            "sidecar_task_ends", "Long-lived tasks that ended, and were started again", ["task"], registry=r
+            r, "sidecar_task_ends", "Long-lived tasks that ended, and were started again", ["task"]
         )
         r.register(_LogLines())
+        self._of_events: dict[type[Event], Callable[[Any], None]] = {
+            RequestEnded: self._request,
+            Verified: lambda event: self.verifications.inc(event.outcome),
+            Attempt: self._attempt,
+            MessageConcluded: lambda event: self.messages.inc(event.outcome),
+            ReceiptMoved: lambda event: self.receipts.inc(event.provider, event.state),
+            BreakerSeen: lambda event: self.breaker_state.set(event.state, event.provider),
+        }
+
+    def count(self, event: Event) -> None:
+        """Count what has happened."""
+        counted = self._of_events.get(type(event))
+        if counted is not None:
+            counted(event)
 
     def text(self) -> bytes:
         """The exposition that `GET /metrics` answers."""
         return generate_latest(self.registry)
 
+    def _request(self, event: RequestEnded) -> None:
+        self.requests.inc(event.action, event.outcome)
+        if event.code is not None:
+            self.refusals.inc(event.code)
+        if event.observed_limits:
+            self.observed.inc("rate_limited")
+        for refusal in event.observed or ():
+            self.observed.inc(refusal["code"])
+
+    def _attempt(self, event: Attempt) -> None:
+        self.attempts.inc(event.provider, event.outcome)
+        self.attempt_seconds.observe(event.seconds, event.provider)
+        if event.duplicate:
+            self.duplicates.inc(event.provider)
+
     # What the courier reports.
 
     def attempt(self, provider: str, outcome: str, seconds: float) -> None:
-        self.attempts.labels(provider, outcome).inc()
-        self.attempt_seconds.labels(provider).observe(seconds)
+        self.attempts.inc(provider, outcome)
+        self.attempt_seconds.observe(seconds, provider)
 
     def duplicate(self, provider: str) -> None:
-        self.duplicates.labels(provider).inc()
+        self.duplicates.inc(provider)
 
     def receipt(self, provider: str, state: str) -> None:
-        self.receipts.labels(provider, state).inc()
+        self.receipts.inc(provider, state)
 
     def message(self, outcome: str) -> None:
-        self.messages.labels(outcome).inc()
+        self.messages.inc(outcome)
 
     def breaker(self, provider: str, state: int) -> None:
-        self.breaker_state.labels(provider).set(state)
+        self.breaker_state.set(state, provider)

@@ -69,7 +69,7 @@ class _Server:
         self._path = path
         self._config = config
         self._metrics = Metrics()
-        self._life = Life(lambda name: self._metrics.task_ends.labels(name).inc())
+        self._life = Life(self._metrics.task_ends.inc)
         self._log = structlog.get_logger()
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()

@@ -9,10 +9,17 @@ from children import run
 from chromium import tab
 from telling import start
 
+from sidecar import logs
 from sidecar.store.client import Store
 from sidecar.store.embedded import embedded
 
-__all__ = ["no_proxy", "run", "start", "store", "store_url", "tab"]
+__all__ = ["no_log", "no_proxy", "run", "start", "store", "store_url", "tab"]
+
+
+@pytest.fixture(autouse=True)
+def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes to the log that another one has set up: where none is, structlog can be captured."""
+    monkeypatch.setattr(logs, "_writer", None)
 
 
 @pytest.fixture(scope="session", autouse=True)

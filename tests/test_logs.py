@@ -5,14 +5,19 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any, Self
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from types import UnionType
+from typing import Any, Literal, Self
 
 import pytest
 import structlog
 from aiohttp.http_exceptions import BadStatusLine
+from structlog.testing import capture_logs
 
 from sidecar import logs
+from sidecar.events import Event, RequestEnded, StoreBack, Verified
 
 PHONE = "+8613900000001"
 
@@ -111,6 +116,172 @@ def test_a_loop_in_a_value_raises_nothing(capfd: pytest.CaptureFixture[str]) -> 
     structlog.get_logger().info("odd", value=around, status=200)
     line = json.loads(told(capfd))
     assert (line["event"], line["status"], line["unrendered"]) == ("odd", 200, "ValueError")
+
+
+# Events…
+
+# Values of each type that a field may have, the awkward among them.
+VALUES: dict[Any, list[Any]] = {
+    str: ["", "POST /send", 'a "quoted"\\ \n\x00 text', "Zürich 上海 \u2028", "lone \ud800"],
+    int: [0, -1, 10**30],
+    float: [0.0, 0.4, 12345.6789, 1e300, float("nan"), float("inf"), 3],
+    bool: [True, False],
+    type(None): [None],
+}
+EVENTS = [one for one in Event.__subclasses__() if one.level]
+
+
+def values(of: Any) -> list[Any]:
+    """What a field of this type may hold."""
+    if isinstance(of, UnionType):
+        return [value for one in typing.get_args(of) for value in values(one)]
+    if typing.get_origin(of) is Literal:
+        return list(typing.get_args(of))
+    if typing.get_origin(of) is Sequence:
+        return [[], [{"code": "captcha_required", "reason": "é"}], ["ip", "to"]]
+    return VALUES[of]
+
+
+def samples(of: Any) -> Iterator[Any]:
+    """Events of a class: each value of each field at least once."""
+    every = {one.name: values(one.type) for one in fields(of)}
+    for turn in range(max(map(len, every.values()))):
+        yield of(**{name: some[turn % len(some)] for name, some in every.items()})
+    yield of(**{one.name: values(one.type)[1] for one in fields(of) if one.default is not None})
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("of", EVENTS, ids=lambda of: of.name)
+def test_an_event_looks_like_any_other_line(capfd: pytest.CaptureFixture[str], of: Any, log_format: Any) -> None:
+    """Its line is the one that structlog would write, to the letter, whatever its fields hold."""
+    logs.configure(log_format)
+    for event in samples(of):
+        logs.write(event)
+        pairs = {one.name: getattr(event, one.name) for one in fields(of)}
+        digits = {one.name: one.metadata["digits"] for one in fields(of) if "digits" in one.metadata}
+        optional = {one.name for one in fields(of) if one.default is None}
+        shown = {
+            name: round(value, digits[name]) if name in digits else value
+            for name, value in pairs.items()
+            if not (name in optional and value is None)
+        }
+        getattr(structlog.get_logger(), of.level)(of.name, **shown)
+        mine, theirs = told(capfd).removesuffix("\n").split("\n")
+        at = (
+            len('{"timestamp": "2026-11-27T20:30:00.000000Z"')
+            if log_format == "json"
+            else len("2026-11-27T20:30:00.000000Z")
+        )
+        assert mine[at:] == theirs[at:]
+        assert mine[: at - 11].startswith(theirs[:12])
+
+
+def test_an_event_that_cannot_be_rendered_raises_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """The line comes all the same, with what can be rendered; a number that is none, a text that is none."""
+    logs.configure("json")
+    for value in AWKWARD:
+        logs.write(StoreBack(failures=value, seconds=1.0))
+        logs.write(StoreBack(failures=1, seconds=value))
+    lines = [json.loads(line) for line in told(capfd).splitlines()]
+    assert [line["event"] for line in lines] == ["store_back"] * 2 * len(AWKWARD)
+    assert PHONE not in str(lines)
+
+
+def test_where_nobody_has_set_up_the_log_structlog_has_the_event() -> None:
+    with capture_logs() as lines:
+        logs.write(StoreBack(failures=3, seconds=1.26))
+    assert lines == [{"event": "store_back", "failures": 3, "seconds": 1.3, "log_level": "info"}]
+
+
+class Later:
+    """An event loop's `call_later`: what is to be called stands here until the test does."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+
+    def __call__(self, seconds: float, call: Callable[[], None]) -> None:
+        assert seconds == 1.0
+        self.calls.append(call)
+
+
+REFUSED = RequestEnded(
+    request_id="r",
+    client="192.0.2.1",
+    method="POST",
+    route="POST /send",
+    action="send",
+    outcome="refused",
+    status=403,
+    ms=0.1,
+    code="captcha_required",
+    reason="no_token",
+)
+
+
+def test_a_flood_of_refusals_is_a_few_lines_and_an_exact_count() -> None:
+    """Of each code, route and action twenty a second have a line; the others are one line, however many they are."""
+    later = Later()
+    log = logs.EventLog("guarded", later)
+    with capture_logs() as lines:
+        for number in range(1020):
+            log.tell(replace(REFUSED, client=f"192.0.2.{number % 7}"))
+        for _ in range(21):
+            log.tell(replace(REFUSED, code="rate_limited"))
+        for _ in range(20):
+            log.tell(replace(REFUSED, route=None, action="unreadable"))
+        assert [line["event"] for line in lines] == ["request"] * 60
+        del lines[:]
+        [end_of_second] = later.calls
+        end_of_second()
+    shared = {"event": "requests_refused", "log_level": "info", "route": "POST /send", "action": "send"}
+    assert lines == [
+        {**shared, "code": "captcha_required", "count": 1000, "clients": 7},
+        {**shared, "code": "rate_limited", "count": 1, "clients": 1},
+    ]
+
+
+def test_each_second_begins_anew_and_the_last_one_is_told_at_the_end() -> None:
+    later = Later()
+    log = logs.EventLog("all", later)
+    with capture_logs() as lines:
+        for _ in range(3):
+            for _ in range(25):
+                log.tell(REFUSED)
+            log.close()
+            log.close()
+    assert len(later.calls) == 3
+    assert [line["event"] for line in lines] == ([*["request"] * 20, "requests_refused"]) * 3
+    assert [line["count"] for line in lines if line["event"] == "requests_refused"] == [5] * 3
+
+
+@pytest.mark.parametrize("outcome", ["forwarded", "queued", "repeated", "answered", "verified", "left", "failed"])
+def test_what_was_not_refused_has_a_line_each(outcome: str) -> None:
+    log = logs.EventLog("guarded", Later())
+    with capture_logs() as lines:
+        for _ in range(1000):
+            log.tell(replace(REFUSED, outcome=outcome, code=None, reason=None))
+    assert [line["outcome"] for line in lines] == [outcome] * 1000
+
+
+@pytest.mark.parametrize(
+    ("access_log", "actions"), [("all", ["send", "pass"]), ("guarded", ["send"]), ("off", [])], ids=str
+)
+def test_access_log_says_whose_requests_have_lines(access_log: Any, actions: list[str]) -> None:
+    """All else that is told has its line under any of them, and what is only counted has none."""
+    later = Later()
+    log = logs.EventLog(access_log, later)
+    with capture_logs() as lines:
+        for action in ("send", "pass"):
+            log.tell(replace(REFUSED, action=action))
+            log.tell(replace(REFUSED, action=action, outcome="forwarded"))
+        log.tell(StoreBack(failures=1, seconds=1.0))
+        log.tell(Verified(outcome="started"))
+        log.close()
+    assert [line["action"] for line in lines if line["event"] == "request"] == [x for x in actions for _ in range(2)]
+    assert [line["event"] for line in lines if line["event"] != "request"] == ["store_back"]
+
+
+# How lines leave…
 
 
 class Pipe:

@@ -8,18 +8,17 @@ from typing import Final
 
 import pytest
 from documents import DOCUMENTS, ROOT
-from prometheus_client import Counter
-from prometheus_client.metrics import MetricWrapperBase
 
 import sidecar
-from sidecar.metrics import Metrics
+from sidecar.events import Event
+from sidecar.metrics import Counter, Gauge, Histogram, Metrics
 
 PAGE: Final = ROOT / "docs" / "operations.md"
 LEVELS: Final = {"debug", "info", "warning", "error", "critical", "exception"}
 
 
 def events() -> dict[str, set[str]]:
-    """Every event that the sources log, with its levels. An event's name is written where it is logged."""
+    """Every event that the sources log, with its levels: of `sidecar.events`, or named where it is logged."""
     found: dict[str, set[str]] = defaultdict(set)
     folder = Path(sidecar.__file__).parent
     for path in folder.rglob("*.py"):
@@ -40,6 +39,9 @@ def events() -> dict[str, set[str]]:
                     args=[ast.Constant(value=str(level)), ast.Dict(values=[ast.Constant(value=str(event)), *_])],
                 ):
                     found[event].add(level)
+    for event_class in Event.__subclasses__():
+        if event_class.level:
+            found[event_class.name].add(event_class.level)
     return found
 
 
@@ -63,11 +65,11 @@ def test_every_event_is_told() -> None:
 
 def test_every_metric_is_told() -> None:
     """The table of metrics names those of the exposition, each with its labels."""
-    described = {"sidecar_log_lines_dropped_total"}  # the one that is no object of the client library
-    for metric in Metrics().registry._collector_to_names:
-        if isinstance(metric, MetricWrapperBase):
-            labels = f"{{{','.join(metric._labelnames)}}}" if metric._labelnames else ""
-            described.add(f"{metric._name}{'_total' if isinstance(metric, Counter) else ''}{labels}")
+    described = {"sidecar_log_lines_dropped_total"}  # the one that the log keeps
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, Counter | Gauge | Histogram):
+            labels = f"{{{','.join(metric.label_names)}}}" if metric.label_names else ""
+            described.add(f"{metric.name}{'_total' if isinstance(metric, Counter) else ''}{labels}")
     assert {row[0].strip("`") for row in told("Metrics")} == described
 
 

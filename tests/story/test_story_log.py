@@ -141,3 +141,24 @@ async def test_one_warning_says_that_nobody_is_believed(start: Start) -> None:
         async with RawClient(trusting.port) as client:
             await client.ask("GET", "/", ["X-Forwarded-For: 6.6.6.6"])
     assert not [line for line in lines if line["event"] == "forwarded_for_ignored"]
+
+
+async def test_a_flood_of_refusals_does_not_fill_the_log_and_none_is_uncounted(start: Start) -> None:
+    """Refusals without a captcha: lines for some, one line for the others once the second is over, a metric for all."""
+    sidecar = await start()
+    with capture_logs() as lines:
+        for _ in range(60):
+            assert (await sidecar.ask("POST", "/send", json={"phone": PHONE})).code == "captcha_required"
+
+        def told() -> int:
+            return sum(int(line.get("count", 1)) for line in lines if line["event"].startswith("request"))
+
+        async with asyncio.timeout(DEADLINE_S):
+            while told() < 60:
+                await sidecar.admin("/healthz")
+    assert told() == 60
+    assert await sidecar.metric('sidecar_requests_total{action="send",outcome="refused"}') == 60
+    assert await sidecar.metric('sidecar_refusals_total{code="captcha_required"}') == 60
+    for line in lines:
+        if line["event"] == "requests_refused":
+            assert (line["route"], line["code"], line["clients"]) == ("POST /send", "captcha_required", 1)

@@ -1,0 +1,360 @@
+"""What happened? One frozen value for each fact that is told, and told once.
+
+Whoever knows a fact makes its event and hands it to a `Tell`; that hands it to every listener: to the log (`logs`) and
+to the metrics (`metrics`). The law: no listener raises or waits, for what is told has been done, and must not be done
+again.
+
+An event's fields are those of its line in the log, in this order; one that is None by default is left out where nobody
+sets it. No field ever has a code, a token, a secret or a recipient that is not masked.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
+
+_T = TypeVar("_T", bound="Event")
+
+
+class Event:
+    """A fact. `name` is its line's in the log, and `level` how grave it is: "" for what is counted and not logged."""
+
+    __slots__ = ()
+    name: ClassVar[str] = ""
+    level: ClassVar[Literal["", "info", "warning", "error"]] = ""
+
+
+Tell = Callable[[Event], None]
+
+
+def told_to(*listeners: Tell) -> Tell:
+    """Make a `Tell` of those who want to hear of every event."""
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return tell
+
+
+def _rounded(digits: int) -> Any:
+    """Say to how many digits after the point the log has a number."""
+    return field(metadata={"digits": digits})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(_rounded,))
+def _event(of: type[_T]) -> type[_T]:
+    """Make an event's class, frozen for the type checker.
+
+    A dataclass that freezes itself takes four times as long to make, 2.8 µs of the 20 µs that a refusal may take.
+    """
+    return dataclass(slots=True, kw_only=True)(of)
+
+
+# Of requests…
+
+
+@_event
+class RequestEnded(Event):
+    """A request has ended. `ms`: how long it took; `code` and `reason` are a refusal's.
+
+    `observed` are the refusals that a route let go because it only observes, `observed_limits` the names of the limits
+    that it let go.
+    """
+
+    name = "request"
+    level = "info"
+    request_id: str
+    client: str
+    method: str
+    route: str | None
+    action: str
+    outcome: str
+    status: int | None
+    ms: float = _rounded(1)
+    other_site: bool | None = None
+    to: str | None = None
+    observed_limits: Sequence[str] | None = None
+    observed: Sequence[dict[str, str]] | None = None
+    verification: str | None = None
+    assent: str | None = None
+    code: str | None = None
+    reason: str | None = None
+
+
+@_event
+class RequestsRefused(Event):
+    """In the last second, so many more requests than have a line of their own were refused, by so many clients."""
+
+    name = "requests_refused"
+    level = "info"
+    route: str | None
+    action: str
+    code: str | None
+    count: int
+    clients: int
+
+
+@_event
+class CaptchaBroken(Event):
+    """A captcha's verifier gave no verdict."""
+
+    name = "captcha_broken"
+    level = "error"
+    captcha: str
+    outcome: str
+    reason: str
+
+
+@_event
+class Verified(Event):
+    """Something became of a verification."""
+
+    outcome: Literal["started", "resent", "verified", "released"]
+
+
+@_event
+class SettleFailed(Event):
+    """Upstream has answered, and the store could not be told whether the code is spent."""
+
+    name = "settle_failed"
+    level = "error"
+    verification: str
+    request_id: str
+
+
+@_event
+class ReleaseFailed(Event):
+    """A code could not be given back."""
+
+    name = "release_failed"
+    level = "warning"
+    verification_id: str
+
+
+# Of messages…
+
+
+@_event
+class Attempt(Event):
+    """A provider was asked to send a message. `duplicate`: another one had taken it."""
+
+    name = "attempt"
+    level = "info"
+    message: str
+    verification_id: str
+    request_id: str
+    to: str
+    provider: str
+    outcome: str
+    reason: str
+    seconds: float = _rounded(3)
+    duplicate: bool
+
+
+@_event
+class MessageSent(Event):
+    """A provider accepted a message. `again`: after another one had it."""
+
+    name = "message_sent"
+    level = "info"
+    message: str
+    verification_id: str
+    request_id: str
+    to: str
+    provider: str | None
+    again: bool
+
+
+@_event
+class MessageUnconfirmed(Event):
+    """No provider accepted a message, and one may have it."""
+
+    name = "message_unconfirmed"
+    level = "warning"
+    message: str
+    verification_id: str
+    request_id: str
+    to: str
+    reason: str
+    again: bool
+
+
+@_event
+class MessageDeferred(Event):
+    """All providers refused a message for now."""
+
+    name = "message_deferred"
+    level = "warning"
+    message: str
+    verification_id: str
+    request_id: str
+    to: str
+    reason: str
+    again_in_s: float = _rounded(3)
+
+
+@_event
+class MessageFailed(Event):
+    """All providers refused a message for good. `country` is told where no rule or provider was for it."""
+
+    name = "message_failed"
+    level = "warning"
+    message: str
+    verification_id: str
+    request_id: str
+    to: str
+    country: str | None = None
+    reason: str
+
+
+@_event
+class MessageNeverConfirmed(Event):
+    """Nobody confirmed a message until its code died."""
+
+    name = "message_never_confirmed"
+    level = "warning"
+    message: str
+    verification_id: str
+    request_id: str
+    to: str
+    country: str | None = None
+    reason: str
+
+
+@_event
+class MessageDropped(Event):
+    """A message need not be sent any more."""
+
+    name = "message_dropped"
+    level = "info"
+    message: str
+    verification_id: str
+    request_id: str
+    to: str
+    reason: str
+
+
+@_event
+class MessageUnreadable(Event):
+    """A message cannot be understood. `error` is the error's type and place."""
+
+    name = "message_unreadable"
+    level = "error"
+    message: str
+    verification_id: str
+    error: str
+
+
+@_event
+class MessageNotNoted(Event):
+    """Who has a message could not be noted, so its receipts will move nothing."""
+
+    name = "message_not_noted"
+    level = "warning"
+    error: str
+
+
+@_event
+class MessageNotConcluded(Event):
+    """A step of a message's book-keeping did not go through."""
+
+    name = "message_not_concluded"
+    level = "error"
+    message: str
+    verification_id: str
+    step: str
+    error: str
+
+
+@_event
+class MessageConcluded(Event):
+    """Sending a message came to this, and its book-keeping is done."""
+
+    outcome: Literal["sent", "unconfirmed", "deferred", "failed"]
+
+
+@_event
+class ReceiptMoved(Event):
+    """A vendor said what became of a message, so many seconds after it had accepted it."""
+
+    name = "receipt"
+    level = "info"
+    provider: str
+    verification_id: str
+    state: str
+    vendor_code: str
+    seconds: float = _rounded(3)
+
+
+@_event
+class BreakerMoved(Event):
+    """A provider's breaker moved."""
+
+    name = "breaker"
+    level = "info"
+    provider: str
+    segment: str
+    state: str
+    was: str
+
+
+@_event
+class BreakerSeen(Event):
+    """The worst of a provider's breakers is in this state: 0 closed, 1 half open, 2 open."""
+
+    provider: str
+    state: int
+
+
+@_event
+class OutboxAway(Event):
+    """The courier cannot take messages, for another reason than a store that is away."""
+
+    name = "outbox_away"
+    level = "warning"
+    error: str
+    again_in_s: float = _rounded(3)
+
+
+@_event
+class RenewFailed(Event):
+    """The courier could not say that its leases are in use."""
+
+    name = "renew_failed"
+    level = "warning"
+    error: str
+    leases: int
+
+
+# Of the store…
+
+
+@_event
+class StoreAway(Event):
+    """The store did not do a command."""
+
+    name = "store_away"
+    level = "warning"
+    reason: str
+    command: str
+    failures: int
+    seconds: float = _rounded(1)
+
+
+@_event
+class StoreRefused(Event):
+    """The store answered, and did not do a command. `reason` is the first word of what it said."""
+
+    name = "store_refused"
+    level = "error"
+    reason: str
+
+
+@_event
+class StoreBack(Event):
+    """The store does commands again, after so many failures and seconds."""
+
+    name = "store_back"
+    level = "info"
+    failures: int
+    seconds: float = _rounded(1)
