@@ -34,7 +34,7 @@ from sidecar.delivery.outbox import Outbox
 from sidecar.delivery.providers.remote import Remote as RemoteProvider
 from sidecar.delivery.providers.seam import Provider
 from sidecar.delivery.rates import Rates
-from sidecar.delivery.receipts import Receipts, callback_url
+from sidecar.delivery.receipts import Receipts, callback_url, may_come
 from sidecar.delivery.router import Router
 from sidecar.delivery.sightings import Sightings
 from sidecar.errors import StoreAwayError
@@ -124,26 +124,13 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         outbox = Outbox(store)
         verifiers = _verifiers(config, session, secret, store)
 
-        routes = Routes(config.routes, method_override=config.upstream.method_override)
-        faces = Faces(config, _new_id)
-        gate = Gate(
-            config=config,
-            admission=Admission(config, store.names, secret.hash, secret.hashes),
-            faces=faces,
-            forwarder=forwarder,
-            buckets=buckets,
-            captchas=verifiers,
-            verifications=verifications,
-            idempotency=Idempotency(store, secret),
-            outbox=outbox,
-            signer=signer,
-            secret=secret,
-            tell=tell,
-            now=time.time,
-        )
-        challengers = {name: verifier for name, verifier in verifiers.items() if isinstance(verifier, Altcha)}
         vendors = providers.kinds()
-        reporting = {name for name, settings in config.providers.items() if hasattr(vendors[settings.kind], "receipts")}
+        receipts_url = _receipts_url(config)
+        reporting = {
+            name
+            for name, settings in config.providers.items()
+            if may_come(receipts_url, settings, vendors[settings.kind])
+        }
         ledger = Ledger(store, secret.hashes, reporting)
         courier = Courier(
             outbox=outbox,
@@ -158,7 +145,25 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             now=time.time,
             code_rules=config.code,
         )
-        receipts = Receipts(config.providers, vendors, _receipts_url(config), ledger, courier.received)
+        routes = Routes(config.routes, method_override=config.upstream.method_override)
+        faces = Faces(config, _new_id)
+        gate = Gate(
+            config=config,
+            admission=Admission(config, store.names, secret.hash, secret.hashes),
+            faces=faces,
+            forwarder=forwarder,
+            buckets=buckets,
+            captchas=verifiers,
+            verifications=verifications,
+            idempotency=Idempotency(store, secret),
+            put=courier.put,
+            signer=signer,
+            secret=secret,
+            tell=tell,
+            now=time.time,
+        )
+        challengers = {name: verifier for name, verifier in verifiers.items() if isinstance(verifier, Altcha)}
+        receipts = Receipts(config.providers, vendors, receipts_url, ledger, courier.received)
         api = Api(config, gate, faces, verifications, cast("dict[str, BuiltIn]", challengers), signer, tell, receipts)
         front = Front(
             config=config,

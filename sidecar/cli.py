@@ -237,7 +237,7 @@ async def _sent(config: "Config", recipient: "Recipient", via: str | None) -> in
         locale=locale,
         code=code,
         minutes=minutes,
-        text=text.render(config.code, locale, code, minutes, recipient.channel),
+        text=text.Texts(config.code).render(locale, code, minutes, recipient.channel),
     )
     try:
         async with AsyncExitStack() as stack:

@@ -1,14 +1,17 @@
-"""The story of a message: leased, planned, raced, told, acked.
+"""The story of a message: queued, leased, planned, raced, told, acked.
 
 At least once. The ack comes last, so whatever dies, somebody leases the message again and sends the same code: at most
-the attempts under way are repeated. A message leaves the outbox only when it was sent, may have been sent, or is
-reported failed; one that all refused for now is put aside in the store, with its past, and comes back.
+the attempts under way are repeated. What is queued here is leased here in the same step where there is room, and what
+its request knew of it a moment ago is not looked up again; whoever leases it later looks. A message leaves the outbox
+only when it was sent, may have been sent, or is reported failed; one that all refused for now is put aside in the
+store, with its past, and comes back.
 Nothing here ends the courier but `drain`; no code and no unmasked recipient is ever logged.
 """
 
 import asyncio
 import functools
 import math
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,9 +20,8 @@ from typing import Any, Final, Literal, TypeVar
 import structlog
 
 from sidecar.config.model import CodeRules
-from sidecar.delivery import text
 from sidecar.delivery.ledger import Ledger, Moved
-from sidecar.delivery.outbox import Back, Entry, Leased, Outbox, Past
+from sidecar.delivery.outbox import Answered, Back, Entry, Leased, Outbox, Past
 from sidecar.delivery.providers.seam import (
     LOST,
     Accepted,
@@ -33,6 +35,7 @@ from sidecar.delivery.providers.seam import (
 )
 from sidecar.delivery.router import Router, Way
 from sidecar.delivery.send import Attempted, Result, where, word
+from sidecar.delivery.text import Texts, minutes_left
 from sidecar.errors import StoreAwayError, StoreError
 from sidecar.metrics import Metrics
 from sidecar.recipient import Recipient
@@ -40,6 +43,9 @@ from sidecar.verification.verifications import Record
 
 # Messages at a time. A vendor answers in about 0.3 s: two hundred messages a second, on as many connections.
 LEASES: Final = 64
+# Messages that one look into the outbox leases, and that one turn of the loop begins: the first steps of a message take
+# about 0.1 ms, and requests are not to wait for many of them.
+_AT_ONCE: Final = 8
 # After a kill, a lease runs out and somebody sees it: 5 + 2 + what a lease may wait is less than the promised 10 s.
 # A heartbeat may be lost without losing the lease.
 _IDLE_S: Final = 5.0
@@ -97,11 +103,19 @@ class Courier:
         self._refund = refund
         self._metrics = metrics
         self._now = now
-        self._code_rules = code_rules
+        self._texts = Texts(code_rules)
 
         self._draining = False
         self._running: asyncio.Task[None] | None = None
+        # True while `run` ends what is begun.
+        self._is_open = False
         self._leased: set[str] = set()
+        # Leases that are asked for: by requests that are being queued, and by the look into the outbox.
+        self._queueing = 0
+        self._looking = 0
+        # Leased, and to be begun in the next turns of the loop; with the recipient, where it is known.
+        self._next: deque[tuple[Leased, Recipient | None]] = deque()
+        # Something has ended.
         self._room = asyncio.Event()
         # Also those that are acked and wait for an attempt that lost.
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -114,16 +128,37 @@ class Courier:
         """True once it has been told to take no more messages."""
         return self._draining
 
+    async def put(self, entry: Entry, recipient: Recipient, answered: Answered | None) -> None:
+        """Queue a message of `recipient` durably, and begin to send it where there is room. Raises as `Outbox.put`."""
+        if not self._is_open or self._draining or self._room_left() <= 0:
+            await self._outbox.put(entry, answered)
+            return
+        self._queueing += 1
+        try:
+            leased = await self._outbox.put_and_lease(entry, answered)
+        finally:
+            self._queueing -= 1
+            self._room.set()
+        if leased is not None and self._is_open:
+            self._begin([leased], recipient if leased.entry is entry else None)
+
     async def run(self) -> None:
         """Deliver until drained. Cancelled, it leaves its leases to others."""
         self._running = asyncio.current_task()
+        self._is_open = True
         renewing = asyncio.create_task(self._renew())
         try:
             while not self._draining:
                 await self._take()
-            while self._deliveries:
-                await asyncio.wait(self._deliveries)
+            while self._queueing:
+                self._room.clear()
+                await self._room.wait()
+            while self._next or self._deliveries:
+                await (asyncio.wait(self._deliveries) if self._deliveries else asyncio.sleep(0))
         finally:
+            self._is_open = False
+            self._leased.difference_update(leased.id for leased, _ in self._next)
+            self._next.clear()
             ending = {renewing, *self._deliveries}
             for task in ending:
                 task.cancel()
@@ -142,10 +177,14 @@ class Courier:
 
     # Taking messages…
 
+    def _room_left(self) -> int:
+        """How many more leases may be asked for."""
+        return LEASES - len(self._leased) - self._queueing - self._looking
+
     async def _take(self) -> None:
         """Lease what there is room for: first what others dropped, then what is new."""
         self._room.clear()
-        if len(self._leased) >= LEASES:
+        if self._room_left() <= 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), _LEASE_WAIT_S)
             return
@@ -153,12 +192,12 @@ class Courier:
         try:
             if clock() >= self._reclaim_at:
                 self._reclaim_at = clock() + _RECLAIM_EVERY_S
-                self._begin(await self._outbox.reclaim(_IDLE_S, LEASES - len(self._leased)))
+                await self._look(lambda count: self._outbox.reclaim(_IDLE_S, count), LEASES)
             if clock() >= self._due_at:
                 self._due_at = clock() + _DUE_EVERY_S
                 await self._outbox.bring_due(_DUE)
-            if len(self._leased) < LEASES:
-                self._begin(await self._outbox.lease(LEASES - len(self._leased), _LEASE_WAIT_S))
+            wait_s = min(_LEASE_WAIT_S, max(0.0, self._due_at - clock()))
+            await self._look(lambda count: self._outbox.lease(count, wait_s), _AT_ONCE)
         except Exception as error:  # noqa: BLE001 - a courier that dies breaks every promise that was made
             if not isinstance(error, StoreAwayError):  # which the store itself tells
                 _log.warning("outbox_away", error=where(error), again_in_s=self._backoff_s)
@@ -169,14 +208,33 @@ class Courier:
         else:
             self._backoff_s = _BACKOFF_S
 
-    def _begin(self, messages: Sequence[Leased]) -> None:
+    async def _look(self, lease: Callable[[int], Awaitable[Sequence[Leased]]], most: int) -> None:
+        """Lease up to `most` messages, or as many as there is room for. The room is taken while it looks."""
+        self._looking = max(0, min(most, self._room_left()))
+        try:
+            if self._looking:
+                self._begin(await lease(self._looking))
+        finally:
+            self._looking = 0
+
+    def _begin(self, messages: Sequence[Leased], recipient: Recipient | None = None) -> None:
+        """Begin to send what is ours now. `recipient` is theirs, where it is known."""
         for leased in messages:
             if leased.id in self._leased:
                 continue  # ours already: we were too slow to renew it
             self._leased.add(leased.id)
-            delivery = asyncio.create_task(self._deliver(leased))
+            self._next.append((leased, recipient))
+            if len(self._next) == 1:
+                asyncio.get_running_loop().call_soon(self._begin_next)
+
+    def _begin_next(self) -> None:
+        """Begin with as many as a turn of the loop may, in their order."""
+        for _ in range(min(_AT_ONCE, len(self._next))):
+            delivery = asyncio.create_task(self._deliver(*self._next.popleft()))
             self._deliveries.add(delivery)
             delivery.add_done_callback(self._deliveries.discard)
+        if self._next:
+            asyncio.get_running_loop().call_soon(self._begin_next)
 
     async def _renew(self) -> None:
         """Say every two seconds that our leases are in use."""
@@ -191,11 +249,11 @@ class Courier:
 
     # One message…
 
-    async def _deliver(self, leased: Leased) -> None:
-        log = _log.bind(message=leased.id, verification_id=leased.verification_id)
+    async def _deliver(self, leased: Leased, recipient: Recipient | None) -> None:
         try:
-            await self._story(leased, log)
+            await self._story(leased, recipient)
         except Exception as error:  # noqa: BLE001 - what cannot be understood now never will be: report it, go on
+            log = _log.bind(message=leased.id, verification_id=leased.verification_id)
             log.error("message_unreadable", error=where(error))  # noqa: TRY400 - a traceback may quote the message
             if leased.id in self._leased:  # else it is concluded, and only the late attempts broke
                 dead = f"unreadable: {where(error)}"
@@ -203,39 +261,48 @@ class Courier:
         finally:
             self._leased.discard(leased.id)
 
-    async def _story(self, leased: Leased, log: Any) -> None:
+    async def _story(self, leased: Leased, recipient: Recipient | None) -> None:
         # Step 1: what is it? The store has the recipient sealed, and has no code.
         entry = leased.entry
         if entry is None:
             raise ValueError("fields are missing")
-        recipient = self._open_recipient(entry.sealed)
+        is_fresh = recipient is not None
+        recipient = recipient or self._open_recipient(entry.sealed)
         code = self._code(entry.verification_id, recipient)
         if code is None:
             raise ValueError("the code's secret is gone")
         past = entry.past
-        if not past.message_id:
-            past = replace(past, message_id=f"{entry.verification_id}_{leased.id}")
-        log = log.bind(request_id=entry.request_id, to=recipient.masked)
+        message_id = past.message_id or f"{entry.verification_id}_{leased.id}"
+        log = _log.bind(
+            message=leased.id,
+            verification_id=leased.verification_id,
+            request_id=entry.request_id,
+            to=recipient.masked,
+        )
 
-        # Step 2: does anybody still wait for it?
-        record = await _insist(functools.partial(self._read, entry.verification_id))
-        # The store's clock says how long the code lives: ours may be wrong, and whoever asked again may have made it
-        # live longer.
-        left_s = record.expires_in_s if record is not None else 0.0
-        entry = replace(entry, expires_at=self._now() + left_s)
-        if past.back == "confirm" and past.accepted and record is not None:
-            was = record.status in {"verified", "delivered"}
-            self._router.confirmed(past.accepted, recipient, entry.locale, was=was)
-        over = _is_over(record, past)
-        if over or record is None:
-            log.info("message_dropped", reason=over)
-            refund = entry.tickets if over == _ELSEWHERE else ()
-            await self._conclude(leased, log, refund=refund, once=past.message_id)
-            return
-        is_open = record.came_to == "unconfirmed"
+        # Step 2: does anybody still wait for it? Of what was queued a moment ago its request knew.
+        left_s = entry.expires_at - self._now()
+        is_open = False
+        if not is_fresh:
+            record = await _insist(functools.partial(self._read, entry.verification_id))
+            # The store's clock says how long the code lives: ours may be wrong, and whoever asked again may have made
+            # it live longer.
+            left_s = record.expires_in_s if record is not None else 0.0
+            entry = replace(entry, expires_at=self._now() + left_s)
+            if past.back == "confirm" and past.accepted and record is not None:
+                was = record.status in {"verified", "delivered"}
+                self._router.confirmed(past.accepted, recipient, entry.locale, was=was)
+            over = _is_over(record, past)
+            if over or record is None:
+                log.info("message_dropped", reason=over)
+                refund = entry.tickets if over == _ELSEWHERE else ()
+                await self._conclude(leased, log, refund=refund, once=message_id)
+                return
+            is_open = record.came_to == "unconfirmed"
         if left_s <= 0:
             reason = past.reason if is_open else "; ".join(filter(None, ("the code has expired", past.reason)))
-            await self._give_up(leased, replace(entry, past=replace(past, reason=reason)), log, is_open=is_open)
+            after = replace(entry, past=replace(past, message_id=message_id, reason=reason))
+            await self._give_up(leased, after, log, is_open=is_open)
             return
 
         # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
@@ -243,20 +310,14 @@ class Courier:
         is_only_learnt_from = past.back == "confirm" and way is not None and way.rule.confirm_within is None
         if way is None or not way.usable or past.back == "end" or is_only_learnt_from:
             reason = past.reason or ("no_provider" if way else "no_rule")
-            log = log.bind(country=recipient.country)
-            await self._give_up(leased, replace(entry, past=replace(past, reason=reason)), log, is_open=is_open)
+            after = replace(entry, past=replace(past, message_id=message_id, reason=reason))
+            await self._give_up(leased, after, log.bind(country=recipient.country), is_open=is_open)
             return
 
         # Step 4: race. What comes of it is told at once; the attempts that lost end in their own time.
-        minutes = text.minutes_left(left_s)
-        message = Message(
-            id=past.message_id,
-            recipient=recipient,
-            locale=entry.locale,
-            code=code,
-            minutes=minutes,
-            text=text.render(self._code_rules, entry.locale, code, minutes, recipient.channel),
-        )
+        minutes = minutes_left(left_s)
+        text = self._texts.render(entry.locale, code, minutes, recipient.channel)
+        message = Message(message_id, recipient, entry.locale, code, minutes, text)
         holders: dict[str, str | None] = dict.fromkeys(past.holders)
 
         def told(attempted: Attempted) -> None:
@@ -269,34 +330,37 @@ class Courier:
             message,
             left_s,
             told,
-            heard=functools.partial(self._heard, past.message_id),
+            heard=functools.partial(self._heard, message_id) if self._ledger.hears(way.usable) else None,
             leave_out={*past.holders, *past.refused},
             later={name: at - self._now() for name, at in past.later.items() if at > self._now()},
             refusals=past.refusals,
             one_more=bool(past.holders),
         ) as result:
             # Step 5: tell, and put aside what comes back.
-            after = replace(entry, past=_after(past, result, message, self._now()))
-            await self._tell(leased, after, result, way, record, log, is_first=not past.holders)
+            await self._tell(leased, entry, message, result, way, log, is_open=is_open)
             # Step 6: from now on its receipts find it, and those that came early are taken.
-            await self._note(past.message_id, entry, way.segment, holders)
-        await self._note(past.message_id, entry, way.segment, holders)
+            await self._note(message_id, entry, way.segment, holders)
+        await self._note(message_id, entry, way.segment, holders)
 
     async def _tell(
-        self, leased: Leased, after: Entry, result: Result, way: Way, record: Record, log: Any, *, is_first: bool
+        self, leased: Leased, entry: Entry, message: Message, result: Result, way: Way, log: Any, *, is_open: bool
     ) -> None:
-        """Say what a race came to, and when the message comes back. `is_first`: nobody had it before."""
-        past = after.past
-        left_s = after.expires_at - self._now()
+        """Say what a race came to, and when the message comes back. `is_open`: somebody may have had it before."""
+        is_first = not entry.past.holders  # nobody had it before
+        left_s = entry.expires_at - self._now()
         within_s = way.rule.confirm_within
         if result.kind == "accepted":
             log.info("message_sent", provider=result.provider, again=not is_first)
             # Was it confirmed? It comes back, once, to be learnt from, and to go to the next provider.
             if within_s is None and way.rule.strategy == "adaptive":
                 within_s = _LEARN_AFTER_S
-            again = _back(after, "confirm") if is_first and within_s is not None and within_s < left_s else None
+            again = None
+            if is_first and within_s is not None and within_s < left_s:
+                again = _back(_after(entry, result, message, self._now()), "confirm")
             await self._conclude(leased, log, status="sent", again=again, after_s=within_s or 0.0)
             return
+        after = _after(entry, result, message, self._now())
+        past = after.past
         status: Literal["unconfirmed"] | None = None
         if result.kind == "uncertain":
             # Silence is not a failure: somebody may have the message, and nobody said so.
@@ -310,8 +374,7 @@ class Courier:
         elif status and is_first and within_s is not None and within_s < left_s:
             await self._conclude(leased, log, status=status, again=_back(after, "confirm"), after_s=within_s)
         else:
-            is_open = bool(status) or record.came_to == "unconfirmed"
-            await self._give_up(leased, after, log, status=status, is_open=is_open)
+            await self._give_up(leased, after, log, status=status, is_open=is_open or bool(status))
 
     async def _give_up(
         self,
@@ -371,10 +434,12 @@ class Courier:
 
     async def _note(self, message_id: str, entry: Entry, segment: str, holders: dict[str, str | None]) -> None:
         """Remember who has a message, or may have it. Without it a receipt moves nothing, and nothing else is lost."""
+        if not self._ledger.hears(holders):
+            return
         fresh, noted = dict(holders), functools.partial(self._ledger.posted, message_id, entry.verification_id, segment)
         holders.clear()
         try:
-            for moved in await _insist(lambda: noted(fresh)) if fresh else ():
+            for moved in await _insist(lambda: noted(fresh)):
                 await _insist(functools.partial(self.received, moved))
         except Exception as error:  # noqa: BLE001 - as in _conclude
             _log.warning("message_not_noted", error=where(error))
@@ -442,16 +507,17 @@ def _is_over(record: Record | None, past: Past) -> str:
     return "replaced" if record.is_replaced else ""
 
 
-def _after(past: Past, result: Result, message: Message, now: float) -> Past:
-    """What a message's past is after one more race."""
+def _after(entry: Entry, result: Result, message: Message, now: float) -> Entry:
+    """What a message is after one more race."""
+    past = entry.past
     refused = {
         one.provider: one.outcome.fault
         for one in result.attempts
         if isinstance(one.outcome, Rejected) and one.provider not in result.later
     }
     is_lost = past.is_lost if past.holders else result.kind == "lost"
-    return Past(
-        message_id=past.message_id,
+    after = Past(
+        message_id=message.id,
         holders=tuple(dict.fromkeys([*past.holders, *result.holders])),
         accepted=result.provider or past.accepted,
         is_lost=is_lost and result.kind in {"refused", "lost"},
@@ -460,6 +526,7 @@ def _after(past: Past, result: Result, message: Message, now: float) -> Past:
         refusals=result.refusals,
         reason=_reason(result, message) or past.reason,
     )
+    return replace(entry, past=after)
 
 
 def _back(entry: Entry, back: Back) -> Entry:

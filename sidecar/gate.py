@@ -13,7 +13,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeVar
@@ -23,7 +23,7 @@ from sidecar.admission import Admission, Allow, Solve, Spend, Step
 from sidecar.assent import Assent
 from sidecar.captcha.seam import Verifier
 from sidecar.config.model import Config, Route
-from sidecar.delivery.outbox import Entry, Outbox
+from sidecar.delivery.outbox import Answered, Entry
 from sidecar.errors import Refusal, StoreError
 from sidecar.events import CaptchaBroken, SettleFailed, StoreRefused, Tell, Verified
 from sidecar.faces import Faces
@@ -144,7 +144,7 @@ class Gate:
         captchas: Mapping[str, Verifier],
         verifications: Verifications,
         idempotency: Idempotency,
-        outbox: Outbox,
+        put: Callable[[Entry, Recipient, Answered | None], Awaitable[None]],
         signer: Signer,
         secret: Secret,
         tell: Tell,
@@ -158,7 +158,7 @@ class Gate:
         self._captchas = captchas
         self._verifications = verifications
         self._idempotency = idempotency
-        self._outbox = outbox
+        self._put = put
         self._signer = signer
         self._secret = secret
         self._tell = tell
@@ -461,7 +461,7 @@ class Gate:
             with suppress(StoreError):
                 await self._idempotency.forget(key)
 
-    def _answered(self, once: Once, sent: Sent) -> tuple[str, bytes, int] | None:
+    def _answered(self, once: Once, sent: Sent) -> Answered | None:
         """What is kept of an answer for the repeats of its request; None where these name no key."""
         if not once.claim:
             return None
@@ -475,7 +475,7 @@ class Gate:
         locale: str,
         issued: Issued,
         tickets: tuple[str, ...],
-        answered: tuple[str, bytes, int] | None,
+        answered: Answered | None,
     ) -> None:
         """Put the message where nothing is lost, and its answer with it; a test number gets none."""
         if self._admission.is_test(recipient):
@@ -483,7 +483,7 @@ class Gate:
             if answered:
                 await self._idempotency.keep(*answered)
             return
-        await self._outbox.put(
+        await self._put(
             Entry(
                 verification_id=issued.id,
                 sealed=self._secret.seal(recipient.address),
@@ -492,6 +492,7 @@ class Gate:
                 expires_at=self._now() + issued.expires_in_s,
                 request_id=visit.request_id,
             ),
+            recipient,
             answered,
         )
 

@@ -6,6 +6,7 @@ A `locale` is what `read` makes: the languages that a person takes, the best fir
 written as Accept-Language has them ("de-AT,en,fr;q=0"). `choose` finds the first of them that there is a text in.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from types import MappingProxyType
@@ -43,6 +44,7 @@ def read(*wishes: str) -> str:
     return ",".join(both[:_MAX_RANGES])
 
 
+@functools.lru_cache(1024)
 def first(locale: str) -> str:
     """Name the language that a person takes best, which need not be one that we have."""
     takes, _ = _ranges(locale)

@@ -27,7 +27,7 @@ from sidecar.metrics import Metrics
 from sidecar.recipient import Recipient, of_address
 from sidecar.secret import Secret
 from sidecar.store.client import Store
-from sidecar.verification.verifications import Verifications
+from sidecar.verification.verifications import Issued, Verifications
 
 SECRET = "a secret that both processes know"
 TICKETS = ("1000000:{limits}:bucket:to:x", "2000000:{limits}:bucket:ip:y")
@@ -102,9 +102,10 @@ class Post:
     def open_recipient(self, sealed: bytes) -> Recipient:
         return of_address(self.secret.open(sealed))
 
-    async def ask(self, recipient: Recipient, **other: Any) -> str:
-        """Issue a verification and queue its message, as the gate does; gives the verification's id.
+    async def ask(self, recipient: Recipient, courier: Courier | None = None, **other: Any) -> str:
+        """Issue a verification and queue its message; gives the verification's id.
 
+        `courier` queues it, as the gate has it done, and may begin with it at once; without one it is only queued.
         `dies_at` is when its code dies, in seconds since the epoch.
         """
         issued = await self.verifications.issue(recipient, 0.0)
@@ -112,6 +113,11 @@ class Post:
             record = self.store.names.verification(issued.id)
             await self.store.execute(record, "HSET", record, "expires", int(dies_at * 1000))
             other.setdefault("expires_at", dies_at)
+        await self.queue(recipient, issued, courier, **other)
+        return issued.id
+
+    async def queue(self, recipient: Recipient, issued: Issued, courier: Courier | None = None, **other: Any) -> None:
+        """Queue the message of a verification, as `ask` does."""
         entry: dict[str, Any] = {
             "verification_id": issued.id,
             "sealed": self.secret.seal(recipient.address),
@@ -120,8 +126,10 @@ class Post:
             "expires_at": time.time() + issued.expires_in_s,
             "request_id": "r-1",
         }
-        await self.outbox.put(Entry(**(entry | other)))
-        return issued.id
+        if courier is None:
+            await self.outbox.put(Entry(**(entry | other)))
+        else:
+            await courier.put(Entry(**(entry | other)), recipient, None)
 
     async def status(self, verification_id: str) -> str | None:
         record = await self.verifications.read(verification_id)

@@ -21,7 +21,7 @@ from sidecar.config.model import Breaker, CodeRules, Delivery
 from sidecar.courier import Courier
 from sidecar.delivery import send
 from sidecar.delivery.breakers import Key
-from sidecar.delivery.outbox import Leased, Outbox
+from sidecar.delivery.outbox import Answered, Entry, Leased, Outbox
 from sidecar.delivery.providers.seam import Receipt, ReceiptState
 from sidecar.delivery.rates import Rates
 from sidecar.errors import StoreAwayError
@@ -294,6 +294,198 @@ async def test_message_that_cannot_be_read_is_reported_failed_and_holds_up_nobod
         }
         assert await it.status(sealed_otherwise) == "failed"
         assert await it.outbox.length() == 0
+
+
+# What is queued here…
+
+
+async def never(*_: object) -> Any:
+    """For what must not be asked."""
+    raise AssertionError
+
+
+class Blind(Outbox):
+    """Finds nothing when it is asked for messages: what it leases, it leases as it queues."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.has_looked = asyncio.Event()
+
+    async def lease(self, count: int, wait_s: float) -> list[Leased]:
+        if not self.has_looked.is_set():
+            assert not await super().lease(count, 0.001), "it makes the outbox's group"
+            self.has_looked.set()
+        await asyncio.sleep(wait_s)
+        return []
+
+
+async def until_it_looks(it: Post) -> None:
+    """Until a courier has seen the outbox: before, there is nobody to lease to."""
+    async with asyncio.timeout(SOON_S):
+        while not await it.store.execute(it.store.names.outbox(), "EXISTS", it.store.names.outbox()):
+            await asyncio.sleep(0.005)
+
+
+async def test_message_that_is_queued_here_is_sent_with_what_its_request_knew(store: Store) -> None:
+    """Neither is its recipient unsealed, nor its verification read, nor the outbox asked for it."""
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        outbox = Blind(store)
+        courier = it.courier(outbox=outbox, read=never, open_recipient=never)
+        async with delivering(courier):
+            await outbox.has_looked.wait()
+            verification_id = await it.ask(PHONE, courier)
+            assert await marked(it) == (verification_id, "sent")
+        said = json.loads(first.asked[0].body)
+        assert (said["to"], said["code"]) == (PHONE.address, it.verifications.code(verification_id, PHONE))
+        assert said["id"].startswith(f"{verification_id}_")
+        assert await it.outbox.length() == 0
+
+
+async def test_message_of_another_that_waited_longer_is_looked_up_and_goes_first(store: Store) -> None:
+    """Whatever the request that queued the next one knew is not taken for it."""
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        outbox = Blind(store)
+        courier = it.courier(outbox=outbox)
+        async with delivering(courier):
+            await outbox.has_looked.wait()
+            older = await it.ask(OTHER)
+            newer = await it.ask(PHONE, courier)
+            assert await marked(it) == (older, "sent")
+            assert await it.status(newer) == "queued"
+            last = await it.ask(PHONE, courier)
+            assert await marked(it) == (newer, "sent")
+            assert last == newer
+        assert [json.loads(one.body)["to"] for one in first.asked] == [OTHER.address, PHONE.address]
+        assert json.loads(first.asked[0].body)["code"] == it.verifications.code(older, OTHER)
+        assert await it.outbox.length() == 1
+
+
+async def test_no_more_is_leased_in_queueing_than_can_be_sent_at_once(store: Store) -> None:
+    """However many are queued at the same time; the rest is sent when there is room."""
+    rule = Delivery(providers=("first",), attempt_timeout=NEVER, deadline=NEVER)
+    async with two(store, rule) as (first, _, it):
+        first.hangs(202)
+        courier = it.courier()
+        async with delivering(courier):
+            await until_it_looks(it)
+            numbers = [parse(f"+86139000001{n:02}", "sms", "CN") for n in range(story.LEASES + 20)]
+            await asyncio.gather(*(it.ask(one, courier) for one in numbers))
+            for _ in range(story.LEASES):
+                await first.arrival()
+            pending = await store.execute(store.names.outbox(), "XPENDING", store.names.outbox(), "couriers")
+            assert pending[0] == story.LEASES
+            first.released.set()
+            for _ in range(20):
+                await first.arrival()
+        assert await it.outbox.length() == 0
+        assert sorted(json.loads(one.body)["to"] for one in first.asked) == [one.address for one in numbers]
+
+
+async def test_what_is_queued_while_it_drains_or_before_it_runs_is_left_to_others(store: Store) -> None:
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        courier = it.courier()
+        one = await it.ask(PHONE, courier)
+        async with delivering(courier):
+            assert await marked(it) == (one, "sent")
+        other = await it.ask(OTHER, courier)
+        assert await store.execute(store.names.outbox(), "XPENDING", store.names.outbox(), "couriers") == [
+            0,
+            None,
+            None,
+            None,
+        ]
+        async with delivering(it.courier(outbox=Outbox(store))):
+            assert await marked(it) == (other, "sent")
+
+
+async def test_message_whose_queueing_ends_after_the_draining_began_is_sent(store: Store) -> None:
+    """It was leased, and its courier does not leave before it is."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Blind):
+        async def put_and_lease(self, entry: Entry, answered: Answered | None = None) -> Leased | None:
+            leased = await super().put_and_lease(entry, answered)
+            reached.set()
+            await go_on.wait()
+            return leased
+
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        outbox = Slow(store)
+        courier = it.courier(outbox=outbox)
+        running = asyncio.create_task(courier.run())
+        await outbox.has_looked.wait()
+        asking = asyncio.create_task(it.ask(PHONE, courier))
+        await asyncio.wait_for(reached.wait(), SOON_S)
+        draining = asyncio.create_task(courier.drain(SOON_S))
+        await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.wait_for(draining, SOON_S)
+        await running
+        assert await marked(it) == (await asking, "sent")
+        assert await it.outbox.length() == 0
+
+
+async def test_message_whose_queueing_got_no_answer_is_sent_by_whoever_finds_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been leased, and nobody knows: the lease runs out, as that of a courier that was killed."""
+    monkeypatch.setattr(story, "_IDLE_S", 0.2)
+    monkeypatch.setattr(story, "_RECLAIM_EVERY_S", 0.05)
+
+    class Unheard(Blind):
+        async def put_and_lease(self, entry: Entry, answered: Answered | None = None) -> Leased | None:
+            assert await super().put_and_lease(entry, answered) is not None
+            raise StoreAwayError("EVALSHA", "no answer within 1 s")
+
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        outbox = Unheard(store)
+        courier = it.courier(outbox=outbox)
+        async with delivering(courier):
+            await outbox.has_looked.wait()
+            with pytest.raises(StoreAwayError):
+                await it.ask(PHONE, courier)
+            _, status = await marked(it)
+        assert status == "sent"
+        assert len(first.asked) == 1
+        assert await it.outbox.length() == 0
+
+
+async def test_no_turn_of_the_loop_begins_with_many_messages(store: Store) -> None:
+    """A burst is begun over many turns, so that requests are served between."""
+    begun: list[int] = []
+    turn = 0
+
+    class Burst(Outbox):
+        """Somebody died, and left many messages at once."""
+
+        async def reclaim(self, idle_s: float, count: int) -> list[Leased]:
+            return await self.lease(count, 0.01) or await self.lease(count, 0.01)
+
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        for n in range(50):
+            await it.ask(parse(f"+86139000001{n:02}", "sms", "CN"))
+
+        def open_recipient(sealed: bytes) -> Recipient:
+            begun.append(turn)
+            return it.open_recipient(sealed)
+
+        def next_turn() -> None:
+            nonlocal turn
+            turn += 1
+            if len(begun) < 50:
+                asyncio.get_running_loop().call_soon(next_turn)
+
+        next_turn()
+        async with delivering(it.courier(outbox=Burst(store), open_recipient=open_recipient)):
+            for _ in range(50):
+                await marked(it)
+        assert max(begun.count(one) for one in begun) == story._AT_ONCE
 
 
 # What is told…

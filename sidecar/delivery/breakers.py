@@ -2,11 +2,13 @@
 
 The store has them and moves them (`breaker.lua`); each worker reads them twice a second in the background and tells
 its results there, so a breaker that one worker opened is honoured by all within a second, and asking costs a look into
-a dictionary. Only the one message that probes waits for the store. While the store is away the last picture stays.
+a dictionary. What may move a breaker is told at once, and that all is well with the next look. Only the one message
+that probes waits for the store. While the store is away the last picture stays.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -25,6 +27,8 @@ _BATCH: Final = 200
 _KEPT: Final = 5_000
 # The states as `breaker_state` tells them; a provider's is that of its worst segment.
 STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
+
+_CLOSED: Final = Breaker()
 
 _log = structlog.get_logger()
 
@@ -51,11 +55,13 @@ class Breakers:
         self._seen: dict[Key, Breaker] = {}
         # The store's clock less ours, milliseconds.
         self._ahead_ms = 0.0
-        self._results: asyncio.Queue[tuple[str, int, int, int, int]] = asyncio.Queue(_KEPT)
+        self._results: deque[tuple[str, int, int, int, int]] = deque(maxlen=_KEPT)
+        # There are results that should not wait for the next look.
+        self._news = asyncio.Event()
 
     def of(self, key: Key) -> Breaker:
         """The breaker as last seen."""
-        return self._seen.get(key, Breaker())
+        return self._seen.get(key, _CLOSED)
 
     def now_ms(self) -> int:
         """The store's time, by our clock."""
@@ -72,9 +78,9 @@ class Breakers:
 
     def record(self, key: Key, generation: int, *, fine: bool, failures: int, open_for_s: float) -> None:
         """Count a result, some time soon."""
-        if self._results.full():
-            self._results.get_nowait()
-        self._results.put_nowait((key.field, generation, int(fine), failures, int(open_for_s * 1000)))
+        self._results.append((key.field, generation, int(fine), failures, int(open_for_s * 1000)))
+        if not fine or self.of(key).state != "closed" or len(self._results) >= _BATCH:
+            self._news.set()
 
     async def run(self) -> None:
         """Tell and look until cancelled."""
@@ -82,12 +88,14 @@ class Breakers:
         look_at = clock()
         while True:
             try:
+                self._news.clear()
+                while self._results:
+                    await self._tell()
                 if clock() >= look_at:
                     look_at = clock() + _REFRESH_S
                     await self.look()
                 async with asyncio.timeout(look_at - clock()):
-                    first = await self._results.get()
-                await self._tell(first)
+                    await self._news.wait()
             except TimeoutError:
                 continue
             except StoreAwayError:  # which the store itself tells
@@ -102,10 +110,8 @@ class Breakers:
         for provider in self._providers:
             self._tell_worst(provider)
 
-    async def _tell(self, first: tuple[str, int, int, int, int]) -> None:
-        results = [first]
-        while len(results) < _BATCH and not self._results.empty():
-            results.append(self._results.get_nowait())
+    async def _tell(self) -> None:
+        results = [self._results.popleft() for _ in range(min(_BATCH, len(self._results)))]
         arguments: list[str | int] = [word for result in results for word in result]
         now, *texts = await self._store.run(_BREAKER, [self._key], ["record", *arguments])
         for result, text in zip(results, texts, strict=True):

@@ -9,7 +9,7 @@ taking then, on the one side, and on the other looking, keeping, and looking aga
 """
 
 import json
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -58,14 +58,18 @@ class Ledger:
     """The messages of one store.
 
     `hashes` are a text's keyed hashes: under the secret, then under each previous one. `reporting` are the providers
-    whose vendors send receipts.
+    of which receipts may come (`receipts.may_come`).
     """
 
-    def __init__(self, store: Store, hashes: Callable[[str], Sequence[str]], reporting: Container[str]) -> None:
+    def __init__(self, store: Store, hashes: Callable[[str], Sequence[str]], reporting: Collection[str]) -> None:
         self._store = store
         self._names = store.names
         self._hashes = hashes
         self._reporting = reporting
+
+    def hears(self, providers: Iterable[str]) -> bool:
+        """True when a receipt of one of these providers may come; of others nothing need be remembered."""
+        return bool(self._reporting) and any(provider in self._reporting for provider in providers)
 
     async def early(self, provider: str, message_id: str, vendor_id: str | None) -> ReceiptState | None:
         """Tell what a receipt has said of a message that is not noted yet. Raises StoreAwayError."""
@@ -84,7 +88,7 @@ class Ledger:
 
         Raises StoreAwayError.
         """
-        if not any(provider in self._reporting for provider in holders):
+        if not self.hears(holders):
             return []
         pairs = [word for provider in holders for word in (provider, segment)]
         key = self._names.posted(self._hashes(message_id)[0])

@@ -1,9 +1,10 @@
 """What is still to be sent? A bounded, durable stream: put, lease, renew, reclaim, ack. At least once.
 
-A message is in the stream from `put` until `ack`. Who leases it says so again and again (`renew`); a lease that nobody
-renews is taken over by whoever asks first (`reclaim`). One that is acked may be put aside in the same step, to come
-back later (`bring_due`), with what has become of it so far. Recipients are sealed by the caller, and there is no code.
-Everything raises StoreAwayError.
+A message is in the stream from `put` until `ack`. A courier that has room leases one in the step that queues one
+(`put_and_lease`); what waits, and what others queue, it asks for (`lease`). The oldest goes first in both. Who leases a
+message says so again and again (`renew`); a lease that nobody renews is taken over by whoever asks first (`reclaim`).
+One that is acked may be put aside in the same step, to come back later (`bring_due`), with what has become of it so
+far. Recipients are sealed by the caller, and there is no code. Everything raises StoreAwayError.
 """
 
 import json
@@ -38,6 +39,9 @@ _DEAD_MS: Final = 3_600_000
 _SHOWN: Final = (b"verification", b"reason")
 
 
+# What a request is answered: its key in the store, the text, and for how many milliseconds it is kept.
+Answered = tuple[str, bytes, int]
+
 # Why a message comes back; "" is its first way.
 #   retry    all who were asked refused for now: to be tried again
 #   confirm  somebody may have it: to see whether it was confirmed, and to go to one more provider if not
@@ -60,6 +64,9 @@ class Past:
     reason: str = ""  # what the last race came to, in the log's words
 
 
+NO_PAST: Final = Past()
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One message as the store has it."""
@@ -70,7 +77,7 @@ class Entry:
     tickets: tuple[str, ...]  # what to give back when every provider refuses; the limits room's own words
     expires_at: float  # when the code dies, seconds since the epoch
     request_id: str
-    past: Past = field(default_factory=Past)
+    past: Past = NO_PAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +113,36 @@ class Outbox:
         self._max_messages = max_messages
         self._consumer = uuid.uuid4().hex
 
-    async def put(self, entry: Entry, answered: tuple[str, bytes, int] | None = None) -> str:
+    async def put(self, entry: Entry, answered: Answered | None = None) -> str:
         """Queue a message durably and give its id. Raises Refusal(overloaded) when the outbox is full.
 
-        `answered`: what is written in the same step: its key, the text, and for how many milliseconds it is kept.
+        `answered`: what is written in the same step.
         """
+        message_id, *_ = await self._put(entry, answered, "")
+        return str(message_id.decode())
+
+    async def put_and_lease(self, entry: Entry, answered: Answered | None = None) -> Leased | None:
+        """Queue a message as `put` does, and lease the oldest one that nobody has had.
+
+        It is this one, and has this very `entry`, unless others wait before it; None when another courier was faster.
+        """
+        message_id, *leased = await self._put(entry, answered, self._consumer)
+        if not leased:
+            return None
+        if leased[0] == message_id:
+            return Leased(message_id.decode(), entry.verification_id, entry)
+        return _leased(*leased)
+
+    async def _put(self, entry: Entry, answered: Answered | None, courier: str) -> Any:
         key, text, keep_ms = answered or ("", b"", 0)
         keys = [self._key, key] if key else [self._key]
-        message_id = await self._store.run(_PUT, keys, [self._max_messages, text, keep_ms, *_fields(entry)])
-        if message_id is None:
+        arguments = [self._max_messages, text, keep_ms, _GROUP, courier, *_fields(entry)]
+        ids = await self._store.run(_PUT, keys, arguments)
+        if ids is None:
             raise Refusal(
                 "overloaded", "outbox_full", "Too many messages wait to be sent.", retry_after_s=_RETRY_AFTER_S
             )
-        return str(message_id.decode())
+        return ids
 
     async def lease(self, count: int, wait_s: float) -> list[Leased]:
         """Take up to `count` messages that nobody has had, waiting up to `wait_s` for the first."""
@@ -222,7 +246,7 @@ def _fields(entry: Entry) -> list[str | bytes]:
         *("tickets", json.dumps(entry.tickets)),
         *("expires_at", repr(entry.expires_at)),
         *("request", entry.request_id),
-        *("past", json.dumps(asdict(entry.past))),
+        *("past", "{}" if entry.past is NO_PAST else json.dumps(asdict(entry.past))),
     ]
 
 
@@ -250,6 +274,8 @@ def _entry(fields: Mapping[bytes, bytes]) -> Entry | None:
 def _past(fields: Mapping[bytes, bytes]) -> Past:
     """Read what has become of it. What another version wrote beside, this one does not know, and leaves out."""
     said: Any = json.loads(fields.get(b"past", b"{}"))
+    if said == {} and b"lost" not in fields:
+        return NO_PAST
     known: dict[str, Any] = {name: said[name] for name in Past.__dataclass_fields__ if name in said}
     if b"lost" in fields:
         known["is_lost"] = True

@@ -1,19 +1,32 @@
--- Queue a message, unless as many are queued as may be.
+-- Queue a message, unless as many are queued as may be. In the same step, a courier that has room leases the oldest
+-- message that nobody has had: this one, unless others wait before it.
 --
 -- KEYS[1] outbox     stream
 -- KEYS[2] answered   string: what its request is answered; may be left out
 -- ARGV[1] how many messages it may hold
 -- ARGV[2] the answer
 -- ARGV[3] how long that is kept, milliseconds
--- ARGV[4..] the message's fields and values
+-- ARGV[4] group
+-- ARGV[5] the courier that leases; "" for none
+-- ARGV[6..] the message's fields and values
 --
--- Returns the message's id, or nil when the outbox is full: then nothing is written.
+-- Returns nil when the outbox is full: then nothing is written. Else {the message's id}, and where a message was leased
+-- its id after it, and its fields and values if it is another one. None is when no courier has ever come (there is no
+-- group yet).
 
 if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then
   return false
 end
-local id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 4))
+local id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 6))
 if KEYS[2] then
   redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 end
-return id
+if ARGV[5] == '' then
+  return {id}
+end
+local streams = redis.pcall('XREADGROUP', 'GROUP', ARGV[4], ARGV[5], 'COUNT', 1, 'STREAMS', KEYS[1], '>')
+local leased = streams and not streams.err and streams[1][2][1]
+if not leased then
+  return {id}
+end
+return leased[1] == id and {id, id} or {id, leased[1], leased[2]}

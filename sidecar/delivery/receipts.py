@@ -86,6 +86,13 @@ class Receipts:
         return kind
 
 
+def may_come(url: str, settings: Provider, kind: ModuleType) -> bool:
+    """True when this provider can report here: its vendor signs and has an address to do so, or knows a secret path."""
+    if not hasattr(kind, "receipts"):
+        return False
+    return bool(url if hasattr(kind, "receipt_signature_ok") else settings.receipt_token)
+
+
 def callback_url(url: str, name: str, settings: Provider) -> str | None:
     """Where a vendor shall report to; None when nobody said how the world reaches us."""
     token = settings.receipt_token

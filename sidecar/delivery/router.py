@@ -4,8 +4,8 @@
 message and knows no verification.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
@@ -18,14 +18,17 @@ from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Provider
 from sidecar.delivery.rates import Rates
 from sidecar.delivery.receipts import with_ref
 from sidecar.delivery.score import Seen
-from sidecar.delivery.send import HELD, Attempted, Heard, Result, race
+from sidecar.delivery.send import HELD, Attempted, Heard, Race
 from sidecar.delivery.sightings import Sightings
-from sidecar.recipient import UNKNOWN, Phone, Recipient
+from sidecar.recipient import UNKNOWN, Channel, Phone, Recipient
 
 # What a probe has beside its attempt's own time before another may be sent.
 _PROBE_MARGIN_S: Final = 2.0
 # Refusals that say nothing against the provider: it works, and does not send to this number.
 _ABOUT_THE_NUMBER: Final = frozenset({"number_invalid", "number_unsupported", "number_blocked", "number_frequency"})
+# Kinds of messages (country, channel, language, operator, province) whose way is remembered: a configuration says
+# what it is, and a deployment meets few of them.
+_WAYS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Way:
     rule: Delivery
     usable: tuple[str, ...]
     segment: str
+    keys: Mapping[str, Key]  # of each provider's breaker
 
 
 @dataclass(slots=True)
@@ -66,6 +70,7 @@ class Router:
         self._sightings = sightings
         self._draw = draw
         self._callback_urls = callback_urls
+        self._way = functools.lru_cache(_WAYS)(self._found)
         self._asks_operator = any(rule.operators for rule in rules)
         self._asks_province = any(rule.provinces for rule in rules)
         # The data is slow to load: now, and not while the first message waits.
@@ -77,24 +82,23 @@ class Router:
 
     def way(self, recipient: Recipient, locale: str, via: str | None = None) -> Way | None:
         """Find who may take it; None when no rule matches. `via` asks that provider alone."""
-        facts = plan.Facts(
-            recipient.country,
-            recipient.channel,
-            language.first(locale),
-            numbering.operator(recipient) if self._asks_operator else UNKNOWN,
-            numbering.province(recipient) if self._asks_province else UNKNOWN,
-        )
-        rule = plan.choose(self._rules, facts)
+        operator = numbering.operator(recipient) if self._asks_operator else UNKNOWN
+        province = numbering.province(recipient) if self._asks_province else UNKNOWN
+        return self._way(recipient.country, recipient.channel, language.first(locale), operator, province, via)
+
+    def _found(
+        self, country: str, channel: Channel, spoken: str, operator: str, province: str, via: str | None
+    ) -> Way | None:
+        rule = plan.choose(self._rules, plan.Facts(country, channel, spoken, operator, province))
         if via is not None:
             rule = (rule or Delivery(providers=(via,))).model_copy(update={"providers": (via,)})
         if rule is None:
             return None
-        usable = tuple(name for name in rule.providers if recipient.channel in self._providers[name].channels)
-        segment = recipient.country if facts.operator in {"", UNKNOWN} else f"{recipient.country}/{facts.operator}"
-        return Way(rule, usable, segment)
+        usable = tuple(name for name in rule.providers if channel in self._providers[name].channels)
+        segment = country if operator in {"", UNKNOWN} else f"{country}/{operator}"
+        return Way(rule, usable, segment, {name: Key(name, segment) for name in usable})
 
-    @asynccontextmanager
-    async def sent(
+    def sent(
         self,
         way: Way,
         message: Message,
@@ -106,22 +110,24 @@ class Router:
         later: Mapping[str, float] = MappingProxyType({}),
         refusals: int = 0,
         one_more: bool = False,
-    ) -> AsyncIterator[Result]:
+    ) -> Race:
         """Race the message, which is worth sending for `left_s` more seconds, and learn from every attempt.
 
-        As `send.race`: the result is yielded as soon as it is known, and the block's end waits for the attempts that
-        lost. `record` is told of those that were made. `leave_out` are not asked, `later` not before so many seconds.
+        `record` is told of those that were made. `leave_out` are not asked, `later` not before so many seconds.
         `refusals`: how often it was refused for now in earlier races. `one_more`: somebody may have the message, so one
         provider is asked, and no others but those that follow a sure failure.
         """
+        rule = way.rule
         usable = [name for name in way.usable if name not in leave_out]
         broken = self._broken(way)
-        order = plan.plan(way.rule, [name for name in usable if name not in later], broken, self._order(way))
+        order = plan.plan(rule, [name for name in usable if name not in later], broken, self._order(way))
         trip = _Trip(way, len(order))
-        # An open breaker keeps a provider out of the plan, not out of the message's life.
-        now_ms = self._breakers.now_ms()
-        back = {name: (broken[name] - now_ms) / 1000 for name in usable if name in broken and name not in order}
-        held_back = back | {name: max(later[name], back.get(name, 0.0)) for name in usable if name in later}
+        held_back = later
+        if broken or later:
+            # An open breaker keeps a provider out of the plan, not out of the message's life.
+            now_ms = self._breakers.now_ms()
+            back = {name: (broken[name] - now_ms) / 1000 for name in usable if name in broken and name not in order}
+            held_back = back | {name: max(later[name], back.get(name, 0.0)) for name in usable if name in later}
 
         async def turn(provider: str, deadline: float, patience_s: float) -> bool:
             return await self._may_start(trip, provider) and await self._rates.turn(provider, deadline, patience_s)
@@ -131,22 +137,21 @@ class Router:
                 self._learn(trip, attempted)
                 record(attempted)
 
-        async with race(
+        return Race(
             order,
             lambda provider, timeout_s: self._providers[provider].send(self._reporting(provider, message), timeout_s),
-            switch_after_s=way.rule.switch_after,
-            attempt_timeout_s=way.rule.attempt_timeout,
-            deadline_s=min(way.rule.deadline, left_s),
+            switch_after_s=rule.switch_after,
+            attempt_timeout_s=rule.attempt_timeout,
+            deadline_s=min(rule.deadline, left_s),
             record=told,
             turn=turn,
             heard=heard,
-            switch=way.rule.on_silence == "switch" and not one_more,
+            switch=rule.on_silence == "switch" and not one_more,
             later=held_back,
             refusals=refusals,
             # Who waits holds one of the courier's few leases: not for a provider that is known to be broken.
             waits=not any(name in broken for name in order),
-        ) as result:
-            yield result
+        )
 
     def confirmed(self, provider: str, recipient: Recipient, locale: str, *, was: bool) -> None:
         """Learn whether a message that this provider accepted was confirmed in time."""
@@ -170,19 +175,18 @@ class Router:
 
     def _broken(self, way: Way) -> dict[str, int]:
         """Whom the breakers keep from being asked, and until when. One that may be probed is not among them."""
-        now_ms = self._breakers.now_ms()
-        seen = {name: self._breakers.of(Key(name, way.segment)) for name in way.usable}
-        return {
-            name: breaker.until_ms
-            for name, breaker in seen.items()
-            if breaker.state != "closed" and not breaker.may_be_probed(now_ms)
-        }
+        found = {}
+        for name, key in way.keys.items():
+            breaker = self._breakers.of(key)
+            if breaker.state != "closed" and not breaker.may_be_probed(self._breakers.now_ms()):
+                found[name] = breaker.until_ms
+        return found
 
     async def _may_start(self, trip: _Trip, provider: str) -> bool:
         """Ask the breaker when an attempt begins; with one that may be probed, claim the probe."""
-        key = Key(provider, trip.way.segment)
+        key = trip.way.keys[provider]
         breaker = self._breakers.of(key)
-        if breaker.may_be_probed(self._breakers.now_ms()):
+        if breaker.state != "closed" and breaker.may_be_probed(self._breakers.now_ms()):
             probed = await self._breakers.probe(key, trip.way.rule.attempt_timeout + _PROBE_MARGIN_S)
             # Another message has the probe. Where there is nobody else to ask, this one goes too.
             if probed is None and trip.asked > 1:
@@ -192,15 +196,16 @@ class Router:
         return True
 
     def _learn(self, trip: _Trip, attempted: Attempted) -> None:
-        accepted = isinstance(attempted.outcome, Accepted)
-        in_time = accepted and attempted.seconds <= trip.way.rule.switch_after
-        if accepted or not is_fine(attempted.outcome):
-            self._sightings.add(attempted.provider, trip.way.segment, Seen(tried=1.0, in_time=float(in_time)))
-        rules = trip.way.rule.breaker
+        provider, way = attempted.provider, trip.way
+        accepted, fine = isinstance(attempted.outcome, Accepted), is_fine(attempted.outcome)
+        in_time = accepted and attempted.seconds <= way.rule.switch_after
+        if accepted or not fine:
+            self._sightings.add(provider, way.segment, Seen(tried=1.0, in_time=float(in_time)))
+        rules = way.rule.breaker
         self._breakers.record(
-            Key(attempted.provider, trip.way.segment),
-            trip.generations[attempted.provider],
-            fine=is_fine(attempted.outcome),
+            way.keys[provider],
+            trip.generations[provider],
+            fine=fine,
             failures=rules.failures,
             open_for_s=rules.open_for,
         )

@@ -16,10 +16,9 @@ import asyncio
 import math
 import re
 import traceback
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -54,6 +53,9 @@ Heard = Callable[[str, Outcome], Awaitable[ReceiptState | None]]
 HELD: Final = Rejected("throttled", "no_turn")
 # What is known of one that is under way.
 _SILENT: Final = Uncertain("under_way")
+_NOBODY: Final[Mapping[str, float]] = MappingProxyType({})
+# What an attempt's task gives: what it came to, in how many seconds, and what a receipt has said of it.
+_Ended = tuple[Outcome, float, ReceiptState | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +74,7 @@ class Attempted:
     @property
     def came_to(self) -> Kind:
         """What a result of this attempt alone would be."""
-        if self.heard in LOST:
-            return "lost"
-        if isinstance(self.outcome, Accepted) or self.heard in _TAKEN:
-            return "accepted"
-        return "refused" if isinstance(self.outcome, Rejected) else "uncertain"
+        return _came_to(self.outcome, self.heard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +97,18 @@ class Result:
     refusals: int = 0  # how often the one that refused for now most often did so, earlier races included
 
 
-@asynccontextmanager
-async def race(
-    plan: Sequence[str],
-    start: Start,
-    *,
-    switch_after_s: float,
-    attempt_timeout_s: float,
-    deadline_s: float,
-    record: Callable[[Attempted], None],
-    turn: Turn | None = None,
-    heard: Heard | None = None,
-    switch: bool = True,
-    later: Mapping[str, float] = MappingProxyType({}),
-    refusals: int = 0,
-    waits: bool = True,
-) -> AsyncIterator[Result]:
-    """Ask the providers of a plan and yield the result as soon as it is known.
+@dataclass(slots=True)
+class _Attempt:
+    """One that is under way. `until`: when it is cut off, by the loop's clock; `has_begun`: its turn has come."""
+
+    provider: str
+    until: float
+    has_begun: bool = False
+    is_cut_off: bool = False
+
+
+class Race:
+    """Ask the providers of a plan. `async with` gives the result as soon as it is known.
 
     Leaving the block waits for those still under way.
     `start(provider, timeout_s)` makes one attempt; `record` is told of every one that ends, before or after the result.
@@ -125,33 +118,29 @@ async def race(
     `waits=False`: nobody is waited for who may only be asked later; the result tells when.
     An error in the block, or a cancellation, cancels what is under way.
     """
-    limits_s = (switch_after_s, attempt_timeout_s, deadline_s)
-    running = _Race(plan, start, limits_s, record, turn, heard, switch, later, refusals, waits)
-    try:
-        yield await running.decide()
-        await running.finish()
-    finally:
-        await running.cancel()
 
-
-class _Race:
     def __init__(
         self,
         plan: Sequence[str],
         start: Start,
-        limits_s: tuple[float, float, float],
+        *,
+        switch_after_s: float,
+        attempt_timeout_s: float,
+        deadline_s: float,
         record: Callable[[Attempted], None],
-        turn: Turn | None,
-        heard: Heard | None,
-        switch: bool,
-        later: Mapping[str, float],
-        refusals: int,
-        waits: bool,
+        turn: Turn | None = None,
+        heard: Heard | None = None,
+        switch: bool = True,
+        later: Mapping[str, float] = _NOBODY,
+        refusals: int = 0,
+        waits: bool = True,
     ) -> None:
-        self._clock = asyncio.get_running_loop().time
+        self._loop = asyncio.get_running_loop()
+        self._clock = self._loop.time
+        now = self._clock()
         self._start = start
-        self._switch_after_s, self._attempt_timeout_s, deadline_s = limits_s
-        self._deadline = self._clock() + deadline_s
+        self._switch_after_s, self._attempt_timeout_s = switch_after_s, attempt_timeout_s
+        self._deadline = now + deadline_s
         self._record = record
         self._turn = turn
         self._heard = heard
@@ -159,32 +148,53 @@ class _Race:
         self._waits = waits
         self._to_come = deque(plan)
         # Who may be asked again, and from when on.
-        self._later = {provider: self._clock() + seconds for provider, seconds in later.items()}
-        self._refusals: defaultdict[str, int] = defaultdict(lambda: refusals)
+        self._later = {provider: now + seconds for provider, seconds in later.items()} if later else {}
+        # How often each refused for now; one that did not yet begins with `_had_refusals`.
+        self._refusals: dict[str, int] = {}
+        self._had_refusals = refusals
         # Nobody else shall have the message: it is the number's fault, or somebody silent may have it.
         self._is_over = False
         # When the next one joins those that are silent.
-        self._due = self._clock()
-        self._under_way: dict[asyncio.Task[tuple[Outcome, float, ReceiptState | None]], str] = {}
+        self._due = now
+        self._under_way: dict[asyncio.Task[_Ended], _Attempt] = {}
+        # Ended, and not looked at yet; what waits for the next one to end.
+        self._ends: list[asyncio.Task[_Ended]] = []
+        self._waker: asyncio.Future[None] | None = None
         self._over: list[Attempted] = []
         # Under way still, and a receipt says that they come to nothing.
         self._lost: set[str] = set()
         self._winner: str | None = None
 
-    async def decide(self) -> Result:
+    async def __aenter__(self) -> Result:
+        try:
+            return await self._decide()
+        except BaseException:
+            await self._cancel()
+            raise
+
+    async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if not self._under_way:
+            return
+        try:
+            while error is None and self._under_way:
+                await self._ended(math.inf)  # each ends within its own time
+        finally:
+            await self._cancel()
+
+    async def _decide(self) -> Result:
         """Go on until somebody has accepted, or nobody is left who could before the deadline."""
         while self._winner is None:
-            next_at = self._next_at()
-            if next_at is not None and next_at <= self._clock():
-                self._start_next()
+            next_at, now = self._next_at(), self._clock()
+            if next_at <= now:
+                self._start_next(now)
             elif self._under_way:
-                ended = await self._ended(min(_LOOK_S, math.inf if next_at is None else next_at - self._clock()))
+                ended = await self._ended(next_at if self._heard is None else min(next_at, now + _LOOK_S))
                 for one in ended:
                     self._heed(one)
                 if not ended:
                     await self._look()
-            elif next_at is not None:
-                await asyncio.sleep(next_at - self._clock())
+            elif next_at < math.inf:
+                await asyncio.sleep(next_at - now)
             else:
                 break
         now = self._clock()
@@ -198,74 +208,116 @@ class _Race:
             max(self._refusals.values(), default=0),
         )
 
-    async def finish(self) -> None:
-        """Wait for the attempts that lost; each ends within its own time."""
-        while self._under_way:
-            await self._ended(None)
-
-    async def cancel(self) -> None:
+    async def _cancel(self) -> None:
         """Leave no task behind."""
         for task in self._under_way:
             task.cancel()
         if self._under_way:
             await asyncio.wait(self._under_way)
 
-    def _next_at(self) -> float | None:
-        """When the next attempt starts if nothing ends before; None when none does."""
-        if not self._switch and set(self._under_way.values()) - self._lost:
-            return None  # silence is not followed where only a sure failure may be
+    def _next_at(self) -> float:
+        """When the next attempt starts if nothing ends before; infinity when none does."""
+        if not self._switch and any(one.provider not in self._lost for one in self._under_way.values()):
+            return math.inf  # silence is not followed where only a sure failure may be
         if self._to_come:
-            return self._due if self._due < self._deadline else None
-        if not self._waits:
-            return None
-        at = max(self._due, min(self._later.values(), default=math.inf))
-        return at if at <= self._deadline - min(_LEAST_S, self._attempt_timeout_s) else None
+            return self._due if self._due < self._deadline else math.inf
+        if not self._waits or not self._later:
+            return math.inf
+        at = max(self._due, min(self._later.values()))
+        return at if at <= self._deadline - min(_LEAST_S, self._attempt_timeout_s) else math.inf
 
-    def _start_next(self) -> None:
-        now = self._clock()
+    def _start_next(self, now: float) -> None:
         provider = self._to_come.popleft() if self._to_come else min(self._later, key=self._later.__getitem__)
         self._later.pop(provider, None)
         patience_s = self._deadline - now
         if self._to_come:
             patience_s = min(patience_s, self._switch_after_s)
         self._due = now + self._switch_after_s
-        self._under_way[asyncio.create_task(self._try(provider, patience_s))] = provider
+        attempt = _Attempt(provider, min(now + self._attempt_timeout_s, self._deadline) + _GRACE_S)
+        task = self._loop.create_task(self._try(attempt, patience_s))
+        self._under_way[task] = attempt
+        task.add_done_callback(self._end)
 
-    async def _try(self, provider: str, patience_s: float) -> tuple[Outcome, float, ReceiptState | None]:
+    async def _try(self, attempt: "_Attempt", patience_s: float) -> "_Ended":
         """Make one attempt when its turn comes; what it came to, in how many seconds, and what a receipt said of it."""
+        provider = attempt.provider
         if self._turn is not None and not await self._turn(provider, self._deadline, patience_s):
             return HELD, 0.0, None
         started = self._clock()
         if self._winner is not None or started >= self._deadline:
             return HELD, 0.0, None
         timeout_s = min(self._attempt_timeout_s, self._deadline - started)
-        outcome = await _within(timeout_s, self._start(provider, timeout_s))
+        attempt.has_begun, attempt.until = True, started + timeout_s + _GRACE_S
+        outcome: Outcome
+        try:
+            outcome = await self._start(provider, timeout_s)
+        except asyncio.CancelledError:
+            if not attempt.is_cut_off:
+                raise
+            outcome = Uncertain("no_answer_in_time")
+        except Exception as error:  # noqa: BLE001 - a fault in a provider's file must not lose the message
+            outcome = Uncertain(where(error))
+        attempt.until = math.inf
         seconds = self._clock() - started
-        heard = None
-        if self._heard is not None and not isinstance(outcome, Rejected):
-            heard = await self._heard(provider, outcome)
-        return outcome, seconds, heard
+        if self._heard is None or isinstance(outcome, Rejected):
+            return outcome, seconds, None
+        return outcome, seconds, await self._heard(provider, outcome)
 
-    async def _ended(self, wait_s: float | None) -> list[Attempted]:
-        """Wait for attempts to end, at most `wait_s` seconds, and record those that did."""
-        done, _ = await asyncio.wait(self._under_way, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-        ended = []
-        for task in done:
-            provider = self._under_way.pop(task)
-            attempted = Attempted(provider, *task.result()[:2], heard=task.result()[2])
-            if attempted.came_to == "accepted":
-                attempted = replace(attempted, duplicate=self._winner not in {None, provider})
-                self._winner = self._winner or provider
-            ended.append(attempted)
-            self._record(attempted)
+    def _end(self, task: "asyncio.Task[_Ended]") -> None:
+        self._ends.append(task)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
+
+    async def _ended(self, until: float) -> list[Attempted]:
+        """Wait for attempts to end, at most until then by the loop's clock, and record those that did."""
+        if not self._ends:
+            for one in self._under_way.values():
+                until = min(until, one.until)
+            self._waker = self._loop.create_future()
+            timer = self._loop.call_at(until, self._wake) if until < math.inf else None
+            try:
+                await self._waker
+            finally:
+                self._waker = None
+                if timer is not None:
+                    timer.cancel()
+            if not self._ends:
+                self._cut_off()
+        ends, self._ends = self._ends, []
+        ended = [self._attempted(task) for task in ends]
         self._over += ended
         return ended
+
+    def _cut_off(self) -> None:
+        """End the attempts that take longer than they were given."""
+        now = self._clock()
+        for task, attempt in self._under_way.items():
+            if attempt.until <= now and not attempt.has_begun:
+                attempt.until = now + _LOOK_S  # it waits for its turn: its time has not begun
+            elif attempt.until <= now:
+                attempt.is_cut_off, attempt.until = True, math.inf
+                task.cancel()
+
+    def _attempted(self, task: "asyncio.Task[_Ended]") -> Attempted:
+        """Record an attempt that ended."""
+        provider = self._under_way.pop(task).provider
+        outcome, seconds, heard = task.result()
+        is_duplicate = False
+        if _came_to(outcome, heard) == "accepted":
+            is_duplicate = self._winner is not None and self._winner != provider
+            self._winner = self._winner or provider
+        attempted = Attempted(provider, outcome, seconds, is_duplicate, heard)
+        self._record(attempted)
+        return attempted
 
     async def _look(self) -> None:
         """Has a receipt come of an attempt that is silent? Lost: the next one is asked, at once. Else it has won."""
         if self._heard is None:
             return
-        for provider in set(self._under_way.values()) - self._lost:
+        for provider in {one.provider for one in self._under_way.values()} - self._lost:
             heard = await self._heard(provider, _SILENT)
             if heard in LOST:
                 self._lost.add(provider)
@@ -291,29 +343,27 @@ class _Race:
             self._later.clear()
 
     def _pause_s(self, provider: str, refusal: Rejected) -> float:
-        self._refusals[provider] += 1
-        pause_s = min(_MAX_PAUSE_S, _PAUSE_S * 2.0 ** min(self._refusals[provider] - 1, 16))
+        refusals = self._refusals[provider] = self._refusals.get(provider, self._had_refusals) + 1
+        pause_s = min(_MAX_PAUSE_S, _PAUSE_S * 2.0 ** min(refusals - 1, 16))
         return max(refusal.retry_after_s or 0.0, pause_s)
 
     def _holders(self) -> tuple[str, ...]:
         over = (attempted.provider for attempted in self._over if attempted.came_to != "refused")
-        return tuple(dict.fromkeys([*over, *self._under_way.values()]))
+        return tuple(dict.fromkeys([*over, *(one.provider for one in self._under_way.values())]))
 
     def _kind(self) -> Kind:
         if self._winner is not None:
             return "accepted"
-        kinds = {attempted.came_to for attempted in self._over}
+        kinds: set[Kind] = {attempted.came_to for attempted in self._over}
         return "uncertain" if "uncertain" in kinds else "lost" if "lost" in kinds else "refused"
 
 
-async def _within(timeout_s: float, attempt: Awaitable[Outcome]) -> Outcome:
-    try:
-        async with asyncio.timeout(timeout_s + _GRACE_S):
-            return await attempt
-    except TimeoutError:
-        return Uncertain("no_answer_in_time")
-    except Exception as error:  # noqa: BLE001 - a fault in a provider's file must not lose the message
-        return Uncertain(where(error))
+def _came_to(outcome: Outcome, heard: ReceiptState | None) -> Kind:
+    if heard in LOST:
+        return "lost"
+    if isinstance(outcome, Accepted) or heard in _TAKEN:
+        return "accepted"
+    return "refused" if isinstance(outcome, Rejected) else "uncertain"
 
 
 def where(error: Exception) -> str:
@@ -334,5 +384,7 @@ def word(outcome: Outcome, message: Message) -> str:
     address = message.recipient.address
     # A vendor writes a number with its country code or without; its end is the same.
     for private in (message.code, address if message.recipient.channel == "email" else address[-_LAST_DIGITS:]):
-        said = re.sub(re.escape(private), "*" * len(private), said, flags=re.IGNORECASE)
+        # Compiling a pattern costs more than all the rest of a message's way: only for what stands there.
+        if private.lower() in said.lower() or not (private + said).isascii():
+            said = re.sub(re.escape(private), "*" * len(private), said, flags=re.IGNORECASE)
     return said

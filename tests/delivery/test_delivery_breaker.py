@@ -207,6 +207,25 @@ async def test_a_breaker_that_moves_is_logged_once(store: Store) -> None:
     assert told[-1] == ("a", 2)
 
 
+async def test_that_all_is_well_is_told_with_the_next_look_and_before_any_failure(store: Store) -> None:
+    """Hundreds of messages in one step, in their order: what is fine ends a run of failures."""
+    key = Key("a", "CN")
+    breakers = Breakers(store, {"a": None}, lambda *_: None)
+    task = asyncio.create_task(breakers.run())
+    try:
+        async with asyncio.timeout(10):
+            for results in ("0" * 4 + "1", "1" * 30, "0" * 4 + "1" * 2, "1" * 500 + "0"):
+                for fine in results:
+                    breakers.record(key, 0, fine=fine == "1", failures=5, open_for_s=60)
+                while not breakers.of(key).window.endswith(results[-20:]):
+                    await asyncio.sleep(0)
+        assert breakers.of(key).state == "closed"
+        assert breakers.of(key).run == 1
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
 async def test_breaker_that_one_worker_opens_is_honoured_by_another(store: Store) -> None:
     """Within a second, without a message of its own having failed."""
     told: asyncio.Queue[tuple[str, int]] = asyncio.Queue()

@@ -46,6 +46,44 @@ async def test_message_comes_out_as_it_was_put(outbox: Outbox) -> None:
     assert [(one.id, one.verification_id, one.entry) for one in leased] == [(message_id, "ab-1", ENTRY)]
 
 
+async def test_message_is_leased_in_the_step_that_queues_it(store: Store, outbox: Outbox) -> None:
+    """Nobody else is offered it, and its lease ends like any other when nobody renews it."""
+    await take(outbox)
+    leased = await outbox.put_and_lease(ENTRY)
+    assert leased is not None
+    assert leased.entry is ENTRY
+    assert leased.verification_id == "ab-1"
+    assert await take(Outbox(store)) == []
+    await age(store, 6)
+    assert [(one.id, one.entry) for one in await Outbox(store).reclaim(5, 10)] == [(leased.id, ENTRY)]
+
+
+async def test_the_oldest_is_leased_first_in_the_step_that_queues_another(outbox: Outbox) -> None:
+    """Whoever came last does not go before those that wait."""
+    await take(outbox)
+    old, older = replace(ENTRY, locale="en"), replace(ENTRY, locale="de")
+    ids = [await outbox.put(older), await outbox.put(old)]
+    leased = [await outbox.put_and_lease(ENTRY) for _ in range(3)]
+    assert [one.entry for one in leased if one] == [older, old, ENTRY]
+    assert [one.id for one in leased if one][:2] == ids
+    assert len(await take(outbox)) == 2
+
+
+async def test_nothing_is_leased_of_an_outbox_that_no_courier_has_seen(outbox: Outbox) -> None:
+    """The message is queued all the same, and is there when one comes."""
+    assert await outbox.put_and_lease(ENTRY) is None
+    assert len(await take(outbox)) == 1
+
+
+async def test_full_outbox_leases_nothing(store: Store) -> None:
+    outbox = Outbox(store, max_messages=1)
+    await take(outbox)
+    await outbox.put(ENTRY)
+    with pytest.raises(Refusal, match="outbox_full"):
+        await outbox.put_and_lease(ENTRY)
+    assert len(await take(outbox)) == 1
+
+
 async def test_answer_is_written_with_its_message_or_not_at_all(store: Store) -> None:
     small = Outbox(store, max_messages=1)
     for name, is_queued in (("first", True), ("second", False)):

@@ -1,6 +1,7 @@
 """Who is believed, and which receipts move a message: on a real store, with a kind that signs nothing."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from sidecar.config.model import Provider
 from sidecar.delivery import ledger as ledger_module
 from sidecar.delivery.ledger import Ledger, Moved
 from sidecar.delivery.providers.seam import Receipt, ReceiptReply, ReceiptState
-from sidecar.delivery.receipts import Receipts, with_ref
+from sidecar.delivery.receipts import Receipts, may_come, with_ref
 from sidecar.errors import Refusal
 from sidecar.store.client import Store
 
@@ -137,6 +138,32 @@ async def test_kind_that_signs_nothing_needs_a_token(store: Store) -> None:
     for token in (None, ""):
         with pytest.raises(Refusal, match="not_found"):
             await desk.take("delivered", token=token)
+
+
+@pytest.mark.parametrize("signs", [True, False])
+@pytest.mark.parametrize("url", ["", "https://www.example.com/receipts"])
+@pytest.mark.parametrize("token", ["", TOKEN])
+async def test_a_receipt_may_come_where_one_would_be_believed(
+    store: Store, url: str, token: str, *, signs: bool
+) -> None:
+    """And where none would be, nothing is remembered for it."""
+    kind = unsigned()
+    if signs:
+        vars(kind).update(receipt_signature_ok=lambda *_: True)
+    settings = Provider.model_validate({"kind": "unsigned", "receipt_token": token})
+    desk = Desk(store)
+    receipts = Receipts({"a": settings}, {"unsigned": kind}, url, desk.ledger, desk._move)
+    with contextlib.nullcontext() if may_come(url, settings, kind) else pytest.raises(Refusal, match="not_found"):
+        await receipts.take("a", token or None, "", VENDOR, {}, b"[]")
+    assert not may_come(url, settings, ModuleType("silent"))
+
+
+async def test_of_whom_no_receipt_may_come_nothing_is_remembered(store: Store) -> None:
+    ledger = Ledger(store, lambda text: [text], {"a"})
+    assert ledger.hears(["b", "a"])
+    assert not ledger.hears(["b"])
+    assert await ledger.posted("m-1", "v-1", "CN", {"b": "s-1"}) == []
+    assert not await store.execute(None, "KEYS", f"*{store.names.prefix}*")
 
 
 async def test_where_sources_are_named_others_find_nothing(store: Store) -> None:

@@ -17,7 +17,7 @@ from sidecar import outbound
 from sidecar.delivery.providers import webhook
 from sidecar.delivery.providers.remote import Remote
 from sidecar.delivery.providers.seam import Accepted, Message, Outcome, ReceiptState, Rejected, Uncertain
-from sidecar.delivery.send import Attempted, Result, race, word
+from sidecar.delivery.send import Attempted, Race, Result, word
 from sidecar.recipient import parse
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ async def run(
         ended.append((provider, clock()))
         return outcome if seconds < timeout_s else Uncertain("no answer")
 
-    async with race(
+    async with Race(
         plan or tuple(script),
         start,
         switch_after_s=switch_after,
@@ -215,7 +215,7 @@ def test_fault_in_a_providers_file_loses_no_message_and_tells_no_secret() -> Non
                 raise KeyError("code 246810 to +8613900000001")
             return ACCEPTED
 
-        async with race(
+        async with Race(
             ("a", "b"), start, switch_after_s=1, attempt_timeout_s=3, deadline_s=5, record=recorded.append
         ) as result:
             pass
@@ -235,7 +235,7 @@ def test_provider_that_does_not_keep_its_time_is_cut_off() -> None:
             await asyncio.sleep(3600)
             return ACCEPTED
 
-        async with race(
+        async with Race(
             ("a",), start, switch_after_s=1, attempt_timeout_s=3, deadline_s=5, record=lambda _: None
         ) as result:
             assert asyncio.get_running_loop().time() < 4
@@ -244,6 +244,41 @@ def test_provider_that_does_not_keep_its_time_is_cut_off() -> None:
     told = at_once(story())
     assert told.kind == "uncertain"
     assert [attempted.outcome for attempted in told.attempts] == [Uncertain("no_answer_in_time")]
+
+
+def test_wait_for_a_turn_takes_nothing_from_the_time_of_an_attempt() -> None:
+    """Nor is one cut off that still waits for it."""
+
+    async def turn(provider: str, deadline: float, patience_s: float) -> bool:
+        await asyncio.sleep(4.0)
+        return True
+
+    told = at_once(run({"a": (2.0, ACCEPTED)}, attempt_timeout=3.0, deadline=9.0, turn=turn))
+    assert told.started == [("a", 4.0, 3.0)]
+    assert told.result.kind == "accepted"
+    assert told.decided_at == pytest.approx(6.0)
+
+
+def test_one_that_is_cut_off_is_followed_at_once_and_does_not_end_the_race() -> None:
+    """Whatever it makes of being cut off."""
+
+    async def story() -> tuple[Result, float]:
+        async def start(provider: str, timeout_s: float) -> Outcome:
+            if provider == "b":
+                return ACCEPTED
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                raise OSError
+
+        async with Race(
+            ("a", "b"), start, switch_after_s=9, attempt_timeout_s=3, deadline_s=50, record=lambda _: None
+        ) as result:
+            return result, asyncio.get_running_loop().time()
+
+    result, decided_at = at_once(story())
+    assert result.provider == "b"
+    assert decided_at == pytest.approx(3.25)
 
 
 # Asking again…
@@ -512,7 +547,7 @@ class Sent:
         return await Remote(webhook, settings, self.session, lambda: 0.0, str).send(MESSAGE, timeout_s)
 
     def race(self, switch_after: float) -> contextlib.AbstractAsyncContextManager[Result]:
-        return race(
+        return Race(
             tuple(self.urls),
             self.start,
             switch_after_s=switch_after,

@@ -35,7 +35,7 @@ def test_every_language_has_every_key_and_every_field(path: Path) -> None:
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
 def test_the_longest_message_is_one_sms(path: Path, end: dict[str, str], brand: str) -> None:
     """Eight digits, ten minutes, with and without a host of twenty characters, and a name of ten before it."""
-    written = text.render(rules(brand=brand, **end), path.stem, "12345678", 10)
+    written = text.Texts(rules(brand=brand, **end)).render(path.stem, "12345678", 10)
     assert segments(written) == 1
     assert "12345678" in written
     assert "10" in written.replace("12345678", "")
@@ -45,16 +45,16 @@ def test_the_longest_message_is_one_sms(path: Path, end: dict[str, str], brand: 
 def test_what_fits_is_said_whole() -> None:
     """The short text is for an SMS that would be two; an e-mail has room."""
     tight = rules(origin="accounts.example.com", brand="Example Co")
-    assert "Никому его не сообщайте" in text.render(PLAIN, "ru", "123456", 5)
-    assert "Никому" not in text.render(tight, "ru", "123456", 5)
-    assert "Никому его не сообщайте" in text.render(tight, "ru", "123456", 5, "email")
-    assert "Do not share" in text.render(tight, "en", "123456", 5)
+    assert "Никому его не сообщайте" in text.Texts(PLAIN).render("ru", "123456", 5)
+    assert "Никому" not in text.Texts(tight).render("ru", "123456", 5)
+    assert "Никому его не сообщайте" in text.Texts(tight).render("ru", "123456", 5, "email")
+    assert "Do not share" in text.Texts(tight).render("en", "123456", 5)
 
 
 def test_what_cannot_fit_is_said_whole() -> None:
     """The short text is taken only where it saves an SMS."""
     endless = rules(origin=f"{'x' * 48}.example.com")
-    assert "Никому его не сообщайте" in text.render(endless, "ru", "123456", 5)
+    assert "Никому его не сообщайте" in text.Texts(endless).render("ru", "123456", 5)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_a_text_of_ones_own_stands_before_ours() -> None:
         brand="{code} & Co",
         texts={"EN": "{brand}: {code}, {code}! {minutes}", "pt-BR": "Oi {code}", "zh-hant": "嗨 {code}"},
     )
-    assert text.render(own, read("en-GB"), "123456", 5) == "{code} & Co: 123456, 123456! 5"
-    assert text.render(own, read("tlh"), "123456", 5).startswith("{code} & Co: 123456, 123456!")
-    assert text.render(own, read("pt-PT"), "123456", 5).startswith("{code} & Co: Use 123456"), "ours is nearer"
-    assert text.render(own, read("pt_br"), "123456", 5) == "Oi 123456"
-    assert text.render(own, read("zh-TW"), "123456", 5, "email") == "嗨 123456"
-    assert text.render(own, read("de"), "123456", 5).startswith("{code} & Co: 123456 ist")
+    assert text.Texts(own).render(read("en-GB"), "123456", 5) == "{code} & Co: 123456, 123456! 5"
+    assert text.Texts(own).render(read("tlh"), "123456", 5).startswith("{code} & Co: 123456, 123456!")
+    assert text.Texts(own).render(read("pt-PT"), "123456", 5).startswith("{code} & Co: Use 123456"), "ours is nearer"
+    assert text.Texts(own).render(read("pt_br"), "123456", 5) == "Oi 123456"
+    assert text.Texts(own).render(read("zh-TW"), "123456", 5, "email") == "嗨 123456"
+    assert text.Texts(own).render(read("de"), "123456", 5).startswith("{code} & Co: 123456 ist")
     assert text.longest(own)["zh-Hant"] == "嗨 000000"
 
 
@@ -84,21 +84,21 @@ def test_the_text_is_the_first_language_that_there_is_then_english() -> None:
     """tests/test_language.py holds how they are looked up."""
     for wish, language in (("tlh, zh-TW;q=0.5", "zh-Hant"), ("tlh", "en"), ("", "en")):
         words = json.loads((TEXTS[0].parent / f"{language}.json").read_text(encoding="utf-8"))
-        assert text.render(PLAIN, read(wish), "123456", 5) == words["sms"].format(code="123456", minutes=5)
+        assert text.Texts(PLAIN).render(read(wish), "123456", 5) == words["sms"].format(code="123456", minutes=5)
 
 
 def test_origin_is_the_last_line() -> None:
     """As the WICG's format has it: explanatory text, then @host #code."""
-    written = text.render(rules(origin="example.com"), "en", "123456", 5)
+    written = text.Texts(rules(origin="example.com")).render("en", "123456", 5)
     assert written.splitlines()[-1] == "@example.com #123456"
-    assert written.startswith(text.render(PLAIN, "en", "123456", 5))
+    assert written.startswith(text.Texts(PLAIN).render("en", "123456", 5))
 
 
 def test_the_hash_of_an_app_is_the_last_line_of_an_sms() -> None:
     """Android reads it in no e-mail."""
     hashed = rules(app_hash="FA+9qCX9VSu")
-    assert text.render(hashed, "en", "123456", 5).splitlines()[-1] == "FA+9qCX9VSu"
-    assert "FA+9qCX9VSu" not in text.render(hashed, "en", "123456", 5, "email")
+    assert text.Texts(hashed).render("en", "123456", 5).splitlines()[-1] == "FA+9qCX9VSu"
+    assert "FA+9qCX9VSu" not in text.Texts(hashed).render("en", "123456", 5, "email")
 
 
 def test_subject_is_in_the_language_of_the_text() -> None:

@@ -11,7 +11,7 @@ import structlog
 from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, TEST_NUMBER, VERIFY, Start
 
 from sidecar import logs
-from sidecar.delivery.outbox import Entry
+from sidecar.delivery.outbox import Answered, Entry, Leased
 from sidecar.errors import StoreAwayError
 
 JSON = {"Content-Type": "application/json"}
@@ -186,7 +186,7 @@ async def test_a_fault_of_ours_is_counted(start: Start, monkeypatch: pytest.Monk
     async def broken(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(sidecar.app.gate._outbox, "put", broken)
+    monkeypatch.setattr(sidecar.app.courier._outbox, "put_and_lease", broken)
     reply = await sidecar.send()
     assert reply.status == 500
     assert await sidecar.metric('sidecar_requests_total{action="send",outcome="failed"}') == 1
@@ -195,7 +195,7 @@ async def test_a_fault_of_ours_is_counted(start: Start, monkeypatch: pytest.Monk
 async def test_a_full_outbox_gives_back_what_was_taken(start: Start) -> None:
     """overloaded: nothing is queued, so nothing is spent."""
     sidecar = await start(ip_rate="2/1h", to_rate="1/1h")
-    outbox = sidecar.app.gate._outbox
+    outbox = sidecar.app.courier._outbox
     outbox._max_messages = 0
     reply = await sidecar.send()
     assert (reply.status, reply.code) == (503, "overloaded")
@@ -210,7 +210,7 @@ async def test_a_message_that_is_not_queued_leaves_the_code_as_it_was(start: Sta
     sidecar = await start()
     assert (await sidecar.send()).status == 202
     code = await sidecar.vendor.code()
-    sidecar.app.gate._outbox._max_messages = 0
+    sidecar.app.courier._outbox._max_messages = 0
     assert (await sidecar.send()).code == (await sidecar.send(OTHER)).code == "overloaded"
     assert (await sidecar.register("123456", OTHER)).code == "code_expired"
     assert (await sidecar.register(code)).status == 200
@@ -297,17 +297,17 @@ async def test_a_repeat_after_a_lost_answer_of_the_store_is_no_second_message(
 ) -> None:
     """The message may have been queued when the store does not answer: the repeat finds out."""
     sidecar = await start()
-    outbox = sidecar.app.gate._outbox
-    put = outbox.put
+    outbox = sidecar.app.courier._outbox
+    put = outbox.put_and_lease
 
-    async def unheard(*arguments: Any) -> str:
+    async def unheard(*arguments: Any) -> Leased | None:
         await put(*arguments)
         raise StoreAwayError("EVALSHA", "no answer within 1 s")
 
     key = {"Idempotency-Key": "one"}
-    monkeypatch.setattr(outbox, "put", unheard)
+    monkeypatch.setattr(outbox, "put_and_lease", unheard)
     assert (await sidecar.send(headers=key)).code == "store_unavailable"
-    monkeypatch.setattr(outbox, "put", put)
+    monkeypatch.setattr(outbox, "put_and_lease", put)
     assert (await sidecar.send(headers=key)).status == 202
     await sidecar.vendor.code()
     assert await sidecar.metric('sidecar_verifications_total{outcome="resent"}') == 0
@@ -509,15 +509,15 @@ async def test_nothing_of_the_recipient_or_the_code_is_logged(start: Start, capf
 async def test_a_client_that_leaves_changes_nothing(start: Start) -> None:
     """What was begun is finished: a bucket is spent, so the message is queued, though nobody waits for the answer."""
     sidecar = await start(to_rate="1/1h")
-    outbox, reached, go_on = sidecar.app.gate._outbox, asyncio.Event(), asyncio.Event()
-    put = outbox.put
+    outbox, reached, go_on = sidecar.app.courier._outbox, asyncio.Event(), asyncio.Event()
+    put = outbox.put_and_lease
 
-    async def slowly(entry: Entry, answered: tuple[str, bytes, int] | None = None) -> str:
+    async def slowly(entry: Entry, answered: Answered | None = None) -> Leased | None:
         reached.set()
         await go_on.wait()
         return await put(entry, answered)
 
-    outbox.put = slowly  # type: ignore[method-assign] # a slow store, between spending and queueing
+    outbox.put_and_lease = slowly  # type: ignore[method-assign] # a slow store, between spending and queueing
     leaving = asyncio.create_task(sidecar.send())
     await reached.wait()
     leaving.cancel()
