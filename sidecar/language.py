@@ -19,6 +19,8 @@ DEFAULT: Final = "en"
 _MAX_CHARS: Final = 500
 _MAX_RANGES: Final = 20
 _MAX_TAG: Final = 35
+# Browsers of a language send the same few wishes: what so many of them mean is remembered. They name nobody.
+_REMEMBERED: Final = 512
 
 # An entry of Accept-Language (RFC 9110 section 12.5.4), also as POSIX and Java write one: zh_CN.UTF-8, de_DE@euro.
 _ENTRY: Final = re.compile(
@@ -56,7 +58,11 @@ def choose(locale: str, there: Iterable[str]) -> str | None:
 
     What a person does not take is not taken either where a longer tag is shortened to it.
     """
-    tags = list(there)
+    return _choose(locale, tuple(there))
+
+
+@functools.lru_cache(_REMEMBERED)
+def _choose(locale: str, tags: tuple[str, ...]) -> str | None:
     by_tag = {spelled(tag): tag for tag in reversed(tags)}
     by_language = {spelled(tag).partition("-")[0]: tag for tag in reversed(tags)}
     takes, refuses = _ranges(locale)
@@ -82,7 +88,8 @@ def spelled(tag: str) -> str:
     return "-".join(subtags)
 
 
-def _ranges(wish: str) -> tuple[list[str], list[str]]:
+@functools.lru_cache(_REMEMBERED)
+def _ranges(wish: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The tags that a wish takes, the best first, and those that it does not take. A `*` is what we choose anyway."""
     if len(wish) > _MAX_CHARS:
         wish = wish[:_MAX_CHARS].rpartition(",")[0]
@@ -92,7 +99,8 @@ def _ranges(wish: str) -> tuple[list[str], list[str]]:
         if match is not None and len(match["tag"]) <= _MAX_TAG:
             weighted.append((float(match["weight"] or 1), spelled(match["tag"])))
     weighted.sort(key=lambda one: -one[0])  # stable: the first of equals stays the first
-    return [tag for weight, tag in weighted if weight], [tag for weight, tag in weighted if not weight]
+    takes = tuple(tag for weight, tag in weighted if weight)
+    return takes, tuple(tag for weight, tag in weighted if not weight)
 
 
 def _shortened(tag: str) -> Iterator[str]:

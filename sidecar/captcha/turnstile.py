@@ -6,11 +6,11 @@ or false as JSON has it, and the host and action that the configuration names mu
 cannot forge them.
 """
 
+import functools
 import json
 import re
-import uuid
 from typing import Annotated, Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_plus, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
@@ -23,6 +23,7 @@ from sidecar.outbound import HttpReply, HttpRequest
 MAX_TOKEN: Final = 2048  # documented
 ASK_AGAIN: Final = True  # the idempotency key
 
+_FIELDS: Final = (("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json"))
 # The vendor's words -> ours; the first one listed here that an answer has, decides.
 _ERROR_CODES: Final[dict[str, Outcome]] = {
     "missing-input-secret": "config",
@@ -79,21 +80,19 @@ class Settings(Captcha):
         "https://challenges.cloudflare.com/turnstile/v0/siteverify"
     )
 
+    @functools.cached_property
+    def form_secret(self) -> str:
+        """The secret, as a form writes it."""
+        return quote_plus(self.secret)
+
 
 def request(settings: Settings, token: str, client_ip: str, now: float, nonce: str) -> HttpRequest:  # noqa: ARG001 - the seam's shape
     """Ask about one token. `nonce` is 32 hex digits: as a UUID it is the idempotency key."""
-    form = {
-        "secret": settings.secret,
-        "response": token,
-        "remoteip": client_ip,
-        "idempotency_key": str(uuid.UUID(hex=nonce)),
-    }
-    return HttpRequest(
-        "POST",
-        settings.endpoint,
-        (("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json")),
-        urlencode({name: value for name, value in form.items() if value}).encode(),
-    )
+    form = f"secret={settings.form_secret}&response={quote_plus(token)}"
+    if client_ip:
+        form += f"&remoteip={quote_plus(client_ip)}"
+    form += f"&idempotency_key={nonce[:8]}-{nonce[8:12]}-{nonce[12:16]}-{nonce[16:20]}-{nonce[20:]}"
+    return HttpRequest("POST", settings.endpoint, _FIELDS, form.encode())
 
 
 def read(settings: Settings, reply: HttpReply) -> Verdict:
@@ -107,7 +106,9 @@ def read(settings: Settings, reply: HttpReply) -> Verdict:
     success = answer.get("success") if isinstance(answer, dict) else None
     if success is True:
         host = answer.get("hostname")
-        if settings.hostname and not (isinstance(host, str) and _spelt(host) in settings.hostname):
+        if settings.hostname and host not in settings.hostname:  # as it came: mostly in our spelling
+            host = _spelt(host) if isinstance(host, str) else None
+        if settings.hostname and host not in settings.hostname:
             return Verdict("policy", "hostname")
         if settings.action and answer.get("action") != settings.action:
             return Verdict("policy", "action")

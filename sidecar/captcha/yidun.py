@@ -6,11 +6,12 @@ once; a lost answer cannot be asked for again. Every answer has HTTP status 200:
 passes.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 from pydantic import AfterValidator, Field
 
@@ -22,6 +23,7 @@ from sidecar.outbound import HttpReply, HttpRequest
 MAX_TOKEN: Final = 4096  # undocumented; seen ones are a few hundred characters
 ASK_AGAIN: Final = False
 
+_FIELDS: Final = (("Content-Type", "application/x-www-form-urlencoded"),)
 # The vendor's words -> ours; every other word that is not 0 is a fault of theirs that we do not know.
 _ERRORS: Final[dict[int, tuple[Outcome, str]]] = {
     415: ("config", "415_signature"),
@@ -42,6 +44,12 @@ class Settings(Captcha):
         "https://c.dun.163.com/api/v2/verify"
     )
 
+    @functools.cached_property
+    def form(self) -> tuple[str, str]:
+        """What a form says at each call, before and behind the token."""
+        user, secret_id = quote_plus(self.user), quote_plus(self.secret_id)
+        return f"captchaId={quote_plus(self.captcha_id)}", f"user={user}&secretId={secret_id}&version=v2"
+
 
 def request(settings: Settings, token: str, client_ip: str, now: float, nonce: str) -> HttpRequest:  # noqa: ARG001 - the seam's shape
     """Ask about one token. `now` in seconds since the epoch, `nonce` at most 32 characters."""
@@ -54,18 +62,17 @@ def request(settings: Settings, token: str, client_ip: str, now: float, nonce: s
         "timestamp": str(round(now * 1000)),
         "nonce": nonce,
     }
-    form["signature"] = sign(form, settings.secret_key)
-    return HttpRequest(
-        "POST",
-        settings.endpoint,
-        (("Content-Type", "application/x-www-form-urlencoded"),),
-        urlencode(form).encode(),
+    before, behind = settings.form
+    body = (
+        f"{before}&validate={quote_plus(token)}&{behind}&timestamp={form['timestamp']}&nonce={quote_plus(nonce)}"
+        f"&signature={sign(form, settings.secret_key)}"
     )
+    return HttpRequest("POST", settings.endpoint, _FIELDS, body.encode())
 
 
 def sign(form: Mapping[str, str], secret_key: str) -> str:
     """The vendor's signature: MD5 over names and values as they are before form encoding, sorted by name."""
-    text = "".join(name + form[name] for name in sorted(form)) + secret_key
+    text = "".join([name + form[name] for name in sorted(form)]) + secret_key
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -15,6 +15,9 @@ from urllib.parse import quote, urlsplit
 from sidecar.outbound import HttpReply, HttpRequest
 
 _ALGORITHM: Final = "ACS3-HMAC-SHA256"
+_NOTHING: Final = hashlib.sha256(b"").hexdigest()
+# What stays as it is in a query.
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]*")
 
 
 def request(
@@ -33,7 +36,7 @@ def request(
         "host": urlsplit(endpoint).netloc,
         "x-acs-action": action,
         "x-acs-version": version,
-        "x-acs-date": datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "x-acs-date": f"{datetime.fromtimestamp(int(now), UTC).isoformat()[:19]}Z",
         "x-acs-signature-nonce": nonce,
     }
     if security_token:
@@ -47,22 +50,23 @@ def signed(
 ) -> HttpRequest:
     """Sign every one of these fields, which have lower-case names, and the body's hash."""
     # Step 1: the body's hash is one of the fields.
-    digest = hashlib.sha256(body).hexdigest()
+    digest = hashlib.sha256(body).hexdigest() if body else _NOTHING
     fields = {**fields, "x-acs-content-sha256": digest}
     # Step 2: the query, by name; only unreserved characters stay as they are.
-    query = "&".join(f"{_spell(name)}={_spell(value)}" for name, value in sorted(params.items()))
+    query = "&".join([f"{_spell(name)}={_spell(value)}" for name, value in sorted(params.items())])
     # Step 3: the fields, by name.
-    names = ";".join(sorted(fields))
-    lines = "".join(f"{name}:{value.strip()}\n" for name, value in sorted(fields.items()))
+    ordered = sorted(fields.items())
+    names = ";".join([name for name, _ in ordered])
+    lines = "".join([f"{name}:{value.strip()}\n" for name, value in ordered])
     # Step 4: the whole request as the vendor writes it.
-    path = urlsplit(endpoint).path or "/"
-    canonical = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{digest}"
+    path = urlsplit(endpoint).path
+    canonical = f"{method}\n{path or '/'}\n{query}\n{lines}\n{names}\n{digest}"
     # Step 5: its hash is what is signed.
     to_sign = f"{_ALGORITHM}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    signature = hmac.new(key[1].encode(), to_sign.encode(), hashlib.sha256).hexdigest()
+    signature = hmac.digest(key[1].encode(), to_sign.encode(), "sha256").hex()
     # Step 6.
     authorization = f"{_ALGORITHM} Credential={key[0]},SignedHeaders={names},Signature={signature}"
-    base = endpoint if urlsplit(endpoint).path else f"{endpoint}/"
+    base = endpoint if path else f"{endpoint}/"
     return HttpRequest(
         method, f"{base}?{query}" if query else base, (*fields.items(), ("Authorization", authorization)), body
     )
@@ -75,4 +79,4 @@ def asked_to_wait_s(reply: HttpReply) -> float | None:
 
 
 def _spell(value: str) -> str:
-    return quote(value, safe="-_.~")
+    return value if _UNRESERVED.fullmatch(value) else quote(value, safe="-_.~")

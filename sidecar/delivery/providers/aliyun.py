@@ -36,6 +36,9 @@ CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
 # Only the status and that `code` is a number are looked at; anything else is sent again after 1, 5 and 10 minutes.
 RECEIPT_REPLY: Final = ReceiptReply(200, MappingProxyType({"code": 0, "msg": "OK"}))
 
+_WRITE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_WEB: Final = re.compile(r"://|www\.", re.IGNORECASE)
+_EMOJI: Final = re.compile("[\ufe0f\U00010000-\U0010ffff]")
 # `Code` -> our word.
 _ERRORS: Final[Mapping[str, Fault]] = {
     "SignatureDoesNotMatch": "credentials",
@@ -149,7 +152,7 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
             "PhoneNumbers": number(message),
             "SignName": settings.sign_name,
             "TemplateCode": choose(settings.template, message.locale),
-            "TemplateParam": json.dumps(params, ensure_ascii=False, separators=(",", ":")),
+            "TemplateParam": _WRITE(params),
             "OutId": message.id,
         },
         key=(settings.access_key_id, settings.access_key_secret),
@@ -196,10 +199,10 @@ def _unfit(pattern: str, value: str) -> str:
     shortest, longest = (4, 6) if pattern == "{code}" else (1, 35)
     if not shortest <= len(value) <= longest:
         return f"not {shortest} to {longest} characters"
-    if re.search(r"://|www\.", value, re.IGNORECASE):
+    if _WEB.search(value):
         return "a web address"
     # Emoji are beyond the basic plane, or are symbols that a selector makes one. Traditional characters, which the
     # vendor refuses as well, have no range of their own, and are its to find.
-    if any(ord(c) > 0xFFFF or c == "\ufe0f" for c in value):
+    if _EMOJI.search(value):
         return "an emoji"
     return ""

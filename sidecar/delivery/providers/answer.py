@@ -82,12 +82,12 @@ def outcome(
     vendor says in a way of its own; Retry-After is read for every kind.
     """
     status = reply.status
+    if said.verdict == "yes" and said.message_id and 200 <= status <= 299:
+        return Accepted(said.message_id)
     shown = (_shown(said.word, faults, open_words) if said.verdict != "yes" else "") or f"http_{status}"
     if status >= 500 or status < 200:
         return Uncertain(shown)
     entry = _entry(said.word, faults, open_words)
-    if said.verdict == "yes" and said.message_id and status <= 299:
-        return Accepted(said.message_id)
     if said.verdict == "yes":  # without its id, or in an error's shape, where an id means nothing
         return Uncertain(f"no_{said.id_name}")
     # The id of a success beside a word that we do not know says two things at once.
@@ -187,16 +187,20 @@ def digits(number: str) -> str | None:
     return bare if bare.isascii() and bare.isdigit() else None
 
 
-def _document(body: bytes) -> Any:
-    try:
-        return json.loads(body, object_pairs_hook=_once)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object of its members. Raises ValueError where a name stands twice: that has two readings."""
     made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError("a name stands twice")
     return made
+
+
+# `json.loads` would make one for each answer.
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_once)
+
+
+def _document(body: bytes) -> Any:
+    try:
+        return _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+    except (ValueError, RecursionError):
+        return None

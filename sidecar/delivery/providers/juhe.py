@@ -5,11 +5,12 @@ https://www.juhe.cn/docs/api/id/54 (public documentation and open clients of it,
 sending and receipts are not documented: the verified code is the proof of arrival.
 """
 
+import functools
 import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Final, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus
 
 from pydantic import Field
 
@@ -30,6 +31,8 @@ from sidecar.recipient import Channel
 CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
 RECEIPTS: Final = None
 
+_FIELDS: Final = (("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json"))
+_WRITE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _MAINLAND: Final = re.compile(r"\+86(1[0-9]{10})")
 # `error_code` -> our word.
 _ERRORS: Final[Mapping[str, Fault]] = {
@@ -69,6 +72,15 @@ class Settings(Provider):
     form: Literal["vars", "tpl_value"] = "vars"
     endpoint: Endpoint = "https://v.juhe.cn"
 
+    @functools.cached_property
+    def url(self) -> str:
+        return self.endpoint.rstrip("/") + "/sms/send"
+
+    @functools.cached_property
+    def form_key(self) -> str:
+        """The key, as a form writes it."""
+        return quote_plus(self.key)
+
 
 def request(settings: Settings, message: Message, now: float, nonce: str) -> HttpRequest | Rejected:  # noqa: ARG001 - the seam's shape
     """Ask for one message. The key is in the body: in a query it would stand in logs."""
@@ -76,24 +88,17 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
     if not found:
         return Rejected("number_unsupported", "not a mobile number of the mainland")
     params = fill_named(settings.params, message)
-    pairs = [
-        ("key", settings.key),
-        ("mobile", found[1]),
-        ("tpl_id", choose(settings.template, message.locale)),
-        (settings.form, values(settings.form, params)),
-    ]
-    return HttpRequest(
-        "POST",
-        settings.endpoint.rstrip("/") + "/sms/send",
-        (("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json")),
-        urlencode(pairs).encode(),
+    form = (
+        f"key={settings.form_key}&mobile={found[1]}&tpl_id={quote_plus(choose(settings.template, message.locale))}"
+        f"&{settings.form}={quote_plus(values(settings.form, params))}"
     )
+    return HttpRequest("POST", settings.url, _FIELDS, form.encode())
 
 
 def values(form: Literal["vars", "tpl_value"], params: Mapping[str, str]) -> str:
     """Write the values. In tpl_value, #name#=value, each encoded, and once more by the form that carries it."""
     if form == "vars":
-        return json.dumps(params, ensure_ascii=False, separators=(",", ":"))
+        return _WRITE(params)
     return "&".join(f"{quote(f'#{name}#', safe='~')}={quote(value, safe='~')}" for name, value in params.items())
 
 

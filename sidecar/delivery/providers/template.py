@@ -70,6 +70,8 @@ ListedParams = Annotated[tuple[_Value, ...], AfterValidator(_with_code), Field(m
 
 def choose(templates: Mapping[str, str], locale: str) -> str:
     """Choose a template: the first of the locale's languages that there is, English, then the first of all."""
+    if len(templates) == 1:
+        return next(iter(templates.values()))
     tag = language.choose(locale, templates) or language.choose(language.DEFAULT, templates)
     return templates[tag or next(iter(templates))]
 
@@ -90,6 +92,8 @@ def examples(
 
 
 def _filled(value: str, code: str, minutes: int) -> str:
+    if "{" not in value:
+        return value
     own = {"code": code, "minutes": str(minutes)}
     return _PLACE.sub(lambda found: own[found[1]], value)
 

@@ -6,6 +6,7 @@ Success is `Code` "Ok" of the number itself, with a `SerialNo`. Not idempotent: 
 Receipts are not signed, and their `ext` is there only where Tencent enabled it.
 """
 
+import functools
 import hashlib
 import hmac
 import json
@@ -41,6 +42,7 @@ CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
 RECEIPT_REPLY: Final = ReceiptReply(200, MappingProxyType({"result": 0, "errmsg": "OK"}))
 
 _ALGORITHM: Final = "TC3-HMAC-SHA256"
+_WRITE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _CONTENT_TYPE: Final = "application/json"
 _SIGNED: Final = "content-type;host"
 
@@ -143,7 +145,7 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
     }
     if settings.sign_name:
         content["SignName"] = settings.sign_name
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    body = _WRITE(content).encode()
     host = urlsplit(settings.endpoint).netloc
     fields = {
         "Host": host,
@@ -170,16 +172,21 @@ def sign(service: str, host: str, timestamp: int, body: bytes, key: tuple[str, s
     digest = hashlib.sha256(body).hexdigest()
     canonical = f"POST\n/\n\ncontent-type:{_CONTENT_TYPE}\nhost:{host}\n\n{_SIGNED}\n{digest}"
     # Steps 2 and 3: what is signed.
-    date = datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d")
+    date = datetime.fromtimestamp(timestamp, UTC).isoformat()[:10]
     scope = f"{date}/{service}/tc3_request"
     to_sign = f"{_ALGORITHM}\n{timestamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     # Step 4: a key for this day and service.
-    derived = f"TC3{key[1]}".encode()
-    for part in (date, service, "tc3_request"):
-        derived = hmac.digest(derived, part.encode(), hashlib.sha256)
-    signature = hmac.digest(derived, to_sign.encode(), hashlib.sha256).hex()
+    signature = hmac.digest(_derived(key[1], date, service), to_sign.encode(), "sha256").hex()
     # Step 5.
     return f"{_ALGORITHM} Credential={key[0]}/{scope}, SignedHeaders={_SIGNED}, Signature={signature}"
+
+
+@functools.lru_cache(8)  # a few accounts, on one day
+def _derived(secret_key: str, date: str, service: str) -> bytes:
+    derived = f"TC3{secret_key}".encode()
+    for part in (date, service, "tc3_request"):
+        derived = hmac.digest(derived, part.encode(), "sha256")
+    return derived
 
 
 def read(reply: HttpReply, message: Message) -> Outcome:  # noqa: ARG001 - the seam's shape

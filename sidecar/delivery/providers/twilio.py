@@ -12,9 +12,11 @@ import base64
 import functools
 import hashlib
 import hmac
+import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote_plus, urlencode, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
@@ -104,6 +106,19 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _HASHES: Final = {"HMAC_SHA1": hashlib.sha1, "HMAC_SHA256": hashlib.sha256}
 # ValidityPeriod's range, in seconds.
 _MAX_VALIDITY_S: Final = 36_000
+# What stands for a message's own values in a draft. Forms leave these characters as they are.
+_TO, _TEXT, _VALIDITY, _CALLBACK = (f"sidecar_{position}_draft" for position in range(4))
+_PLACES: Final = re.compile("(sidecar_[0-3]_draft)")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request as the package makes it: all but what differs between messages. `form` is cut where that goes."""
+
+    method: str
+    url: str
+    fields: tuple[tuple[str, str], ...] = field(repr=False)
+    form: tuple[str, ...] = field(repr=False)
 
 
 def _with_key(value: str, info: ValidationInfo) -> str:
@@ -136,6 +151,16 @@ class Settings(Provider):
     receipt_keys: Named[Credential] = Field(default_factory=dict, validate_default=True, repr=False)
     endpoint: Endpoint = "https://api.twilio.com"
 
+    @functools.cached_property
+    def draft(self) -> Draft:
+        """A message without receipts."""
+        return _draft(self, {})
+
+    @functools.cached_property
+    def draft_with_receipts(self) -> Draft:
+        """A message whose receipts are asked for."""
+        return _draft(self, {"status_callback": _CALLBACK})
+
     @model_validator(mode="after")
     def _has_a_sender(self) -> Self:
         if not self.from_ and not self.messaging_service_sid:
@@ -162,18 +187,30 @@ def prepare() -> None:
 
 def request(settings: Settings, message: Message, now: float, nonce: str) -> HttpRequest:  # noqa: ARG001 - the seam's shape
     """Ask for one message. Twilio drops it when it cannot go out while its code lives."""
-    arguments: dict[str, Any] = {
-        "to": message.recipient.address,
-        "body": message.text,
-        "validity_period": min(max(message.minutes * 60, 1), _MAX_VALIDITY_S),
+    own = {
+        _TO: quote_plus(message.recipient.address),
+        _TEXT: quote_plus(message.text),
+        _VALIDITY: str(min(max(message.minutes * 60, 1), _MAX_VALIDITY_S)),
     }
+    if message.callback_url and (settings.auth_token or settings.receipt_keys):  # else nobody could check its receipts
+        draft = settings.draft_with_receipts
+        own[_CALLBACK] = quote_plus(message.callback_url)
+    else:
+        draft = settings.draft
+    return HttpRequest(
+        draft.method, draft.url, draft.fields, "".join([own.get(part, part) for part in draft.form]).encode()
+    )
+
+
+def _draft(settings: Settings, more: Mapping[str, str]) -> Draft:
+    """Have the package make a message once: it takes 50 µs."""
+    arguments: dict[str, Any] = {"to": _TO, "body": _TEXT, "validity_period": _VALIDITY, **more}
     if settings.from_:
         arguments["from_"] = settings.from_
     if settings.messaging_service_sid:
         arguments["messaging_service_sid"] = settings.messaging_service_sid
-    if message.callback_url and (settings.auth_token or settings.receipt_keys):  # else nobody could check its receipts
-        arguments["status_callback"] = message.callback_url
-    return build(settings, arguments)
+    made = build(settings, arguments)
+    return Draft(made.method, made.url, made.fields, tuple(_PLACES.split(made.body.decode())))
 
 
 def build(settings: Settings, arguments: dict[str, Any]) -> HttpRequest:

@@ -9,7 +9,7 @@ message, so that the receiver can tell a repeat.
 
 import base64
 import binascii
-import hashlib
+import functools
 import hmac
 import json
 import re
@@ -30,6 +30,7 @@ CHANNELS: Final[Collection[Channel]] = frozenset({"sms", "email"})
 RECEIPTS: Final = None
 
 _PREFIX: Final = "whsec_"
+_WRITE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 # Every fault but "unreachable", which an endpoint that answers cannot be.
 _SAID: Final[dict[str, Fault]] = {
@@ -66,6 +67,11 @@ class Settings(Provider):
     url: Annotated[NonEmpty, Field(pattern=r"^https?://[^\s/?#]+[^\s#]*$"), AfterValidator(_url)]
     secret: Annotated[Credential, AfterValidator(_signing_secret)]
 
+    @functools.cached_property
+    def key(self) -> bytes:
+        """The octets that sign."""
+        return _key(self.secret)
+
 
 def request(settings: Settings, message: Message, now: float, nonce: str) -> HttpRequest:  # noqa: ARG001 - the seam's shape
     """Post one message, signed at `now`."""
@@ -77,7 +83,7 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
         "code": message.code,
         "text": message.text,
     }
-    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    body = _WRITE(content).encode()
     timestamp = str(int(now))
     return HttpRequest(
         "POST",
@@ -87,16 +93,16 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
             ("Accept", "application/json"),
             ("webhook-id", message.id),
             ("webhook-timestamp", timestamp),
-            ("webhook-signature", sign(settings.secret, message.id, timestamp, body)),
+            ("webhook-signature", sign(settings.key, message.id, timestamp, body)),
         ),
         body,
     )
 
 
-def sign(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
+def sign(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
     """Standard Webhooks, "Signature scheme": v1 is HMAC-SHA256 over id.timestamp.body, in base64."""
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
-    return "v1," + base64.b64encode(hmac.digest(_key(secret), signed, hashlib.sha256)).decode()
+    return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
 def read(reply: HttpReply, message: Message) -> Outcome:

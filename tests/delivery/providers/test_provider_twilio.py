@@ -59,6 +59,35 @@ def test_twilio_message_lives_as_long_as_its_code() -> None:
     }
 
 
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(
+    ["sidecar_0_draft", "sidecar_3_draft&To=+1"]
+)
+SENDERS = st.sampled_from(
+    [{}, {"from": "", "messaging_service_sid": "MG1"}, {"from": "A & Ö", "api_key": "SK1", "api_secret": "s"}]
+)
+
+
+@given(TEXTS, TEXTS, st.integers(0, 2000), SENDERS, st.booleans())
+def test_twilio_message_is_octet_for_octet_what_the_package_would_send(
+    text: str, callback: str, minutes: int, more: dict[str, str], again: bool
+) -> None:
+    """Whatever its own values, and though the package makes one message for all of a table."""
+    table = settings(**more)
+    if again:
+        twilio.request(table, CALLBACK, 0.0, "")
+        twilio.request(table, MESSAGE, 0.0, "")
+    message = replace(MESSAGE, text=text, minutes=minutes, callback_url=callback or None)
+    arguments: dict[str, Any] = {"to": "+14155550100", "body": text}
+    arguments["validity_period"] = min(max(minutes * 60, 1), 36_000)
+    arguments |= {"from_": table.from_} if table.from_ else {}
+    arguments |= {"messaging_service_sid": table.messaging_service_sid} if table.messaging_service_sid else {}
+    arguments |= {"status_callback": callback} if callback else {}
+    made, expected = twilio.request(table, message, 0.0, ""), twilio.build(table, arguments)
+    assert (made.method, made.url, made.fields, made.body) == (
+        expected.method, expected.url, expected.fields, expected.body,
+    )  # fmt: skip
+
+
 def test_twilio_messaging_service_sends_without_a_number() -> None:
     made = twilio.request(settings(**{"from": "", "messaging_service_sid": "MG1"}), MESSAGE, 0.0, "")
     form = dict(parse_qsl(made.body.decode()))

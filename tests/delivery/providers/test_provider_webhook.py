@@ -36,7 +36,7 @@ def test_webhook_is_signed_as_standard_webhooks_has_it(secret: str, key: bytes) 
 def test_webhook_signature_of_the_specification() -> None:
     """The example of the Standard Webhooks libraries' tests."""
     signature = webhook.sign(
-        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        settings("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").key,
         "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "1614265330",
         b'{"test": 2432232314}',
