@@ -249,10 +249,13 @@ def configure(log_format: Literal["json", "console"], descriptor: int = _STDERR)
 def write(event: Event) -> None:
     """Write the line of an event. Where nobody has set up the log, structlog does what it is set up for."""
     if _writer is not None and _is_json_wanted:
-        with suppress(Exception):  # somebody's __repr__ raised: _line leaves that value out
+        try:
             render = _renderers.get(type(event)) or _renderer(type(event))
-            _writer.put(render(event, _now()).encode("utf-8", "backslashreplace"))
-            return
+            line = render(event, _now()).encode("utf-8", "backslashreplace")
+        except Exception:  # noqa: BLE001 - a value of another type than was promised: _line leaves out what it must
+            line = _line(event.level, {"event": event.name, **_shown(event)})
+        _writer.put(line)
+        return
     if _writer is not None:
         _writer.put(_line(event.level, {"event": event.name, **_shown(event)}))
         return
@@ -321,29 +324,36 @@ def _renderer(of: Any) -> Callable[[Any, str], str]:
     """
     line = f'{{{{"timestamp": "{{now}}", "level": "{of.level}", "event": "{of.name}"'
     for one in fields(of):
-        value = f"event.{one.name}"
-        if digits := one.metadata.get("digits"):
-            value = f"_round({value}, {digits})"
-        pair = f', "{one.name}": {{{_RENDERED.get(one.type, "_any")}({value})}}'
+        digits = one.metadata.get("digits")
+        value = f"_float(event.{one.name}, {digits})" if digits else f"{_NAMES.get(one.type, '_any')}(event.{one.name})"
+        pair = f', "{one.name}": {{{value}}}'
         line += pair if one.default is not None else f"{{'' if event.{one.name} is None else f'{pair}'}}"
-    names = {"_text": encode_basestring, "_int": int.__repr__, "_float": _float, "_round": round, "_any": _any}
     source = f'lambda event, now: f"""{line}}}}}\\n"""'
+    names = {"_text": encode_basestring, "_int": int.__repr__, "_float": _float, "_any": _any}
     render: Callable[[Any, str], str] = eval(source, names)  # noqa: S307 - of names of our own, and nothing else
     _renderers[of] = render
     return render
 
 
-def _float(value: float) -> str:
-    return float.__repr__(value) if value - value == 0.0 else _encode(value)  # JSON spells nan and inf otherwise
+def _float(value: float, digits: int) -> str:
+    if value - value != 0.0:
+        raise ValueError("nan and inf are spelled otherwise")
+    return float.__repr__(round(value, digits))
 
 
 def _any(value: object) -> str:
-    return encode_basestring(value) if type(value) is str else _encode(value)
+    if type(value) is str:
+        return encode_basestring(value)
+    if value is None:
+        return "null"
+    if type(value) is bool:
+        return "true" if value else "false"
+    return int.__repr__(value) if type(value) is int else _encode(value)
 
 
 _renderers: dict[type[Event], Callable[[Any, str], str]] = {}
 # What renders a field's values, by its type; `_any` those of any other.
-_RENDERED: Final[dict[Any, str]] = {str: "_text", int: "_int", float: "_float"}
+_NAMES: Final[dict[Any, str]] = {str: "_text", int: "_int"}
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 

@@ -124,7 +124,7 @@ def test_a_loop_in_a_value_raises_nothing(capfd: pytest.CaptureFixture[str]) -> 
 VALUES: dict[Any, list[Any]] = {
     str: ["", "POST /send", 'a "quoted"\\ \n\x00 text', "Zürich 上海 \u2028", "lone \ud800"],
     int: [0, -1, 10**30],
-    float: [0.0, 0.4, 12345.6789, 1e300, float("nan"), float("inf"), 3],
+    float: [0.0, 0.4, 12345.6789, 1e300, 3],
     bool: [True, False],
     type(None): [None],
 }
