@@ -38,7 +38,7 @@ from sidecar.delivery.receipts import Receipts, callback_url, may_come
 from sidecar.delivery.router import Router
 from sidecar.delivery.sightings import Sightings
 from sidecar.errors import StoreAwayError
-from sidecar.events import told_to
+from sidecar.events import Tell, told_to
 from sidecar.faces import Faces
 from sidecar.front import Front
 from sidecar.gate import Gate
@@ -134,14 +134,14 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         ledger = Ledger(store, secret.hashes, reporting)
         courier = Courier(
             outbox=outbox,
-            router=await stack.enter_async_context(_routing(config, store, session, buckets, metrics, life)),
+            router=await stack.enter_async_context(_routing(config, store, session, buckets, tell, life)),
             ledger=ledger,
             code=verifications.code,
             open_recipient=lambda sealed: of_address(secret.open(sealed)),
             read=verifications.read,
             mark=verifications.mark,
             refund=buckets.refund,
-            metrics=metrics,
+            tell=tell,
             now=time.time,
             code_rules=config.code,
         )
@@ -216,12 +216,13 @@ async def routing(config: Config, store_url: str) -> AsyncIterator[Router]:
         store = Store(store_url)
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(_session(config))
-        yield await stack.enter_async_context(_routing(config, store, session, Buckets(store), Metrics(), Life()))
+        tell = EventLog("off", asyncio.get_running_loop().call_later).tell
+        yield await stack.enter_async_context(_routing(config, store, session, Buckets(store), tell, Life()))
 
 
 @asynccontextmanager
 async def _routing(
-    config: Config, store: Store, session: outbound.Session, buckets: Buckets, metrics: Metrics, life: Life
+    config: Config, store: Store, session: outbound.Session, buckets: Buckets, tell: Tell, life: Life
 ) -> AsyncIterator[Router]:
     """The router at work, with what it knows of the other workers."""
     rates = {name: settings.rate for name, settings in config.providers.items() if settings.rate}
@@ -236,7 +237,7 @@ async def _routing(
     url = _receipts_url(config)
     callbacks = {name: callback_url(url, name, settings) for name, settings in config.providers.items()}
     lines = Rates(frozenset(rates), take)
-    breakers = Breakers(store, config.providers, metrics.breaker)
+    breakers = Breakers(store, config.providers, tell)
     sightings = Sightings(store)
     with suppress(StoreAwayError, ReplyError, ValueError):  # their tasks tell what is wrong
         await breakers.look()

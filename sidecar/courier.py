@@ -1,10 +1,10 @@
 """The story of a message: queued, leased, planned, raced, told, acked.
 
-At least once. The ack comes last, so whatever dies, somebody leases the message again and sends the same code: at most
-the attempts under way are repeated. What is queued here is leased here in the same step where there is room, and what
-its request knew of it a moment ago is not looked up again; whoever leases it later looks. A message leaves the outbox
-only when it was sent, may have been sent, or is reported failed; one that all refused for now is put aside in the
-store, with its past, and comes back.
+At least once. The ack comes last, and only with what says that a message was sent, so whatever dies, somebody leases
+the message again and sends the same code: at most the attempts under way are repeated. What is queued here is leased
+here in the same step where there is room, and what its request knew of it a moment ago is not looked up again; whoever
+leases it later looks. A message leaves the outbox only when it was sent, may have been sent, or is reported failed; one
+that all refused for now is put aside in the store, with its past, and comes back.
 Nothing here ends the courier but `drain`; no code and no unmasked recipient is ever logged.
 """
 
@@ -12,15 +12,13 @@ import asyncio
 import functools
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
 
-import structlog
-
 from sidecar.config.model import CodeRules
-from sidecar.delivery.ledger import Ledger, Moved
+from sidecar.delivery.ledger import Ledger, Moved, Noted
 from sidecar.delivery.outbox import Answered, Back, Entry, Leased, Outbox, Past
 from sidecar.delivery.providers.seam import (
     LOST,
@@ -37,7 +35,23 @@ from sidecar.delivery.router import Router, Way
 from sidecar.delivery.send import Attempted, Result, where, word
 from sidecar.delivery.text import Texts, minutes_left
 from sidecar.errors import StoreAwayError, StoreError
-from sidecar.metrics import Metrics
+from sidecar.events import (
+    Attempt,
+    MessageConcluded,
+    MessageDeferred,
+    MessageDropped,
+    MessageFailed,
+    MessageNeverConfirmed,
+    MessageNotConcluded,
+    MessageNotNoted,
+    MessageSent,
+    MessageUnconfirmed,
+    MessageUnreadable,
+    OutboxAway,
+    ReceiptMoved,
+    RenewFailed,
+    Tell,
+)
 from sidecar.recipient import Recipient
 from sidecar.verification.verifications import Record
 
@@ -68,7 +82,8 @@ _ELSEWHERE: Final = "another was sent"
 _END_MARGIN_S: Final = 1.0
 
 _T = TypeVar("_T")
-_log = structlog.get_logger()
+# How to note a message, and what came of doing it.
+_Note = tuple[Callable[[], Noted | None], Noted | None]
 
 
 class Courier:
@@ -89,7 +104,7 @@ class Courier:
         read: Callable[[str], Awaitable[Record | None]],
         mark: Callable[[str, Literal["sent", "unconfirmed", "delivered", "failed"], str, bool], Awaitable[Any]],
         refund: Callable[[Sequence[str], str], Awaitable[None]],
-        metrics: Metrics,
+        tell: Tell,
         now: Callable[[], float],
         code_rules: CodeRules,
     ) -> None:
@@ -101,7 +116,7 @@ class Courier:
         self._read = read
         self._mark = mark
         self._refund = refund
-        self._metrics = metrics
+        self._tell = tell
         self._now = now
         self._texts = Texts(code_rules)
 
@@ -200,7 +215,7 @@ class Courier:
             await self._look(lambda count: self._outbox.lease(count, wait_s), _AT_ONCE)
         except Exception as error:  # noqa: BLE001 - a courier that dies breaks every promise that was made
             if not isinstance(error, StoreAwayError):  # which the store itself tells
-                _log.warning("outbox_away", error=where(error), again_in_s=self._backoff_s)
+                self._tell(OutboxAway(error=where(error), again_in_s=self._backoff_s))
             await asyncio.sleep(self._backoff_s)
             self._backoff_s = min(2 * self._backoff_s, _MAX_BACKOFF_S)
             # Nobody could renew a lease in the meantime. They are given the time to, or messages would go out twice.
@@ -244,7 +259,7 @@ class Courier:
             except StoreAwayError:
                 pass
             except Exception as error:  # noqa: BLE001 - as in _take
-                _log.warning("renew_failed", error=where(error), leases=len(self._leased))
+                self._tell(RenewFailed(error=where(error), leases=len(self._leased)))
             await asyncio.sleep(_RENEW_EVERY_S)
 
     # One message…
@@ -253,11 +268,10 @@ class Courier:
         try:
             await self._story(leased, recipient)
         except Exception as error:  # noqa: BLE001 - what cannot be understood now never will be: report it, go on
-            log = _log.bind(message=leased.id, verification_id=leased.verification_id)
-            log.error("message_unreadable", error=where(error))  # noqa: TRY400 - a traceback may quote the message
+            why = where(error)
+            self._tell(MessageUnreadable(message=leased.id, verification_id=leased.verification_id, error=why))
             if leased.id in self._leased:  # else it is concluded, and only the late attempts broke
-                dead = f"unreadable: {where(error)}"
-                await self._conclude(leased, log, status="failed", reason="no_provider", dead=dead)
+                await self._conclude(leased, status="failed", reason="no_provider", dead=f"unreadable: {why}")
         finally:
             self._leased.discard(leased.id)
 
@@ -273,12 +287,13 @@ class Courier:
             raise ValueError("the code's secret is gone")
         past = entry.past
         message_id = past.message_id or f"{entry.verification_id}_{leased.id}"
-        log = _log.bind(
-            message=leased.id,
-            verification_id=leased.verification_id,
-            request_id=entry.request_id,
-            to=recipient.masked,
-        )
+        # What every event of it says.
+        what = {
+            "message": leased.id,
+            "verification_id": leased.verification_id,
+            "request_id": entry.request_id,
+            "to": recipient.masked,
+        }
 
         # Step 2: does anybody still wait for it? Of what was queued a moment ago its request knew.
         left_s = entry.expires_at - self._now()
@@ -294,15 +309,15 @@ class Courier:
                 self._router.confirmed(past.accepted, recipient, entry.locale, was=was)
             over = _is_over(record, past)
             if over or record is None:
-                log.info("message_dropped", reason=over)
+                self._tell(MessageDropped(**what, reason=over))
                 refund = entry.tickets if over == _ELSEWHERE else ()
-                await self._conclude(leased, log, refund=refund, once=message_id)
+                await self._conclude(leased, refund=refund, once=message_id)
                 return
             is_open = record.came_to == "unconfirmed"
         if left_s <= 0:
             reason = past.reason if is_open else "; ".join(filter(None, ("the code has expired", past.reason)))
             after = replace(entry, past=replace(past, message_id=message_id, reason=reason))
-            await self._give_up(leased, after, log, is_open=is_open)
+            await self._give_up(leased, after, what, is_open=is_open)
             return
 
         # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
@@ -311,7 +326,7 @@ class Courier:
         if way is None or not way.usable or past.back == "end" or is_only_learnt_from:
             reason = past.reason or ("no_provider" if way else "no_rule")
             after = replace(entry, past=replace(past, message_id=message_id, reason=reason))
-            await self._give_up(leased, after, log.bind(country=recipient.country), is_open=is_open)
+            await self._give_up(leased, after, what | {"country": recipient.country}, is_open=is_open)
             return
 
         # Step 4: race. What comes of it is told at once; the attempts that lost end in their own time.
@@ -321,7 +336,7 @@ class Courier:
         holders: dict[str, str | None] = dict.fromkeys(past.holders)
 
         def told(attempted: Attempted) -> None:
-            self._record(attempted, message, log)
+            self._record(attempted, message, what)
             if attempted.came_to != "refused":
                 holders[attempted.provider] = _vendor_id(attempted.outcome)
 
@@ -336,51 +351,60 @@ class Courier:
             refusals=past.refusals,
             one_more=bool(past.holders),
         ) as result:
-            # Step 5: tell, and put aside what comes back.
-            await self._tell(leased, entry, message, result, way, log, is_open=is_open)
-            # Step 6: from now on its receipts find it, and those that came early are taken.
-            await self._note(message_id, entry, way.segment, holders)
-        await self._note(message_id, entry, way.segment, holders)
+            # Step 5: from now on its receipts find it.
+            noting = self._note(message_id, entry, way.segment, holders)
+            # Step 6: tell, and put aside what comes back. Then those receipts are taken that came early.
+            await self._tell_of(leased, entry, message, result, way, what, is_open=is_open)
+            await self._take_early(*noting)
+        await self._take_early(*self._note(message_id, entry, way.segment, holders))
 
-    async def _tell(
-        self, leased: Leased, entry: Entry, message: Message, result: Result, way: Way, log: Any, *, is_open: bool
+    async def _tell_of(
+        self,
+        leased: Leased,
+        entry: Entry,
+        message: Message,
+        result: Result,
+        way: Way,
+        what: Mapping[str, str],
+        *,
+        is_open: bool,
     ) -> None:
         """Say what a race came to, and when the message comes back. `is_open`: somebody may have had it before."""
         is_first = not entry.past.holders  # nobody had it before
         left_s = entry.expires_at - self._now()
         within_s = way.rule.confirm_within
         if result.kind == "accepted":
-            log.info("message_sent", provider=result.provider, again=not is_first)
+            self._tell(MessageSent(**what, provider=result.provider, again=not is_first))
             # Was it confirmed? It comes back, once, to be learnt from, and to go to the next provider.
             if within_s is None and way.rule.strategy == "adaptive":
                 within_s = _LEARN_AFTER_S
             again = None
             if is_first and within_s is not None and within_s < left_s:
                 again = _back(_after(entry, result, message, self._now()), "confirm")
-            await self._conclude(leased, log, status="sent", again=again, after_s=within_s or 0.0)
+            await self._conclude(leased, status="sent", again=again, after_s=within_s or 0.0)
             return
         after = _after(entry, result, message, self._now())
         past = after.past
         status: Literal["unconfirmed"] | None = None
         if result.kind == "uncertain":
             # Silence is not a failure: somebody may have the message, and nobody said so.
-            log.warning("message_unconfirmed", reason=past.reason, again=not is_first)
+            self._tell(MessageUnconfirmed(**what, reason=past.reason, again=not is_first))
             status = "unconfirmed"
         pause_s = min(result.later.values(), default=math.inf)
         if pause_s < left_s:
             # Refused for now: the same providers are asked again, for as long as the code lives.
-            log.warning("message_deferred", reason=past.reason, again_in_s=round(pause_s, 3))
-            await self._conclude(leased, log, status=status, again=_back(after, "retry"), after_s=pause_s)
+            self._tell(MessageDeferred(**what, reason=past.reason, again_in_s=pause_s))
+            await self._conclude(leased, status=status, again=_back(after, "retry"), after_s=pause_s)
         elif status and is_first and within_s is not None and within_s < left_s:
-            await self._conclude(leased, log, status=status, again=_back(after, "confirm"), after_s=within_s)
+            await self._conclude(leased, status=status, again=_back(after, "confirm"), after_s=within_s)
         else:
-            await self._give_up(leased, after, log, status=status, is_open=is_open or bool(status))
+            await self._give_up(leased, after, what, status=status, is_open=is_open or bool(status))
 
     async def _give_up(
         self,
         leased: Leased,
         entry: Entry,
-        log: Any,
+        what: Mapping[str, str],
         *,
         is_open: bool,
         status: Literal["unconfirmed"] | None = None,
@@ -390,37 +414,36 @@ class Courier:
         left_s = entry.expires_at - self._now()
         if not past.holders or past.is_lost:
             # Nobody has it. Who took it and lost it was paid for it, so only what all refused is given back.
-            log.warning("message_failed", reason=past.reason)
+            self._tell(MessageFailed(**what, reason=past.reason))
             refund = () if past.holders else entry.tickets
             once = past.message_id
             why = _failure(past)
-            await self._conclude(leased, log, status="failed", reason=why, refund=refund, once=once, dead=past.reason)
+            await self._conclude(leased, status="failed", reason=why, refund=refund, once=once, dead=past.reason)
         elif is_open and left_s > 0:
             again = _back(entry, "end")
-            await self._conclude(leased, log, status=status, again=again, after_s=left_s + _END_MARGIN_S)
+            await self._conclude(leased, status=status, again=again, after_s=left_s + _END_MARGIN_S)
         elif is_open:
-            log.warning("message_never_confirmed", reason=past.reason)
-            await self._conclude(leased, log, dead=f"unconfirmed: {past.reason}")
+            self._tell(MessageNeverConfirmed(**what, reason=past.reason))
+            await self._conclude(leased, dead=f"unconfirmed: {past.reason}")
         else:
-            await self._conclude(leased, log)  # it was sent, and nobody else is left who could send it, too
+            await self._conclude(leased)  # it was sent, and nobody else is left who could send it, too
 
     async def received(self, moved: Moved) -> None:
         """Take what a vendor says became of one of our messages. Raises StoreAwayError."""
-        _log.info(
-            "receipt",
-            provider=moved.provider,
-            verification_id=moved.verification_id,
-            state=moved.state,
-            vendor_code=moved.vendor_code,
-            seconds=round(moved.after_s, 3),
+        self._tell(
+            ReceiptMoved(
+                provider=moved.provider,
+                verification_id=moved.verification_id,
+                state=moved.state,
+                vendor_code=moved.vendor_code,
+                seconds=moved.after_s,
+            )
         )
-        self._metrics.receipt(moved.provider, moved.state)
         if moved.state == "delivered":
             await self._mark(moved.verification_id, "delivered", "", False)
         elif moved.state == "enroute":
-            await self._mark(
-                moved.verification_id, "sent", "", False
-            )  # it has it, though its answer may have been lost
+            # It has it, though its answer may have been lost.
+            await self._mark(moved.verification_id, "sent", "", False)
         elif moved.state in LOST and not moved.others and not await self._outbox.bring_lost(moved.message_id):
             # Nobody else may bring it, and it does not come back to go to the next provider.
             await self._mark(moved.verification_id, "failed", "provider", False)
@@ -432,36 +455,45 @@ class Courier:
         except StoreError:
             return None  # it is taken when the message is noted
 
-    async def _note(self, message_id: str, entry: Entry, segment: str, holders: dict[str, str | None]) -> None:
-        """Remember who has a message, or may have it. Without it a receipt moves nothing, and nothing else is lost."""
-        if not self._ledger.hears(holders):
-            return
-        fresh, noted = dict(holders), functools.partial(self._ledger.posted, message_id, entry.verification_id, segment)
-        holders.clear()
-        try:
-            for moved in await _insist(lambda: noted(fresh)):
-                await _insist(functools.partial(self.received, moved))
-        except Exception as error:  # noqa: BLE001 - as in _conclude
-            _log.warning("message_not_noted", error=where(error))
+    def _note(self, message_id: str, entry: Entry, segment: str, holders: dict[str, str | None]) -> _Note:
+        """Have it remembered who has a message, or may have it, where a receipt may come. The store is asked at once.
 
-    def _record(self, attempted: Attempted, message: Message, log: Any) -> None:
-        outcome = type(attempted.outcome).__name__.lower()
-        log.info(
-            "attempt",
-            provider=attempted.provider,
-            outcome=outcome,
-            reason=word(attempted.outcome, message),
-            seconds=round(attempted.seconds, 3),
-            duplicate=attempted.duplicate,
+        Without it a receipt moves nothing, and nothing else is lost.
+        """
+        note = functools.partial(self._ledger.note, message_id, entry.verification_id, segment, dict(holders))
+        holders.clear()
+        return note, note()
+
+    async def _take_early(self, note: Callable[[], Noted | None], first: Noted | None) -> None:
+        """Take the receipts that came before their message was noted."""
+
+        async def take(noted: Noted | None) -> None:
+            if noted is not None:
+                async for moved in self._ledger.taken(noted):
+                    await _insist(functools.partial(self.received, moved))
+
+        if first is None:
+            return
+        try:
+            await _insist(lambda: take(note()), take(first))
+        except Exception as error:  # noqa: BLE001 - as in _conclude
+            self._tell(MessageNotNoted(error=where(error)))
+
+    def _record(self, attempted: Attempted, message: Message, what: Mapping[str, str]) -> None:
+        self._tell(
+            Attempt(
+                **what,
+                provider=attempted.provider,
+                outcome=type(attempted.outcome).__name__.lower(),
+                reason=word(attempted.outcome, message),
+                seconds=attempted.seconds,
+                duplicate=attempted.duplicate,
+            )
         )
-        self._metrics.attempt(attempted.provider, outcome, attempted.seconds)
-        if attempted.duplicate:
-            self._metrics.duplicate(attempted.provider)
 
     async def _conclude(
         self,
         leased: Leased,
-        log: Any,
         *,
         status: Literal["sent", "unconfirmed", "failed"] | None = None,
         reason: FailureReason | Literal[""] = "",
@@ -473,25 +505,34 @@ class Courier:
     ) -> None:
         """Say what became of the verification, give back what it had cost, once, and last of all ack.
 
+        Of a message that was sent, status and ack are asked together. When the status alone is lost with the process,
+        it says "queued" of a message that was sent; when the ack alone is, the message is sent again. What failed waits
+        for each step, for a person is told of it, and may ask again.
         `again` is what comes back after `after_s` seconds, put aside in the same step. `dead`: why nobody could send
         it, or confirmed it, for the dead letters.
         """
         steps: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
         if status and leased.verification_id:
-            steps.append(("mark", lambda: self._mark(leased.verification_id, status, reason, bool(refund))))
+            mark = functools.partial(self._mark, leased.verification_id, status, reason, bool(refund))
+            steps.append(("mark", mark))
         if refund:
-            steps.append(("refund", lambda: self._refund(refund, once)))
+            steps.append(("refund", functools.partial(self._refund, refund, once)))
         if dead:
-            steps.append(("bury", lambda: self._outbox.bury(leased.id, dead)))
+            steps.append(("bury", functools.partial(self._outbox.bury, leased.id, dead)))
         else:
-            steps.append(("ack", lambda: self._outbox.ack(leased.id, again, after_s)))
-        for name, step in steps:
+            steps.append(("ack", functools.partial(self._outbox.ack, leased.id, again, after_s)))
+        asked = [step() for _, step in steps] if status == "sent" else [None] * len(steps)
+        for (name, step), first in zip(steps, asked, strict=True):
             try:
-                await _insist(step)
+                await _insist(step, first)
             except Exception as error:  # noqa: BLE001 - broken book-keeping must not send a message again
-                log.error("message_not_concluded", step=name, error=where(error))  # noqa: TRY400 - as above
+                self._tell(
+                    MessageNotConcluded(
+                        message=leased.id, verification_id=leased.verification_id, step=name, error=where(error)
+                    )
+                )
         if status or (again is not None and again.past.back == "retry"):
-            self._metrics.message(status or "deferred")
+            self._tell(MessageConcluded(outcome=status or "deferred"))
         self._leased.discard(leased.id)
         self._room.set()
 
@@ -545,13 +586,14 @@ def _vendor_id(outcome: Outcome) -> str | None:
     return outcome.provider_message_id if isinstance(outcome, Accepted) else None
 
 
-async def _insist(step: Callable[[], Awaitable[_T]]) -> _T:
-    """Do what needs the store, as often as it takes."""
+async def _insist(step: Callable[[], Awaitable[_T]], first: Awaitable[_T] | None = None) -> _T:
+    """Do what needs the store, as often as it takes. `first`: it has been asked once already."""
     backoff_s = _BACKOFF_S
     while True:
         try:
-            return await step()
+            return await (first or step())
         except StoreAwayError:
+            first = None
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
 

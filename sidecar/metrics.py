@@ -195,21 +195,3 @@ class Metrics:
         self.attempt_seconds.observe(event.seconds, event.provider)
         if event.duplicate:
             self.duplicates.inc(event.provider)
-
-    # What the courier reports.
-
-    def attempt(self, provider: str, outcome: str, seconds: float) -> None:
-        self.attempts.inc(provider, outcome)
-        self.attempt_seconds.observe(seconds, provider)
-
-    def duplicate(self, provider: str) -> None:
-        self.duplicates.inc(provider)
-
-    def receipt(self, provider: str, state: str) -> None:
-        self.receipts.inc(provider, state)
-
-    def message(self, outcome: str) -> None:
-        self.messages.inc(outcome)
-
-    def breaker(self, provider: str, state: int) -> None:
-        self.breaker_state.set(state, provider)

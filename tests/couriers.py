@@ -23,6 +23,8 @@ from sidecar.delivery.providers.remote import Remote
 from sidecar.delivery.rates import Rates
 from sidecar.delivery.router import Router
 from sidecar.delivery.sightings import Sightings
+from sidecar.events import told_to
+from sidecar.logs import EventLog
 from sidecar.metrics import Metrics
 from sidecar.recipient import Recipient, of_address
 from sidecar.secret import Secret
@@ -59,7 +61,9 @@ class Post:
         self.outbox = Outbox(self.store)
         self.ledger = Ledger(self.store, self.secret.hashes, self.urls)
         self.sightings = Sightings(self.store)
-        self.breakers = Breakers(self.store, self.urls, self.metrics.breaker)
+        log = EventLog("all", asyncio.get_running_loop().call_later)
+        self.tell = told_to(self.metrics.count, log.tell)
+        self.breakers = Breakers(self.store, self.urls, self.tell)
 
     def router(self, providers: Mapping[str, Any] | None = None, rates: Rates | None = None) -> Router:
         def provider(url: str) -> Remote:
@@ -93,7 +97,7 @@ class Post:
             "read": self.verifications.read,
             "mark": mark,
             "refund": refund,
-            "metrics": self.metrics,
+            "tell": self.tell,
             "now": time.time,
             "code_rules": self.code_rules,
         }

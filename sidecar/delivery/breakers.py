@@ -9,14 +9,13 @@ that probes waits for the store. While the store is away the last picture stays.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import structlog
-
 from sidecar.delivery.breaker import Breaker, of_text
 from sidecar.errors import StoreAwayError, StoreError
+from sidecar.events import BreakerMoved, BreakerSeen, Tell
 from sidecar.store.client import Script, Store
 
 _BREAKER: Final = Script.load(Path(__file__).with_name("breaker.lua"))
@@ -29,8 +28,6 @@ _KEPT: Final = 5_000
 STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 _CLOSED: Final = Breaker()
-
-_log = structlog.get_logger()
 
 
 class Key(NamedTuple):
@@ -45,13 +42,13 @@ class Key(NamedTuple):
 
 
 class Breakers:
-    """The breakers of one store. `report(provider, state)` is told every provider's worst state at each look."""
+    """The breakers of one store. Every provider's worst state is told at each look, and each move that is seen."""
 
-    def __init__(self, store: Store, providers: Mapping[str, object], report: Callable[[str, int], None]) -> None:
+    def __init__(self, store: Store, providers: Mapping[str, object], tell: Tell) -> None:
         self._store = store
         self._key = store.names.breakers()
         self._providers = tuple(providers)
-        self._report = report
+        self._say = tell
         self._seen: dict[Key, Breaker] = {}
         # The store's clock less ours, milliseconds.
         self._ahead_ms = 0.0
@@ -124,10 +121,10 @@ class Breakers:
         before = self._seen.get(key)
         self._seen[key] = breaker
         if before is not None and before.state != breaker.state:
-            _log.info("breaker", provider=provider, segment=segment, state=breaker.state, was=before.state)
+            self._say(BreakerMoved(provider=provider, segment=segment, state=breaker.state, was=before.state))
             self._tell_worst(provider)
         return breaker
 
     def _tell_worst(self, provider: str) -> None:
         states = [STATES[breaker.state] for key, breaker in self._seen.items() if key.provider == provider]
-        self._report(provider, max(states, default=0))
+        self._say(BreakerSeen(provider=provider, state=max(states, default=0)))

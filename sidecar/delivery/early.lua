@@ -4,9 +4,9 @@
 -- KEYS[2] times   zset: hashed id by when its last receipt came, milliseconds since the epoch
 -- ARGV    "park", milliseconds to keep it, how many ids are kept, receipt, hashed ids
 --         "peek", hashed ids
---         "take", hashed ids: as peek, and they are forgotten
+--         "take", hashed ids: they are forgotten
 --
--- Returns the receipts of the ids, each a text of lines.
+-- Returns the receipts of the ids that were peeked at, each a text of lines.
 
 if ARGV[1] == 'park' then
   local time = redis.call('TIME')
@@ -34,13 +34,11 @@ end
 
 local found = {}
 for i = 2, #ARGV do
-  local had = redis.call('HGET', KEYS[1], ARGV[i])
-  if had then
-    found[#found + 1] = had
-    if ARGV[1] == 'take' then
-      redis.call('HDEL', KEYS[1], ARGV[i])
-      redis.call('ZREM', KEYS[2], ARGV[i])
-    end
+  if ARGV[1] == 'take' then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+    redis.call('ZREM', KEYS[2], ARGV[i])
+  else
+    found[#found + 1] = redis.call('HGET', KEYS[1], ARGV[i]) or nil
   end
 end
 return found

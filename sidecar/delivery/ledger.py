@@ -4,12 +4,13 @@ The store has every id hashed with the provider's name, and beside it which veri
 a provider says of a message has at most one last word: what is repeated, or comes after it out of order, is no news.
 
 A receipt may come before the message is known here: before the vendor's own answer, or when that was lost. It is kept
-for a while (`early.lua`), seen by the race (`early`), and taken once the message is noted (`posted`). Noting first and
-taking then, on the one side, and on the other looking, keeping, and looking again, no receipt falls between the two.
+for a while (`early.lua`), seen by the race (`early`), and taken once the message is noted (`note`, `taken`). Noting and
+looking in one step, on the one side, and on the other looking, keeping, and looking again, no receipt falls between the
+two.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -17,6 +18,7 @@ from typing import Final, cast
 from sidecar.delivery.providers.seam import Receipt, ReceiptState
 from sidecar.store.client import Script, Store
 
+_NOTE: Final = Script.load(Path(__file__).with_name("note.lua"))
 _MOVE: Final = Script.load(Path(__file__).with_name("receipt.lua"))
 _EARLY: Final = Script.load(Path(__file__).with_name("early.lua"))
 # Vendors repeat a receipt for minutes, and carriers report for a day; a code lives ten minutes.
@@ -54,6 +56,19 @@ class Moved:
     others: int
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A message that the store was asked to remember.
+
+    `early`: providers, and the hashed ids under which their receipts of it may have come; `texts`: those receipts, in
+    that order.
+    """
+
+    message_id: str
+    early: Sequence[tuple[str, str]]
+    texts: Awaitable[Sequence[bytes | None]]
+
+
 class Ledger:
     """The messages of one store.
 
@@ -76,33 +91,45 @@ class Ledger:
         if provider not in self._reporting:
             return None
         came_to = "-"
-        for receipt in await self._kept("peek", provider, message_id, vendor_id):
+        ids = self._early_ids(provider, message_id, vendor_id)
+        for receipt in _read(await self._store.run(_EARLY, self._early_keys(), ["peek", *ids]), message_id):
             if came_to in _MAY_FOLLOW[receipt.state]:
                 came_to = receipt.state
         return None if came_to == "-" else cast("ReceiptState", came_to)
 
-    async def posted(
+    def note(
         self, message_id: str, verification_id: str, segment: str, holders: Mapping[str, str | None]
-    ) -> list[Moved]:
-        """Remember who has a message, or may have it, each with the id that it gave; and take what came early of it.
+    ) -> Noted | None:
+        """Remember who has a message, or may have it, each with the id that it gave. The store is asked at once.
 
-        Raises StoreAwayError.
+        None when no receipt of it may come: then there is nothing to remember.
         """
         if not self.hears(holders):
-            return []
+            return None
         pairs = [word for provider in holders for word in (provider, segment)]
-        key = self._names.posted(self._hashes(message_id)[0])
-        await self._store.run(_MOVE, [key], ["posted", verification_id, _KEPT_S, *pairs])
-        moved = []
-        for provider, vendor_id in holders.items():
-            if provider not in self._reporting:
-                continue
-            if vendor_id is not None:
-                alias = self._names.vendor_id(self._hashes(_of(provider, vendor_id))[0])
-                await self._store.execute(alias, "SET", alias, message_id, "EX", _KEPT_S)
-            for receipt in await self._kept("take", provider, message_id, vendor_id):
-                moved += await self._moves(provider, receipt, [message_id]) or []
-        return moved
+        heard = {provider: vendor_id for provider, vendor_id in holders.items() if provider in self._reporting}
+        names = [self._names.vendor_id(self._hash(_of(name, given))) for name, given in heard.items() if given]
+        early = [
+            (provider, one) for provider in heard for one in self._early_ids(provider, message_id, heard[provider])
+        ]
+        texts = self._store.run(
+            _NOTE,
+            [self._names.posted(self._hash(message_id)), self._names.early(), *names],
+            [message_id, verification_id, _KEPT_S, len(holders), *pairs, *(hashed for _, hashed in early)],
+        )
+        return Noted(message_id, early, texts)
+
+    async def taken(self, noted: Noted) -> AsyncIterator[Moved]:
+        """Wait until a message is noted, and take what came early of it. Raises StoreAwayError.
+
+        Then it may be noted and taken again: what came is forgotten last, and what was given is no news any more.
+        """
+        for (provider, hashed), text in zip(noted.early, await noted.texts, strict=True):
+            if text is not None:
+                for receipt in _read([text], noted.message_id):
+                    for moved in await self._moves(provider, receipt, [noted.message_id]) or ():
+                        yield moved
+                await self._store.run(_EARLY, self._early_keys(), ["take", hashed])
 
     async def received(self, provider: str, receipt: Receipt) -> Moved | None:
         """Take down a receipt: what it moves; None when it is no news, or of nothing that we know (yet).
@@ -128,7 +155,7 @@ class Ledger:
 
     async def _moves(self, provider: str, receipt: Receipt, ours: Sequence[str]) -> list[Moved] | None:
         """What the receipt moves, nothing or one; None when the message is not known."""
-        arguments = ["received", provider, receipt.state, *_MAY_FOLLOW[receipt.state]]
+        arguments = [provider, receipt.state, *_MAY_FOLLOW[receipt.state]]
         for message_id in ours:
             for hashed in self._hashes(message_id):
                 news = await self._store.run(_MOVE, [self._names.posted(hashed)], arguments)
@@ -156,18 +183,21 @@ class Ledger:
         said = json.dumps([receipt.state, receipt.vendor_code[:64]])
         await self._store.run(_EARLY, self._early_keys(), ["park", _EARLY_MS, _MAX_EARLY, said, *ids])
 
-    async def _kept(self, how: str, provider: str, message_id: str, vendor_id: str | None) -> list[Receipt]:
-        ids = self._early_ids(provider, message_id, vendor_id)
-        texts = await self._store.run(_EARLY, self._early_keys(), [how, *ids])
-        said = [json.loads(line) for text in texts for line in text.split(b"\n")]
-        return [Receipt(vendor_id or "", None, state, vendor_code, message_id) for state, vendor_code in said]
-
     def _early_ids(self, provider: str, message_id: str | None, vendor_id: str | None) -> list[str]:
         texts = [_of(provider, one) for one in (vendor_id, message_id) if one]
-        return [self._hashes(text)[0] for text in texts]
+        return [self._hash(text) for text in texts]
+
+    def _hash(self, text: str) -> str:
+        return self._hashes(text)[0]
 
     def _early_keys(self) -> list[str]:
         return [self._names.early(), self._names.early_times()]
+
+
+def _read(texts: Sequence[bytes], message_id: str) -> list[Receipt]:
+    """The receipts that were kept of a message."""
+    said = [json.loads(line) for text in texts for line in text.split(b"\n")]
+    return [Receipt("", None, state, vendor_code, message_id) for state, vendor_code in said]
 
 
 def _of(provider: str, vendor_id: str) -> str:

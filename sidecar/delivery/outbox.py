@@ -9,7 +9,7 @@ far. Recipients are sealed by the caller, and there is no code. Everything raise
 
 import json
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -180,12 +180,12 @@ class Outbox:
             # An id that has been acked is not made pending again: that would take FORCE.
             await self._store.execute(self._key, "XCLAIM", self._key, _GROUP, self._consumer, 0, *ids, "JUSTID")
 
-    async def ack(self, message_id: str, again: Entry | None = None, after_s: float = 0.0) -> None:
-        """Take a message out: it is done with, or comes back as `again` after so many seconds."""
+    def ack(self, message_id: str, again: Entry | None = None, after_s: float = 0.0) -> Awaitable[Any]:
+        """Take a message out: it is done with, or comes back as `again` after so many seconds. Asked at once."""
         arguments: list[str | int | bytes] = [_GROUP, message_id, ""]
         if again is not None:
             arguments = [_GROUP, message_id, int(after_s * 1000), again.past.message_id, *_fields(again)]
-        await self._store.run(_ACK, self._aside, arguments)
+        return self._store.run(_ACK, self._aside, arguments)
 
     async def bury(self, message_id: str, reason: str) -> None:
         """Take a message out that nobody could send, or that nobody confirmed, and keep it as a dead letter."""

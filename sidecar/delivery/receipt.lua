@@ -1,44 +1,34 @@
--- Remember who has a message, or may have it, or take down what became of it there.
+-- Take down what became of a message at one provider.
 --
 -- KEYS[1] posted  hash: verification; and per provider "by:PROVIDER" -> "AT STATE SEGMENT", AT in milliseconds since
 --                 the epoch, STATE "-" before the first receipt
--- ARGV    "posted", verification id, seconds to keep it, then per provider: its name, segment
---         "received", provider, state, then the states it may follow ("-" is none)
+-- ARGV[1] provider
+-- ARGV[2] state
+-- ARGV[3..] the states it may follow ("-" is none)
 --
--- Returns nil when the message, or this provider's having it, is not known; else
---         posted    1
---         received  {} when the receipt is no news; else verification id, segment, milliseconds since the provider had
---                   it, and how many others may still bring it
+-- Returns nil when the message, or this provider's having it, is not known; {} when the receipt is no news; else
+-- {verification id, segment, milliseconds since the provider had it, how many others may still bring it}.
 
 -- As LOST in seam.py.
 local LOST = {expired = true, undeliverable = true, rejected = true}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-if ARGV[1] == 'posted' then
-  redis.call('HSET', KEYS[1], 'verification', ARGV[2])
-  for i = 4, #ARGV, 2 do
-    redis.call('HSETNX', KEYS[1], 'by:' .. ARGV[i], string.format('%.0f - %s', now, ARGV[i + 1]))
-  end
-  redis.call('EXPIRE', KEYS[1], ARGV[3])
-  return 1
-end
-
-local had = redis.call('HGET', KEYS[1], 'by:' .. ARGV[2])
+local had = redis.call('HGET', KEYS[1], 'by:' .. ARGV[1])
 if not had then
   return false
 end
 local at, state, segment = string.match(had, '^(%S+) (%S+) (.*)$')
-for i = 4, #ARGV do
+for i = 3, #ARGV do
   if state == ARGV[i] then
-    redis.call('HSET', KEYS[1], 'by:' .. ARGV[2], string.format('%s %s %s', at, ARGV[3], segment))
+    redis.call('HSET', KEYS[1], 'by:' .. ARGV[1], string.format('%s %s %s', at, ARGV[2], segment))
     local others, flat = 0, redis.call('HGETALL', KEYS[1])
     for j = 1, #flat, 2 do
       if string.sub(flat[j], 1, 3) == 'by:' and not LOST[string.match(flat[j + 1], '^%S+ (%S+)')] then
         others = others + 1
       end
     end
-    if not LOST[ARGV[3]] then
+    if not LOST[ARGV[2]] then
       others = others - 1
     end
     return {redis.call('HGET', KEYS[1], 'verification'), segment, now - tonumber(at), others}

@@ -10,8 +10,9 @@ shard only. So keys that one script uses carry one tag, decided here:
   the first two characters of its hash. A verification's id is found without its recipient, so it begins with that
   route, and so does the hash of an idempotency key. Two characters spread recipients over a few hundred tags, and tell
   whoever reads an id next to nothing of the number.
-- The outbox, what comes back to it and what is written with a message carry one tag, and so do the early receipts. The
-  breakers are one hash; `posted`, `vendor_id`, `spent`, `probe` and `instances` are used alone, so they need no tag.
+- The outbox, what comes back to it and what is written with a message carry one tag. What is remembered for receipts
+  carries another: the message, what vendors call it, and the receipts that came before it was known. The breakers are
+  one hash; `spent`, `probe` and `instances` are used alone, so they need no tag.
 
 Hashes are keyed hashes made by the caller: no address, number or token ever stands in a key.
 """
@@ -79,15 +80,15 @@ class Names:
 
     def posted(self, hashed: str) -> str:
         """Name a message that providers have, or may have, by our id. hash."""
-        return f"{self.prefix}:posted:{hashed}"
+        return f"{{{self.prefix}:receipts}}:posted:{hashed}"
 
     def vendor_id(self, hashed: str) -> str:
         """Name what a vendor calls one of our messages. string: our id."""
-        return f"{self.prefix}:vendor_id:{hashed}"
+        return f"{{{self.prefix}:receipts}}:vendor_id:{hashed}"
 
     def early(self) -> str:
         """Name the receipts of messages that are not known yet. hash: hashed id -> receipts."""
-        return f"{{{self.prefix}:early}}"
+        return f"{{{self.prefix}:receipts}}:early"
 
     def early_times(self) -> str:
         """Name when those came. zset: hashed id by milliseconds."""

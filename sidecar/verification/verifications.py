@@ -4,7 +4,7 @@ Never stores a code or a recipient: the record holds the recipient's keyed hash,
 """
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,20 +206,20 @@ class Verifications:
             is_replaced=replaced is not None,
         )
 
-    async def mark(
+    def mark(
         self,
         verification_id: str,
         status: Literal["sent", "unconfirmed", "delivered", "failed"],
         reason: str = "",
         given_back: bool = False,
-    ) -> bool:
-        """Move the status as `states.MAY_FOLLOW` allows; says whether it moved. Raises StoreAwayError.
+    ) -> Awaitable[bool]:
+        """Move the status as `states.MAY_FOLLOW` allows; says whether it moved. Asked at once. Raises StoreAwayError.
 
         `reason`: why it failed, in the API's words. `given_back`: what its message had cost is given back, so that
         another may be asked for at once.
         """
         key = self._names.verification(verification_id)
-        return bool(await self._store.run(_MARK, [key], [status, reason, int(given_back), *MAY_FOLLOW[status]]))
+        return self._store.run(_MARK, [key], [status, reason, int(given_back), *MAY_FOLLOW[status]], read=bool)
 
     async def withdraw(self, issued: Issued) -> None:
         """Undo `issue` when its message could not be queued. Raises StoreAwayError."""

@@ -12,6 +12,8 @@ from structlog.testing import capture_logs
 from sidecar.delivery import breaker as law
 from sidecar.delivery.breaker import NEXT, Breaker, of_text
 from sidecar.delivery.breakers import Breakers, Key
+from sidecar.events import BreakerSeen, Event, told_to
+from sidecar.logs import EventLog
 from sidecar.store.client import Script, Store
 
 SCRIPT = Script.load(Path(law.__file__).with_name("breaker.lua"))
@@ -188,8 +190,10 @@ async def test_each_breaker_of_the_store_is_seen_as_it_is(store: Store) -> None:
 async def test_a_breaker_that_moves_is_logged_once(store: Store) -> None:
     """The line says where it was; a result that moves nothing has none."""
     key = Key("a", "CN")
-    told: list[tuple[str, int]] = []
-    breakers = Breakers(store, {"a": None}, lambda provider, state: told.append((provider, state)))
+    told: list[Event] = []
+    breakers = Breakers(
+        store, {"a": None}, told_to(told.append, EventLog("all", asyncio.get_running_loop().call_later).tell)
+    )
     task = asyncio.create_task(breakers.run())
     with capture_logs() as lines:
         async with asyncio.timeout(10):
@@ -204,7 +208,7 @@ async def test_a_breaker_that_moves_is_logged_once(store: Store) -> None:
         task.cancel()
         await asyncio.wait([task])
     assert [(line["event"], line["was"], line["state"]) for line in lines] == [("breaker", "closed", "open")]
-    assert told[-1] == ("a", 2)
+    assert told[-1] == BreakerSeen(provider="a", state=2)
 
 
 async def test_that_all_is_well_is_told_with_the_next_look_and_before_any_failure(store: Store) -> None:
@@ -231,7 +235,12 @@ async def test_breaker_that_one_worker_opens_is_honoured_by_another(store: Store
     told: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
     key = Key("a", "CN/china-mobile")
     mine = Breakers(store, {"a": None}, lambda *_: None)
-    other = Breakers(store, {"a": None, "b": None}, lambda provider, state: told.put_nowait((provider, state)))
+
+    def tell(event: Event) -> None:
+        if isinstance(event, BreakerSeen):
+            told.put_nowait((event.provider, event.state))
+
+    other = Breakers(store, {"a": None, "b": None}, tell)
     tasks = [asyncio.create_task(one.run()) for one in (mine, other)]
     try:
         async with asyncio.timeout(10):

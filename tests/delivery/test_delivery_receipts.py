@@ -33,6 +33,14 @@ def unsigned() -> ModuleType:
     return kind
 
 
+async def noted(
+    ledger: Ledger, message_id: str, verification_id: str, holders: Mapping[str, str | None]
+) -> list[Moved]:
+    """Note a message of China; what came early of it."""
+    asked = ledger.note(message_id, verification_id, "CN", holders)
+    return [moved async for moved in ledger.taken(asked)] if asked else []
+
+
 class Desk:
     """The endpoint of one provider, and what it told of."""
 
@@ -50,7 +58,7 @@ class Desk:
         self, provider: str = "a", sid: str | None = "s-1", message_id: str = "m-1", verification_id: str = "v-1"
     ) -> list[tuple[str, str]]:
         """Note a message; what came early of it."""
-        early = await self.ledger.posted(message_id, verification_id, "CN", {provider: sid})
+        early = await noted(self.ledger, message_id, verification_id, {provider: sid})
         return [(moved.verification_id, moved.state) for moved in early]
 
     async def _move(self, moved: Moved) -> None:
@@ -102,7 +110,7 @@ async def test_id_of_another_provider_is_not_ours(store: Store) -> None:
 async def test_receipt_is_found_after_the_secret_was_changed(store: Store) -> None:
     desk = Desk(store)
     before = Ledger(store, lambda text: [f"before-{text}"], {"a"})
-    await before.posted("m-1", "v-1", "CN", {"a": "s-1"})
+    await noted(before, "m-1", "v-1", {"a": "s-1"})
     await desk.take("delivered")
     assert desk.moved == [("v-1", "delivered")]
 
@@ -162,7 +170,7 @@ async def test_of_whom_no_receipt_may_come_nothing_is_remembered(store: Store) -
     ledger = Ledger(store, lambda text: [text], {"a"})
     assert ledger.hears(["b", "a"])
     assert not ledger.hears(["b"])
-    assert await ledger.posted("m-1", "v-1", "CN", {"b": "s-1"}) == []
+    assert await noted(ledger, "m-1", "v-1", {"b": "s-1"}) == []
     assert not await store.execute(None, "KEYS", f"*{store.names.prefix}*")
 
 
@@ -196,7 +204,7 @@ async def test_store_shows_neither_number_nor_vendor_id(store: Store) -> None:
     ledger = Ledger(store, lambda text: [hashlib.sha256(text.encode()).hexdigest()], {"a"})
     await ledger.received("a", Receipt("s-secret-id", "8613900000001", "enroute", "W", "m-secret"))
     kept = [repr(await store.execute(store.names.early(), "HGETALL", store.names.early()))]
-    await ledger.posted("m-secret", "v-1", "CN", {"a": "s-secret-id"})
+    await noted(ledger, "m-secret", "v-1", {"a": "s-secret-id"})
     posted = store.names.posted(hashlib.sha256(b"m-secret").hexdigest())
     kept.append(repr(await store.execute(posted, "HGETALL", posted)))
     assert not [text for text in kept if "s-secret-id" in text or "8613900000001" in text or "m-secret" in text]
@@ -251,7 +259,7 @@ async def test_our_id_moves_nothing_of_a_provider_without_the_message(store: Sto
 async def test_loss_says_how_many_others_may_still_bring_the_message(store: Store) -> None:
     """Also those whose vendors report nothing."""
     desk = Desk(store)
-    await desk.ledger.posted("m-1", "v-1", "CN", {"a": "s-1", "b": None, "silent": None})
+    await noted(desk.ledger, "m-1", "v-1", {"a": "s-1", "b": None, "silent": None})
     await desk.take("undeliverable")
     assert desk.others == [2]
     await desk.ledger.received("b", Receipt("", None, "expired", "W", "m-1"))
@@ -297,7 +305,7 @@ async def test_message_of_a_vendor_that_reports_nothing_is_not_noted(store: Stor
     desk = Desk(store)
     assert await desk.posted("silent") == []
     assert not await store.execute(store.names.posted("now-m-1"), "EXISTS", store.names.posted("now-m-1"))
-    await desk.ledger.posted("m-2", "v-2", "CN", {"silent": "s-2", "a": "s-3"})
+    await noted(desk.ledger, "m-2", "v-2", {"silent": "s-2", "a": "s-3"})
     assert len(await store.execute(None, "KEYS", store.names.vendor_id("*"))) == 1, (
         "only who reports is found by its own id"
     )
