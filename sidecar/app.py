@@ -10,7 +10,7 @@ import random
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +175,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             tell=tell,
             metrics=metrics,
             new_id=_new_id,
-            quick_id=_quick_id,
+            quick_id=_quick_ids().__next__,
         )
         admin = Admin(
             prefix=config.api.prefix,
@@ -333,12 +333,17 @@ async def _providers(config: Config, session: outbound.Session) -> AsyncIterator
         yield made
 
 
-_QUICK: Final = random.Random()  # noqa: S311 - seeded by the system
+# Of so many octets at a time: 256 of 16.
+_PAGE: Final = 4096
 
 
-def _quick_id() -> str:
-    """A random identifier of 32 hex digits that is no secret: the id of a plain request, in a third of the time."""
-    return f"{_QUICK.getrandbits(128):032x}"
+def _quick_ids() -> Iterator[str]:
+    """Random identifiers of 32 hex digits that are no secrets, for plain requests: each in a tenth of the time."""
+    quick = random.Random()  # noqa: S311 - seeded by the system
+    while True:
+        digits = quick.randbytes(_PAGE).hex()
+        for at in range(0, len(digits), 32):
+            yield digits[at : at + 32]
 
 
 def _new_id() -> str:

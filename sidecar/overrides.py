@@ -35,7 +35,7 @@ EVERY: Final = "*"  # as a method: all of them
 _TELLING: Final = re.compile(rb"method|ur[il](?![a-z])|path|script.?name|prefix|mount")
 # A line whose value begins as a path does: with a slash, or what is one once it is decoded; or a URL.
 _PATH: Final = rb"[\t ]*+(?:[/\\%\x80-\xff]|[A-Za-z][A-Za-z0-9+.-]*+:[/\\%])"
-_PATH_LINE: Final = re.compile(rb"(?![Rr]eferer:|[Oo]rigin:)[^:]*+:" + _PATH)
+_PATH_LINE: Final = re.compile(rb"[^:]*+:" + _PATH)
 _PATH_VALUE: Final = re.compile(_PATH)
 # Names of fields whose value no server takes for a target: where the client comes from, and what is Base64.
 _FROM: Final = frozenset({b"referer", b"referrer", b"origin", b"hx-current-url"})
@@ -53,20 +53,7 @@ def is_telling(name: bytes) -> bool:
     return _TELLING.search(name.lower()) is not None
 
 
-def has_path(lines: Iterable[bytes]) -> bool:
-    """Return true when some field's line may hold a path. Quick: what slips in by chance is looked at closely."""
-    return any(map(_PATH_LINE.match, lines))
-
-
-def may_name_another(fields: Fields) -> bool:
-    """Return true when some field may name another method or target; else none but a POST's type decides. Quick."""
-    names = b"\n".join([name for name, _ in fields])
-    if _TELLING.search(names.lower()) is not None:
-        return True
-    return any(_PATH_VALUE.match(value) and not _is_no_target(name) for name, value in fields)
-
-
-def _is_no_target(name: bytes) -> bool:
+def is_no_target(name: bytes) -> bool:
     """Return true for a field whose value no server takes for a target, by the last word of its name. Linear."""
     bare = alike(name).replace(b"md5", b"hash")
     if bare in _FROM or bare.endswith((b"-referer", b"-referrer")):
@@ -74,6 +61,18 @@ def _is_no_target(name: bytes) -> bool:
     if bare[-1:].isdigit():  # X-Signature-256
         bare = bare.rstrip(string.digits.encode()).removesuffix(b"-")
     return _BASE64.search(bare, len(bare.rstrip(string.ascii_lowercase.encode()))) is not None
+
+
+# Of a field's line, whether its value may be a path. Quick: what slips in by chance is looked at closely.
+may_hold_path: Final = _PATH_LINE.match
+
+
+def may_name_another(fields: Fields) -> bool:
+    """Return true when some field may name another method or target; else none but a POST's type decides. Quick."""
+    names = b"\n".join([name for name, _ in fields])
+    if _TELLING.search(names.lower()) is not None:
+        return True
+    return any(_PATH_VALUE.match(value) and not is_no_target(name) for name, value in fields)
 
 
 def field_targets(fields: Fields) -> list[str]:
@@ -84,7 +83,7 @@ def field_targets(fields: Fields) -> list[str]:
         if not (is_named or _PATH_VALUE.match(value)):
             continue
         is_method = b"method" in name.lower() and not _PATH_VALUE.match(value)
-        if not value.strip() or is_method or _is_no_target(name):
+        if not value.strip() or is_method or is_no_target(name):
             continue
         whole = octets(value.strip())
         for text in {whole, *map(str.strip, whole.split(","))}:  # several fields of a name are one list
@@ -170,15 +169,14 @@ _PART_NAMES: Final = frozenset(name for names in _PARTS for name in names)
 # Where a client is sent afterwards, by the names that are in use: a path of this site, and not what is served now.
 _NEXT: Final = re.compile(r"(?:\w*_)?(?:next|return|redir|back|continue|dest|goto|from|ref|callback|success|cancel)\w*")
 _MAX_NAME: Final = 64
-_MAY_NAME_PATH: Final = re.compile(
-    rf"(?:^|[&;])(?:[^=&;%+.\[ ]*[%+.\[ ][^=&;]*|_?(?:{'|'.join(sorted(_PATH_PARAMETERS | UNDER.keys()))}))=",
-    re.IGNORECASE,
-)
+# The name of a parameter that is one of those, or may be one once it is decoded; a query in lower case that has one.
+_NAMING: Final = rf"(?:[^=&;%+.\[ ]*+[%+.\[ ][^=&;]*+|_?(?:{'|'.join(sorted(_PATH_PARAMETERS | UNDER.keys()))}))="
+_MAY_NAME_PATH: Final = re.compile(rf"(?:(?!{_NAMING})[^&;]*+[&;])*+{_NAMING}")
 
 
 def may_name_path(query: str) -> bool:
     """Return true when a query may hold a path for a front controller that hides behind any target. Quick."""
-    return _MAY_NAME_PATH.search(query) is not None
+    return _MAY_NAME_PATH.match(query.lower()) is not None
 
 
 def form_methods(form: str) -> set[str]:

@@ -64,6 +64,16 @@ class _Pattern:
     subtree: bool
     literal: str
 
+    @property
+    def first(self) -> str | None:
+        """The first segment of every path that it takes; None where that may be any."""
+        return self.segments[0] if self.segments else None
+
+    @property
+    def takes_more(self) -> bool:
+        """True when it takes more than one path."""
+        return self.subtree or None in self.segments
+
     def takes_method(self, method: str) -> bool:
         return self.method in {EVERY, method} or (method == "HEAD" and self.method == "GET")
 
@@ -139,11 +149,16 @@ class Routes:
         self._under = _pretty(guarding)
         homes = {prefix.rpartition("/")[0] for prefix in self._under.get("rest_route", ())}
         self._files = frozenset(home + file for home in homes for file in _WORDPRESS_FILES)
-        self._wild = [pattern for pattern in patterns if pattern.subtree or None in pattern.segments]
+        # Patterns of more than one path: those that may begin with any segment, and those that may begin with this one.
+        self._wild = [pattern for pattern in patterns if pattern.takes_more and pattern.first is None]
+        self._wild_under = {
+            first: [*self._wild, *(pattern for pattern in patterns if pattern.takes_more and pattern.first == first)]
+            for first in {pattern.first for pattern in patterns} - {None}
+        }
         self._exact: dict[Reading, list[_Pattern]] = {}
         self._aliases: dict[Reading, list[_Pattern]] = {}
         for pattern in patterns:
-            if pattern not in self._wild:
+            if not pattern.takes_more:
                 path = tuple(segment for segment in pattern.segments if segment is not None)
                 self._exact.setdefault(path, []).append(pattern)
                 for alias in without_ending(path):
@@ -239,7 +254,7 @@ class Routes:
         reading = tuple(path[1:].lower().split("/"))
         if reading in self._exact or reading in self._aliases or reading[-1] == "index":
             return False
-        return not self._wild or not any(pattern.takes_path(reading) for pattern in self._wild)
+        return not any(pattern.takes_path(reading) for pattern in self._wild_for(reading))
 
     def _targets(self, path: str, query: str, others: Collection[str], *, guards: bool) -> Iterator[_Target]:
         """Find what a request may match: its own target, what its query names, and what its fields name.
@@ -306,8 +321,12 @@ class Routes:
 
     def _matches(self, reading: Reading, aliased: Iterable[_Pattern] = ()) -> tuple[_Pattern, ...]:
         found = [*self._exact.get(reading, ()), *aliased]
-        found += [pattern for pattern in self._wild if pattern.takes_path(reading)]
+        found += [pattern for pattern in self._wild_for(reading) if pattern.takes_path(reading)]
         return tuple(sorted(found, key=lambda pattern: pattern.index)) if len(found) > 1 else tuple(found)
+
+    def _wild_for(self, reading: Reading) -> list[_Pattern]:
+        """Return the patterns of more than one path that may take this one."""
+        return self._wild_under.get(reading[0], self._wild) if reading else self._wild
 
     # Deciding…
 

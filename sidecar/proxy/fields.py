@@ -14,7 +14,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.overrides import field_targets, has_path, is_telling
+from sidecar.overrides import field_targets, is_no_target, is_telling, may_hold_path
 from sidecar.proxy.client import Client
 from sidecar.proxy.messages import CRLF, ByName, Fields, RawFields, Request, Version
 from sidecar.spelling import alike
@@ -79,36 +79,42 @@ class Rules:
     def keep(self, request: Request, *, trusted_peer: bool, body: bytes | None = None) -> Kept:
         """Return what passes. `body` is the content where it is sent whole: then no coding, no expectation remains."""
         asked = request.fields
-        kinds = [self._kinds[name] for name in asked.names]
-        if not asked.options <= _PLAIN_OPTIONS:
-            named = _all_alike(asked.options) - _NEVER_NAMED
-            kinds = [kind if alike(name) not in named else _GONE for kind, name in zip(kinds, asked.names, strict=True)]
-        if not kinds or max(kinds) <= _GONE:  # most requests
-            lines = [line for kind, line in zip(kinds, asked.lines, strict=True) if not kind]
-            return Kept(lines, may_name_another=has_path(lines))
+        named = frozenset() if asked.options <= _PLAIN_OPTIONS else _all_alike(asked.options) - _NEVER_NAMED
+        kinds = self._kinds
         kept = Kept([])
-        for kind, name, line in zip(kinds, asked.names, asked.lines, strict=True):
-            passes = not kind
-            if kind == _PROXYS:
-                passes = trusted_peer
-                kept.may_name_another = kept.may_name_another or (passes and is_telling(name))
-            elif kind == _WHOLE:
-                passes = body is None
-            elif kind == _TRAILER:
-                passes = body is None and asked.chunked
-            elif kind == _OVERRIDE:
-                passes = kept.may_name_another = True
-            elif kind == _TE and name.lower() == b"te":
-                kept.takes_trailers = kept.takes_trailers or _wants_trailers(line[len(name) + 1 :])
-            if passes:
-                kept.lines.append(line)
-        kept.may_name_another = kept.may_name_another or has_path(kept.lines)
-        kept.request_id = request_id(asked) if _REQUEST_ID in kinds else ""
+        lines = kept.lines
+        has_id = False
+        for name, line in zip(asked.names, asked.lines, strict=True):
+            kind = kinds[name]
+            if kind == _GONE or (named and alike(name) in named):
+                continue
+            if kind > _GONE:
+                passes = False
+                if kind == _PROXYS:
+                    passes = trusted_peer
+                    kept.may_name_another = kept.may_name_another or (passes and is_telling(name))
+                elif kind == _WHOLE:
+                    passes = body is None
+                elif kind == _TRAILER:
+                    passes = body is None and asked.chunked
+                elif kind == _OVERRIDE:
+                    passes = kept.may_name_another = True
+                elif kind == _REQUEST_ID:
+                    has_id = True
+                elif name.lower() == b"te":
+                    kept.takes_trailers = kept.takes_trailers or _wants_trailers(line[len(name) + 1 :])
+                if not passes:
+                    continue
+            lines.append(line)
+            if kind != _NO_TARGET and may_hold_path(line):
+                kept.may_name_another = True
+        if has_id:
+            kept.request_id = request_id(asked)
         return kept
 
     def trailers(self, raw: RawFields) -> list[tuple[bytes, bytes]]:
         """Return the trailer fields that reach upstream. RFC 9110 section 6.5.1."""
-        passing = [pair for pair in raw if not self._kinds[pair[0]] and alike(pair[0]) not in _NO_TRAILERS]
+        passing = [pair for pair in raw if self._kinds[pair[0]] <= 0 and alike(pair[0]) not in _NO_TRAILERS]
         return [pair for pair in passing if not field_targets([pair])]
 
 
@@ -209,6 +215,7 @@ def _wants_trailers(te: bytes) -> bool:
 
 
 # What a field's name comes to; 0 is any other, which passes.
+_NO_TARGET: Final = -1  # passes, and no server takes its value for a target
 _GONE: Final = 1
 _PROXYS: Final = 2  # passes if a trusted proxy wrote it
 _WHOLE: Final = 3  # passes unless the content was read here: Content-Length, Expect
@@ -237,7 +244,9 @@ def _kind(identity: bytes, name: bytes) -> int:
         return _WHOLE if is_spelled else _GONE  # else it frames the message, for a backend that reads it so
     if bare == b"trailer":
         return _TRAILER
-    return _OVERRIDE if is_telling(lower) else 0
+    if is_telling(lower):
+        return _OVERRIDE
+    return _NO_TARGET if is_no_target(name) else 0
 
 
 def _ends_here(name: bytes) -> bool:

@@ -82,10 +82,11 @@ class Peer:
 class Rewritten:
     """A request's fields as upstream gets them, to be used again: many requests of a connection have the same.
 
-    `before` and `after` its X-Request-Id; all is before where the client has its own, `request_id`.
+    `theirs` and `ours` are octets; in between the two of `ours` stands X-Request-Id. All is before it where the client
+    has its own, `request_id`.
     """
 
-    __slots__ = ("after", "before", "client", "fields", "kept", "likeness", "ours", "request_id")
+    __slots__ = ("client", "fields", "kept", "likeness", "ours", "request_id", "theirs")
 
     def __init__(
         self,
@@ -102,13 +103,7 @@ class Rewritten:
         self.client = client
         self.ours = ours
         self.request_id = kept.request_id
-        self.before = theirs + ours[0]
-        self.after = ours[1]
-
-
-def _likeness(request: Request) -> tuple[Any, ...]:
-    """What of a request, beside its fields, decides how they are rewritten."""
-    return request.version, request.authority, request.is_websocket
+        self.theirs = theirs
 
 
 class Forwarder:
@@ -155,7 +150,8 @@ class Forwarder:
     def rewritten(self, request: Request, peer: Peer) -> Rewritten:
         """Rewrite the fields of a plain request, or find that the last one's were the same."""
         last = peer.last
-        likeness = _likeness(request)
+        # What of a request, beside its fields, decides how they are rewritten.
+        likeness = request.version, request.authority, request.is_websocket
         if last is not None and last.fields is request.fields and last.likeness == likeness:
             return last
         kept = self._rules.keep(request, trusted_peer=peer.is_trusted)
@@ -188,9 +184,9 @@ class Forwarder:
         ended: Callable[[Exchange, bool], None],
     ) -> Exchange:
         """Make a plain request ready to be relayed; its content is to be added. `request_id` is for one without."""
-        octets = request.start + rewritten.before
-        if not rewritten.request_id:
-            octets = b"%b%b%b" % (octets, request_id.encode(), rewritten.after)
+        before, after = rewritten.ours
+        made = b"" if rewritten.request_id else request_id.encode()
+        octets = b"".join((request.start, rewritten.theirs, before, made, after))
         return Exchange(
             self.pool,
             octets,

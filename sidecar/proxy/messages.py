@@ -42,9 +42,12 @@ MAX_NAME: Final = 64
 MAX_LENGTH: Final = (1 << 63) - 1
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/([0-9]\.[0-9])")
-_VERSIONS: Final = {b"1.1": HTTP_1_1, b"1.0": HTTP_1_0}
-_FIELD_LINES: Final = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*")
+_IS_TOKEN: Final = re.compile(_TOKEN).fullmatch
+_VERSIONS: Final = {b"HTTP/1.1": HTTP_1_1, b"HTTP/1.0": HTTP_1_0}
+_IS_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
+# The octets that a request's target may hold, and a field's value.
+_TARGET: Final = bytes({*range(0x21, 0x100)} - {0x7F})
+_VALUE: Final = b"\t " + _TARGET
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _ANSWER_LINES: Final = re.compile(rb"(?:" + _TOKEN + rb":[^\0\r\n]*\r\n)*\r\n")
 _ANSWER_FIELD: Final = re.compile(rb"(" + _TOKEN + rb")[ \t]*:([^\0\r\n]*)")
@@ -77,19 +80,27 @@ class Fields:
     __slots__ = ("_raw", "binds_connection", "chunked", "hosts", "length", "lines", "names", "options", "upgrade")
 
     def __init__(self, lines: list[bytes]) -> None:
-        """Raises Refusal. RFC 9112 section 6.3."""
+        """Raises Refusal for a line that is no field, and for framing that is none. RFC 9112 section 6.3."""
         self.lines = lines
-        self.names = [line.partition(b":")[0] for line in lines]
+        self.names: list[bytes] = []
         self.length: int | None = None
         self.chunked = False
         self.options: frozenset[bytes] = frozenset()
         self.upgrade = b""
-        self.hosts: tuple[bytes, ...] = ()
         self.binds_connection = False
         self._raw: tuple[tuple[bytes, bytes], ...] | None = None
-        kinds = [_KINDS[name] for name in self.names]
-        if any(kinds):
-            self._frame(kinds)
+        framing: dict[bytes, list[bytes]] = {}
+        for line in lines:
+            name, colon, value = line.partition(b":")
+            kind = _KINDS[name]
+            if not colon:
+                raise _malformed("field", _NO_FIELD)
+            self.names.append(name)
+            if kind:
+                framing.setdefault(kind, []).append(value.strip(b" \t"))
+        self.hosts = tuple(framing.pop(b"host", ()))
+        if framing:
+            self._frame(framing)
 
     @property
     def raw(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -100,12 +111,8 @@ class Fields:
             )
         return self._raw
 
-    def _frame(self, kinds: list[bytes]) -> None:
-        """Read what the fields say of the message itself."""
-        found: dict[bytes, list[bytes]] = {}
-        for kind, name, line in zip(kinds, self.names, self.lines, strict=True):
-            if kind:
-                found.setdefault(kind, []).append(line[len(name) + 1 :].strip(b" \t"))
+    def _frame(self, found: dict[bytes, list[bytes]]) -> None:
+        """Read what the fields say of the message itself: the values of each that says something."""
         lengths, codings = found.get(b"content-length"), found.get(b"transfer-encoding")
         if lengths:
             if len(lengths) > 1 or codings or not lengths[0].isdigit() or len(lengths[0]) > len(str(MAX_LENGTH)):
@@ -118,8 +125,6 @@ class Fields:
                 # Another coding would have to be kept or undone; without its name the content is garbage.
                 raise _malformed("transfer_encoding", "The one transfer coding known here is chunked.")
             self.chunked = True
-        if b"host" in found:
-            self.hosts = tuple(found[b"host"])
         if b"connection" in found:
             self.options = _OPTIONS[b",".join(found[b"connection"])]
         if b"upgrade" in found:
@@ -153,7 +158,12 @@ _AUTHENTICATION: Final = frozenset(
 _BINDING: Final = re.compile(rb"(?:^|[,\s])(?:ntlm|negotiate|kerberos)(?:[,\s]|$)", re.IGNORECASE)
 
 
+_NO_FIELD: Final = "A field is a name, a colon and a value on one line, without control octets."
+
+
 def _framing(name: bytes) -> bytes:
+    if not _IS_TOKEN(name):
+        raise _malformed("field", _NO_FIELD)
     lower = name.lower()
     return lower if lower in _FRAMING or lower in _AUTHENTICATION else b""
 
@@ -170,6 +180,11 @@ def _read_options(connection: bytes) -> frozenset[bytes]:
 
 
 _OPTIONS: Final = ByName(_read_options)
+# A method as text; "" for what is no token.
+_METHODS: Final = ByName(lambda octets: octets.decode() if _IS_TOKEN(octets) else "")
+_NO_LINE: Final = "A request begins with a method, a target and HTTP/1.1, one space between."
+# Whether this is the value of a Host field.
+_HOSTS: Final = ByName(lambda host: _AUTHORITY.fullmatch(host) is not None)
 
 
 @dataclass(slots=True, eq=False)  # not frozen: it is made for every request, in half the time
@@ -249,24 +264,26 @@ def read_fields(block: bytes) -> Fields:
     """Read a request's field lines, each with its CR LF. Raises Refusal. RFC 9112 section 5 and 6."""
     lines = _field_lines(block)
     if len(lines) > MAX_FIELDS:
+        _pairs(lines)
         raise Refusal("head_too_large", "fields", f"Send {MAX_FIELDS} fields at most.")
     fields = Fields(lines)
     hosts = fields.hosts
-    if len(hosts) > 1 or (hosts and _AUTHORITY.fullmatch(hosts[0]) is None):
+    if hosts and (len(hosts) > 1 or not _HOSTS[hosts[0]]):
         raise _malformed("host", "Send one Host field with a host and perhaps a port.")
     return fields
 
 
 def read_request(line: bytes, fields: Fields) -> Request:
     """Read a request's head. Raises Refusal where two readers might differ, and for TRACE. RFC 9112 section 3."""
-    found = _REQUEST_LINE.fullmatch(line)
-    if found is None:
-        raise _malformed("request_line", "A request begins with a method, a target and HTTP/1.1, one space between.")
-    octets, target, number = found.groups()
-    version = _VERSIONS.get(number)
+    try:
+        octets, target, protocol = line.split(b" ")
+    except ValueError:
+        raise _malformed("request_line", _NO_LINE) from None
+    method, version = _METHODS[octets], _VERSIONS.get(protocol)
+    if not method or not target or target.translate(None, _TARGET) or not (version or _IS_VERSION(protocol)):
+        raise _malformed("request_line", _NO_LINE)
     if version is None:
         raise _malformed("version", "Speak HTTP/1.1.")
-    method = octets.decode()
     if method == "CONNECT":
         raise _malformed("connect", "This is no tunnel.")
     if method == "TRACE":
@@ -282,7 +299,7 @@ def read_request(line: bytes, fields: Fields) -> Request:
         # RFC 9112 section 6.1: its framing is faulty, even if a length could be found.
         raise _malformed("chunked_1_0", "HTTP/1.0 has no transfer codings.")
     is_websocket = bool(fields.upgrade) and version == HTTP_1_1 and _upgrades(method, fields)
-    start = b"%b %b HTTP/1.1\r\n" % (octets, origin)
+    start = line + CRLF if origin is target and version is HTTP_1_1 else b"%b %b HTTP/1.1\r\n" % (octets, origin)
     return Request(method, target, origin, authority, version, start, fields, is_websocket)
 
 
@@ -325,9 +342,19 @@ def _upgrades(method: str, fields: Fields) -> bool:
 
 
 def _field_lines(block: bytes) -> list[bytes]:
-    if _FIELD_LINES.fullmatch(block) is None:
-        raise _malformed("field", "A field is a name, a colon and a value on one line, without control octets.")
-    return block[:-2].split(CRLF) if block else []
+    """Split field lines, each with its CR LF. Raises Refusal for any other control octet."""
+    lines = block.split(CRLF)
+    if lines.pop() or block.translate(None, _VALUE) != CRLF * len(lines):
+        raise _malformed("field", _NO_FIELD)
+    return lines
+
+
+def _pairs(lines: list[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the name and the value of each line. Raises Refusal for one that is no field."""
+    parted = [line.partition(b":") for line in lines]
+    if not all(colon and _IS_TOKEN(name) for name, colon, _ in parted):
+        raise _malformed("field", _NO_FIELD)
+    return [(name, value.strip(b" \t")) for name, _, value in parted]
 
 
 # An answer's head…
@@ -461,11 +488,9 @@ class Chunked:
             if end < 0:
                 self._keep(octets[at:], MAX_TRAILERS)
                 break
-            lines = _field_lines(octets[at : end + 2])
-            if len(lines) > MAX_FIELDS:
+            self.trailers = _pairs(_field_lines(octets[at : end + 2]))
+            if len(self.trailers) > MAX_FIELDS:
                 raise _malformed("trailers", f"A trailer section has {MAX_FIELDS} fields at most.")
-            pairs = [line.partition(b":") for line in lines]
-            self.trailers = [(name, value.strip(b" \t")) for name, _, value in pairs]
             return b"".join(pieces), octets[end + 4 :]
         return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), None
 
