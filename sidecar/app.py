@@ -45,7 +45,7 @@ from sidecar.gate import Gate
 from sidecar.identity import Signer
 from sidecar.keys import KeyFiles, SigningKey, read_pem
 from sidecar.life import Life, ended
-from sidecar.limits.buckets import Bucket, Buckets
+from sidecar.limits.buckets import Buckets, Meter
 from sidecar.logs import EventLog
 from sidecar.metrics import Metrics
 from sidecar.proxy.forward import Forwarder
@@ -225,13 +225,15 @@ async def _routing(
     config: Config, store: Store, session: outbound.Session, buckets: Buckets, tell: Tell, life: Life
 ) -> AsyncIterator[Router]:
     """The router at work, with what it knows of the other workers."""
-    rates = {name: settings.rate for name, settings in config.providers.items() if settings.rate}
+    # Buckets of one: a burst would be faster than the rate.
+    rates = {
+        name: Meter.of_rate("provider", settings.rate, store.names, burst=1).bucket(name)
+        for name, settings in config.providers.items()
+        if settings.rate
+    }
 
     async def take(provider: str) -> float:
-        # A bucket of one: a burst would be faster than the rate.
-        rate = rates[provider]
-        key = store.names.bucket("provider", provider)
-        ruling = await buckets.spend([Bucket("provider", key, rate.count, rate.period_s, 1, enforce=True)])
+        ruling = await buckets.spend([rates[provider]])
         return 0.0 if ruling.allowed else ruling.retry_after_s
 
     url = _receipts_url(config)

@@ -18,6 +18,7 @@ from vendors import SOON_S, Vendor, closed_port, vendor
 
 from sidecar import courier as story
 from sidecar.config.model import Breaker, CodeRules, Delivery
+from sidecar.config.units import Rate
 from sidecar.courier import Courier
 from sidecar.delivery import send
 from sidecar.delivery.breakers import Key
@@ -25,7 +26,7 @@ from sidecar.delivery.outbox import Answered, Entry, Leased, Outbox
 from sidecar.delivery.providers.seam import Receipt, ReceiptState
 from sidecar.delivery.rates import Rates
 from sidecar.errors import StoreAwayError
-from sidecar.limits.buckets import Bucket, Buckets
+from sidecar.limits.buckets import Buckets, Meter
 from sidecar.recipient import Recipient, parse
 from sidecar.store.client import ReplyError, Store
 
@@ -1206,7 +1207,7 @@ async def test_kill_between_giving_back_and_burying_gives_nothing_back_twice(sto
     async with two(store, Delivery(providers=("first",))) as (first, _, it):
         first.answers(*POOR)
         buckets = Buckets(store)
-        bucket = Bucket("to", store.names.bucket("to", "x"), 10, 3600.0, 10, enforce=True)
+        bucket = Meter.of_rate("to", Rate(10, 3600.0), store.names).bucket("x")
         for _ in range(3):
             tickets = (await buckets.spend([bucket])).tickets
         await it.ask(PHONE, tickets=tickets)

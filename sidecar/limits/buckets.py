@@ -6,64 +6,85 @@ can be given back by its ticket. Never decides by itself: when the store is away
 
 import ipaddress
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self
 
 from sidecar.config import model
+from sidecar.config.units import Rate
 from sidecar.errors import LimitState
 from sidecar.limits.gcra import Limit
 from sidecar.store.client import Script, Store
 from sidecar.store.names import Names
 
 _GCRA: Final = Script.load(Path(__file__).with_name("gcra.lua"))
-_REFUND: Final = Script.load(Path(__file__).with_name("refund.lua"))
 # Longer than any message is under way.
 _REFUNDED_MS: Final = 3_600_000
-_SPEND: Final = "spend"
-_PEEK: Final = "peek"
 # What gcra.lua answers per bucket: allowed, remaining, retry, reset, tat.
 _ANSWERS: Final = 5
+# So many full buckets are remembered, some 20 MB; a flood from more addresses asks the store again for the oldest.
+_MOST_FULL: Final = 65_536
 
 # How much of an address one customer has. A home or a phone gets one IPv4 address, or a whole IPv6 /64; a site gets an
 # IPv4 /24 or an IPv6 /48 (RFC 6177). Counting single IPv6 addresses would count nothing.
 _PREFIX_LENGTHS: Final = {"ip": {4: 32, 6: 64}, "ip_prefix": {4: 24, 6: 48}}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Meter:
+    """What all buckets of one limit have in common, worked out once for a configuration.
+
+    `prefix`: how the names of its buckets begin in the store. `words`: what gcra.lua is told of each.
+    """
+
+    name: str
+    count: int
+    period_s: float
+    enforce: bool
+    limit: Limit
+    prefix: str
+    words: tuple[str, str, str]
+
+    @classmethod
+    def of_rate(cls, name: str, rate: Rate, names: Names, *, burst: int | None = None, enforce: bool = True) -> Self:
+        """Make it of a rate; a bucket takes `burst` at once, or the rate's whole count. Raises ValueError as Limit."""
+        limit = Limit.of_rate(rate.count, rate.period_s, burst or rate.count)
+        words = (str(limit.interval_us), str(limit.burst), str(int(enforce)))
+        return cls(name, rate.count, rate.period_s, enforce, limit, names.bucket(name, ""), words)
+
+    @classmethod
+    def of(cls, name: str, limit: model.Limit, names: Names, *, enforce: bool = True) -> Self:
+        """Make it of [limits.NAME]; `enforce=False` observes whatever the limit's mode. Raises ValueError as Limit."""
+        return cls.of_rate(name, limit.rate, names, burst=limit.burst, enforce=enforce and limit.mode == "enforce")
+
+    def bucket(self, hashed: str) -> "Bucket":
+        """Give the bucket for a hashed value of the limit's key."""
+        return Bucket(self, self.prefix + hashed)
+
+    def state(self, remaining: int, reset_s: float) -> LimitState:
+        """Describe one of its buckets as the RateLimit fields tell it."""
+        return LimitState(self.name, self.count, self.period_s, remaining, reset_s)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Bucket:
     """One limit for one key value. `key` is its name in the store, where the value is hashed."""
 
-    name: str
+    meter: Meter
     key: str
-    count: int
-    period_s: float
-    burst: int
-    enforce: bool
 
     @classmethod
     def of(cls, name: str, limit: model.Limit, hashed: str, names: Names, *, enforce: bool = True) -> Self:
-        """Make the bucket of [limits.NAME] for a hashed value; `enforce=False` observes whatever the limit's mode."""
-        rate = limit.rate
-        return cls(
-            name=name,
-            key=names.bucket(name, hashed),
-            count=rate.count,
-            period_s=rate.period_s,
-            burst=limit.burst or rate.count,
-            enforce=enforce and limit.mode == "enforce",
-        )
-
-    @property
-    def limit(self) -> Limit:
-        """What the formula sees. Raises ValueError as Limit does."""
-        return Limit.of_rate(self.count, self.period_s, self.burst)
+        """Make the bucket of [limits.NAME] for a hashed value; where many are made, `Meter` is worked out once."""
+        meter = Meter.of(name, limit, names, enforce=enforce)
+        return cls(meter, meter.prefix + hashed)
 
     @property
     def ticket(self) -> str:
         """What gives one back, for `Buckets.refund`; opaque, and safe to store."""
-        return f"{self.limit.interval_us}:{self.key}"
+        return f"{self.meter.words[0]}:{self.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,71 +106,146 @@ class Ruling:
 
 
 class Buckets:
-    """The leaky buckets of one store."""
+    """The leaky buckets of one store. `clock`: seconds of a monotonic clock."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
+        self._clock = clock
+        # Buckets that the store has called full, the oldest news first: name -> when it takes one, when it is empty.
+        self._full: dict[str, tuple[float, float]] = {}
+
+    def full(self, buckets: Iterable[Bucket]) -> Ruling | None:
+        """Refuse without asking the store: None unless it has called an enforcing bucket full until later than now.
+
+        The ruling's `refused` holds the states of the full ones alone. A bucket is forgotten here once the store would
+        take one again, and when this process gives back to it; what another one gives back is not seen here before.
+        """
+        if not self._full:
+            return None
+        now = self._clock()
+        refused = []
+        retry_after_s = 0.0
+        for bucket in buckets:
+            known = self._full.get(bucket.key)
+            if known is None or not bucket.meter.enforce:
+                continue
+            takes_at, empty_at = known
+            if takes_at <= now:
+                del self._full[bucket.key]
+                continue
+            refused.append(bucket.meter.state(0, empty_at - now))
+            retry_after_s = max(retry_after_s, takes_at - now)
+        return Ruling(False, retry_after_s, tuple(refused)) if refused else None
 
     async def peek(self, buckets: Iterable[Bucket]) -> Ruling:
         """Tell what `spend` would say now, and take nothing."""
-        return await self._rule(_PEEK, buckets)
+        return await self.spend((), looking_at=buckets)
 
-    async def spend(self, buckets: Iterable[Bucket]) -> Ruling:
-        """Take one from every bucket, or nothing from any."""
-        return await self._rule(_SPEND, buckets)
+    async def spend(
+        self, buckets: Iterable[Bucket], *, looking_at: Iterable[Bucket] = (), giving_back: Sequence[str] = ()
+    ) -> Ruling:
+        """Take one from every bucket, or nothing from any; nothing either where one of `looking_at` would refuse.
+
+        `giving_back`: tickets that are refunded in the same step, beforehand and whatever is ruled. One step in the
+        store for all of it.
+        """
+        spent = _once_each(buckets)
+        looked = _once_each(looking_at)
+        for key in spent.keys() & looked.keys():  # looked at as it is spent
+            spent[key] = _stricter(spent[key], looked.pop(key))
+        decided = (*looked.values(), *spent.values())
+        if not decided and not giving_back:
+            return Ruling(allowed=True)
+        asked_at = self._clock()
+        keys, intervals = _of_tickets(giving_back)
+        args: list[str | int] = [0, len(keys), len(spent), *intervals]
+        for bucket in decided:
+            args += bucket.meter.words
+        try:
+            answer = await self._store.run(_GCRA, [*keys, *(bucket.key for bucket in decided)], args)
+        finally:
+            self._forget(keys)
+        return self._ruling(decided, len(looked), answer, 1 + len(keys), asked_at)
 
     async def refund(self, tickets: Sequence[str], once: str = "") -> None:
         """Give back what was spent. Each ticket once: given twice, it lets one more through.
 
         `once`: what they were spent for; they are then given back once, however often this is asked within the hour.
         """
+        if not once:
+            await self.spend((), giving_back=tickets)
+            return
         if not tickets:
             return
-        intervals, _, keys = zip(*(ticket.partition(":") for ticket in tickets), strict=True)
-        mark = self._store.names.refunded(once)
-        await self._store.run(_REFUND, [mark, *keys], [_REFUNDED_MS if once else 0, *intervals])
+        keys, intervals = _of_tickets(tickets)
+        try:
+            args: list[str | int] = [_REFUNDED_MS, len(keys), 0, *intervals]
+            await self._store.run(_GCRA, [self._store.names.refunded(once), *keys], args)
+        finally:
+            self._forget(keys)
 
-    async def _rule(self, mode: str, asked: Iterable[Bucket]) -> Ruling:
-        buckets = _once_each(asked)
-        if not buckets:
-            return Ruling(allowed=True)
-        args: list[str | int] = [mode]
-        for bucket in buckets:
-            args += (bucket.limit.interval_us, bucket.limit.burst, int(bucket.enforce))
-        _now, *flat = await self._store.run(_GCRA, [bucket.key for bucket in buckets], args)
-        answers = [flat[i : i + _ANSWERS] for i in range(0, len(flat), _ANSWERS)]
-        return _ruling(mode, list(zip(buckets, answers, strict=True)))
+    def _ruling(
+        self, decided: Sequence[Bucket], looked: int, answer: Sequence[int], first: int, asked_at: float
+    ) -> Ruling:
+        """Read the script's answer: `first` is where it speaks of the first bucket, and `looked` are not spent."""
+        observed, tickets = [], []
+        refused = False
+        retry_us = again_us = 0
+        at = first
+        for number, bucket in enumerate(decided):
+            meter = bucket.meter
+            allowed, retry, reset = answer[at], answer[at + 2], answer[at + 3]
+            at += _ANSWERS
+            if allowed:
+                if number >= looked:
+                    tickets.append(bucket.ticket)
+                if meter.enforce:
+                    # One more fits once the others in the bucket leave room for it.
+                    again_us = max(again_us, reset - (meter.limit.burst - 1) * meter.limit.interval_us)
+            elif meter.enforce:
+                refused = True
+                retry_us = max(retry_us, retry)
+                # From when it was asked, which is before the store looked: never later than the truth.
+                self._remember(bucket.key, asked_at + retry / 1e6, asked_at + reset / 1e6)
+            else:
+                observed.append(meter.name)
+        if not refused:
+            return Ruling(True, observed=tuple(observed), tickets=tuple(tickets), again_in_s=again_us / 1e6)
+        states: tuple[list[LimitState], list[LimitState]] = ([], [])
+        for number, bucket in enumerate(decided):
+            if bucket.meter.enforce:
+                allowed, remaining, _, reset, _ = answer[first + number * _ANSWERS : first + (number + 1) * _ANSWERS]
+                states[allowed].append(bucket.meter.state(remaining, reset / 1e6))
+        return Ruling(False, retry_us / 1e6, (*states[0], *states[1]), tuple(observed))
+
+    def _remember(self, key: str, takes_at: float, empty_at: float) -> None:
+        self._full.pop(key, None)
+        self._full[key] = (takes_at, empty_at)
+        if len(self._full) > _MOST_FULL:
+            del self._full[next(iter(self._full))]
+
+    def _forget(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._full.pop(key, None)
 
 
-def _once_each(buckets: Iterable[Bucket]) -> list[Bucket]:
+def _once_each(buckets: Iterable[Bucket]) -> dict[str, Bucket]:
     """One bucket named twice in a request counts once; it is enforced if one of its names says so."""
     found: dict[str, Bucket] = {}
     for bucket in buckets:
-        before = found.get(bucket.key, bucket)
-        found[bucket.key] = replace(before, enforce=before.enforce or bucket.enforce)
-    return list(found.values())
+        before = found.get(bucket.key)
+        found[bucket.key] = bucket if before is None else _stricter(before, bucket)
+    return found
 
 
-def _ruling(mode: str, answers: Sequence[tuple[Bucket, Sequence[int]]]) -> Ruling:
-    refused, passed, observed, spent = [], [], [], []
-    retry_us = again_us = 0
-    for bucket, (allowed, remaining, retry, reset, _tat) in answers:
-        state = LimitState(bucket.name, bucket.count, bucket.period_s, remaining, reset / 1e6)
-        if allowed:
-            spent.append(bucket.ticket)
-            if bucket.enforce:
-                passed.append(state)
-                # One more fits once the others in the bucket leave room for it.
-                again_us = max(again_us, reset - (bucket.limit.burst - 1) * bucket.limit.interval_us)
-        elif bucket.enforce:
-            refused.append(state)
-            retry_us = max(retry_us, retry)
-        else:
-            observed.append(bucket.name)
-    if refused:
-        return Ruling(False, retry_us / 1e6, (*refused, *passed), tuple(observed))
-    tickets = tuple(spent) if mode == _SPEND else ()
-    return Ruling(True, observed=tuple(observed), tickets=tickets, again_in_s=again_us / 1e6)
+def _stricter(one: Bucket, other: Bucket) -> Bucket:
+    return one if one.meter.enforce else other
+
+
+def _of_tickets(tickets: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Read tickets: the buckets' names, and their intervals."""
+    parts = [ticket.partition(":") for ticket in tickets]
+    return [key for _, _, key in parts], [interval for interval, _, _ in parts]
 
 
 def client_key(key: Literal["ip", "ip_prefix"], ip: str) -> str:

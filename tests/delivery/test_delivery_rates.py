@@ -2,9 +2,10 @@
 
 import asyncio
 
+from sidecar.config.units import Rate
 from sidecar.delivery.rates import Rates
 from sidecar.errors import StoreAwayError
-from sidecar.limits.buckets import Bucket, Buckets
+from sidecar.limits.buckets import Buckets, Meter
 from sidecar.store.client import Store
 
 
@@ -97,7 +98,7 @@ async def test_nobody_goes_while_the_store_is_away() -> None:
 
 async def test_two_workers_together_keep_the_rate(store: Store) -> None:
     """Twenty a second, by the store's clock: eleven sends take half a second, however many send."""
-    bucket = Bucket("provider", store.names.bucket("provider", "a"), 20, 1.0, 1, enforce=True)
+    bucket = Meter.of_rate("provider", Rate(20, 1.0), store.names, burst=1).bucket("a")
 
     async def take(provider: str) -> float:
         ruling = await Buckets(store).spend([bucket])

@@ -14,6 +14,15 @@ from sidecar.store.client import Store
 from sidecar.store.names import Names
 
 
+class Clock:
+    """A monotonic clock that stands still."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def a_limit(count: int, period_s: float, burst: int | None = None) -> model.Limit:
     return model.Limit(key="ip", rate=Rate(count, period_s), burst=burst)
 
@@ -118,6 +127,128 @@ async def test_what_was_spent_for_one_message_is_given_back_once(store: Store) -
     )
 
 
+async def test_giving_back_and_spending_are_one_step(store: Store) -> None:
+    """What is given back is there for what is spent beside it, whatever the ruling; a full one stays unspent."""
+    buckets, ip, to = Buckets(store), a_bucket(store, "ip"), a_bucket(store, "to")
+    first = await buckets.spend([ip])
+    assert (await buckets.spend([ip, to], giving_back=first.tickets)).allowed
+    assert not (await buckets.spend([ip])).allowed
+
+    ruling = await buckets.spend([to], giving_back=[ip.ticket])
+
+    assert (ruling.allowed, [state.name for state in ruling.refused]) == (False, ["to"])
+    assert await stored(store, ip) == [None]
+
+
+async def test_spending_while_looking_at_others_is_one_step(store: Store) -> None:
+    """One that is looked at refuses as if it were spent, and is not; nothing is spent then."""
+    buckets, ip, total = Buckets(store), a_bucket(store, "ip"), a_bucket(store, "total", 2)
+    watched = a_bucket(store, "watched", enforce=False)
+    allowed = await buckets.spend([total], looking_at=[ip, watched])
+    assert (allowed.allowed, allowed.tickets, allowed.observed) == (True, (total.ticket,), ())
+    assert await stored(store, ip, watched) == [None, None]
+    await buckets.spend([ip, watched])
+    before = await stored(store, total)
+
+    refused = await buckets.spend([total], looking_at=[watched, ip])
+
+    assert [state.name for state in refused.refused] == ["ip", "total"]
+    assert (refused.observed, refused.tickets) == (("watched",), ())
+    assert await stored(store, total) == before
+
+
+async def test_what_is_looked_at_and_spent_is_spent_once(store: Store) -> None:
+    """And enforced if one of its names says so."""
+    buckets, ip = Buckets(store), a_bucket(store, "ip")
+    ruling = await buckets.spend([a_bucket(store, "ip", enforce=False)], looking_at=[ip])
+    assert (ruling.allowed, ruling.tickets) == (True, (ip.ticket,))
+    refused = await buckets.spend([a_bucket(store, "ip", enforce=False)], looking_at=[ip])
+    assert [state.name for state in refused.refused] == ["ip"]
+
+
+# Remembering what is full…
+
+
+async def test_a_full_bucket_is_known_until_its_moment(store: Store) -> None:
+    """With what the store said of it, counted on by our own clock; the moment past, the store is to be asked again."""
+    clock = Clock()
+    buckets = Buckets(store, clock)
+    to = Bucket.of("to", a_limit(1, 60.0), "h", store.names)
+    slow, roomy = a_bucket(store, "slow"), a_bucket(store, "roomy", 9)
+    assert buckets.full([to, slow, roomy]) is None
+    await buckets.spend([to, slow, roomy])
+    assert buckets.full([to, slow, roomy]) is None, "that it took the last one is no refusal"
+    said = await buckets.spend([to, slow, roomy])
+
+    known = buckets.full([roomy, to, slow])
+
+    assert known is not None
+    assert not known.allowed
+    assert known.retry_after_s == said.retry_after_s
+    assert sorted(known.refused, key=str) == sorted(said.refused[:2], key=str)
+    assert buckets.full([roomy]) is None
+    clock.now += 59.0
+    later = buckets.full([to])
+    assert later is not None
+    assert later.retry_after_s == pytest.approx(said.refused[0].reset_s - 59.0)
+    clock.now += 1.0
+    assert buckets.full([to]) is None
+    assert buckets.full([to, slow]) is not None
+
+
+async def test_only_enforcing_buckets_are_known_to_be_full(store: Store) -> None:
+    """One that observes refuses nobody: not by what is remembered either, under whichever name it came to be known."""
+    buckets, watched, ip = Buckets(store), a_bucket(store, "ip", enforce=False), a_bucket(store, "ip")
+    for _ in range(2):
+        await buckets.spend([watched])
+    assert buckets.full([ip]) is None
+    assert not (await buckets.peek([ip])).allowed
+    assert buckets.full([ip]) is not None
+    assert buckets.full([watched]) is None
+
+
+async def test_what_is_given_back_here_is_no_longer_full(store: Store) -> None:
+    """By a refund, by one of a message, and beside a spend."""
+    buckets, ip, other = Buckets(store), a_bucket(store, "ip"), a_bucket(store, "other")
+    for refund in (
+        lambda: buckets.refund([ip.ticket]),
+        lambda: buckets.refund([ip.ticket], "message"),
+        lambda: buckets.spend([other], giving_back=[ip.ticket]),
+    ):
+        await buckets.spend([ip])
+        await buckets.spend([ip])
+        assert buckets.full([ip]) is not None
+        await refund()
+        assert buckets.full([ip]) is None
+        assert (await buckets.peek([ip])).allowed
+
+
+async def test_a_full_bucket_is_never_known_for_longer_than_the_store_says(store: Store) -> None:
+    """Once it allows, by its own clock, the bucket is not known to be full."""
+    buckets, another = Buckets(store), Buckets(store)
+    short = Bucket.of("short", a_limit(1, 0.05), "h", store.names)
+    await buckets.spend([short])
+    assert not (await buckets.spend([short])).allowed
+    assert buckets.full([short]) is not None
+    while not (await another.peek([short])).allowed:
+        pass  # each look is a round trip
+    assert buckets.full([short]) is None
+
+
+async def test_the_memory_of_full_buckets_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest news goes first."""
+    monkeypatch.setattr("sidecar.limits.buckets._MOST_FULL", 2)
+    buckets = Buckets(store)
+    a, b, c = (a_bucket(store, "ip", hashed=hashed) for hashed in "abc")
+    for bucket in (a, b, a, c):
+        await buckets.spend([bucket])
+        await buckets.spend([bucket])
+    assert [buckets.full([bucket]) is not None for bucket in (a, b, c)] == [True, False, True]
+
+
+# Tickets, observing, names…
+
+
 async def test_a_ticket_is_enough_to_give_one_back(store: Store) -> None:
     """A bucket's own ticket, carried as text, frees it for exactly one more; the same twice for two."""
     buckets, ip = Buckets(store), a_bucket(store, "ip", 2)
@@ -220,8 +351,8 @@ def test_only_limit_and_route_together_enforce(
     """Either one in observe mode makes an observing bucket."""
     limit = model.Limit(key="ip", rate=Rate(20, 3600.0), mode=mode)
     bucket = Bucket.of("ip", limit, "h", Names("test"), enforce=route_enforces)
-    assert bucket.enforce is enforces
-    assert bucket.burst == 20
+    assert bucket.meter.enforce is enforces
+    assert bucket.meter.limit.burst == 20
 
 
 # Words in HTTP…

@@ -1,4 +1,4 @@
-"""gcra.lua and refund.lua against gcra.py: one story, told by both."""
+"""gcra.lua against gcra.py: one story, told by both."""
 
 import secrets
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from sidecar.store.client import Script, Store
 
 ROOM = Path(sidecar.limits.__file__).parent
 GCRA = Script.load(ROOM / "gcra.lua")
-REFUND = Script.load(ROOM / "refund.lua")
 
 # Short intervals leak while the test runs, long ones fill; the largest reach what doubles still hold.
 some_limits = st.builds(
@@ -26,8 +25,11 @@ some_limits = st.builds(
 
 @dataclass(frozen=True)
 class Ask:
-    mode: str  # "spend", "peek" or "refund"
-    which: tuple[int, ...]  # indexes of buckets
+    """Indexes of buckets: of those given back to, looked at and spent, in this order."""
+
+    given: tuple[int, ...]
+    looked: tuple[int, ...]
+    spent: tuple[int, ...]
     enforce: tuple[bool, ...]
 
 
@@ -36,12 +38,17 @@ def stories(draw: st.DrawFn) -> tuple[list[Limit], list[int | None], list[Ask]]:
     """Some buckets, how far ahead of now each one's TAT starts, and what is asked of them."""
     limits = draw(st.lists(some_limits, min_size=1, max_size=4))
     ahead = draw(st.lists(st.none() | st.integers(-(10**7), 3 * 10**15), min_size=len(limits), max_size=len(limits)))
-    some = st.lists(st.sampled_from(range(len(limits))), min_size=1, max_size=len(limits), unique=True).map(tuple)
-    flags = st.lists(st.booleans(), min_size=len(limits), max_size=len(limits)).map(tuple)
-    asks = draw(
-        st.lists(st.builds(Ask, st.sampled_from(["spend", "spend", "peek", "refund"]), some, flags), max_size=12)
-    )
-    return limits, ahead, asks
+    which = st.sampled_from(range(len(limits)))
+
+    @st.composite
+    def asks(draw: st.DrawFn) -> Ask:
+        decided = draw(st.lists(which, max_size=len(limits), unique=True))
+        looked = draw(st.integers(0, len(decided)))
+        given = draw(st.lists(which, max_size=2))
+        flags = draw(st.lists(st.booleans(), min_size=len(limits), max_size=len(limits)))
+        return Ask(tuple(given), tuple(decided[:looked]), tuple(decided[looked:]), tuple(flags))
+
+    return limits, ahead, draw(st.lists(asks(), max_size=12))
 
 
 @given(stories())
@@ -61,29 +68,24 @@ async def test_the_script_decides_as_the_formula_does(
             await store.execute(keys[i], "SET", keys[i], tats[i] or 0)
 
     for ask in asks:
-        chosen = [keys[i] for i in ask.which]
-        if ask.mode == "refund":
-            now, *after = await store.run(
-                REFUND, ["unmarked", *chosen], [0, *(limits[i].interval_us for i in ask.which)]
-            )
-            for i in ask.which:
-                tats[i] = gcra.refund(limits[i], tats[i], now)
-            assert after == [tats[i] or 0 for i in ask.which]
-            continue
-
-        args: list[str | int] = [ask.mode]
-        for i in ask.which:
+        decided = (*ask.looked, *ask.spent)
+        args: list[int] = [0, len(ask.given), len(ask.spent), *(limits[i].interval_us for i in ask.given)]
+        for i in decided:
             args += [limits[i].interval_us, limits[i].burst, int(ask.enforce[i])]
-        now, *answers = await store.run(GCRA, chosen, args)
+        now, *answers = await store.run(GCRA, [keys[i] for i in (*ask.given, *decided)], args)
 
-        alone = {i: gcra.decide(limits[i], tats[i], now) for i in ask.which}
-        go = ask.mode == "spend" and all(alone[i].allowed for i in ask.which if ask.enforce[i])
         expected: list[int] = []
-        for i in ask.which:
+        for i in ask.given:
+            tats[i] = gcra.refund(limits[i], tats[i], now)
+            expected.append(tats[i] or 0)
+        alone = {i: gcra.decide(limits[i], tats[i], now) for i in decided}
+        go = all(alone[i].allowed for i in decided if ask.enforce[i])
+        for i in decided:
             decision = alone[i]
-            seen = decision if go and decision.allowed else gcra.decide(limits[i], tats[i], now, cost=0)
+            is_spent = go and decision.allowed and i in ask.spent
+            seen = decision if is_spent else gcra.decide(limits[i], tats[i], now, cost=0)
             expected += [decision.allowed, seen.remaining, decision.retry_after_us or 0, seen.reset_us, seen.tat_us]
-            if go and decision.allowed:
+            if is_spent:
                 tats[i] = decision.tat_us
         assert answers == expected
     for i, key in enumerate(keys):
