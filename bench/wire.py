@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from sidecar.config import model
-from sidecar.limits.buckets import Bucket, Buckets
+from sidecar.limits.buckets import Buckets, Meter
 from sidecar.store.client import Store
 from sidecar.store.embedded import embedded
 
@@ -46,7 +46,7 @@ async def main(seconds: float) -> None:
             store = Store(url)
             buckets = Buckets(store)
             limit = model.Limit(key="ip", rate="1000000/1s")
-            two = [Bucket.of(name, limit, "hash", store.names) for name in ("a", "b")]
+            two = [Meter.of(name, limit, store.names).bucket("hash") for name in ("a", "b")]
             key = store.names.current("nobody")
             for callers in (1, 64):
                 await measured("GET", lambda: store.execute(key, "GET", key), callers, seconds)
