@@ -435,20 +435,17 @@ class Asking:
     transport = None
     bound = None
 
-    bound = None
-
     @property
     def protocol(self):
         return self
 
     def __init__(self):
-        self.protocol = self
         self.octets, self.end, self.until_close = b"", "", False
 
     def take_content(self, *, now):
         pass
 
-    def heard(self, exchange):
+    def status_received(self, exchange):
         exchange.go_on()
 
     def answer(self, octets):
@@ -492,7 +489,7 @@ async def from_upstream(mode: int, pieces: list[bytes]) -> list[object]:
         asked = messages.Request(method.decode(), b"/", b"/", None, version, b"", messages.Fields([option]))
         exchange = Exchange(
             way.pool, b"x", asked, may_repeat=False, request_id="x", client_ip="x",
-            ended=lambda exchange, counts: None, waits=bool(mode & 64),
+            ended=lambda exchange, counts: None, holds_answer=bool(mode & 64),
         )  # fmt: skip
         exchange.start(asking)
         await settled()

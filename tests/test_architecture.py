@@ -45,6 +45,7 @@ PURE = [
     "proxy.messages",
     "proxy.fields",
     "proxy.client",
+    "proxy.states",
     "verification.codes",
     "verification.states",
     "config.model",

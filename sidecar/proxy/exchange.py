@@ -24,66 +24,68 @@ from sidecar.proxy.states import EXCHANGE, ExchangeState
 
 
 class ClientEnd(Protocol):
-    """The client's connection, or a handler that waits for the answer: what an exchange needs of it."""
-
-    @property
-    def transport(self) -> asyncio.Transport | None:
-        """Its transport; None when it has gone."""
-
-    @property
-    def writing_paused(self) -> bool:
-        """True while its buffer is full."""
-
-    def answer(self, octets: bytes) -> None:
-        """Write to the client."""
-
-    def take_content(self, *, now: bool) -> None:
-        """Have it read on, or not, what the request still has to bring."""
-
-    def heard(self, exchange: "Exchange") -> None:
-        """The final status is known, and waited for: nothing of it is answered before `exchange.go_on()`."""
-
-    def answered(self, exchange: "Exchange", *, stays_open: bool) -> None:
-        """The exchange has ended well."""
-
-    def refused(self, exchange: "Exchange", refusal: Refusal) -> None:
-        """Nothing was answered and nothing will be."""
-
-    def broken(self, exchange: "Exchange", *, until_close: bool) -> None:
-        """The answer has begun and cannot be ended."""
-
-    def lost(self, exchange: "Exchange") -> None:
-        """Its connection has gone."""
+    """What an exchange needs of the end that asked: the client's connection, or what decides about its request."""
 
     @property
     def protocol(self) -> Any:
-        """Who is told what becomes of its transport."""
+        """The client's connection itself: a tunnel takes its transport over, and `bound` is upstream's one for it."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport of the client's connection; None once that is lost."""
+
+    @property
+    def writing_paused(self) -> bool:
+        """True while the client does not take what was written to it."""
+
+    def answer(self, octets: bytes) -> None:
+        """Write octets of the answer to the client."""
+
+    def take_content(self, *, now: bool) -> None:
+        """Read on what the request still has to bring, or pause that."""
 
     def take_early(self) -> bytes:
-        """Give what the client sent behind its request: a tunnel's first octets."""
+        """Hand over what the client sent behind its request, which belongs to a tunnel; no more requests are read."""
+
+    # What becomes of the exchange…
+
+    def status_received(self, exchange: "Exchange") -> None:
+        """Upstream's final status is known, and the answer is held: the client gets none of it before `go_on`."""
+
+    def answered(self, exchange: "Exchange", *, stays_open: bool) -> None:
+        """The answer is whole. `stays_open`: the client's connection may bring another request."""
+
+    def refused(self, exchange: "Exchange", refusal: Refusal) -> None:
+        """Upstream gives no final answer, for this reason."""
+
+    def broken(self, exchange: "Exchange", *, until_close: bool) -> None:
+        """The answer has begun and cannot be ended. `until_close`: the client takes it to end with the connection."""
+
+    def lost(self, exchange: "Exchange") -> None:
+        """The client's connection is lost, and the exchange is not over: called by that connection."""
 
 
 class UpstreamEnd(Protocol):
-    """The connection to upstream: what an exchange needs of it, and the client while its exchange is there."""
+    """What the connection to upstream lets an exchange, and the client's connection, do to it."""
 
     def send(self, octets: bytes) -> None:
         """Send more of the request."""
 
     def go_on_answering(self) -> None:
-        """Answer what was held back until its status was heard."""
+        """Give the client the answer that was held."""
 
     def drop(self) -> None:
-        """Close at once; the exchange on it hears no more."""
+        """Close the connection at once; the exchange on it is told nothing more."""
 
-    def hold(self) -> None:
-        """Read no more."""
+    def pause_reading(self) -> None:
+        """Read no more of the answer: the client does not take it."""
 
-    def read_on(self) -> None:
-        """Read again."""
+    def resume_reading(self) -> None:
+        """Read on, unless the answer is held."""
 
 
 class Carrier(Protocol):
-    """The pool of connections to upstream: what an exchange needs of it."""
+    """What an exchange needs of the pool of connections to upstream."""
 
     @property
     def read_timeout_s(self) -> float:
@@ -96,10 +98,11 @@ class Carrier(Protocol):
 class Exchange:
     """One request on its way, and its answer.
 
-    `octets` is what upstream gets of it so far: the head, and the content as far as it has come; `is_sent` is True when
-    that is all. `waits`: the client wants to hear the status before anything is answered. `ended` is called once, with
-    False if nothing was answered and the client waits for a refusal; `status` is 0 where the client left before that.
-    `upload` looks at the content on its way, if somebody must.
+    `octets`: the head as upstream gets it, and the content that has come before a connection carries it. `is_sent`: no
+    more of the content will come. `may_repeat`: the request may be sent a second time. `holds_answer`: at upstream's
+    final status the answer is held until `go_on`. `ended(exchange, counts)` is called once, by the client's connection
+    when the exchange is over; `counts` is False where a refusal is yet to be answered and told of. `upload` looks at
+    the content on its way, where a form may name another path. `state` moves as `states.EXCHANGE` says.
     """
 
     __slots__ = (
@@ -107,6 +110,7 @@ class Exchange:
         "client_ip",
         "ended",
         "head",
+        "holds_answer",
         "is_sent",
         "may_repeat",
         "octets",
@@ -118,7 +122,6 @@ class Exchange:
         "state",
         "upload",
         "upstream",
-        "waits",
         "write_last_chunk",
     )
 
@@ -134,7 +137,7 @@ class Exchange:
         ended: "Callable[[Exchange, bool], None]",
         write_last_chunk: Callable[[messages.RawFields], bytes] | None = None,
         route: str | None = None,
-        waits: bool = False,
+        holds_answer: bool = False,
     ) -> None:
         self.pool = pool
         self.octets = octets
@@ -145,7 +148,7 @@ class Exchange:
         self.ended = ended
         self.write_last_chunk = write_last_chunk
         self.route = route
-        self.waits = waits
+        self.holds_answer = holds_answer
         self.started = time.perf_counter()
         self.state: ExchangeState = "waiting"
         self.is_sent = True
@@ -156,7 +159,7 @@ class Exchange:
 
     @property
     def status(self) -> int:
-        """The final status; 0 while there is none."""
+        """Upstream's final status; 0 while there is none."""
         return self.head.status if self.head is not None else 0
 
     @property
@@ -165,53 +168,53 @@ class Exchange:
         return self.state in {"cut", "left"}
 
     def start(self, client: ClientEnd) -> None:
-        """Send it on a pooled connection, or on a new one."""
+        """Have the request carried to upstream, and its answer to this client. Called once."""
         self.client = client
         self.pool.carry(self)
 
     def frame(self, piece: bytes, trailers: messages.RawFields, *, is_end: bool) -> bytes:
-        """Frame a piece of the request's content as upstream gets it."""
+        """Return a piece of the request's content as upstream gets it: in chunks, if it came in chunks."""
         if self.write_last_chunk is None:
             return piece
         octets = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
         return octets + self.write_last_chunk(trailers) if is_end else octets
 
     def send(self, octets: bytes, *, is_end: bool) -> None:
-        """Send more of the request."""
+        """Send more of the request; `is_end` with its last octets."""
         self.is_sent = is_end
         if self.upstream is not None:
             self.upstream.send(octets)
         else:
-            self.octets += octets  # it came before its hold
+            self.octets += octets  # no connection carries it yet
 
     def go_on(self) -> None:
-        """Answer the client, after a status that was held. Nothing if upstream has failed meanwhile."""
+        """Give the client the answer that was held. Does nothing if upstream has failed meanwhile."""
         if self.upstream is not None:
             self.upstream.go_on_answering()
 
     def leave(self) -> None:
-        """The client has gone: upstream's connection goes with it."""
+        """Give up an exchange whose client has gone: upstream's connection is dropped. No effect once it is over."""
         self.state = EXCHANGE[self.state]["leave"]
         self.client = None
         if self.upstream is not None:
             self.upstream.drop()
 
     def refuse(self, refusal: Refusal) -> None:
-        """Tell the client that it gets no answer."""
+        """Tell the client that upstream gives no answer; nobody, if it has gone."""
         self.state = EXCHANGE[self.state]["refuse"]
         client, self.client = self.client, None
         if client is not None:
             client.refused(self, refusal)
 
     def end(self, *, stays_open: bool) -> None:
-        """Tell the client that its answer is whole."""
+        """Tell the client that its answer is whole; nobody, if it has gone."""
         self.state = EXCHANGE[self.state]["end"]
         client, self.client = self.client, None
         if client is not None:
             client.answered(self, stays_open=stays_open)
 
     def cut(self, reason: str) -> None:
-        """Break off what has begun to be answered."""
+        """Tell the client that its answer is broken off, and log why."""
         self.state = EXCHANGE[self.state]["cut"]
         client, self.client = self.client, None
         assert client is not None

@@ -227,7 +227,7 @@ class Forwarder:
             request_id=request_id,
             client_ip=client.ip,
             ended=lambda _exchange, _counts: None,
-            waits=True,
+            holds_answer=True,
         )
         return Sent(exchange, connection, listener)
 
@@ -388,7 +388,7 @@ class Sent:
         if self._broken_off is not None:
             self._connection.break_off(until_close=self._broken_off)
         elif exchange.upstream is not None and not self.writing_paused:
-            exchange.upstream.read_on()
+            exchange.upstream.resume_reading()
 
     # What the exchange tells…
 
@@ -415,12 +415,12 @@ class Sent:
             return
         self._held.append(octets)
         if self.writing_paused and self._exchange.upstream is not None:
-            self._exchange.upstream.hold()
+            self._exchange.upstream.pause_reading()
 
     def take_content(self, *, now: bool) -> None:
         """Nothing: the content was sent with the head."""
 
-    def heard(self, exchange: Exchange) -> None:
+    def status_received(self, exchange: Exchange) -> None:
         if not self._status.done():
             self._status.set_result(exchange.status)
 

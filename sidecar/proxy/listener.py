@@ -436,8 +436,8 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self._server.writes.put(self.transport, octets)
 
-    def heard(self, exchange: Exchange) -> None:
-        """Nobody waits for a plain one's status."""
+    def status_received(self, exchange: Exchange) -> None:
+        """Upstream's final status has arrived; a plain exchange answers at once."""
         exchange.go_on()
 
     def answered(self, exchange: Exchange, *, stays_open: bool) -> None:
@@ -569,7 +569,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.writing_paused = True
         if self._exchange is not None and self._exchange.upstream is not None:
-            self._exchange.upstream.hold()
+            self._exchange.upstream.pause_reading()
         if self.transport is not None:
             self._left = self.transport.get_write_buffer_size()
             self.send_due = self._loop.time() + self._server.send_s
@@ -579,7 +579,7 @@ class Connection(asyncio.Protocol):
         self.send_due = math.inf
         if self._exchange is not None:
             if self._exchange.upstream is not None:
-                self._exchange.upstream.read_on()
+                self._exchange.upstream.resume_reading()
         elif self.is_idle and self._tail:
             self._go_on()
 

@@ -1,9 +1,9 @@
-"""Which connection carries an exchange? The one used last that is free, or a new one, or the next that comes free.
+"""Which connection carries an exchange? Of those that are idle, the one used last; else a new one.
 
-The law: at most `max_connections` are open or being opened, and who finds none waits in line, for as long as upstream
-itself would be waited for. A connection comes back only after an exchange that ended in good order. One on which a
-client authenticates itself for more than one request (NTLM, Negotiate) is never pooled: it is bound to that client's
-connection, and ends with it.
+The law: at most `max_connections` are open or being opened. An exchange that finds all of them busy waits in line for
+the next that is idle, as long as it would wait for upstream's answer. A connection comes back only after an exchange
+that ended in good order. One on which a client has authenticated itself for more than one request (NTLM, Negotiate)
+carries no other client's: it is bound to that client's connection, and ends with it.
 """
 
 import asyncio
@@ -32,7 +32,9 @@ class Pool:
     ) -> None:
         """Must run inside the loop.
 
-        `connect` makes a connection for a protocol factory; `observe` is told the seconds until each status.
+        `connect` makes a connection for a protocol factory, as the loop's `create_connection` does; it raises OSError,
+        and ValueError for a name that is none. `observe` is told the seconds from each request to its final status.
+        `max_connections` of 0 is no limit.
         """
         self.read_timeout_s = read_timeout_s
         self.writes = Writes()
@@ -62,23 +64,23 @@ class Pool:
                 upstream.carry(exchange)
                 return
         if self._max_connections and len(self.all) + len(self._opening) >= self._max_connections:
-            # As long as it would wait for upstream itself.
+            # For as long as it would wait for a connection and an answer.
             until = time.perf_counter() + self._connect_timeout_s + self.read_timeout_s
             self._waiting.append((until, exchange))
             if self._bound:
-                # Its client authenticates itself anew; without this, clients that are idle could shut all others out.
+                # That one's client authenticates itself anew; else clients that are idle could shut all others out.
                 next(iter(self._bound)).drop()
             return
         self._begin(self._open(exchange))
 
     async def reach(self) -> None:
-        """Make a connection to upstream and close it. Raises OSError, and ValueError for a name that is none."""
+        """Make a connection to upstream and close it. Raises what `connect` raises."""
         async with asyncio.timeout(self._connect_timeout_s):
             transport, _ = await self._connect(asyncio.Protocol)
         transport.abort()
 
     def put(self, upstream: UpstreamConnection) -> None:
-        """Take back a connection that may be used again."""
+        """Take back a connection that may carry the next exchange of any client."""
         while self._waiting:
             _, exchange = self._waiting.popleft()
             if exchange.state == "waiting":
@@ -87,7 +89,7 @@ class Pool:
         self._idle.append(upstream)
 
     def bind(self, upstream: UpstreamConnection, connection: Any) -> None:
-        """Keep a connection for the next request of the client's connection."""
+        """Keep a connection for the next request of this client's connection, and for no other."""
         if connection.transport is None:
             upstream.drop()
             return
@@ -98,12 +100,13 @@ class Pool:
             self._bound[upstream] = None
 
     def add(self, upstream: UpstreamConnection) -> None:
+        """Count a connection that has been made, and look after its limits."""
         self.all.add(upstream)
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(self._look_s, self._look)
 
     def forget(self, upstream: UpstreamConnection) -> None:
-        """A connection has gone: whoever waits may have a new one."""
+        """Count a connection no more, as it is closed: an exchange that waits may have a new one."""
         self.all.discard(upstream)
         self._bound.pop(upstream, None)
         if upstream in self._idle:
@@ -111,7 +114,7 @@ class Pool:
         self._open_for_waiting()
 
     async def close(self) -> None:
-        """Drop every connection, and wait until they are."""
+        """Drop every connection, and wait until none is being made."""
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
@@ -139,6 +142,7 @@ class Pool:
                 self._begin(self._open(exchange))
 
     async def _open(self, exchange: Exchange) -> None:
+        """Make a connection for an exchange, or refuse it."""
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, upstream = await self._connect(lambda: UpstreamConnection(self))
@@ -155,11 +159,11 @@ class Pool:
             elif exchange.state == "waiting":
                 upstream.carry(exchange)
             else:
-                upstream.is_used = True  # its client has left meanwhile; upstream may end it before the next comes
+                upstream.is_used = True  # the client has left meanwhile, so the connection becomes idle as others do
                 self.put(upstream)
 
     def _look(self) -> None:
-        """Look at every connection's limits, and at who has waited too long for one."""
+        """Look at every connection's limits, and refuse the exchanges that have waited too long for one."""
         now = time.perf_counter()
         for upstream in list(self.all):
             upstream.look(now)

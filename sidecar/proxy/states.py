@@ -12,7 +12,7 @@ ExchangeState = Literal[
     "waiting",  # for a connection to upstream
     "carried",  # by a connection; upstream has said nothing yet
     "begun",  # upstream has said something, but not the final head
-    "held",  # the final head has come, and a handler decides before the client gets it
+    "held",  # the final head has come, and is decided about before the client gets it
     "answering",  # the client gets the final head, and the content behind it
     "answered",  # the answer is whole
     "refused",  # the client got nothing of a final answer, and nothing more will come
@@ -35,7 +35,7 @@ EXCHANGE: Final[dict[ExchangeState, dict[ExchangeEvent, ExchangeState]]] = {
     "begun": {"begin": "begun", "hold": "held", "answer": "answering", "refuse": "refused", "leave": "left"},
     "held": {"answer": "answering", "refuse": "refused", "leave": "left"},
     "answering": {"end": "answered", "cut": "cut", "leave": "left"},
-    # A handler leaves its exchange however it ended.
+    # Whoever decided about the answer leaves the exchange, however it ended.
     "answered": {"leave": "answered"},
     "refused": {"leave": "refused"},
     "cut": {"leave": "cut"},

@@ -28,30 +28,31 @@ MAX_REMEMBERED: Final = 4 << 10
 
 
 class Owner(Carrier, Protocol):
-    """The pool: what a connection needs of it. `observe` is told the seconds until each status."""
+    """What a connection needs of its pool. `observe` is told the seconds from each request to its final status."""
 
     writes: Writes
     observe: Callable[[float], None]
 
     def add(self, upstream: "UpstreamConnection") -> None:
-        """Count a connection that has been made."""
+        """Count a connection that has been made, and look after its limits."""
 
     def put(self, upstream: "UpstreamConnection") -> None:
-        """Take back a connection that may be used again."""
+        """Take back a connection that may carry the next exchange of any client."""
 
     def bind(self, upstream: "UpstreamConnection", connection: Any) -> None:
-        """Keep a connection for the next request of the client's connection."""
+        """Keep a connection for the next request of this client's connection, and for no other."""
 
     def forget(self, upstream: "UpstreamConnection") -> None:
-        """Count a connection no more: it has gone."""
+        """Count a connection no more: it is closed."""
 
 
 class UpstreamConnection(asyncio.Protocol):
     """One connection to upstream.
 
-    `is_used`: upstream may have closed it since. `is_bound`: a client has authenticated itself on it, for good. Reading
-    from upstream is paused while the client cannot take more, or the exchange is held; writing, while upstream's buffer
-    is full.
+    `is_used`: it was idle before, so upstream may have closed it meanwhile. `is_bound`: a client has authenticated
+    itself on it, and it serves that client until it is closed. Reading is paused while the client does not take what it
+    is answered, and while the exchange is held; writing, while upstream does not take what it is sent. `state` moves as
+    `states.CONNECTION` says.
     """
 
     __slots__ = (
@@ -71,7 +72,7 @@ class UpstreamConnection(asyncio.Protocol):
         "transport",
     )
 
-    transport: asyncio.Transport  # since it is open
+    transport: asyncio.Transport  # set once the connection is open
 
     def __init__(self, pool: Owner) -> None:
         self.state: ConnectionState = "opening"
@@ -86,7 +87,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._last_active = self._sent = 0.0
 
     def carry(self, exchange: Exchange) -> None:
-        """Send a request."""
+        """Send the request of an exchange, which the connection then carries until it has ended."""
         self.state = CONNECTION[self.state]["carry"]
         exchange.state = EXCHANGE[exchange.state]["carry"]
         exchange.upstream = self
@@ -96,41 +97,41 @@ class UpstreamConnection(asyncio.Protocol):
         client = exchange.client
         assert client is not None
         if client.writing_paused:
-            self.hold()  # it has not taken the answer before this one
+            self.pause_reading()  # the client has not taken the answer before this one
         if not exchange.is_sent:
             exchange.octets = b""
             if not self._is_writing_paused:
                 client.take_content(now=True)
 
     def send(self, octets: bytes) -> None:
-        """Send more of the request."""
+        """Send more of the request that it carries."""
         if octets:
             self._last_active = time.perf_counter()
             self._pool.writes.put(self.transport, octets)
 
     def is_open(self) -> bool:
-        """True while a request may be sent on it, now or after the one that it carries."""
+        """True until the connection is closed, or its transport is about to be."""
         return self.state != "closed" and not self.transport.is_closing()
 
     def drop(self) -> None:
-        """Close at once; the exchange on it hears no more."""
+        """Close the connection at once; an exchange on it is told nothing more."""
         self._let_go()
         self.transport.abort()
         self._forget()
 
     def drop_if_idle(self) -> None:
-        """The client that it is bound to has gone. A handler may yet wait for a status, and a tunnel ends by itself."""
+        """Drop a bound connection whose client has gone, unless an exchange may go on without it, or a tunnel ends."""
         if self.state == "idle":
             self.drop()
 
-    def hold(self) -> None:
-        """Read no more: the client's buffer is full, or a handler decides first."""
+    def pause_reading(self) -> None:
+        """Read no more: the client does not take what came, or the answer is held."""
         if not self._is_reading_paused and not self.transport.is_closing():
             self._is_reading_paused = True
             self.transport.pause_reading()
 
-    def read_on(self) -> None:
-        """The client has room again."""
+    def resume_reading(self) -> None:
+        """Read on: the client takes more. No effect while the answer is held."""
         exchange = self._exchange
         if not self._is_reading_paused or (exchange is not None and exchange.state == "held"):
             return
@@ -140,7 +141,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def look(self, now: float) -> None:
-        """End what has been silent for too long. `now` as `time.perf_counter` has it."""
+        """Close the connection if upstream has been silent, or it idle, for too long at `now` (time.perf_counter)."""
         exchange = self._exchange
         if exchange is None:
             if self.state == "idle" and not self.is_bound and now >= self._last_active + IDLE_S - LOOK_S:
@@ -158,7 +159,7 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.refuse(Refusal("upstream_timeout", "read_timeout"))
 
     def _is_waited_for(self, exchange: Exchange) -> bool:
-        """True when upstream has no part in the silence: a handler decides, or the client does not take or send."""
+        """True when it is not upstream that is silent: the answer is held, or the client does not take, or not send."""
         assert exchange.client is not None
         return (
             exchange.state == "held"
@@ -167,7 +168,7 @@ class UpstreamConnection(asyncio.Protocol):
         )
 
     def fail(self, reason: str) -> None:
-        """What upstream says cannot be read on."""
+        """End the connection and its exchange: what upstream sends cannot be read on, for this reason."""
         exchange = self._exchange
         self.drop()
         if exchange is None:
@@ -200,7 +201,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._last_active = time.perf_counter()
         exchange = self._exchange
         if exchange is None:
-            self.drop()  # nobody asked
+            self.drop()  # octets that answer no request
         elif exchange.state == "answering":
             self._pass_on(exchange, data, b"")
         elif exchange.state == "held":
@@ -214,7 +215,7 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange is None:
             return
         if exchange.state == "held":
-            self._early_end = (exc,)  # told when what came before it is
+            self._early_end = (exc,)  # the exchange is told once it goes on
         elif exchange.state == "answering":
             if exc is None and isinstance(self._content, UntilClose):
                 self._end(exchange, b"", b"", may_pool=False)
@@ -276,20 +277,20 @@ class UpstreamConnection(asyncio.Protocol):
             client.answer(interim)
 
     def _begin(self, exchange: Exchange, head: AnswerHead, rest: bytes) -> None:
-        """The final head has come, and `rest` behind it."""
+        """Answer with the final head and the `rest` that came behind it, or hold them."""
         exchange.head = head
         self._pool.observe(self._last_active - self._sent)
-        if exchange.waits:
+        if exchange.holds_answer:
             exchange.state = EXCHANGE[exchange.state]["hold"]
             self._tail = rest
-            self.hold()
+            self.pause_reading()
             assert exchange.client is not None
-            exchange.client.heard(exchange)
+            exchange.client.status_received(exchange)
         else:
             self._answer(exchange, head, rest)
 
     def go_on_answering(self) -> None:
-        """Answer what was held back until its status was heard."""
+        """Give the client the answer that was held."""
         exchange, rest = self._exchange, self._tail
         self._tail = b""
         assert exchange is not None
@@ -298,7 +299,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._early_end is not None:
             self.connection_lost(*self._early_end)
         elif exchange.client is not None and not exchange.client.writing_paused:
-            self.read_on()
+            self.resume_reading()
 
     def _answer(self, exchange: Exchange, head: AnswerHead, rest: bytes) -> None:
         exchange.state = EXCHANGE[exchange.state]["answer"]
@@ -314,7 +315,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._pass_on(exchange, rest, head.octets)
 
     def _pass_on(self, exchange: Exchange, data: bytes, octets: bytes) -> None:
-        """Pass on what has come of the content, behind `octets`; end the exchange with it."""
+        """Give the client `octets`, and behind them what `data` holds of the content; end the exchange with that."""
         client, head, content = exchange.client, exchange.head, self._content
         assert client is not None
         assert head is not None
@@ -340,7 +341,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._end(exchange, octets, behind, may_pool=head.may_pool)
 
     def _end(self, exchange: Exchange, octets: bytes, behind: bytes, *, may_pool: bool) -> None:
-        """The answer is whole with `octets`. What comes `behind` it makes the connection useless, not the answer."""
+        """End the exchange: `octets` make its answer whole. After any `behind` it the connection is not used again."""
         client, head = exchange.client, exchange.head
         assert client is not None
         assert head is not None
@@ -353,7 +354,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_bound = self.is_bound or head.binds_connection or exchange.request.fields.binds_connection
         if may_pool and not behind and exchange.is_sent and self.is_open():
             self.state = CONNECTION[self.state]["end"]
-            self.read_on()
+            self.resume_reading()
             if self.is_bound:
                 self._pool.bind(self, client.protocol)
             else:
@@ -363,7 +364,7 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.end(stays_open=head.stays_open)
 
     def _switch(self, exchange: Exchange, head: AnswerHead, greeting: bytes) -> None:
-        """Pass upstream's 101 on, and everything after it untouched."""
+        """Pass on upstream's 101, and make a tunnel of both connections."""
         client = exchange.client
         assert client is not None
         theirs = client.transport
@@ -383,13 +384,13 @@ class UpstreamConnection(asyncio.Protocol):
         )
 
     def _let_go(self) -> None:
-        """Part from the exchange."""
+        """Carry the exchange no longer."""
         if self._exchange is not None:
             self._exchange.upstream = None
         self._exchange = self._content = None
         self._tail = b""
 
     def _forget(self) -> None:
-        """It is closed: the pool counts it no more."""
+        """Count the connection for closed, in the pool too."""
         self.state = CONNECTION[self.state]["close"]
         self._pool.forget(self)

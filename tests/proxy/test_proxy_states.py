@@ -139,7 +139,7 @@ class Asking:
     def take_content(self, *, now: bool) -> None:
         raise AssertionError("the request has no content")
 
-    def heard(self, exchange: Exchange) -> None:
+    def status_received(self, exchange: Exchange) -> None:
         self.knows_status.set()
 
     def answered(self, exchange: Exchange, *, stays_open: bool) -> None:
@@ -176,7 +176,7 @@ async def pooled(upstream: FakeUpstream, *, max_connections: int = 0) -> AsyncIt
         await pool.close()
 
 
-def exchange(pool: Pool, *, waits: bool = False) -> Exchange:
+def exchange(pool: Pool, *, holds_answer: bool = False) -> Exchange:
     fields = messages.read_fields(b"Host: a\r\n")
     request = messages.read_request(b"GET / HTTP/1.1", fields)
     return Exchange(
@@ -187,7 +187,7 @@ def exchange(pool: Pool, *, waits: bool = False) -> Exchange:
         request_id="",
         client_ip="",
         ended=lambda _exchange, _counts: None,
-        waits=waits,
+        holds_answer=holds_answer,
     )
 
 
@@ -257,7 +257,7 @@ async def bring_to(name: str, pool: Pool, upstream: FakeUpstream) -> tuple[Excha
         before.start(Asking())
         await upstream.wait_for(lambda: len(upstream.requests) == 1)
     asked = len(upstream.requests)
-    one, client = exchange(pool, waits=name == "held"), Asking()
+    one, client = exchange(pool, holds_answer=name == "held"), Asking()
     one.start(client)
     if name == "carried":
         await upstream.wait_for(lambda: len(upstream.requests) > asked)
@@ -344,7 +344,7 @@ async def test_a_held_answer_is_told_as_far_as_it_came(
 
     async with pooled(upstream) as pool:
         upstream.answer = say
-        one, client = exchange(pool, waits=True), Asking()
+        one, client = exchange(pool, holds_answer=True), Asking()
         one.start(client)
         await asyncio.wait_for(client.knows_status.wait(), 5)
         await nothing_comes(one, upstream)
