@@ -228,7 +228,7 @@ def wanted(args: argparse.Namespace) -> dict[str, Path | None]:
     """Who is measured: of each sidecar, the directory of its source; of Express, None."""
     known = {"ours": HERE.parent, "express": None}
     beside = (one.partition("=") for one in args.beside)
-    return {name: known[name] for name in args.only.split(",")} | {
+    return {name: known[name] for name in filter(None, args.only.split(","))} | {
         name: Path(source).resolve() for name, _, source in beside
     }
 
