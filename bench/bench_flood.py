@@ -5,7 +5,7 @@ none      ask for messages without a captcha
 wrong     with wrong ones, from 65,536 addresses
 full      with right ones, from 256 addresses whose buckets are full
 guesses   guess the codes of 1,000 numbers, from 65,536 addresses
-and beside them a bystander asks a plain route 50 times a second, and a person signs up every 100 ms, each with a number,
+and beside them a bystander asks a plain route 20 times a second, and a person signs up every 100 ms, each with a number,
 a captcha and an address of their own, on 32 connections each, open from before. All addresses come by X-Forwarded-For.
 """
 
@@ -27,7 +27,7 @@ BOTS = 256
 ADDRESSES = {"none": 65_536, "wrong": 65_536, "full": 256, "guesses": 65_536}
 KINDS = ("alone", *ADDRESSES)
 GUESSED = 1_000  # numbers
-BYSTANDERS_PER_S, SIGN_UPS_PER_S = 50, 10
+BYSTANDERS_PER_S, SIGN_UPS_PER_S = 20, 10
 IP_BURST = 5
 LIMIT_REQ = """limit_req_zone $http_x_forwarded_for zone=ip:32m rate=1r/m;
 upstream u {{ server 127.0.0.1:{upstream}; keepalive 128; }}
