@@ -69,7 +69,7 @@ async def prepared(one: rig.Contestant) -> tuple[int, int]:
     first = int(next(load.numbers)[3:]) + 1
     issued = await load.closed(one.port, itertools.islice(load.sends("/api/codes", None), GUESSED), 16)
     if filled.count(200, 202) != filled.count() or issued.count(200, 202) != GUESSED:
-        raise RuntimeError(f"{one.name}: {filled.told()}; {issued.told()}")
+        raise rig.FailedRun(f"{one.name}: {filled.told()}; {issued.told()}")
     return first, GUESSED
 
 

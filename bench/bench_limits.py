@@ -34,7 +34,7 @@ def decided(one: rig.Contestant, path: Path, store_pid: int, seconds: float) -> 
         command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(rig.HERE.parent)}
     )
     if done.returncode:
-        raise RuntimeError(f"{one.name}: {done.stderr}")
+        raise rig.FailedRun(f"{one.name}: {done.stderr.splitlines()[-1]}")
     told = json.loads(done.stdout)
     count = told["decisions"]
     store = (
@@ -55,9 +55,9 @@ def main() -> None:
         else:
             found.append(rig.Contestant(name, 0))
     for one in rig.turns(found, args.runs):
-        with ExitStack() as stack:
+        with rig.left_out_if_failed(), ExitStack() as stack:
             decided(one, *rig.store(stack, "limits"), args.seconds)
-        print(f"{one.name}: {one.figures['decisions'][-1]:.0f} decisions/s", flush=True)
+            print(f"{one.name}: {one.figures['decisions'][-1]:.0f} decisions/s", flush=True)
     print(f"\nmedians of {args.runs} interleaved runs of {args.seconds:g} s, 64 decisions at a time\n")
     print(rig.table(found, COLUMNS))
     by_name = {one.name: one for one in found}

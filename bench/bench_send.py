@@ -24,7 +24,7 @@ GOALS = (
 
 
 async def sent(one: rig.Contestant, seconds: float, is_profiled: bool = False) -> None:
-    """Send for so long, wait for the last message, and keep the figures. Raises RuntimeError where one is missing."""
+    """Send for so long, wait for the last message, and keep the figures. Raises FailedRun where one is missing."""
     await load.told(rig.TWILIO, "reset")
     spent = rig.Spent(one)
     with rig.profiled(one, is_profiled, lambda: answers.count(202)):
@@ -32,7 +32,7 @@ async def sent(one: rig.Contestant, seconds: float, is_profiled: bool = False) -
         accepted = answers.count(202)
         vendor = await load.arrived(rig.TWILIO, accepted)
     if accepted != answers.count() or vendor["numbers"] != accepted:
-        raise RuntimeError(
+        raise rig.FailedRun(
             f"{one.name}: {answers.told()}; {vendor['messages']} messages to {vendor['numbers']} numbers"
         )
     one.note(
@@ -46,7 +46,7 @@ async def refused(one: rig.Contestant, seconds: float) -> None:
     spent = rig.Spent(one)
     answers = await load.closed(one.port, load.sends(captcha=None), CONNECTIONS, seconds)
     if answers.count(403) != answers.count():
-        raise RuntimeError(f"{one.name} without a captcha: {answers.told()}")
+        raise rig.FailedRun(f"{one.name} without a captcha: {answers.told()}")
     one.note(refused=answers.per_s(403), refused_cpu=spent.per(answers.count())["cpu"])
 
 
@@ -57,10 +57,11 @@ async def main() -> None:
             await sent(one, min(2, args.seconds))
             one.figures.clear()
         for one in rig.turns(found, args.runs):
-            await sent(one, args.seconds, args.profile)
-            if not args.profile:
-                await refused(one, args.seconds / 2)
-            print(f"{one.name}: {one.figures['messages'][-1]:.0f} messages/s", flush=True)
+            with rig.left_out_if_failed():
+                await sent(one, args.seconds, args.profile)
+                print(f"{one.name}: {one.figures['messages'][-1]:.0f} messages/s", flush=True)
+                if not args.profile:
+                    await refused(one, args.seconds / 2)
     print(f"\nmedians of {args.runs} interleaved runs of {args.seconds:g} s, {CONNECTIONS} connections\n")
     print(rig.table(found, COLUMNS))
     print(f"\n{rig.goals(found, *GOALS)}")

@@ -29,7 +29,7 @@ async def codes(one: rig.Contestant, count: int) -> dict[str, str]:
     await load.told(rig.TWILIO, "reset")
     answers = await load.closed(one.port, itertools.islice(load.sends("/api/codes", None), count), CONNECTIONS)
     if answers.count(202) != count:
-        raise RuntimeError(f"{one.name}: {answers.told()}")
+        raise rig.FailedRun(f"{one.name}: {answers.told()}")
     await load.arrived(rig.TWILIO, count)
     return await load.told(rig.TWILIO, "codes")
 
@@ -44,7 +44,7 @@ async def verified(one: rig.Contestant, count: int, is_profiled: bool = False) -
     with rig.profiled(one, is_profiled, lambda: count):
         answers = await load.closed(one.port, requests, CONNECTIONS)
     if answers.count(200) != count:
-        raise RuntimeError(f"{one.name}: {answers.told()}")
+        raise rig.FailedRun(f"{one.name}: {answers.told()}")
     one.note(verified=answers.per_s(200), p50=answers.percentile(0.5), p99=answers.percentile(0.99), **spent.per(count))
 
 
@@ -57,8 +57,9 @@ async def main() -> None:
             await verified(one, min(1000, args.codes))
             one.figures.clear()
         for one in rig.turns(found, args.runs):
-            await verified(one, args.codes, args.profile)
-            print(f"{one.name}: {one.figures['verified'][-1]:.0f} verified/s", flush=True)
+            with rig.left_out_if_failed():
+                await verified(one, args.codes, args.profile)
+                print(f"{one.name}: {one.figures['verified'][-1]:.0f} verified/s", flush=True)
     print(f"\nmedians of {args.runs} interleaved runs of {args.codes} codes, {CONNECTIONS} connections\n")
     print(rig.table(found, COLUMNS))
     print(f"\n{rig.goals(found, *GOALS)}")

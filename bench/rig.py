@@ -297,6 +297,19 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
+class FailedRun(Exception):
+    """Not every answer was as it must be, so that the run's figures mean nothing. The text says which were not."""
+
+
+@contextmanager
+def left_out_if_failed() -> Iterator[None]:
+    """Say which run failed, and go on with the others."""
+    try:
+        yield
+    except FailedRun as failed:
+        print(f"left out: {failed}", flush=True)
+
+
 def turns(found: Sequence[Contestant], runs: int) -> Iterator[Contestant]:
     """Everybody in every run, and nobody always first."""
     for number in range(runs):
