@@ -86,7 +86,7 @@ def provider(it, kind, url):
 async def measure(store, kind, url, messages, at_once, backlog, profile):
     """CPU microseconds a message, and messages a second."""
     async with post(store, {"only": url}, Delivery(providers=("only",))) as it:
-        it.ledger._reporting = set()
+        it.ledger._reporting = ()
         recipients = [parse(f"+86139{n:08}", "sms", "CN") for n in range(messages)]
         issued = [await it.verifications.issue(one, 0.0) for one in recipients]
         sent = {one.id: asyncio.Event() for one in issued}

@@ -57,6 +57,8 @@ from sidecar.verification.verifications import Record
 
 # Messages at a time. A vendor answers in about 0.3 s: two hundred messages a second, on as many connections.
 LEASES: Final = 64
+# Recipients of messages that were queued here and have to wait: to unseal and parse one takes as long as all the rest.
+_KNOWN: Final = 1_000
 # Messages that one look into the outbox leases, and that one turn of the loop begins: the first steps of a message take
 # about 0.1 ms, and requests are not to wait for many of them.
 _AT_ONCE: Final = 8
@@ -130,6 +132,8 @@ class Courier:
         self._looking = 0
         # Leased, and to be begun in the next turns of the loop; with the recipient, where it is known.
         self._next: deque[tuple[Leased, Recipient | None]] = deque()
+        # By how they are sealed, the oldest first.
+        self._known: dict[bytes, Recipient] = {}
         # Something has ended.
         self._room = asyncio.Event()
         # Also those that are acked and wait for an attempt that lost.
@@ -147,6 +151,7 @@ class Courier:
         """Queue a message of `recipient` durably, and begin to send it where there is room. Raises as `Outbox.put`."""
         if not self._is_open or self._draining or self._room_left() <= 0:
             await self._outbox.put(entry, answered)
+            self._know(entry, recipient)
             return
         self._queueing += 1
         try:
@@ -154,8 +159,16 @@ class Courier:
         finally:
             self._queueing -= 1
             self._room.set()
+        if leased is None or leased.entry is not entry:
+            self._know(entry, recipient)
         if leased is not None and self._is_open:
             self._begin([leased], recipient if leased.entry is entry else None)
+
+    def _know(self, entry: Entry, recipient: Recipient) -> None:
+        """Remember a recipient for when its message is leased, if that is soon, and here."""
+        self._known[entry.sealed] = recipient
+        if len(self._known) > _KNOWN:
+            del self._known[next(iter(self._known))]
 
     async def run(self) -> None:
         """Deliver until drained. Cancelled, it leaves its leases to others."""
@@ -281,7 +294,7 @@ class Courier:
         if entry is None:
             raise ValueError("fields are missing")
         is_fresh = recipient is not None
-        recipient = recipient or self._open_recipient(entry.sealed)
+        recipient = recipient or self._known.pop(entry.sealed, None) or self._open_recipient(entry.sealed)
         code = self._code(entry.verification_id, recipient)
         if code is None:
             raise ValueError("the code's secret is gone")

@@ -456,6 +456,31 @@ async def test_message_whose_queueing_got_no_answer_is_sent_by_whoever_finds_it(
         assert await it.outbox.length() == 0
 
 
+async def test_recipient_of_a_message_that_waits_is_remembered_for_a_while(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It need not be unsealed, but whether the message is still wanted is looked up."""
+    monkeypatch.setattr(story, "_KNOWN", 2)
+    opened: list[Recipient] = []
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+
+        def open_recipient(sealed: bytes) -> Recipient:
+            opened.append(it.open_recipient(sealed))
+            return opened[-1]
+
+        courier = it.courier(open_recipient=open_recipient)
+        numbers = [parse(f"+861390000010{n}", "sms", "CN") for n in range(4)]
+        ids = [await it.ask(one, courier) for one in numbers]
+        gone = store.names.verification(ids[3])
+        await store.execute(gone, "DEL", gone)
+        async with delivering(courier):
+            assert {await marked(it) for _ in range(3)} == {(one, "sent") for one in ids[:3]}
+            await until_empty(it)
+        assert opened == numbers[:2]
+        assert sorted(json.loads(one.body)["to"] for one in first.asked) == [one.address for one in numbers[:3]]
+
+
 async def test_no_turn_of_the_loop_begins_with_many_messages(store: Store) -> None:
     """A burst is begun over many turns, so that requests are served between."""
     begun: list[int] = []

@@ -38,6 +38,7 @@ class Key(NamedTuple):
 
     @property
     def field(self) -> str:
+        """Its name in the store's hashes."""
         return f"{self.provider}|{self.segment}"
 
 

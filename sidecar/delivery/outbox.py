@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from sidecar.delivery.providers.seam import Fault
 from sidecar.errors import Refusal
@@ -80,8 +80,7 @@ class Entry:
     past: Past = NO_PAST
 
 
-@dataclass(frozen=True, slots=True)
-class Leased:
+class Leased(NamedTuple):
     """A message that is ours for now. `entry` is None when it cannot be read; `verification_id` then may be ""."""
 
     id: str
@@ -238,16 +237,24 @@ class Outbox:
                 raise
 
 
-def _fields(entry: Entry) -> list[str | bytes]:
-    return [
-        *("verification", entry.verification_id),
-        *("sealed", entry.sealed),
-        *("locale", entry.locale),
-        *("tickets", json.dumps(entry.tickets)),
-        *("expires_at", repr(entry.expires_at)),
-        *("request", entry.request_id),
-        *("past", "{}" if entry.past is NO_PAST else json.dumps(asdict(entry.past))),
-    ]
+def _fields(entry: Entry) -> tuple[str | bytes, ...]:
+    past = "{}" if entry.past is NO_PAST else json.dumps(asdict(entry.past))
+    return (
+        "verification",
+        entry.verification_id,
+        "sealed",
+        entry.sealed,
+        "locale",
+        entry.locale,
+        "tickets",
+        json.dumps(entry.tickets),
+        "expires_at",
+        repr(entry.expires_at),
+        "request",
+        entry.request_id,
+        "past",
+        past,
+    )
 
 
 def _leased(message_id: bytes, flat: Sequence[bytes]) -> Leased:

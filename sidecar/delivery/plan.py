@@ -41,6 +41,8 @@ def plan(
     until when, in any unit.
     """
     names = [name for name in dict.fromkeys(order or rule.providers) if name in usable]
+    if not broken:
+        return tuple(names)
     return tuple([name for name in names if name not in broken] or sorted(names, key=lambda name: broken[name]))
 
 

@@ -26,6 +26,9 @@ from sidecar.recipient import UNKNOWN, Channel, Phone, Recipient
 _PROBE_MARGIN_S: Final = 2.0
 # Refusals that say nothing against the provider: it works, and does not send to this number.
 _ABOUT_THE_NUMBER: Final = frozenset({"number_invalid", "number_unsupported", "number_blocked", "number_frequency"})
+# What an attempt shows of its provider.
+_IN_TIME: Final = Seen(tried=1.0, in_time=1.0)
+_LATE: Final = Seen(tried=1.0)
 # Kinds of messages (country, channel, language, operator, province) whose way is remembered: a configuration says
 # what it is, and a deployment meets few of them.
 _WAYS: Final = 4096
@@ -118,9 +121,12 @@ class Router:
         provider is asked, and no others but those that follow a sure failure.
         """
         rule = way.rule
-        usable = [name for name in way.usable if name not in leave_out]
+        usable: Sequence[str] = way.usable
+        if leave_out:
+            usable = [name for name in usable if name not in leave_out]
+        now_usable = [name for name in usable if name not in later] if later else usable
         broken = self._broken(way)
-        order = plan.plan(rule, [name for name in usable if name not in later], broken, self._order(way))
+        order = plan.plan(rule, now_usable, broken, self._order(way))
         trip = _Trip(way, len(order))
         held_back = later
         if broken or later:
@@ -150,7 +156,7 @@ class Router:
             later=held_back,
             refusals=refusals,
             # Who waits holds one of the courier's few leases: not for a provider that is known to be broken.
-            waits=not any(name in broken for name in order),
+            waits=not broken or not any(name in broken for name in order),
         )
 
     def confirmed(self, provider: str, recipient: Recipient, locale: str, *, was: bool) -> None:
@@ -163,11 +169,11 @@ class Router:
         url = self._callback_urls.get(provider)
         return replace(message, callback_url=with_ref(url, message.id)) if url else message
 
-    def _order(self, way: Way) -> list[str]:
+    def _order(self, way: Way) -> Sequence[str]:
         """The rule's providers as its strategy has them."""
         match way.rule.strategy:
             case "priority":
-                return list(way.usable)
+                return way.usable
             case "weighted":
                 return score.weighted(way.usable, way.rule.weights, self._draw)
             case "adaptive":
@@ -200,7 +206,7 @@ class Router:
         accepted, fine = isinstance(attempted.outcome, Accepted), is_fine(attempted.outcome)
         in_time = accepted and attempted.seconds <= way.rule.switch_after
         if accepted or not fine:
-            self._sightings.add(provider, way.segment, Seen(tried=1.0, in_time=float(in_time)))
+            self._sightings.add(provider, way.segment, _IN_TIME if in_time else _LATE)
         rules = way.rule.breaker
         self._breakers.record(
             way.keys[provider],

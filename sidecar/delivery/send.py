@@ -18,9 +18,9 @@ import re
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from sidecar.delivery.providers.seam import LOST, Accepted, Message, Outcome, ReceiptState, Rejected, Uncertain
 
@@ -39,6 +39,7 @@ _LEAST_S: Final = 1.0
 # So many digits at a number's end name somebody; fewer stand in many an id by chance.
 _LAST_DIGITS: Final = 7
 
+_NOBODY: Final[Mapping[str, float]] = MappingProxyType({})
 # Receipts that say the provider took the message.
 _TAKEN: Final = frozenset({"enroute", "delivered"})
 
@@ -53,13 +54,11 @@ Heard = Callable[[str, Outcome], Awaitable[ReceiptState | None]]
 HELD: Final = Rejected("throttled", "no_turn")
 # What is known of one that is under way.
 _SILENT: Final = Uncertain("under_way")
-_NOBODY: Final[Mapping[str, float]] = MappingProxyType({})
 # What an attempt's task gives: what it came to, in how many seconds, and what a receipt has said of it.
 _Ended = tuple[Outcome, float, ReceiptState | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Attempted:
+class Attempted(NamedTuple):
     """An attempt that is over. `duplicate`: another had been accepted, so the recipient gets the code twice.
 
     `heard`: what a receipt said that came before the answer.
@@ -77,8 +76,7 @@ class Attempted:
         return _came_to(self.outcome, self.heard)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What a race came to.
 
     accepted   `provider` has the message
@@ -93,7 +91,7 @@ class Result:
     # Who may have the message, or had it: accepted, silent, or still under way.
     holders: tuple[str, ...] = ()
     # Who refused for now, or was not asked before the deadline: in how many seconds it may be asked.
-    later: Mapping[str, float] = field(default_factory=dict)
+    later: Mapping[str, float] = _NOBODY
     refusals: int = 0  # how often the one that refused for now most often did so, earlier races included
 
 
@@ -137,7 +135,7 @@ class Race:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
-        now = self._clock()
+        now = self._loop.time()
         self._start = start
         self._switch_after_s, self._attempt_timeout_s = switch_after_s, attempt_timeout_s
         self._deadline = now + deadline_s
@@ -198,15 +196,10 @@ class Race:
             else:
                 break
         now = self._clock()
-        later = dict.fromkeys(self._to_come, now) | self._later
-        return Result(
-            self._kind(),
-            self._winner,
-            tuple(self._over),
-            self._holders(),
-            {provider: max(0.0, at - now) for provider, at in later.items()},
-            max(self._refusals.values(), default=0),
-        )
+        later = {provider: max(0.0, at - now) for provider, at in self._later.items()}
+        later.update((provider, 0.0) for provider in self._to_come)
+        refusals = max(self._refusals.values(), default=0)
+        return Result(self._kind(), self._winner, tuple(self._over), self._holders(), later, refusals)
 
     async def _cancel(self) -> None:
         """Leave no task behind."""
@@ -383,8 +376,10 @@ def word(outcome: Outcome, message: Message) -> str:
             said = outcome.reason
     address = message.recipient.address
     # A vendor writes a number with its country code or without; its end is the same.
-    for private in (message.code, address if message.recipient.channel == "email" else address[-_LAST_DIGITS:]):
-        # Compiling a pattern costs more than all the rest of a message's way: only for what stands there.
-        if private.lower() in said.lower() or not (private + said).isascii():
+    privates = (message.code, address if message.recipient.channel == "email" else address[-_LAST_DIGITS:])
+    # To compile a pattern costs more than all the rest of a message's way: only for what stands there.
+    in_lower_case = said.lower()
+    for private in privates:
+        if private.lower() in in_lower_case or not (private.isascii() and said.isascii()):
             said = re.sub(re.escape(private), "*" * len(private), said, flags=re.IGNORECASE)
     return said
