@@ -9,7 +9,6 @@ import os
 import random
 import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -350,4 +349,4 @@ def _quick_ids() -> Iterator[str]:
 
 def _new_id() -> str:
     """A random identifier of 32 hex digits: request ids, JWT ids, nonces, idempotency keys of vendors."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

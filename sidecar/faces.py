@@ -34,7 +34,6 @@ _PASSING: Final = frozenset(
 )
 # The header list of a CORS preflight: as many names as scripts send.
 _FIELD_NAMES: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1000}")
-_SERVER: Final = ("Server", "signup-sidecar")
 # Fetch standard, CORS protocol. With credentials, for a route's front end may send its session along.
 _READABLE: Final = (
     ("Access-Control-Allow-Credentials", "true"),
@@ -52,13 +51,13 @@ class Faces:
         self._has_warned_of_host = False
 
     def dressed(self, visit: Visit, answer: Answer) -> Answer:
-        """Have the scripts of an allowed origin read an answer, and its request known by its id."""
-        fields = answer.fields
-        if self._origins:
-            fields += (("Vary", "Origin"),)
-            if origin := self.allowed_origin([value.encode() for value in visit.all("Origin")]):
-                fields += (("Access-Control-Allow-Origin", origin), *_READABLE)
-        return Answer(answer.status, (*fields, ("X-Request-Id", visit.request_id), _SERVER), answer.body)
+        """Have the scripts of an allowed origin read an answer."""
+        if not self._origins:
+            return answer
+        fields: tuple[tuple[str, str], ...] = (*answer.fields, ("Vary", "Origin"))
+        if origin := self.allowed_origin([value.encode() for value in visit.all("Origin")]):
+            fields = (*fields, ("Access-Control-Allow-Origin", origin), *_READABLE)
+        return Answer(answer.status, fields, answer.body)
 
     # A refusal…
 

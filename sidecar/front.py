@@ -25,20 +25,22 @@ from sidecar.faces import Faces
 from sidecar.gate import Gate, Grant, as_refusal
 from sidecar.line import Line
 from sidecar.metrics import Metrics
-from sidecar.overrides import Upload
+from sidecar.overrides import Upload, may_name_another
 from sidecar.problem import Answer
-from sidecar.proxy import client as proxy_client
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.fields import end_to_end, request_id
 from sidecar.proxy.forward import Forwarder, Peer
 from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
 from sidecar.routes import Found, Routes
-from sidecar.spelling import values
+from sidecar.spelling import alike, values
 from sidecar.visit import Visit
 
 # Whose look-up is remembered: a longer target is seldom asked for twice.
 _MAX_KEPT: Final = 512
+# The fields by which a POST's content may be a form or none, and the longest value whose look-up is remembered.
+_TYPES: Final = frozenset({b"content-type", b"content-encoding"})
+_MAX_TYPE: Final = 64
 # The actions whose stories change something, and those that cost something.
 _FINISHED: Final = frozenset({"send", "verify"})
 _COSTLY: Final = frozenset({"send", "verify", "guard"})
@@ -102,7 +104,11 @@ class Front:
         if self._answers_preflights and (preflighted := self._preflighted(request)) is not None:
             return self._visit(request, connection, "preflight", preflighted)
         if request.method == "POST":  # whose type may decide
-            found = self._look_up(request.method, request.target, end_to_end(request.fields))
+            types = _types(request, peer)
+            if types is None or len(request.target) > _MAX_KEPT:
+                found = self._look_up(request.method, request.target, end_to_end(request.fields))
+            else:
+                found = self._kept_look_up(request.method, request.target, types)
             if _passes(found):
                 return self._exchange(request, peer, found)
         else:
@@ -206,7 +212,7 @@ class Front:
             self,
             request,
             connection,
-            proxy_client.name(peer.ip, request.fields.raw, self._trusted, peer.scheme),
+            peer.client(request.fields),
             request_id(request.fields) or self._new_id(),
             end_to_end(request.fields),
             time.perf_counter(),
@@ -264,6 +270,9 @@ class Front:
         try:
             if visit.action == "override":
                 self._judge_again(visit, content)
+            if (refusal := self._gate.refused_at_once(visit, content)) is not None:
+                self._refuse(visit, refusal)
+                return
             deciding = self._deciding(visit, content)
         except Refusal as refusal:
             self._refuse(visit, refusal)
@@ -327,7 +336,7 @@ class Front:
     def _answer(self, visit: Visit, answer: Answer) -> None:
         visit.status = answer.status
         self._visit_ended(visit, visit.log.pop("outcome", "answered"))
-        visit.connection.write(self._faces.dressed(visit, answer))
+        visit.connection.write(self._faces.dressed(visit, answer), visit.request_id)
 
     def _refuse(self, visit: Visit, refusal: Refusal) -> None:
         """Render a refusal, and tell of it."""
@@ -336,14 +345,14 @@ class Front:
         answer = self._faces.refusal(visit, refusal)
         visit.status = answer.status
         self._visit_ended(visit, "refused")
-        visit.connection.write(self._faces.dressed(visit, answer))
+        visit.connection.write(self._faces.dressed(visit, answer), visit.request_id)
 
     def _fail(self, visit: Visit, error: Exception) -> None:
         structlog.get_logger().error("request_failed", exc_info=error)  # its kind and place, not its text
         visit.log.pop("outcome", None)
         visit.status = 500
         self._visit_ended(visit, "failed")
-        visit.connection.write(_FAILED, closes=True)
+        visit.connection.write(_FAILED, visit.request_id, closes=True)
 
     def _visit_ended(self, visit: Visit, outcome: str) -> None:
         """Tell of a visit that has ended, once."""
@@ -386,6 +395,20 @@ class Front:
                 ms=(time.perf_counter() - exchange.started) * 1000,
             )
         )
+
+
+def _types(request: Request, peer: Peer) -> RawFields | None:
+    """The fields of a POST that its look-up goes by, if its type and coding decide alone; else None."""
+    if peer.fields is request.fields:
+        return peer.types
+    raw = end_to_end(request.fields)
+    types = None
+    if not may_name_another(raw):
+        found = tuple([pair for pair in raw if alike(pair[0]) in _TYPES])
+        if len(found) <= len(_TYPES) and all(len(value) <= _MAX_TYPE for _, value in found):
+            types = found
+    peer.fields, peer.types = request.fields, types
+    return types
 
 
 def _passes(found: Found | None) -> bool:

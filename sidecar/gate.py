@@ -59,6 +59,9 @@ _UNREACHABLE: Final[Mapping[str, str]] = {
 # Vendors that have sent a number too much seldom say when they will send to it again; the shortest of their limits is
 # one message a minute.
 _VENDOR_LIMIT_S: Final = 60.0
+# Returned, and never raised: an exception that is raised again and again would grow.
+_DENIED: Final = Refusal("route_denied", "deny", "This route is closed.")
+_NO_TOKEN: Final = Refusal("captcha_required", "no_token", "Solve the captcha and send its token along.")
 TOKEN_FIELD: Final = "X-Verification-Token"  # noqa: S105 - a field's name
 TOKEN_COOKIE: Final = "sidecar-verification"  # noqa: S105 - a cookie's name; the hosted page sets it
 
@@ -168,13 +171,23 @@ class Gate:
 
     # What is asked…
 
+    def refused_at_once(self, visit: Visit, body: bytes) -> Refusal | None:
+        """Say what forbids a visit at a glance, without reading what it asks: most of a flood ends here."""
+        route = visit.route
+        if route is None or route.mode != "enforce":
+            return None
+        if route.action == "deny":
+            return _DENIED
+        if route.captcha and intake.surely_lacks(route.captcha_token, body):
+            # The page that says so is in the language that stands in the form.
+            return None if route.locale and visit.wants_page else _NO_TOKEN
+        return None
+
     def read(self, visit: Visit, body: bytes) -> Asked:
         """Read what a visit asks for. Raises Refusal for what the head and the body alone forbid."""
         route = visit.route
         if route is None or route.action == "pass":
             return Asked(body)
-        if route.action == "deny":
-            raise Refusal("route_denied", "deny", "This route is closed.")
         if route.action == "verify" and route.browser and visit.wants_page:
             self._faces.keep_form(visit, route, body)
         try:

@@ -5,6 +5,7 @@ a name alike by its words, an odd charset, a query beside a body) is refused as 
 right. It never guesses, never mends, and never says in a refusal what it read.
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from sidecar.config.model import Route
 from sidecar.errors import Refusal
-from sidecar.overrides import field_targets
+from sidecar.overrides import field_targets, may_name_another
 from sidecar.spelling import Fields, Words, folded, overlap, words
 from sidecar.spelling import values as values_of
 
@@ -35,6 +36,8 @@ _FORM: Final = "application/x-www-form-urlencoded"
 _CONTENT_TYPE: Final = re.compile(
     r"(?P<type>[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+)[ \t]*(?:;[ \t]*charset=(?P<quote>\"?)utf-?8(?P=quote)[ \t]*)?;?"
 )
+# A longer type is read anew each time.
+_MAX_KEPT: Final = 64
 _CONTROL: Final = re.compile(r"[\0-\x1f\x7f]")
 
 
@@ -70,6 +73,22 @@ def read(route: Route, request: "Request") -> Ask:
     if route.captcha and not token and route.mode == "enforce":
         raise Refusal("captcha_required", "no_token", "Solve the captcha and send its token along.")
     return Ask(to=to, captcha_token=token or None, code=None if code == "" else code, country=country or None)
+
+
+def surely_lacks(selector: str | None, body: bytes) -> bool:
+    """True for what looks like JSON or a form, and surely has no value where a selector selects: seen at a glance.
+
+    The name that it selects by is not in the body, and nothing in it is escaped.
+    """
+    source, _, name = (selector or "").partition(":")
+    if source == "json":
+        return (
+            body[:1] == b"{"
+            and body[-1:] == b"}"
+            and b"\\" not in body
+            and name.rpartition(".")[2].encode() not in body
+        )
+    return source == "form" and b"=" in body and b"%" not in body and name.encode() not in body
 
 
 def wish(route: Route, request: "Request") -> str:
@@ -154,7 +173,7 @@ class Request:
             elsewhere |= self._words_of_cookies
         if source == "query" and self._body:
             elsewhere |= self._words_of_body
-        wanted = words(name)
+        wanted = _wanted(name)
         if any(overlap(wanted, other) for other in elsewhere):
             raise _malformed("two_places", f"Expected {_told(selector)}, and the name nowhere else.")
 
@@ -181,12 +200,18 @@ class Request:
 
     @cached_property
     def _query(self) -> "_Form":
-        if any("?" in target for target in field_targets(self._fields)):
+        if self._names_another and any("?" in target for target in field_targets(self._fields)):
             raise _malformed("other_target", "Expected no field that names another target (X-Original-URL).")
         return _Form(_query(self._target))
 
     @cached_property
+    def _names_another(self) -> bool:
+        return may_name_another(self._fields)
+
+    @cached_property
     def _words_of_queries(self) -> set[Words]:
+        if not self._names_another:
+            return _all_words(target.partition(b"?")[2]) if b"?" in (target := _octets(self._target)) else set()
         targets = (_octets(self._target), *(target.encode("latin-1") for target in field_targets(self._fields)))
         return _all_words(b"&".join(target.partition(b"?")[2] for target in targets))
 
@@ -224,10 +249,17 @@ def _content_type(fields: Fields) -> str:
         raise _malformed(
             "multipart", f"Expected no multipart form: it is not read in this version; send it as {_FORM}."
         )
-    found = _CONTENT_TYPE.fullmatch(values[0].strip(b" \t").lower().decode("latin-1")) if len(values) == 1 else None
+    read = _media_type if len(values) == 1 and len(values[0]) <= _MAX_KEPT else _media_type.__wrapped__
+    found = read(values[0]) if len(values) == 1 else None
     if found is None:
         raise _malformed("content_type", "Expected one Content-Type field, with no parameter but charset=utf-8.")
-    return found["type"]
+    return found
+
+
+@functools.lru_cache(256)
+def _media_type(value: bytes) -> str | None:
+    found = _CONTENT_TYPE.fullmatch(value.strip(b" \t").lower().decode("latin-1"))
+    return found["type"] if found is not None else None
 
 
 def _refuse_coding(fields: Fields) -> None:
@@ -253,12 +285,12 @@ def _from_fields(fields: Fields, name: str) -> str | None:
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         # A byte order mark is refused by the parser; other encodings of Unicode are no UTF-8, or hold NUL.
-        document = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_constant, parse_int=_integer
-        )
+        document = _JSON_READER.decode(body.decode("utf-8"))
         if not isinstance(document, dict):
             raise _malformed("json_top_level", "Expected a JSON object at the top.")
-        _walk(document)
+        # UTF-8 has no surrogates; what is deep has many brackets.
+        if b"\\u" in body or body.count(b"[") + body.count(b"{") >= MAX_DEPTH:
+            _walk(document)
     except Refusal:
         raise
     except (ValueError, RecursionError):
@@ -281,9 +313,12 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse names that some parser takes for the same: Go and ASP.NET ignore case, C ends a name at NUL."""
     if len({folded(name) for name, _ in pairs}) != len(pairs):
         raise _malformed("json_duplicate", "Expected each name once in a JSON object, in one case only.")
-    if any("\0" in name for name, _ in pairs):
+    if "\0" in "".join([name for name, _ in pairs]):
         raise _malformed("json_name", "Expected names without NUL in a JSON object.")
     return dict(pairs)
+
+
+_JSON_READER: Final = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant, parse_int=_integer)
 
 
 def _walk(document: dict[str, Any]) -> None:
@@ -302,6 +337,9 @@ def _walk(document: dict[str, Any]) -> None:
     raise _malformed("json_depth", f"Expected JSON at most {MAX_DEPTH} levels deep.")
 
 
+_wanted = functools.lru_cache(256)(words)  # of names that the configuration has
+
+
 class _KnownWords(dict[str, Words]):
     """The words of each member's name of one request: a long name is taken apart once, however many selectors ask."""
 
@@ -318,7 +356,7 @@ def _from_json(document: dict[str, Any], path: str, known: _KnownWords) -> str |
             raise _malformed("json_value", f"Expected `{path}` as nested objects.")
         if name in value:
             # Laravel and lodash look for a member `user.phone` first, Rails takes `[phone]` for `phone`.
-            wanted = words(".".join(names[depth:]))
+            wanted = _wanted(".".join(names[depth:]))
             if any(overlap(wanted, known[other]) for other in _few(value) if other != name):
                 raise _malformed("two_places", f"Expected `{path}` as nested objects only, and no other name alike.")
         value = value.get(name)
@@ -363,7 +401,7 @@ class _Form:
 
     def value(self, name: str) -> str | None:
         """Read the one value of a name, if no other spelling of the name is there."""
-        wanted = words(name)
+        wanted = _wanted(name)
         spelled = [(other, value) for other, theirs, value in self._pairs if overlap(wanted, theirs)]
         if spelled != [(other, value) for other, theirs, value in self._split if overlap(wanted, theirs)]:
             raise _malformed("semicolon", f"Expected `{name}` in a form separated by `&`, with `;` as %3B.")

@@ -22,6 +22,7 @@ _BETWEEN: Final = re.compile(r"[\[\].'\"]+")
 # What PHP makes `_` of, and what it may stand beside.
 _JOINT: Final = re.compile(r"[\s_-]+")
 _KEPT: Final = 4096
+_MAX_NAME: Final = 64
 
 _ALIKE: Final = bytes(
     ord(chr(octet).lower()) if chr(octet) in string.ascii_letters + string.digits else ord("-") for octet in range(256)
@@ -34,13 +35,26 @@ def alike(name: bytes) -> bytes:
     CGI and WSGI (RFC 3875 section 4.1.18) know no difference between `-` and `_`, and some servers make `_` of every
     other octet, too: to them `X.Original_URL` is `X-Original-URL`.
     """
-    return name.translate(_ALIKE)
+    return _ALIKES[name]
+
+
+class _Alikes(dict[bytes, bytes]):
+    """What names come to, remembered: so many of them, and none that is long."""
+
+    def __missing__(self, name: bytes) -> bytes:
+        found = name.translate(_ALIKE)
+        if len(self) < _KEPT and len(name) <= _MAX_NAME:
+            self[name] = found
+        return found
+
+
+_ALIKES: Final = _Alikes()
 
 
 def values(fields: Fields, name: bytes | str) -> list[bytes]:
     """Return the values of a field in every spelling of its name, in order."""
     wanted = alike(name.encode("latin-1", "replace") if isinstance(name, str) else name)
-    return [value for key, value in fields if key.translate(_ALIKE) == wanted]
+    return [value for key, value in fields if _ALIKES[key] == wanted]
 
 
 class _Folds(dict[int, str]):
@@ -88,6 +102,8 @@ def overlap(one: Words, other: Words) -> bool:
     So `user[phone]` is alike to `user` and to `user.phone[0]`, and not to `user.name`. Words count as joined, too, for
     PHP has `phone.number` as `phone_number`.
     """
+    if one and other and one[0][0] != other[0][0]:  # most are told apart by their first letter
+        return False
     return _begins(one, "_".join(other)) or _begins(other, "_".join(one))
 
 

@@ -62,7 +62,7 @@ class Visit:
     wish: str = ""  # the language where the route says that it stands
     is_over: bool = False
     stop: Callable[[], Any] | None = None  # breaks off what is being decided
-    _by_name: dict[bytes, list[str]] | None = None
+    _by_name: dict[bytes, list[bytes]] | None = None
 
     # What its connection tells.
 
@@ -102,8 +102,9 @@ class Visit:
         if self._by_name is None:
             self._by_name = {}
             for key, value in self.raw:
-                self._by_name.setdefault(alike(key), []).append(value.decode("utf-8", "surrogateescape"))
-        return self._by_name.get(_alike(name), [])
+                self._by_name.setdefault(alike(key), []).append(value)
+        found = self._by_name.get(_alike(name))
+        return [value.decode("utf-8", "surrogateescape") for value in found] if found else []
 
     def header(self, name: str) -> str:
         """Return the first value of a field, in whatever spelling; "" for none."""

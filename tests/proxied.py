@@ -107,7 +107,7 @@ class Case:
 
     def refuse(self, refusal: Refusal) -> None:
         self.front.running.refusals.append(refusal)
-        self.connection.write(Answer(refusal.status, (), refusal.code.encode()), closes=True)
+        self.connection.write(Answer(refusal.status, (), refusal.code.encode()), "made-here", closes=True)
 
     def left(self) -> None:
         self.front.running.cancelled.set()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar import intake
 from sidecar.config.model import Route
 from sidecar.errors import Refusal
 from sidecar.intake import MAX_DEPTH, MAX_PAIRS, Ask, Request, form_pairs, read, read_json_object, wish
@@ -654,13 +655,14 @@ def test_a_country_in_two_places_is_refused() -> None:
 def test_a_document_is_parsed_once(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever selectors ask for it, and also where it cannot be read."""
     parsed: list[str] = []
-    loads = json.loads
+    reader = intake._JSON_READER
 
-    def counting(text: str, **more: Any) -> Any:
-        parsed.append(text)
-        return loads(text, **more)
+    class Counting:
+        def decode(self, text: str) -> Any:
+            parsed.append(text)
+            return reader.decode(text)
 
-    monkeypatch.setattr(json, "loads", counting)
+    monkeypatch.setattr(intake, "_JSON_READER", Counting())
     request, route = Request("/a", [JSON], body), send("json:phone", locale="json:lang")
     assert wish(route, request) == ("de" if body.endswith(b"}") else "")
     with suppress(Refusal):

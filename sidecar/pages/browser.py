@@ -4,6 +4,7 @@ The law: only a request that no other site can have made may be held on a page o
 on from our page looks like a request of our own site: with `SameSite=Strict` cookies and our `Origin`.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -26,8 +27,13 @@ _Origin = tuple[str, str, int]  # scheme, host, port
 
 def wants_page(accept: Iterable[str]) -> bool:
     """True when the Accept fields name HTML before any JSON: by weight, then by order. RFC 9110 section 12.5.1."""
+    return _wants_page(",".join(accept)[:_MAX_ACCEPT])
+
+
+@functools.lru_cache(256)
+def _wants_page(accept: str) -> bool:
     page = json = (0.0, 0)
-    for place, entry in enumerate(",".join(accept)[:_MAX_ACCEPT].split(",")[:_MAX_ENTRIES]):
+    for place, entry in enumerate(accept.split(",")[:_MAX_ENTRIES]):
         media, *parameters = (part.strip().lower() for part in entry.split(";"))
         weights = [text.removeprefix("q=") for text in parameters if text.startswith("q=")]
         if any(not _WEIGHT.fullmatch(text) for text in weights):

@@ -24,6 +24,7 @@ from sidecar.proxy.messages import (
     CRLF,
     Chunked,
     Content,
+    Fields,
     RawFields,
     Request,
     Sized,
@@ -69,7 +70,7 @@ class Listener(Protocol):
 class Peer:
     """Who is at the other end of a client's connection, as long as it lasts and `owner` serves it."""
 
-    __slots__ = ("ip", "is_trusted", "last", "owner", "scheme")
+    __slots__ = ("_client", "_hosts", "_trusted", "fields", "ip", "is_trusted", "last", "owner", "scheme", "types")
 
     def __init__(self, ip: str, scheme: str, trusted: Sequence[Network], owner: object = None) -> None:
         self.owner = owner
@@ -77,6 +78,18 @@ class Peer:
         self.scheme = scheme
         self.is_trusted = is_trusted_peer(ip, trusted)
         self.last: Rewritten | None = None
+        self.fields: Fields | None = None  # of its last request whose type was looked at, and what came of that
+        self.types: RawFields | None = None
+        self._trusted = trusted
+        self._client: Client | None = None
+        self._hosts: tuple[bytes, ...] = ()
+
+    def client(self, asked: Fields) -> Client:
+        """Name who asks: the peer itself, as its last request did, unless it is a proxy that speaks for others."""
+        if self._client is None or self.is_trusted or self._hosts != asked.hosts:
+            self._client = name(self.ip, asked.raw, self._trusted, self.scheme)
+            self._hosts = asked.hosts
+        return self._client
 
 
 class Rewritten:

@@ -402,7 +402,7 @@ class Connection(asyncio.Protocol):
 
     # Answering a case…
 
-    def write(self, answer: Answer, *, closes: bool = False) -> None:
+    def write(self, answer: Answer, request_id: str, *, closes: bool = False) -> None:
         """Answer the case that is being decided; what has not come of its content ends the connection."""
         if self.transport is None:
             return
@@ -410,7 +410,7 @@ class Connection(asyncio.Protocol):
         stays_open = (
             not (closes or self._closes or self._server.is_closing) and self._content is None and request.keep_alive
         )
-        self._server.writes.put(self.transport, answers.own(answer, request, stays_open=stays_open))
+        self._server.writes.put(self.transport, answers.own(answer, request, request_id, stays_open=stays_open))
         self._done(stays_open=stays_open)
 
     def relay(self, exchange: Exchange) -> None:
