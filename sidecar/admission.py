@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sidecar.config.model import Config, Limit, Route
+from sidecar.config.model import Config, Route
 from sidecar.config.units import Rate
 from sidecar.errors import Refusal
-from sidecar.limits.buckets import Bucket, client_key
+from sidecar.limits.buckets import Bucket, Meter, client_key
 from sidecar.recipient import Recipient
 from sidecar.store.names import Names
 from sidecar.visit import Visit
@@ -58,17 +58,23 @@ class Admission:
         self, config: Config, names: Names, hashed: Callable[[str], str], hashes: Callable[[str], Sequence[str]]
     ) -> None:
         self._config = config
-        self._names = names
         self._hashed = hashed
         self._hashes = hashes
         self._kept_hash = functools.lru_cache(4096)(hashed)  # of addresses, routes and the like: no recipient's
-        self._failures = {name: Limit(key="ip", rate=rules.failures) for name, rules in config.captcha.items()}
+        self._meters = {
+            (name, enforce): Meter.of(name, limit, names, enforce=enforce)
+            for name, limit in config.limits.items()
+            for enforce in (True, False)
+        }
+        self._failures = {
+            name: Meter.of_rate(f"captcha.{name}", rules.failures, names) for name, rules in config.captcha.items()
+        }
         rules = config.code
         per_site = Rate(_ASKERS_OF_A_SITE * rules.failures_per_ip.count, rules.failures_per_ip.period_s)
         self._guesses = (
-            ("code.failures", Limit(key="ip", rate=rules.failures)),
-            ("code.failures_per_ip", Limit(key="ip", rate=rules.failures_per_ip)),
-            ("code.failures_per_site", Limit(key="ip", rate=per_site)),
+            Meter.of_rate("code.failures", rules.failures, names),
+            Meter.of_rate("code.failures_per_ip", rules.failures_per_ip, names),
+            Meter.of_rate("code.failures_per_site", per_site, names),
         )
 
     def plan(self, visit: Visit, route: Route, recipient: Recipient | None, token: str | None) -> list[Step]:
@@ -103,8 +109,8 @@ class Admission:
         ip = visit.client.ip
         values = (recipient.identity if recipient else "", client_key("ip", ip), client_key("ip_prefix", ip))
         return [
-            Bucket.of(name, limit, hashed, self._names)
-            for (name, limit), value in zip(self._guesses, values, strict=True)
+            meter.bucket(hashed)
+            for meter, value in zip(self._guesses, values, strict=True)
             if value
             for hashed in self._hashes(value)
         ]
@@ -133,14 +139,13 @@ class Admission:
         return found
 
     def _bucket(self, name: str, visit: Visit, route: Route, recipient: Recipient | None) -> Bucket:
-        limit = self._config.limits[name]
-        value = _value(limit.key, visit, route, recipient)
-        hashed = (self._hashed if limit.key.startswith("to") else self._kept_hash)(value)
-        return Bucket.of(name, limit, hashed, self._names, enforce=route.mode == "enforce")
+        key = self._config.limits[name].key
+        value = _value(key, visit, route, recipient)
+        hashed = (self._hashed if key.startswith("to") else self._kept_hash)(value)
+        return self._meters[name, route.mode == "enforce"].bucket(hashed)
 
     def _of_wrong_tokens(self, visit: Visit, captcha: str) -> Bucket:
-        hashed = self._kept_hash(client_key("ip", visit.client.ip))
-        return Bucket.of(f"captcha.{captcha}", self._failures[captcha], hashed, self._names)
+        return self._failures[captcha].bucket(self._kept_hash(client_key("ip", visit.client.ip)))
 
 
 def _value(key: str, visit: Visit, route: Route, recipient: Recipient | None) -> str:

@@ -146,6 +146,7 @@ class Api:
             record = await self._gate.wait_for_change(verification_id, seen, wait_s)
         if record is None:
             raise Refusal("not_found", "no_verification", "No such verification, or it is over.")
+        recipient = self._verifications.recipient(record)
         applied = [f"wait={wait_s}"] if wait_s else []
         if wait_s and preferred.get("status") in get_args(Status):
             applied.append(f'status="{seen}"')
@@ -153,8 +154,8 @@ class Api:
             200,
             {
                 "id": record.id,
-                "to": record.recipient.masked,
-                "channel": record.recipient.channel,
+                "to": recipient.masked,
+                "channel": recipient.channel,
                 "status": record.status,
                 **({"reason": record.reason} if record.reason else {}),
                 "expires_in": int(record.expires_in_s),

@@ -20,17 +20,16 @@ asked = ((f"10.0.0.{n % 256}", f"+86138{n:08d}") for n in itertools.count())
 
 def ours():
     from sidecar.config.model import Limit
-    from sidecar.limits.buckets import Bucket, Buckets
+    from sidecar.limits.buckets import Buckets, Meter
     from sidecar.store.client import Store
 
     store = Store(f"unix://{socket}")
     buckets = Buckets(store)
-    per_ip = Limit.model_validate({"key": "ip", "rate": "1000000/1s"})
-    per_number = Limit.model_validate({"key": "to", "rate": "1/60s"})
+    per_ip = Meter.of("ip", Limit.model_validate({"key": "ip", "rate": "1000000/1s"}), store.names)
+    per_number = Meter.of("to", Limit.model_validate({"key": "to", "rate": "1/60s"}), store.names)
 
     async def decide(ip, to):
-        both = [Bucket.of("ip", per_ip, ip, store.names), Bucket.of("to", per_number, to, store.names)]
-        return (await buckets.spend(both)).allowed
+        return (await buckets.spend([per_ip.bucket(ip), per_number.bucket(to)])).allowed
 
     return decide
 

@@ -149,7 +149,8 @@ class Ledger:
         found = []
         if receipt.provider_message_id:
             for hashed in self._hashes(_of(provider, receipt.provider_message_id)):
-                ours = await self._store.execute(self._names.vendor_id(hashed), "GET", self._names.vendor_id(hashed))
+                alias = self._names.vendor_id(hashed)
+                ours = await self._store.execute(alias, "GET", alias)
                 found += [ours.decode()] if ours is not None else []
         return found + ([receipt.client_ref] if receipt.client_ref else [])
 

@@ -75,12 +75,6 @@ class Bucket:
     meter: Meter
     key: str
 
-    @classmethod
-    def of(cls, name: str, limit: model.Limit, hashed: str, names: Names, *, enforce: bool = True) -> Self:
-        """Make the bucket of [limits.NAME] for a hashed value; where many are made, `Meter` is worked out once."""
-        meter = Meter.of(name, limit, names, enforce=enforce)
-        return cls(meter, meter.prefix + hashed)
-
     @property
     def ticket(self) -> str:
         """What gives one back, for `Buckets.refund`; opaque, and safe to store."""

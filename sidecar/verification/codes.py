@@ -59,6 +59,11 @@ def new_id(secret: Secret, recipient_hash: str, random: bytes) -> str:
     return b64url(unb64url(recipient_hash)[:_TAG] + secret.fingerprint + random)
 
 
+def is_ours(secret: Secret, verification_id: str) -> bool:
+    """Tell whether an accepted secret made an id, as far as can be told without its record."""
+    return secret.code_key(_raw(verification_id)[_TAG : _TAG + FINGERPRINT]) is not None
+
+
 def hotp(key: bytes, moving_factor: bytes, digits: int) -> str:
     """HOTP, RFC 4226 section 5.3, its counter any octets: HMAC-SHA-1, dynamic truncation, `digits` decimal digits."""
     mac = hmac.digest(key, moving_factor, "sha1")

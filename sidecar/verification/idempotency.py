@@ -39,8 +39,10 @@ class Idempotency:
 
         Raises Refusal(verification_in_use) while the first request still runs, StoreAwayError.
         """
-        is_ours = await self._store.execute(key, "SET", key, _RUNNING, "NX", "PX", _CLAIM_MS)
-        answer = await self._store.execute(self._names.answered(key), "GET", self._names.answered(key))
+        answered = self._names.answered(key)
+        claimed = self._store.execute(key, "SET", key, _RUNNING, "NX", "PX", _CLAIM_MS)
+        looked = self._store.execute(answered, "GET", answered)  # travels with the claim, and is done after it
+        is_ours, answer = await claimed, await looked
         if answer is not None:
             if is_ours:
                 await self.forget(key)

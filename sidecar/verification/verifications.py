@@ -47,7 +47,7 @@ class Record:
     """What is known of a verification. Times are seconds from now, 0 when past."""
 
     id: str
-    recipient: Recipient
+    sealed: bytes  # the recipient, as `Verifications.recipient` opens it
     recipient_hash: str  # as it was when issued: `server.secret` may have changed since
     status: Status
     expires_in_s: float
@@ -181,14 +181,15 @@ class Verifications:
 
     async def read(self, verification_id: str) -> Record | None:
         """Look one up; None when there is none (any more). Raises StoreAwayError."""
-        if codes.code_of(self._secret, verification_id, self._rules.length) is None:
-            return None  # not an id of ours: no key is made of it
+        if not codes.is_ours(self._secret, verification_id):
+            return None  # no key is made of it
         key = self._names.verification(verification_id)
         wanted = ("to", "sealed", "status", "reason", "expires", "again", "replaced")
-        to, sealed, status, reason, expires, again, replaced = await self._store.execute(key, "HMGET", key, *wanted)
+        record, time = self._store.execute(key, "HMGET", key, *wanted), self._store.execute(None, "TIME")
+        to, sealed, status, reason, expires, again, replaced = await record
+        now_s, now_us = await time
         if to is None:
             return None
-        now_s, now_us = await self._store.execute(None, "TIME")
         now = int(now_s) + int(now_us) / 1e6
         left_s = int(expires) / 1000 - now
         came_to = cast("Status", status.decode())
@@ -196,7 +197,7 @@ class Verifications:
         told: Status = "expired" if left_s <= 0 and came_to not in {"verified", "failed"} else came_to
         return Record(
             id=verification_id,
-            recipient=of_address(self._secret.open(sealed)),
+            sealed=sealed,
             recipient_hash=to.decode(),
             status=told,
             expires_in_s=max(0.0, left_s),
@@ -205,6 +206,10 @@ class Verifications:
             reason=(reason or b"").decode() if told == "failed" else "",
             is_replaced=replaced is not None,
         )
+
+    def recipient(self, record: Record) -> Recipient:
+        """Open whose verification it is. Raises ValueError when no accepted secret sealed it."""
+        return of_address(self._secret.open(record.sealed))
 
     def mark(
         self,
@@ -224,7 +229,8 @@ class Verifications:
     async def withdraw(self, issued: Issued) -> None:
         """Undo `issue` when its message could not be queued. Raises StoreAwayError."""
         if issued.fresh:
-            await self._store.execute(self._names.verification(issued.id), "DEL", self._names.verification(issued.id))
+            key = self._names.verification(issued.id)
+            await self._store.execute(key, "DEL", key)
 
     async def hold_by_id(self, verification_id: str, shown: str | int, counted: Counted) -> Hold:
         """As `hold`, for the API, which knows the verification and not the recipient."""
@@ -232,8 +238,9 @@ class Verifications:
         record = await self.read(verification_id)
         if record is None:
             raise Refusal("code_expired", "no_verification", "No such verification, or it is over. Ask for a new code.")
-        right = _same(self.code(verification_id, record.recipient), code)
-        async with counted(record.recipient, right):
+        recipient = self.recipient(record)
+        right = _same(self.code(verification_id, recipient), code)
+        async with counted(recipient, right):
             return await self._check(verification_id, record.recipient_hash, "code", right)
 
     async def settle(self, verification_id: str, holder: str, outcome: str) -> bool:
@@ -283,10 +290,10 @@ class Verifications:
                 "The verification token has been used, is too old, or is another recipient's. Verify again.",
             )
         code = self._typed(proof.shown)
-        for recipient_hash in recipient_hashes:
-            found = await self._store.execute(
-                self._names.current(recipient_hash), "GET", self._names.current(recipient_hash)
-            )
+        currents = [self._names.current(recipient_hash) for recipient_hash in recipient_hashes]
+        looked = [self._store.execute(current, "GET", current) for current in currents]
+        for recipient_hash, reply in zip(recipient_hashes, looked, strict=True):
+            found = await reply
             if found is not None:
                 verification_id = found.decode()
                 right = _same(self.code(verification_id, recipient), code)

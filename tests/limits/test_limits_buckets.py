@@ -9,7 +9,7 @@ import pytest
 from sidecar.config import model
 from sidecar.config.units import Rate
 from sidecar.errors import LimitState, StoreAwayError
-from sidecar.limits.buckets import Bucket, Buckets, Ruling, client_key, rate_limit_fields
+from sidecar.limits.buckets import Bucket, Buckets, Meter, Ruling, client_key, rate_limit_fields
 from sidecar.store.client import Store
 from sidecar.store.names import Names
 
@@ -28,7 +28,7 @@ def a_limit(count: int, period_s: float, burst: int | None = None) -> model.Limi
 
 
 def a_bucket(store: Store, name: str, burst: int = 1, *, hashed: str = "h", enforce: bool = True) -> Bucket:
-    return Bucket.of(name, a_limit(1, 3600.0, burst), hashed, store.names, enforce=enforce)
+    return Meter.of(name, a_limit(1, 3600.0, burst), store.names, enforce=enforce).bucket(hashed)
 
 
 async def stored(store: Store, *buckets: Bucket) -> list[bytes | None]:
@@ -61,9 +61,9 @@ async def test_spent_all_or_none(store: Store) -> None:
 async def test_a_refusal_names_who_refused_first_and_how_long(store: Store) -> None:
     """States of all enforcing buckets, the refusing ones first; the longest wait of those that refused."""
     buckets = Buckets(store)
-    ip = Bucket.of("ip", a_limit(20, 3600.0, 2), "h", store.names)
-    to = Bucket.of("to", a_limit(1, 60.0), "h", store.names)
-    slow = Bucket.of("slow", a_limit(1, 3600.0), "h", store.names)
+    ip = Meter.of("ip", a_limit(20, 3600.0, 2), store.names).bucket("h")
+    to = Meter.of("to", a_limit(1, 60.0), store.names).bucket("h")
+    slow = Meter.of("slow", a_limit(1, 3600.0), store.names).bucket("h")
     assert (await buckets.spend([to, slow])).allowed
 
     ruling = await buckets.spend([ip, slow, to])
@@ -81,7 +81,7 @@ async def test_an_allowed_one_is_told_when_the_next_will_be(store: Store) -> Non
     buckets = Buckets(store)
     roomy, watched = a_bucket(store, "roomy", 2), a_bucket(store, "watched", enforce=False)
     assert (await buckets.spend([roomy, watched])).again_in_s == 0
-    minute = Bucket.of("minute", a_limit(1, 60.0), "h", store.names)
+    minute = Meter.of("minute", a_limit(1, 60.0), store.names).bucket("h")
     assert (await buckets.spend([minute])).again_in_s == 60
     assert 3500 < (await buckets.spend([roomy])).again_in_s < 3600
 
@@ -173,7 +173,7 @@ async def test_a_full_bucket_is_known_until_its_moment(store: Store) -> None:
     """With what the store said of it, counted on by our own clock; the moment past, the store is to be asked again."""
     clock = Clock()
     buckets = Buckets(store, clock)
-    to = Bucket.of("to", a_limit(1, 60.0), "h", store.names)
+    to = Meter.of("to", a_limit(1, 60.0), store.names).bucket("h")
     slow, roomy = a_bucket(store, "slow"), a_bucket(store, "roomy", 9)
     assert buckets.full([to, slow, roomy]) is None
     await buckets.spend([to, slow, roomy])
@@ -226,7 +226,7 @@ async def test_what_is_given_back_here_is_no_longer_full(store: Store) -> None:
 async def test_a_full_bucket_is_never_known_for_longer_than_the_store_says(store: Store) -> None:
     """Once it allows, by its own clock, the bucket is not known to be full."""
     buckets, another = Buckets(store), Buckets(store)
-    short = Bucket.of("short", a_limit(1, 0.05), "h", store.names)
+    short = Meter.of("short", a_limit(1, 0.05), store.names).bucket("h")
     await buckets.spend([short])
     assert not (await buckets.spend([short])).allowed
     assert buckets.full([short]) is not None
@@ -317,7 +317,7 @@ async def test_a_bucket_is_forgotten_when_it_is_empty(store: Store) -> None:
 async def test_it_is_allowed_again_when_told(store: Store) -> None:
     """A short bucket refuses, and after its retry_after_s, by the store's own clock, allows."""
     buckets = Buckets(store)
-    short = Bucket.of("short", a_limit(1, 0.05), "h", store.names)
+    short = Meter.of("short", a_limit(1, 0.05), store.names).bucket("h")
     assert (await buckets.spend([short])).allowed
     ruling = await buckets.spend([short])
     assert not ruling.allowed
@@ -350,7 +350,7 @@ def test_only_limit_and_route_together_enforce(
 ) -> None:
     """Either one in observe mode makes an observing bucket."""
     limit = model.Limit(key="ip", rate=Rate(20, 3600.0), mode=mode)
-    bucket = Bucket.of("ip", limit, "h", Names("test"), enforce=route_enforces)
+    bucket = Meter.of("ip", limit, Names("test"), enforce=route_enforces).bucket("h")
     assert bucket.meter.enforce is enforces
     assert bucket.meter.limit.burst == 20
 

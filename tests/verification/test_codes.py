@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.secret import Secret
-from sidecar.verification.codes import RANDOM, code_of, hotp, id_of_token, is_blank, new_id, read, token_of
+from sidecar.verification.codes import RANDOM, code_of, hotp, id_of_token, is_blank, is_ours, new_id, read, token_of
 
 SECRET = Secret("s" * 32, (), os.urandom)
 # RFC 4226 appendix D: secret "12345678901234567890", counters 0 to 9.
@@ -30,7 +30,10 @@ def test_the_code_is_a_function_of_id_and_secret(random: bytes, digits: int) -> 
     assert len(code) == digits
     assert code.isdecimal()
     assert code == code_of(SECRET, verification_id, digits)
-    assert code_of(Secret("t" * 32, (), os.urandom), verification_id, digits) is None
+    assert is_ours(SECRET, verification_id)
+    another = Secret("t" * 32, (), os.urandom)
+    assert code_of(another, verification_id, digits) is None
+    assert not is_ours(another, verification_id)
 
 
 def test_a_rotated_secret_still_checks_its_own_codes() -> None:
@@ -43,6 +46,7 @@ def test_a_rotated_secret_still_checks_its_own_codes() -> None:
 @given(st.text(max_size=60))
 def test_what_is_no_id_has_no_code(text: str) -> None:
     """Garbage from a URL never becomes a key."""
+    assert not is_ours(SECRET, text)
     assert code_of(SECRET, text, 6) is None
     assert token_of(SECRET, text) is None
     assert id_of_token(SECRET, text) is None
