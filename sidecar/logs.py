@@ -324,10 +324,14 @@ def _renderer(of: Any) -> Callable[[Any, str], str]:
     """
     line = f'{{{{"timestamp": "{{now}}", "level": "{of.level}", "event": "{of.name}"'
     for one in fields(of):
-        digits = one.metadata.get("digits")
-        value = f"_float(event.{one.name}, {digits})" if digits else f"{_NAMES.get(one.type, '_any')}(event.{one.name})"
-        pair = f', "{one.name}": {{{value}}}'
-        line += pair if one.default is not None else f"{{'' if event.{one.name} is None else f'{pair}'}}"
+        value, digits = f"event.{one.name}", one.metadata.get("digits")
+        text = f"_float({value}, {digits})" if digits else f"{_NAMES.get(one.type, '_any')}({value})"
+        if one.default is None:
+            line += f"{{'' if {value} is None else f', \"{one.name}\": {{{text}}}'}}"
+        elif one.type in _OR_NONE:
+            line += f", \"{one.name}\": {{'null' if {value} is None else {text}}}"
+        else:
+            line += f', "{one.name}": {{{text}}}'
     source = f'lambda event, now: f"""{line}}}}}\\n"""'
     names = {"_text": encode_basestring, "_int": int.__repr__, "_float": _float, "_any": _any}
     render: Callable[[Any, str], str] = eval(source, names)  # noqa: S307 - of names of our own, and nothing else
@@ -344,16 +348,15 @@ def _float(value: float, digits: int) -> str:
 def _any(value: object) -> str:
     if type(value) is str:
         return encode_basestring(value)
-    if value is None:
-        return "null"
     if type(value) is bool:
         return "true" if value else "false"
-    return int.__repr__(value) if type(value) is int else _encode(value)
+    return _encode(value)
 
 
 _renderers: dict[type[Event], Callable[[Any, str], str]] = {}
 # What renders a field's values, by its type; `_any` those of any other.
-_NAMES: Final[dict[Any, str]] = {str: "_text", int: "_int"}
+_NAMES: Final[dict[Any, str]] = {str: "_text", str | None: "_text", int: "_int", int | None: "_int"}
+_OR_NONE: Final = frozenset({str | None, int | None})
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 

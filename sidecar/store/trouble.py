@@ -1,4 +1,4 @@
-"""What does the log say of a store that is away? Pure but for the line: `now` is in seconds, of any clock.
+"""What does the log say of a store that is away? Pure: `now` is in seconds, of any clock.
 
 Its law: every reason is told when it comes up, and then at most every ten seconds, however many commands fail; and when
 it is over, that is told too. A store that takes no writes is not over it because it answers reads.
@@ -6,7 +6,7 @@ it is over, that is told too. A store that takes no writes is not over it becaus
 
 from typing import Final
 
-import structlog
+from sidecar.events import StoreAway, StoreBack, Tell
 
 AGAIN_S: Final = 10.0
 # Only a write tells that these are over; a full store denies some writes and takes others, so it must be one of these.
@@ -17,7 +17,8 @@ _WRITES: Final = frozenset({"SET", "ZADD", "XADD"})
 class Trouble:
     """The troubles of one store."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
         self.since: float | None = None
         self._needs_write = False
         self._is_told = False
@@ -34,19 +35,13 @@ class Trouble:
             return
         self._told_at[reason] = now
         self._is_told = True
-        structlog.get_logger().warning(
-            "store_away",
-            reason=reason,
-            command=command,
-            failures=self._failures,
-            seconds=round(now - self.since, 1),
-        )
+        self._tell(StoreAway(reason=reason, command=command, failures=self._failures, seconds=now - self.since))
 
     def did(self, command: str, now: float) -> None:
         """Take note, while there is trouble, that the store did a command."""
         if self.since is None or (self._needs_write and command not in _WRITES):
             return
         if self._is_told:
-            structlog.get_logger().info("store_back", failures=self._failures, seconds=round(now - self.since, 1))
+            self._tell(StoreBack(failures=self._failures, seconds=now - self.since))
             self._told_at = {reason: at for reason, at in self._told_at.items() if now - at < AGAIN_S}
         self.since, self._needs_write = None, False

@@ -10,6 +10,7 @@ import pytest
 from stores import a_store, a_switch
 from structlog.testing import capture_logs
 
+from sidecar import logs
 from sidecar.errors import StoreAwayError
 from sidecar.store import connections
 from sidecar.store.client import Store
@@ -207,7 +208,7 @@ async def test_a_store_that_cannot_be_reached_says_where(tmp_path: Path) -> None
 
 async def test_an_outage_is_told_once_and_its_end_too(tmp_path: Path) -> None:
     """However many commands fail; of a full store the end is the first write, and not the first answer."""
-    async with embedded(tmp_path) as url, a_store(url, trouble=Trouble()) as store:
+    async with embedded(tmp_path) as url, a_store(url, trouble=Trouble(logs.write)) as store:
         with capture_logs() as lines:
             await store.execute(None, "CONFIG", "SET", "maxmemory", 1)
             for _ in range(100):
@@ -222,7 +223,7 @@ async def test_an_outage_is_told_once_and_its_end_too(tmp_path: Path) -> None:
 
 def test_each_reason_is_told_at_once_and_then_seldom() -> None:
     """Two that alternate do not take turns at the log; a store that comes and goes is one pair of lines."""
-    trouble = Trouble()
+    trouble = Trouble(logs.write)
     with capture_logs() as lines:
         for tenth in range(100):
             trouble.failed(("refused a:1", "no answer within 1 s")[tenth % 2], "GET", tenth / 10)
