@@ -118,7 +118,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         with suppress(StoreAwayError, ReplyError):  # everything but guarded routes works without
             await instances.join()
         stack.push_async_callback(instances.leave)
-        verifications = Verifications(store, secret, config.code, config.numbers.test, os.urandom, hold_s)
+        verifications = Verifications(store, secret, config.code, config.numbers.test, os.urandom, hold_s, tell)
         buckets = Buckets(store)
         outbox = Outbox(store)
         verifiers = _verifiers(config, session, secret, store)

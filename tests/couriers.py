@@ -57,12 +57,12 @@ class Post:
 
     def __post_init__(self) -> None:
         self.secret = Secret(SECRET, (), os.urandom)
-        self.verifications = Verifications(self.store, self.secret, self.code_rules, {}, os.urandom, 10.0)
         self.outbox = Outbox(self.store)
         self.ledger = Ledger(self.store, self.secret.hashes, self.urls)
         self.sightings = Sightings(self.store)
         log = EventLog("all", asyncio.get_running_loop().call_later)
         self.tell = told_to(self.metrics.count, log.tell)
+        self.verifications = Verifications(self.store, self.secret, self.code_rules, {}, os.urandom, 10.0, self.tell)
         self.breakers = Breakers(self.store, self.urls, self.tell)
 
     def router(self, providers: Mapping[str, Any] | None = None, rates: Rates | None = None) -> Router:

@@ -6,7 +6,7 @@ import os
 import pytest
 from couriers import uncounted
 
-from sidecar import gate
+from sidecar import gate, logs
 from sidecar.config.model import CodeRules
 from sidecar.recipient import parse
 from sidecar.secret import Secret
@@ -17,7 +17,7 @@ PHONE = parse("+8613900000001", "sms", "CN")
 
 
 def make(store: Store, hold_s: float) -> Verifications:
-    return Verifications(store, Secret("s" * 32, (), os.urandom), CodeRules(), {}, os.urandom, hold_s)
+    return Verifications(store, Secret("s" * 32, (), os.urandom), CodeRules(), {}, os.urandom, hold_s, logs.write)
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self, cast
 
-import structlog
-
 from sidecar.config.model import CodeRules
 from sidecar.errors import Refusal, StoreError
+from sidecar.events import ReleaseFailed, Tell
 from sidecar.recipient import Recipient, of_address
 from sidecar.secret import Secret, b64url
 from sidecar.store.client import Script, Store
@@ -112,7 +111,7 @@ class Hold:
         try:
             await self.release()
         except StoreError:
-            structlog.get_logger().warning("release_failed", verification_id=self.id)
+            self._verifications.tell(ReleaseFailed(verification_id=self.id))
 
     async def _settle(self, outcome: str) -> bool:
         self._open = False
@@ -130,7 +129,9 @@ class Verifications:
         test_codes: Mapping[str, str],
         urandom: Callable[[int], bytes],
         hold_s: float,
+        tell: Tell,
     ) -> None:
+        self.tell = tell
         self._store = store
         self._names = store.names
         self._secret = secret

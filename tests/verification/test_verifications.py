@@ -9,6 +9,7 @@ import pytest
 from couriers import uncounted
 from structlog.testing import capture_logs
 
+from sidecar import logs
 from sidecar.config.model import CodeRules
 from sidecar.config.units import Rate
 from sidecar.errors import Refusal
@@ -30,6 +31,7 @@ def make(store: Store, secret: Secret | None = None, hold_s: float = 30, **rules
         {TEST_NUMBER.address: "246810"},
         os.urandom,
         hold_s,
+        logs.write,
     )
 
 
