@@ -63,6 +63,7 @@ _SIGNS: Final = {"＋": "+", "（": "(", "）": ")", "．": ".", "／": "/", "�
 _PHONE: Final = re.compile(
     r"(?:tel:)?[ (\[]*(?P<plus>\+?)[ (\[]*(?P<digits>[0-9](?:[0-9 ().\[\]/-]*[0-9])?)[)\]]?", re.IGNORECASE
 )
+_NO_DIGITS: Final = re.compile(r"[^0-9]+")
 # How a country stands beside a number; longer texts are none.
 _COUNTRY_CODE: Final = re.compile(r"(?:\+|00)?([1-9][0-9]{0,2})")
 _COUNTRY_NAME: Final = re.compile(r"[A-Za-z]{2}")
@@ -229,18 +230,20 @@ def _parse_phone(
         except phonenumbers.NumberParseException:
             return None
         phone = _phone(number, extra)
-        is_number = phone.address in known or phonenumbers.is_valid_number(number) or _is_extra(number, extra)
+        # The library calls a number valid where it knows its type; who knows it otherwise says so.
+        is_number = phone.number_type != UNKNOWN or phone.address in known
         fits = code in {None, number.country_code} and _is_spelling(digits, number, region)
         return phone if is_number and fits else None
 
     if has_plus:
         return read(f"+{digits}")
     # A plus may be missing: left out, or a space by now, as a form's is that was not encoded.
-    home, abroad = read(digits), read(f"+{digits}")
+    home = read(digits)
+    if home is not None and code is not None:
+        return home  # its country stands beside it, so it is not in it, too
+    abroad = read(f"+{digits}")
     if home is None or abroad is None or home == abroad:
         return home or abroad
-    if code is not None:
-        return home  # its country stands beside it, so it is not in it, too
     mobile = [phone for phone in (home, abroad) if phone.number_type in _MOBILE or phone.address in known]
     if len(mobile) == 1:
         return mobile[0]
@@ -257,6 +260,9 @@ def _spelled(text: str) -> tuple[bool, str] | None:
     """
     if len(text) > _MAX_PHONE_CHARS:
         return None
+    if text.isascii():  # as mostly: there is nothing to translate
+        found = _PHONE.fullmatch(text.strip())
+        return None if found is None else (bool(found["plus"]), _NO_DIGITS.sub("", found["digits"]))
     zeros = set()
     plain = ""
     for character in text.strip():
@@ -271,7 +277,7 @@ def _spelled(text: str) -> tuple[bool, str] | None:
     found = _PHONE.fullmatch(plain.strip())
     if found is None or len(zeros) != 1:
         return None
-    return bool(found["plus"]), re.sub(r"[^0-9]", "", found["digits"])
+    return bool(found["plus"]), _NO_DIGITS.sub("", found["digits"])
 
 
 def _is_spelling(digits: str, number: PhoneNumber, region: str) -> bool:
@@ -283,9 +289,9 @@ def _is_spelling(digits: str, number: PhoneNumber, region: str) -> bool:
     if not digits.endswith(national):
         return False
     before = digits.removesuffix(national)
-    if _is_trunk(before, number):
-        return True
     code = str(number.country_code)
+    if before == code or _is_trunk(before, number):
+        return True
     return any(
         _is_way_abroad(before[:at], region) and _is_trunk(before[at + len(code) :], number)
         for at in range(len(before))
@@ -295,13 +301,15 @@ def _is_spelling(digits: str, number: PhoneNumber, region: str) -> bool:
 
 def _is_trunk(before: str, number: PhoneNumber) -> bool:
     """Tell whether that is nothing, or what is dialled at home before a national number; never a carrier's code."""
+    if not before or len(before) > _MAX_TRUNK:
+        return not before
     metadata = PhoneMetadata.metadata_for_region_or_calling_code(number.country_code or 0, _main_region(number))
     pattern = metadata.national_prefix_for_parsing if metadata else None
-    return not before or (pattern is not None and len(before) <= _MAX_TRUNK and bool(re.fullmatch(pattern, before)))
+    return pattern is not None and bool(re.fullmatch(pattern, before))
 
 
 def _is_way_abroad(before: str, region: str) -> bool:
-    metadata = PhoneMetadata.metadata_for_region(region)
+    metadata = PhoneMetadata.metadata_for_region(region) if before else None
     return not before or bool(metadata and re.fullmatch(metadata.international_prefix or "", before))
 
 
@@ -323,19 +331,17 @@ def _country(text: str) -> tuple[str, int] | None:
 
 
 def _phone(number: PhoneNumber, extra: Sequence[str]) -> Phone:
+    """Say what the number data knows of a number; one as `extra` has it, and as long as mobile ones are, is mobile."""
     region = phonenumbers.region_code_for_number(number) or _main_region(number)
-    number_type = "mobile" if _is_extra(number, extra) else NUMBER_TYPES[phonenumbers.number_type(number)]
-    return Phone(
-        address=phonenumbers.format_number(number, PhoneNumberFormat.E164),
-        country="unknown" if region == phonenumbers.UNKNOWN_REGION else region,
-        number_type=number_type,
+    address = f"+{number.country_code}{phonenumbers.national_significant_number(number)}"
+    is_extra = address.startswith(tuple(extra)) and phonenumbers.is_possible_number_for_type(
+        number, PhoneNumberType.MOBILE
     )
-
-
-def _is_extra(number: PhoneNumber, extra: Sequence[str]) -> bool:
-    """Tell whether a number begins as one of `extra` does, and is as long as mobile numbers of its country are."""
-    address = phonenumbers.format_number(number, PhoneNumberFormat.E164)
-    return address.startswith(tuple(extra)) and phonenumbers.is_possible_number_for_type(number, PhoneNumberType.MOBILE)
+    return Phone(
+        address=address,
+        country="unknown" if region == phonenumbers.UNKNOWN_REGION else region,
+        number_type="mobile" if is_extra else NUMBER_TYPES[phonenumbers.number_type(number)],
+    )
 
 
 # E-mail addresses…
