@@ -22,6 +22,8 @@ from sidecar.visit import Visit
 _WHO: Final = ("ip", "header:")  # ip, ip_prefix, header:NAME
 # How many askers' wrong codes a whole site may show: IPv4's /24, IPv6's /48.
 _ASKERS_OF_A_SITE: Final = 10
+# The longest value whose hash is remembered.
+_MAX_KEPT: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,51 +53,53 @@ class Spend:
 Step = Solve | Allow | Spend
 
 
-class Admission:
-    """The limits, captchas and number policy of one configuration. `hashed` makes a keyed hash, `hashes` all valid."""
+@dataclass(frozen=True, slots=True)
+class _Limited:
+    """One limit of a route: what it counts by, and whether that is known of who asks."""
 
-    def __init__(
-        self, config: Config, names: Names, hashed: Callable[[str], str], hashes: Callable[[str], Sequence[str]]
-    ) -> None:
+    key: str
+    meter: Meter
+    is_who: bool
+
+
+class Admission:
+    """The limits, captchas and number policy of one configuration. `hashes`: keyed, the newest secret's first."""
+
+    def __init__(self, config: Config, names: Names, hashes: Callable[[str], Sequence[str]]) -> None:
         self._config = config
-        self._hashed = hashed
+        self._names = names
         self._hashes = hashes
-        self._kept_hash = functools.lru_cache(4096)(hashed)  # of addresses, routes and the like: no recipient's
-        self._meters = {
-            (name, enforce): Meter.of(name, limit, names, enforce=enforce)
-            for name, limit in config.limits.items()
-            for enforce in (True, False)
-        }
+        self._kept_hashes = functools.lru_cache(4096)(hashes)
+        self._routes: dict[int, tuple[Route, tuple[_Limited, ...]]] = {}
         self._failures = {
             name: Meter.of_rate(f"captcha.{name}", rules.failures, names) for name, rules in config.captcha.items()
         }
         rules = config.code
         per_site = Rate(_ASKERS_OF_A_SITE * rules.failures_per_ip.count, rules.failures_per_ip.period_s)
-        self._guesses = (
-            Meter.of_rate("code.failures", rules.failures, names),
-            Meter.of_rate("code.failures_per_ip", rules.failures_per_ip, names),
-            Meter.of_rate("code.failures_per_site", per_site, names),
-        )
+        self._of_recipient = Meter.of_rate("code.failures", rules.failures, names)
+        self._of_asker = Meter.of_rate("code.failures_per_ip", rules.failures_per_ip, names)
+        self._of_site = Meter.of_rate("code.failures_per_site", per_site, names)
 
     def plan(self, visit: Visit, route: Route, recipient: Recipient | None, token: str | None) -> list[Step]:
         """Plan the admission of a request."""
-        buckets = self._buckets(visit, route, recipient)
+        # A test number's sends cost nothing, so nothing that is asked is limited; who asks is, and so are guesses.
+        is_test = recipient is not None and self.is_test(recipient)
+        is_free = is_test and route.action == "send"
+        limits = [limit for limit in self._limits(route) if limit.is_who or not is_free]
+        buckets = tuple([self._bucket(limit, visit, route, recipient) for limit in limits])
         steps: list[Step] = []
         if route.captcha:
-            who = tuple(bucket for bucket, is_who in buckets if is_who)
+            who = tuple([bucket for bucket, limit in zip(buckets, limits, strict=True) if limit.is_who])
             steps.append(Solve(route.captcha, token, who, self._of_wrong_tokens(visit, route.captcha)))
-        if recipient is not None and recipient.channel == "sms" and not self.is_test(recipient):
+        if recipient is not None and recipient.channel == "sms" and not is_test:
             steps.append(Allow(recipient))
         if buckets or route.captcha:
-            steps.append(Spend(tuple(bucket for bucket, _ in buckets)))
+            steps.append(Spend(buckets))
         return steps
 
     def who(self, visit: Visit, route: Route) -> list[Bucket]:
-        """The enforced buckets on who asks: known from a request's head alone."""
-        if route.mode != "enforce":
-            return []
-        names = [name for name in route.limits if self._config.limits[name].key.startswith(_WHO)]
-        buckets = [self._bucket(name, visit, route, None) for name in names]
+        """The buckets on who asks: known from a request's head alone."""
+        buckets = [self._bucket(one, visit, route, None) for one in self._limits(route) if one.is_who]
         if route.captcha:
             buckets.append(self._of_wrong_tokens(visit, route.captcha))
         return buckets
@@ -107,13 +111,12 @@ class Admission:
         of who asks.
         """
         ip = visit.client.ip
-        values = (recipient.identity if recipient else "", client_key("ip", ip), client_key("ip_prefix", ip))
-        return [
-            meter.bucket(hashed)
-            for meter, value in zip(self._guesses, values, strict=True)
-            if value
-            for hashed in self._hashes(value)
-        ]
+        buckets = []
+        if recipient is not None:
+            buckets += [self._of_recipient.bucket(hashed) for hashed in self._hashes(recipient.identity)]
+        buckets += [self._of_asker.bucket(hashed) for hashed in self._kept_hashes(client_key("ip", ip))]
+        buckets += [self._of_site.bucket(hashed) for hashed in self._kept_hashes(client_key("ip_prefix", ip))]
+        return buckets
 
     def check(self, recipient: Recipient) -> None:
         """`numbers.countries` and `numbers.block_types`. Raises Refusal(recipient_not_allowed)."""
@@ -127,25 +130,26 @@ class Admission:
         """True for a number of `numbers.test`, to which nothing is sent."""
         return recipient.identity in self._config.numbers.test
 
-    def _buckets(self, visit: Visit, route: Route, recipient: Recipient | None) -> list[tuple[Bucket, bool]]:
-        """The buckets that a route names for this request, each with whether it is on who asks."""
-        # A test number's sends cost nothing, so nothing that is asked is limited; who asks is, and so are guesses.
-        is_free = route.action == "send" and recipient is not None and self.is_test(recipient)
-        found = []
-        for name in route.limits:
-            is_who = self._config.limits[name].key.startswith(_WHO)
-            if is_who or not is_free:
-                found.append((self._bucket(name, visit, route, recipient), is_who))
-        return found
+    def _limits(self, route: Route) -> tuple[_Limited, ...]:
+        """The limits of a route, worked out once."""
+        known = self._routes.get(id(route))
+        if known is None:
+            named = [(name, self._config.limits[name]) for name in route.limits]
+            enforce = route.mode == "enforce"
+            limits = tuple(
+                _Limited(limit.key, Meter.of(name, limit, self._names, enforce=enforce), limit.key.startswith(_WHO))
+                for name, limit in named
+            )
+            known = self._routes[id(route)] = route, limits  # with the route, or its id could become another's
+        return known[1]
 
-    def _bucket(self, name: str, visit: Visit, route: Route, recipient: Recipient | None) -> Bucket:
-        key = self._config.limits[name].key
-        value = _value(key, visit, route, recipient)
-        hashed = (self._hashed if key.startswith("to") else self._kept_hash)(value)
-        return self._meters[name, route.mode == "enforce"].bucket(hashed)
+    def _bucket(self, limited: _Limited, visit: Visit, route: Route, recipient: Recipient | None) -> Bucket:
+        value = _value(limited.key, visit, route, recipient)
+        is_kept = len(value) <= _MAX_KEPT and not limited.key.startswith("to")  # nobody's number is remembered
+        return limited.meter.bucket((self._kept_hashes if is_kept else self._hashes)(value)[0])
 
     def _of_wrong_tokens(self, visit: Visit, captcha: str) -> Bucket:
-        return self._failures[captcha].bucket(self._kept_hash(client_key("ip", visit.client.ip)))
+        return self._failures[captcha].bucket(self._kept_hashes(client_key("ip", visit.client.ip))[0])
 
 
 def _value(key: str, visit: Visit, route: Route, recipient: Recipient | None) -> str:

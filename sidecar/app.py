@@ -148,7 +148,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         faces = Faces(config, _new_id)
         gate = Gate(
             config=config,
-            admission=Admission(config, store.names, secret.hash, secret.hashes),
+            admission=Admission(config, store.names, secret.hashes),
             faces=faces,
             forwarder=forwarder,
             buckets=buckets,

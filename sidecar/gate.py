@@ -13,7 +13,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, TypeVar
@@ -28,7 +28,7 @@ from sidecar.errors import Refusal, StoreError
 from sidecar.events import CaptchaBroken, SettleFailed, StoreRefused, Tell, Verified
 from sidecar.faces import Faces
 from sidecar.identity import Bound, Signer
-from sidecar.limits.buckets import Bucket, Buckets, Ruling
+from sidecar.limits.buckets import Buckets, Ruling
 from sidecar.problem import Answer
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import Recipient
@@ -123,6 +123,7 @@ class Admitted:
     solved: bool = False
     tickets: tuple[str, ...] = ()
     again_in_s: int = 0
+    to_give_back: tuple[str, ...] = ()  # what the captcha's step spent and the last step gives back
 
 
 @dataclass(slots=True)
@@ -181,6 +182,11 @@ class Gate:
         if route.captcha and intake.surely_lacks(route.captcha_token, body):
             # The page that says so is in the language that stands in the form.
             return None if route.locale and visit.wants_page else _NO_TOKEN
+        if route.limits and (ruling := self._buckets.full(self._admission.who(visit, route))) is not None:
+            return _limited(ruling)
+        if route.action == "verify" and not _token(visit):
+            ruling = self._buckets.full(self._admission.of_wrong_codes(visit, None))
+            return _guessed_too_much(ruling) if ruling is not None else None
         return None
 
     def read(self, visit: Visit, body: bytes) -> Asked:
@@ -366,50 +372,45 @@ class Gate:
             try:
                 await self._take(visit, step, admitted)
             except (Refusal, StoreError) as error:
+                if admitted.to_give_back and route.mode != "observe":
+                    with suppress(StoreError):
+                        await self._buckets.refund(admitted.to_give_back)
                 self._observe(visit, route, error)
         return admitted
 
     async def _take(self, visit: Visit, step: Step, admitted: Admitted) -> None:
         match step:
             case Solve():
-                admitted.solved = await self._solve(visit, step)
+                await self._solve(visit, step, admitted)
             case Allow(recipient):
                 self._admission.check(recipient)
             case Spend(buckets):
-                ruling = await self._within(visit, buckets, spend=True)
+                back, admitted.to_give_back = admitted.to_give_back, ()
+                ruling = await self._buckets.spend(buckets, giving_back=back)
+                if ruling.observed:
+                    visit.log["observed_limits"] = list(ruling.observed)
+                if not ruling.allowed:
+                    raise _limited(ruling)
                 admitted.tickets, admitted.again_in_s = ruling.tickets, math.ceil(ruling.again_in_s)
 
-    async def _solve(self, visit: Visit, step: Solve) -> bool:
-        """Ask the verifier about a token. Says whether a person was proven: not so where `on_failure` lets in."""
+    async def _solve(self, visit: Visit, step: Solve, admitted: Admitted) -> None:
+        """Ask the verifier about a token. A person is proven only where it says so: not where `on_failure` lets in."""
         if not step.token:
             raise Refusal("captcha_required", "no_token", "Solve the captcha and send its token along.")
-        await self._within(visit, step.who, spend=False)
-        rules = self._config.captcha[step.captcha]
         # Counted beforehand, so that a hundred wrong ones at once are not more than one after another.
-        ruling = await self._within(visit, (step.failures,), spend=True)
-        verdict = await self._captchas[step.captcha].verify(step.token, visit.client.ip)
-        if verdict.outcome not in _WRONG_TOKEN:
-            with suppress(StoreError):
-                await self._buckets.refund(ruling.tickets)
-        match verdict.outcome:
-            case "pass":
-                return True
-            case outcome if outcome in _WRONG_TOKEN:
-                raise Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
-            case _:
-                self._tell(CaptchaBroken(captcha=step.captcha, outcome=verdict.outcome, reason=verdict.reason))
-                if verdict.outcome == "provider_error" and rules.on_failure == "allow":
-                    return False
-                raise Refusal("captcha_unavailable", verdict.reason, "Try again in a moment.", retry_after_s=5)
-
-    async def _within(self, visit: Visit, buckets: Sequence[Bucket], *, spend: bool) -> Ruling:
-        """Ask the buckets, all together. Raises Refusal(rate_limited)."""
-        ruling = await (self._buckets.spend(buckets) if spend else self._buckets.peek(buckets))
-        if ruling.observed and spend:
-            visit.log["observed_limits"] = list(ruling.observed)
+        ruling = await self._buckets.spend((step.failures,), looking_at=step.who)
         if not ruling.allowed:
             raise _limited(ruling)
-        return ruling
+        verdict = await self._captchas[step.captcha].verify(step.token, visit.client.ip)
+        if verdict.outcome in _WRONG_TOKEN:
+            raise Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
+        admitted.to_give_back = ruling.tickets
+        admitted.solved = verdict.outcome == "pass"
+        if admitted.solved:
+            return
+        self._tell(CaptchaBroken(captcha=step.captcha, outcome=verdict.outcome, reason=verdict.reason))
+        if verdict.outcome != "provider_error" or self._config.captcha[step.captcha].on_failure != "allow":
+            raise Refusal("captcha_unavailable", verdict.reason, "Try again in a moment.", retry_after_s=5)
 
     @asynccontextmanager
     async def _counted(self, visit: Visit, recipient: Recipient, is_right: bool) -> AsyncIterator[None]:
@@ -572,10 +573,15 @@ def _proof(visit: Visit, code: str | int | None) -> Proof:
     token = visit.header(TOKEN_FIELD)
     if not token and code is not None and not codes.is_blank(code):
         return Proof("code", code)
-    token = token or _cookie(";".join(visit.all("Cookie")))
+    token = _token(visit)
     if not token:
         raise Refusal("code_required", "no_proof", "Send the code that the recipient was sent.")
     return Proof("token", token)
+
+
+def _token(visit: Visit) -> str:
+    """The verification token of a field, or of the cookie."""
+    return visit.header(TOKEN_FIELD) or _cookie(";".join(visit.all("Cookie")))
 
 
 def _cookie(field: str) -> str:

@@ -4,6 +4,7 @@ Its law: a request's buckets are decided together, in the store, by the store's 
 can be given back by its ticket. Never decides by itself: when the store is away, StoreAwayError reaches the caller.
 """
 
+import functools
 import ipaddress
 import math
 import time
@@ -242,6 +243,7 @@ def _of_tickets(tickets: Sequence[str]) -> tuple[list[str], list[str]]:
     return [key for _, _, key in parts], [interval for interval, _, _ in parts]
 
 
+@functools.lru_cache(4096)
 def client_key(key: Literal["ip", "ip_prefix"], ip: str) -> str:
     """Tell whom a limit by address counts: "ip" a customer, "ip_prefix" a site. Raises ValueError for no address."""
     address = ipaddress.ip_address(ip)
