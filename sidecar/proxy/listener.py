@@ -31,6 +31,7 @@ from sidecar.proxy.messages import (
     Watched,
 )
 from sidecar.proxy.proxy_protocol import Source
+from sidecar.proxy.states import CLIENT, ClientState
 from sidecar.proxy.writes import Writes
 
 # A head that has begun must be whole by then, as nginx's client_header_timeout (60 s) but for people in a hurry.
@@ -169,7 +170,7 @@ class Server:
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a client."""
+    """One connection of a client. `state` moves as `states.CLIENT` says."""
 
     __slots__ = (
         "_block",
@@ -194,6 +195,7 @@ class Connection(asyncio.Protocol):
         "request",
         "send_due",
         "ssl_context",
+        "state",
         "transport",
         "writing_paused",
     )
@@ -201,6 +203,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: Server, peer: Source | None) -> None:
         self._loop = server.loop
         self._server = server
+        self.state: ClientState = "idle"
         self.transport: asyncio.Transport | None = None
         self.writing_paused = False
         self.peername = (peer.ip, peer.port) if peer is not None else None
@@ -214,10 +217,10 @@ class Connection(asyncio.Protocol):
         self._block: bytes | None = None
         self._fields = _NO_FIELDS
         self.request = _UNREADABLE  # the one being served, or the last
-        self._exchange: Exchange | None = None
-        self._case: Case | None = None
+        self._exchange: Exchange | None = None  # while relaying or carrying
+        self._case: Case | None = None  # while collecting, deciding or carrying
         self._content: Content | None = None  # what the request being served has still to bring
-        self._collected: bytearray | None = None  # what has come of it for the case; None: it is not wanted
+        self._collected = bytearray()  # what has come of it, while collecting
         self._is_going_on = False
         self._is_held = False
         self._is_reading = True
@@ -229,10 +232,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._content is not None:
             self._take(self._content, data)
-        elif self._exchange is not None or self._case is not None or self.writing_paused:
+        elif self.state == "idle" and not self.writing_paused:
+            if not self._closes:  # else nothing more is asked here
+                self._begin(self._tail + data if self._tail else data)
+        elif self.state != "closing":
             self._keep(data)  # until what is before it is answered, and its answer taken
-        elif not self._closes:  # else nothing more is asked here
-            self._begin(self._tail + data if self._tail else data)
 
     def _begin(self, data: bytes) -> None:
         """Read a head, and have its request served."""
@@ -288,6 +292,7 @@ class Connection(asyncio.Protocol):
         if not isinstance(judged, Exchange):
             self._collect(judged, content, piece, is_whole=content is None or behind is not None)
             return
+        self.state = CLIENT[self.state]["relay"]
         self._exchange = exchange = judged
         if exchange.upload is not None:
             self._content = watched = Watched(request.fields.length or 0, exchange.upload)
@@ -308,15 +313,20 @@ class Connection(asyncio.Protocol):
         """Wait for a case's content, as much as it wants; invite it where its client waits for that."""
         self._case = case
         request, most = self.request, case.max_content
+        is_too_large = len(piece) > most or (request.fields.length or 0) > most
         if not is_whole:
             self._content = content
         if most < 0:
+            self.state = CLIENT[self.state]["decide"]
             case.begin(b"")
-        elif len(piece) > most or (request.fields.length or 0) > most:
+        elif is_too_large:
+            self.state = CLIENT[self.state]["decide"]
             case.refuse(case.too_large)
         elif is_whole:
+            self.state = CLIENT[self.state]["decide"]
             case.begin(piece)
         else:
+            self.state = CLIENT[self.state]["collect"]
             self._collected = bytearray(piece)
             self.due = self._loop.time() + self._server.guarded_s
             if request.expects_continue:
@@ -324,6 +334,7 @@ class Connection(asyncio.Protocol):
 
     def _decide(self, case: Case) -> None:
         """Have a case decided about without content."""
+        self.state = CLIENT[self.state]["decide"]
         self._case = case
         case.begin(b"")
 
@@ -338,44 +349,54 @@ class Connection(asyncio.Protocol):
         if is_end:
             self._content = None
             self.due = math.inf
-        if self._exchange is not None:
+        if self.state == "relaying":
+            assert self._exchange is not None
             if not is_end:
                 self.due = self._loop.time() + self._server.content_s
             self._exchange.send(self._exchange.frame(piece, content.trailers, is_end=is_end), is_end=is_end)
         if behind:
             self._keep(behind)
-        if self._collected is not None and self._case is not None:
+        if self.state == "collecting":
+            assert self._case is not None
             self._collected += piece
             if len(self._collected) > self._case.max_content:
-                self._stop_collecting()
-                self._case.refuse(self._case.too_large)
+                self._refuse_content(self._case.too_large)
             elif is_end:
                 self._case.begin(self._stop_collecting())
-        elif is_end and self._exchange is None and self._case is None:
-            self._go_on()  # its answer came early, and the rest of it was thrown away
+        elif is_end and self.state == "discarding":
+            self.state = CLIENT[self.state]["finish"]
+            self._go_on()
 
     def _stop_collecting(self) -> bytes:
-        collected, self._collected = bytes(self._collected or b""), None
+        """Return what has come of the content; the case is then decided about."""
+        self.state = CLIENT[self.state]["decide"]
+        collected, self._collected = bytes(self._collected), bytearray()
         self.due = math.inf
         return collected
 
+    def _refuse_content(self, refusal: Refusal) -> None:
+        """Collect no more of the content, for this reason."""
+        self._stop_collecting()
+        assert self._case is not None
+        self._case.refuse(refusal)
+
     def _break(self, refusal: Refusal) -> None:
         """The content breaks its own framing, or does not come."""
-        exchange, case = self._exchange, self._case if self._collected is not None else None
         self._content = Unreadable()  # so that it is not taken for whole
         self._closes = True
         self._tail = b""
         self.due = math.inf
-        if exchange is not None:
+        if self.state == "relaying":
+            exchange = self._exchange
+            assert exchange is not None
             exchange.leave()
             if exchange.head is None:
                 self.refused(exchange, refusal)
             else:
                 self.broken(exchange, until_close=exchange.head.until_close)
-        elif case is not None:
-            self._stop_collecting()
-            case.refuse(refusal)
-        elif self._case is None:
+        elif self.state == "collecting":
+            self._refuse_content(refusal)
+        elif self.state == "discarding":
             self._done(stays_open=False)
 
     def _keep(self, octets: bytes) -> None:
@@ -414,11 +435,13 @@ class Connection(asyncio.Protocol):
         self._done(stays_open=stays_open)
 
     def relay(self, exchange: Exchange) -> None:
-        """Carry an exchange that the case has come to: the fullness of this end holds it."""
+        """Carry an exchange that the case has come to: upstream is read as fast as this client takes the answer."""
+        self.state = CLIENT[self.state]["carry"]
         self._exchange = exchange
 
     def relayed(self) -> None:
-        """What the case carried has ended."""
+        """The exchange that the case came to has ended; its case may still be answered."""
+        self.state = CLIENT[self.state]["decide"]
         self._exchange = None
 
     def carried(self, *, stays_open: bool) -> None:
@@ -448,11 +471,12 @@ class Connection(asyncio.Protocol):
     def refused(self, exchange: Exchange, refusal: Refusal) -> None:
         self._exchange = None
         exchange.ended(exchange, False)
-        self._decide(self._server.front.failed(exchange, self, refusal))
         if self._content is not None:
             self.take_content(now=True)
+        self._decide(self._server.front.failed(exchange, self, refusal))
 
     def broken(self, exchange: Exchange, *, until_close: bool) -> None:
+        self.state = CLIENT[self.state]["close"]
         self._exchange = None
         exchange.ended(exchange, True)
         self.break_off(until_close=until_close)
@@ -477,20 +501,24 @@ class Connection(asyncio.Protocol):
     # After an answer…
 
     def _done(self, *, stays_open: bool) -> None:
+        """The request is answered: discard what it has still to bring, and go on with the next, or close."""
         self._case = None
-        self._collected = None
         if self.transport is None:
             return
         self._closes = self._closes or not stays_open or self._server.is_closing
-        if self._content is not None:
-            self.take_content(now=True)  # to throw it away
-            self.due = self._loop.time() + DISCARD_S
-        if not self._closes:
-            if self._content is None:
+        if self._content is None:
+            if self._closes:
+                self._close()
+            else:
+                self.state = CLIENT[self.state]["finish"]
                 self._go_on()
-        elif self._content is None:
-            self._close()
-        elif self.transport.can_write_eof():
+            return
+        self.state = CLIENT[self.state]["discard"]
+        self.take_content(now=True)
+        self.due = self._loop.time() + DISCARD_S
+        if not self._closes:
+            return
+        if self.transport.can_write_eof():
             self._server.writes.flush()
             self.transport.write_eof()
             self.due = self._loop.time() + (LINGER_S if isinstance(self._content, Unreadable) else DISCARD_S)
@@ -519,12 +547,12 @@ class Connection(asyncio.Protocol):
     @property
     def _may_begin(self) -> bool:
         """True when the next request may be read: none is served, and the client takes what it was answered."""
-        return self.is_idle and not (self.writing_paused or self._closes)
+        return self.state == "idle" and not (self.writing_paused or self._closes)
 
     @property
     def is_idle(self) -> bool:
-        """True when no request is being served here, nor the rest of one thrown away."""
-        return self._exchange is None and self._case is None and self._content is None
+        """True when no request is being served here, nor the rest of one discarded."""
+        return self.state in {"idle", "closing"}
 
     def close_when_idle(self) -> None:
         """Take no more requests."""
@@ -535,6 +563,7 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         """Close once all is written; who does not take it is cut off."""
         if self.transport is not None:
+            self.state = CLIENT[self.state]["close"]
             # Also when the transport closes already, as the client has ended its side: nobody else waits for it.
             self.due, self.send_due = self._loop.time() + self._server.send_s, math.inf
             self._server.writes.flush()
@@ -556,6 +585,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._server.forget(self)
+        self.state = CLIENT[self.state]["lose"]
         self.transport = None
         exchange, self._exchange = self._exchange, None
         case, self._case = self._case, None
@@ -580,7 +610,7 @@ class Connection(asyncio.Protocol):
         if self._exchange is not None:
             if self._exchange.upstream is not None:
                 self._exchange.upstream.resume_reading()
-        elif self.is_idle and self._tail:
+        elif self.state == "idle" and self._tail:
             self._go_on()
 
     def look(self, now: float) -> None:
@@ -603,15 +633,12 @@ class Connection(asyncio.Protocol):
                 self._left, self.due = left, now + self._server.send_s
             else:
                 self.transport.abort()
-        elif self._exchange is not None and self._content is not None:
+        elif self.state == "relaying":
             self._break(Refusal("malformed_request", "content_too_slow", "The content of the request did not come."))
-        elif self._collected is not None and self._case is not None:
-            self._stop_collecting()
-            within_s = self._server.guarded_s
-            self._case.refuse(
-                Refusal("malformed_request", "body_too_slow", f"The body must arrive within {within_s:g} s.")
-            )
-        elif self.writing_paused and self.is_idle:
+        elif self.state == "collecting":
+            said = f"The body must arrive within {self._server.guarded_s:g} s."
+            self._refuse_content(Refusal("malformed_request", "body_too_slow", said))
+        elif self.state == "idle" and self.writing_paused:
             # Not idle: it takes its answer still, and `send_due` looks at that.
             self.due = now + self._server.keep_alive_s
         else:

@@ -1,4 +1,4 @@
-"""What may happen next to an exchange, and to a connection to upstream? Two literal tables. Pure.
+"""What may happen next to an exchange, and to the connection at each of its ends? Three literal tables. Pure.
 
 The law: everything that decides the order of events is here, as state -> event -> next state. An event that a state
 does not list cannot happen in it: looking it up raises KeyError, which is a mistake in the program and not the client's
@@ -44,20 +44,52 @@ EXCHANGE: Final[dict[ExchangeState, dict[ExchangeEvent, ExchangeState]]] = {
 }
 
 # One connection to upstream.
-ConnectionState = Literal[
+UpstreamState = Literal[
     "opening",
     "idle",  # open, in the pool or bound to a client's connection
     "active",  # with one exchange
     "switched",  # a tunnel, after upstream's 101
     "closed",
 ]
-ConnectionEvent = Literal["open", "carry", "end", "switch", "close"]
+UpstreamEvent = Literal["open", "carry", "end", "switch", "close"]
 
-CONNECTION: Final[dict[ConnectionState, dict[ConnectionEvent, ConnectionState]]] = {
+UPSTREAM: Final[dict[UpstreamState, dict[UpstreamEvent, UpstreamState]]] = {
     "opening": {"open": "idle"},
     "idle": {"carry": "active", "close": "closed"},
     "active": {"end": "idle", "switch": "switched", "close": "closed"},
     "switched": {"close": "closed"},
     # Closed by us, and then lost by its transport; or both ends of it were.
     "closed": {"close": "closed"},
+}
+
+# One connection of a client.
+ClientState = Literal[
+    "idle",  # no request is served; the beginning of a head may have come
+    "relaying",  # an exchange carries the request, and its content as it comes
+    "collecting",  # the content of a request that is to be decided about
+    "deciding",  # about a request
+    "carrying",  # the request, as it was decided
+    "discarding",  # the rest of a request that is answered already
+    "closing",  # no more is read, and what is answered has yet to leave
+    "lost",
+]
+ClientEvent = Literal["relay", "collect", "decide", "carry", "finish", "discard", "close", "lose"]
+
+CLIENT: Final[dict[ClientState, dict[ClientEvent, ClientState]]] = {
+    "idle": {"relay": "relaying", "collect": "collecting", "decide": "deciding", "close": "closing", "lose": "lost"},
+    # Decided about is a refusal, when upstream gives no answer.
+    "relaying": {
+        "decide": "deciding",
+        "finish": "idle",
+        "discard": "discarding",
+        "close": "closing",
+        "lose": "lost",
+    },
+    "collecting": {"decide": "deciding", "lose": "lost"},
+    "deciding": {"carry": "carrying", "finish": "idle", "discard": "discarding", "close": "closing", "lose": "lost"},
+    "carrying": {"decide": "deciding", "lose": "lost"},
+    "discarding": {"discard": "discarding", "finish": "idle", "close": "closing", "lose": "lost"},
+    "closing": {"close": "closing", "lose": "lost"},
+    # A decision that changes something is carried out though its client has gone.
+    "lost": {"carry": "lost", "decide": "lost"},
 }

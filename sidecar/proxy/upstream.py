@@ -15,7 +15,7 @@ from sidecar.proxy import answers, messages
 from sidecar.proxy.answers import AnswerHead
 from sidecar.proxy.exchange import Carrier, Exchange
 from sidecar.proxy.messages import HTTP_1_1, Content, UntilClose, Version
-from sidecar.proxy.states import CONNECTION, EXCHANGE, ConnectionState
+from sidecar.proxy.states import EXCHANGE, UPSTREAM, UpstreamState
 from sidecar.proxy.websocket import tunnel
 from sidecar.proxy.writes import Writes
 
@@ -52,7 +52,7 @@ class UpstreamConnection(asyncio.Protocol):
     `is_used`: it was idle before, so upstream may have closed it meanwhile. `is_bound`: a client has authenticated
     itself on it, and it serves that client until it is closed. Reading is paused while the client does not take what it
     is answered, and while the exchange is held; writing, while upstream does not take what it is sent. `state` moves as
-    `states.CONNECTION` says.
+    `states.UPSTREAM` says.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class UpstreamConnection(asyncio.Protocol):
     transport: asyncio.Transport  # set once the connection is open
 
     def __init__(self, pool: Owner) -> None:
-        self.state: ConnectionState = "opening"
+        self.state: UpstreamState = "opening"
         self._pool = pool
         self._exchange: Exchange | None = None  # while it is active
         self._content: Content | None = None
@@ -88,7 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def carry(self, exchange: Exchange) -> None:
         """Send the request of an exchange, which the connection then carries until it has ended."""
-        self.state = CONNECTION[self.state]["carry"]
+        self.state = UPSTREAM[self.state]["carry"]
         exchange.state = EXCHANGE[exchange.state]["carry"]
         exchange.upstream = self
         self._exchange = exchange
@@ -182,7 +182,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.state = CONNECTION[self.state]["open"]
+        self.state = UPSTREAM[self.state]["open"]
         self._last_active = time.perf_counter()
         self._pool.add(self)
 
@@ -353,7 +353,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.is_used = True
         self.is_bound = self.is_bound or head.binds_connection or exchange.request.fields.binds_connection
         if may_pool and not behind and exchange.is_sent and self.is_open():
-            self.state = CONNECTION[self.state]["end"]
+            self.state = UPSTREAM[self.state]["end"]
             self.resume_reading()
             if self.is_bound:
                 self._pool.bind(self, client.protocol)
@@ -372,7 +372,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.fail("closed")
             return
         self._let_go()
-        self.state = CONNECTION[self.state]["switch"]
+        self.state = UPSTREAM[self.state]["switch"]
         self._pool.writes.flush()
         self._is_reading_paused = False  # the tunnel reads
         tunnel(
@@ -392,5 +392,5 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _forget(self) -> None:
         """Count the connection for closed, in the pool too."""
-        self.state = CONNECTION[self.state]["close"]
+        self.state = UPSTREAM[self.state]["close"]
         self._pool.forget(self)

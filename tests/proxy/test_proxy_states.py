@@ -14,7 +14,7 @@ from sidecar.errors import Refusal
 from sidecar.proxy import messages, states
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.pool import Pool
-from sidecar.proxy.states import CONNECTION, EXCHANGE
+from sidecar.proxy.states import CLIENT, EXCHANGE, UPSTREAM
 from sidecar.proxy.upstream import UpstreamConnection
 
 OVER = {"answered", "refused", "cut", "left"}
@@ -32,13 +32,26 @@ EXCHANGE_EVENTS: Mapping[str, tuple[Collection[str], str]] = {
 }
 # What may come after the end, and changes nothing.
 TOO_LATE = {(state, "leave") for state in OVER} | {("left", "refuse"), ("left", "end")}
-CONNECTION_EVENTS: Mapping[str, tuple[Collection[str], str]] = {
+UPSTREAM_EVENTS: Mapping[str, tuple[Collection[str], str]] = {
     "open": ({"opening"}, "idle"),
     "carry": ({"idle"}, "active"),
     "end": ({"active"}, "idle"),
     "switch": ({"active"}, "switched"),
     "close": ({"idle", "active", "switched", "closed"}, "closed"),
 }
+SERVED = {"relaying", "deciding", "discarding"}
+CLIENT_EVENTS: Mapping[str, tuple[Collection[str], str]] = {
+    "relay": ({"idle"}, "relaying"),
+    "collect": ({"idle"}, "collecting"),
+    "decide": ({"idle", "collecting", "relaying", "carrying"}, "deciding"),
+    "carry": ({"deciding"}, "carrying"),
+    "finish": (SERVED, "idle"),
+    "discard": (SERVED, "discarding"),
+    "close": ({*SERVED, "idle", "closing"}, "closing"),
+    "lose": ({*SERVED, "idle", "collecting", "carrying", "closing"}, "lost"),
+}
+# A decision is carried out to its end though the client has gone.
+WITHOUT_CLIENT = {("lost", "carry"), ("lost", "decide")}
 
 
 @pytest.mark.parametrize(
@@ -56,15 +69,29 @@ def test_an_exchange_moves_so_or_not_at_all(state: states.ExchangeState, event: 
 
 
 @pytest.mark.parametrize(
-    ("state", "event"), [*product(get_args(states.ConnectionState), get_args(states.ConnectionEvent))], ids=str
+    ("state", "event"), [*product(get_args(states.UpstreamState), get_args(states.UpstreamEvent))], ids=str
 )
-def test_a_connection_moves_so_or_not_at_all(state: states.ConnectionState, event: states.ConnectionEvent) -> None:
-    allowed, leads_to = CONNECTION_EVENTS[event]
+def test_upstreams_connection_moves_so_or_not_at_all(state: states.UpstreamState, event: states.UpstreamEvent) -> None:
+    allowed, leads_to = UPSTREAM_EVENTS[event]
     if state in allowed:
-        assert CONNECTION[state][event] == leads_to
+        assert UPSTREAM[state][event] == leads_to
     else:
         with pytest.raises(KeyError):
-            CONNECTION[state][event]
+            UPSTREAM[state][event]
+
+
+@pytest.mark.parametrize(
+    ("state", "event"), [*product(get_args(states.ClientState), get_args(states.ClientEvent))], ids=str
+)
+def test_a_clients_connection_moves_so_or_not_at_all(state: states.ClientState, event: states.ClientEvent) -> None:
+    allowed, leads_to = CLIENT_EVENTS[event]
+    if state in allowed:
+        assert CLIENT[state][event] == leads_to
+    elif (state, event) in WITHOUT_CLIENT:
+        assert CLIENT[state][event] == state
+    else:
+        with pytest.raises(KeyError):
+            CLIENT[state][event]
 
 
 def paths(table: Mapping[Any, Mapping[Any, Any]], start: str) -> set[tuple[str, ...]]:
@@ -96,10 +123,19 @@ def test_an_answer_that_has_begun_is_neither_refused_nor_asked_for_again() -> No
             assert not {"waiting", "carried"} & set(path[path.index("begun") :]), path
 
 
-def test_a_connection_is_closed_once_and_for_all() -> None:
-    found = paths(CONNECTION, "opening")
-    assert {path[-1] for path in found} == set(get_args(states.ConnectionState))
+def test_upstreams_connection_is_closed_once_and_for_all() -> None:
+    found = paths(UPSTREAM, "opening")
+    assert {path[-1] for path in found} == set(get_args(states.UpstreamState))
     assert all("closed" not in path[:-1] for path in found)
+
+
+def test_a_clients_connection_serves_one_request_at_a_time() -> None:
+    """The next one begins only where it is idle again, none begins once it closes, and no state is out of reach."""
+    begins = {state for state, events in CLIENT.items() if {"relay", "collect"} & set(events)}
+    assert begins == {"idle"}
+    found = paths(CLIENT, "idle")
+    assert {path[-1] for path in found} == set(get_args(states.ClientState))
+    assert all(set(path[path.index("closing") :]) <= {"closing", "lost"} for path in found if "closing" in path)
 
 
 # Every state with a real upstream, and what may happen to it there…
