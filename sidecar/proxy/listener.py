@@ -278,7 +278,9 @@ class Connection(asyncio.Protocol):
         self._closes = True
         self._tail = b""
         self.due = math.inf
-        self.request = replace(_UNREADABLE, fields=messages.wishes(data))
+        # RFC 9110 section 9.3.2: no answer to HEAD has content, not even this refusal.
+        method = "HEAD" if data.startswith(b"HEAD ") else _UNREADABLE.method
+        self.request = replace(_UNREADABLE, method=method, fields=messages.wishes(data))
         self._content = Unreadable()
         self._decide(self._server.front.unreadable(self.request, self, refusal))
 

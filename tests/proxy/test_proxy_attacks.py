@@ -182,6 +182,16 @@ async def test_a_flood_of_empty_lines_before_a_request_is_skipped(sidecar: Passi
 # Answers lost…
 
 
+async def test_a_refusal_of_a_head_request_that_cannot_be_read_has_no_content(sidecar: Passing) -> None:
+    """RFC 9110 section 9.3.2: what came behind the head would be taken for another answer."""
+    async with sidecar.client() as client:
+        await client.send(b"HEAD / HTTP/1.1\r\nHost : a\r\n\r\n")
+        answer = await client.answer(to_head=True)
+        assert answer.status == 400
+        assert int(answer.value(b"content-length"))
+        assert await client.rest() == b""
+
+
 async def test_a_refusal_of_broken_content_is_no_reset(sidecar: Passing, upstream: FakeUpstream) -> None:
     """Chunks that break their framing are refused with 400, and what still comes is taken: no reset overtakes it."""
     async with sidecar.client() as client:
