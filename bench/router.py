@@ -161,7 +161,7 @@ async def outage(store: Store, how: str, messages: int, rate: float) -> bool:
 
         async def types_it_in(verification_id: str, code: str) -> None:
             with suppress(Refusal):
-                async with it.verifications.held_by_id(verification_id, code, uncounted) as hold:
+                async with await it.verifications.hold_by_id(verification_id, code, uncounted) as hold:
                     await hold.exchange()
 
         three = await stack.enter_async_context(vendors([how, "ok", "ok"], phone))
