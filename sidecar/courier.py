@@ -136,6 +136,9 @@ class Courier:
         self._known: dict[bytes, Recipient] = {}
         # Something has ended.
         self._room = asyncio.Event()
+        # A message was queued here, and waits for somebody to look; when one was queued here last, by the loop's clock.
+        self._waits = asyncio.Event()
+        self._queued_at = -math.inf
         # Also those that are acked and wait for an attempt that lost.
         self._deliveries: set[asyncio.Task[None]] = set()
         self._reclaim_at = 0.0
@@ -149,6 +152,7 @@ class Courier:
 
     async def put(self, entry: Entry, recipient: Recipient, answered: Answered | None) -> None:
         """Queue a message of `recipient` durably, and begin to send it where there is room. Raises as `Outbox.put`."""
+        self._queued_at = asyncio.get_running_loop().time()
         if not self._is_open or self._draining or self._room_left() <= 0:
             await self._outbox.put(entry, answered)
             self._know(entry, recipient)
@@ -165,7 +169,8 @@ class Courier:
             self._begin([leased], recipient if leased.entry is entry else None)
 
     def _know(self, entry: Entry, recipient: Recipient) -> None:
-        """Remember a recipient for when its message is leased, if that is soon, and here."""
+        """Remember a recipient for when its message is leased, if that is soon, and here; and have it looked for."""
+        self._waits.set()
         self._known[entry.sealed] = recipient
         if len(self._known) > _KNOWN:
             del self._known[next(iter(self._known))]
@@ -210,7 +215,10 @@ class Courier:
         return LEASES - len(self._leased) - self._queueing - self._looking
 
     async def _take(self) -> None:
-        """Lease what there is room for: first what others dropped, then what is new."""
+        """Lease what there is room for: first what others dropped, then what is new.
+
+        While messages are queued here, those that others queue are found within `_DUE_EVERY_S`; else at once.
+        """
         self._room.clear()
         if self._room_left() <= 0:
             with suppress(TimeoutError):
@@ -224,8 +232,14 @@ class Courier:
             if clock() >= self._due_at:
                 self._due_at = clock() + _DUE_EVERY_S
                 await self._outbox.bring_due(_DUE)
+            # A read that blocks makes the store wake it for every message that is queued: only where none is here.
             wait_s = min(_LEASE_WAIT_S, max(0.0, self._due_at - clock()))
-            await self._look(lambda count: self._outbox.lease(count, wait_s), _AT_ONCE)
+            is_busy = clock() - self._queued_at < _DUE_EVERY_S
+            self._waits.clear()
+            found = await self._look(lambda count: self._outbox.lease(count, 0.0 if is_busy else wait_s), _AT_ONCE)
+            if is_busy and not found:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._waits.wait(), wait_s)
         except Exception as error:  # noqa: BLE001 - a courier that dies breaks every promise that was made
             if not isinstance(error, StoreAwayError):  # which the store itself tells
                 self._tell(OutboxAway(error=where(error), again_in_s=self._backoff_s))
@@ -236,12 +250,16 @@ class Courier:
         else:
             self._backoff_s = _BACKOFF_S
 
-    async def _look(self, lease: Callable[[int], Awaitable[Sequence[Leased]]], most: int) -> None:
-        """Lease up to `most` messages, or as many as there is room for. The room is taken while it looks."""
+    async def _look(self, lease: Callable[[int], Awaitable[Sequence[Leased]]], most: int) -> bool:
+        """Lease up to `most` messages, or as many as there is room for; False when there were none.
+
+        The room is taken while it looks.
+        """
         self._looking = max(0, min(most, self._room_left()))
         try:
-            if self._looking:
-                self._begin(await lease(self._looking))
+            found = await lease(self._looking) if self._looking else ()
+            self._begin(found)
+            return bool(found)
         finally:
             self._looking = 0
 

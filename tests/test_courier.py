@@ -456,6 +456,30 @@ async def test_message_whose_queueing_got_no_answer_is_sent_by_whoever_finds_it(
         assert await it.outbox.length() == 0
 
 
+async def test_store_is_not_asked_to_wake_anybody_while_messages_are_queued_here(store: Store) -> None:
+    """A read that blocks would be woken for each of them. What others queue is found all the same, and soon."""
+    waits: list[float] = []
+
+    class Noting(Outbox):
+        async def lease(self, count: int, wait_s: float) -> list[Leased]:
+            waits.append(wait_s)
+            return await super().lease(count, wait_s)
+
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        courier = it.courier(outbox=Noting(store))
+        async with delivering(courier):
+            await until_it_looks(it)
+            assert 0.0 not in waits
+            mine = await it.ask(PHONE, courier)
+            theirs = await it.ask(OTHER)
+            assert {await marked(it), await marked(it)} == {(mine, "sent"), (theirs, "sent")}
+            await until(lambda: 0.0 in waits)
+            await until(lambda: waits[-1] > 0.0)
+            later = await it.ask(OTHER)
+            assert await marked(it) == (later, "sent")
+
+
 async def test_recipient_of_a_message_that_waits_is_remembered_for_a_while(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,18 +144,21 @@ class Outbox:
         return ids
 
     async def lease(self, count: int, wait_s: float) -> list[Leased]:
-        """Take up to `count` messages that nobody has had, waiting up to `wait_s` for the first."""
-        options = ("GROUP", _GROUP, self._consumer, "COUNT", count, "BLOCK", max(1, int(wait_s * 1000)))
+        """Take up to `count` messages that nobody has had, waiting up to `wait_s` for the first; 0: not at all."""
+        options: tuple[str | int, ...] = ("GROUP", _GROUP, self._consumer, "COUNT", count)
+        streams = ("STREAMS", self._key, ">")
         try:
-            streams = await self._store.blocking(
-                self._key, "XREADGROUP", *options, "STREAMS", self._key, ">", wait_s=wait_s
-            )
+            if wait_s:
+                block = ("BLOCK", max(1, int(wait_s * 1000)), *streams)
+                found = await self._store.blocking(self._key, "XREADGROUP", *options, *block, wait_s=wait_s)
+            else:
+                found = await self._store.execute(self._key, "XREADGROUP", *options, *streams)
         except ReplyError as error:
             if error.code != "NOGROUP":
                 raise
             await self._make_group()
             return []
-        return [_leased(*item) for _, items in streams or () for item in items]
+        return [_leased(*item) for _, items in found or () for item in items]
 
     async def reclaim(self, idle_s: float, count: int) -> list[Leased]:
         """Take up to `count` messages whose leases nobody has renewed for `idle_s` seconds."""
