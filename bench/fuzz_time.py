@@ -122,7 +122,10 @@ def _head(octets: bytes) -> None:
 
 def _client(octets: bytes) -> None:
     client.name(
-        "10.0.0.1", [(b"X-Forwarded-For", octets), (b"X-Forwarded-Host", octets)], [ip_network("10.0.0.0/8")], "http"
+        "10.0.0.1",
+        [(b"X-Forwarded-For", octets), (b"X-Forwarded-Host", octets)],
+        client.Trusted([ip_network("10.0.0.0/8")]),
+        "http",
     )
 
 

@@ -47,6 +47,7 @@ from sidecar.life import Life, ended
 from sidecar.limits.buckets import Buckets, Meter
 from sidecar.logs import EventLog
 from sidecar.metrics import Metrics
+from sidecar.proxy.client import Trusted
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import load_number_data, of_address
 from sidecar.routes import Routes
@@ -102,7 +103,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             config.upstream,
             metrics.upstream_seconds.observe,
             config.identity.header,
-            tuple(config.server.trusted_proxies),
+            Trusted(config.server.trusted_proxies),
         )
         stack.push_async_callback(forwarder.close)
 

@@ -27,6 +27,7 @@ from sidecar.line import Line
 from sidecar.metrics import Metrics
 from sidecar.overrides import Upload, may_name_another
 from sidecar.problem import Answer
+from sidecar.proxy.client import Trusted
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.fields import end_to_end, request_id
 from sidecar.proxy.forward import Forwarder, Peer
@@ -87,7 +88,7 @@ class Front:
         self._quick_id = quick_id
         self._line = Line()
         self._running: set[asyncio.Task[None]] = set()  # the loop itself keeps none
-        self._trusted = tuple(config.server.trusted_proxies)
+        self._trusted = Trusted(config.server.trusted_proxies)
         self._answers_preflights = bool(config.api.cors_origins)
         self._has_warned = False  # once per configuration is enough: anybody may send the field
         self._max_content = config.server.max_guarded_body

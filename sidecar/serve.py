@@ -26,7 +26,7 @@ from sidecar.config.model import Config, Server
 from sidecar.life import Life, ended
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener
-from sidecar.proxy.client import Network
+from sidecar.proxy.client import Trusted
 from sidecar.proxy.proxy_protocol import Acceptor
 from sidecar.sockets import bound, raise_descriptors
 from sidecar.store.embedded import StoreMissingError, embedded
@@ -204,9 +204,9 @@ async def _listen(runner: web.ServerRunner, sockets: Sequence[socket.socket]) ->
         await web.SockSite(runner, one).start()
 
 
-def _heralds(server: Server) -> Sequence[Network]:
+def _heralds(server: Server) -> Trusted:
     """Whose connections begin with a header of the PROXY protocol."""
-    return server.trusted_proxies if server.proxy_protocol else ()
+    return Trusted(server.trusted_proxies if server.proxy_protocol else ())
 
 
 def _tls(server: Server) -> ssl.SSLContext | None:

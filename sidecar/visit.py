@@ -3,7 +3,6 @@
 A connection knows it as its case: it hands over the content, or says why there is none, to whoever made the visit.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -16,7 +15,7 @@ from sidecar.pages.pages import Resume
 from sidecar.proxy.client import Client
 from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
-from sidecar.spelling import alike
+from sidecar.spelling import values
 
 # No content is read for this visit.
 NOTHING: Final = -1
@@ -62,7 +61,6 @@ class Visit:
     wish: str = ""  # the language where the route says that it stands
     is_over: bool = False
     stop: Callable[[], Any] | None = None  # breaks off what is being decided
-    _by_name: dict[bytes, list[bytes]] | None = None
 
     # What its connection tells.
 
@@ -99,12 +97,7 @@ class Visit:
 
     def all(self, name: str) -> list[str]:
         """Return all values of a field, in whatever spelling."""
-        if self._by_name is None:
-            self._by_name = {}
-            for key, value in self.raw:
-                self._by_name.setdefault(alike(key), []).append(value)
-        found = self._by_name.get(_alike(name))
-        return [value.decode("utf-8", "surrogateescape") for value in found] if found else []
+        return [value.decode("utf-8", "surrogateescape") for value in values(self.raw, name)]
 
     def header(self, name: str) -> str:
         """Return the first value of a field, in whatever spelling; "" for none."""
@@ -120,8 +113,3 @@ class Visit:
     def wants_page(self) -> bool:
         """True when the client is a browser that would show a page."""
         return browser.wants_page(self.all("Accept"))
-
-
-@functools.lru_cache(256)
-def _alike(name: str) -> bytes:
-    return alike(name.encode("latin-1", "replace"))

@@ -50,7 +50,7 @@ class Passing:
 class Front:
     """Relays what it may, and makes a case of all else."""
 
-    def __init__(self, running: Passing, forwarder: Forwarder, networks: Sequence[Any], scheme: str) -> None:
+    def __init__(self, running: Passing, forwarder: Forwarder, networks: proxy_client.Trusted, scheme: str) -> None:
         self.running = running
         self.forwarder = forwarder
         self.networks = networks
@@ -163,7 +163,7 @@ async def passing(
     """
     running = Passing(0, path, relays=RELAYS)
     scheme = "https" if tls_listen else "http"
-    networks = [ip_network(network) for network in trusted]
+    networks = proxy_client.Trusted(ip_network(network) for network in trusted)
     forwarder = Forwarder(
         Upstream(
             url=url,
@@ -191,7 +191,9 @@ async def passing(
     listening.listen()
     listening.setblocking(False)
     running.port = 0 if path else listening.getsockname()[1]
-    acceptor = Acceptor([listening], [ip_network(network) for network in heralds], server, tls=tls_listen)
+    acceptor = Acceptor(
+        [listening], proxy_client.Trusted(ip_network(network) for network in heralds), server, tls=tls_listen
+    )
     acceptor.start()
     try:
         yield running

@@ -246,6 +246,8 @@ def _of_tickets(tickets: Sequence[str]) -> tuple[list[str], list[str]]:
 @functools.lru_cache(4096)
 def client_key(key: Literal["ip", "ip_prefix"], ip: str) -> str:
     """Tell whom a limit by address counts: "ip" a customer, "ip_prefix" a site. Raises ValueError for no address."""
+    if ":" not in ip and ip.count(".") == 3:  # most are IPv4, in the one spelling that it has
+        return f"{ip}/32" if key == "ip" else f"{ip[: ip.rindex('.')]}.0/24"
     address = ipaddress.ip_address(ip)
     if isinstance(address, ipaddress.IPv6Address):
         # A socket for both families writes IPv4 as ::ffff:192.0.2.1 (RFC 4291 section 2.5.5.2). The zone of a

@@ -7,7 +7,8 @@ never believed. `Forwarded` (RFC 7239) is not read.
 
 import functools
 import ipaddress
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,10 @@ RawFields = Sequence[tuple[bytes, bytes]]
 MAX_HOPS: Final = 64
 # The longest entry that is looked at, and remembered: an IPv6 address with quotes, brackets, zone and port.
 _MAX_ENTRY: Final = 80
+# The fields that name a client. What an IPv4 address looks like: nobody has another spelling of one (RFC 6943 3.1.1).
+_TOLD: Final = frozenset({b"host", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
+_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -35,40 +40,74 @@ class Client:
     chain: tuple[str, ...]
 
 
-def name(peer_ip: str, raw_fields: RawFields, trusted_networks: Sequence[Network], scheme: str) -> Client:
+class Trusted:
+    """The proxies that are believed: `address in trusted`. An address is spelled as `name` spells it."""
+
+    def __init__(self, networks: Iterable[Network] = ()) -> None:
+        self._networks = tuple(networks)
+        self._v4 = tuple(
+            (int(network.netmask), int(network.network_address)) for network in self._networks if network.version == 4
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def __contains__(self, address: str) -> bool:
+        if not self._networks:
+            return False
+        if ":" not in address:
+            a, b, c, d = address.split(".")
+            number = int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)
+            return any(number & mask == network for mask, network in self._v4)
+        parsed = ipaddress.ip_address(address)
+        return any(parsed in network for network in self._networks)
+
+
+NOBODY: Final = Trusted()
+
+
+def name(peer_ip: str, raw_fields: RawFields, trusted: Trusted, scheme: str) -> Client:
     """Name the client. `peer_ip` is "" on a unix socket: this machine, as 127.0.0.1. Never raises."""
     peer = _address(peer_ip) or "127.0.0.1"
-    host = b"".join([value for name, value in raw_fields if name.lower() == b"host"]).decode("latin-1")
-    if not _is_trusted(peer, trusted_networks):
+    said: dict[bytes, list[bytes]] = {}
+    for key, value in raw_fields:
+        if (lower := key.lower()) in _TOLD:
+            said.setdefault(lower, []).append(value)
+    host = b"".join(said.get(b"host", ())).decode("latin-1")
+    if peer not in trusted:
         return Client(ip=peer, scheme=scheme, host=host, trusted_peer=False, chain=(peer,))
     chain = [peer]
-    entries = ",".join(value.decode("latin-1") for key, value in raw_fields if key.lower() == b"x-forwarded-for")
+    entries = ",".join([value.decode("latin-1") for value in said.get(b"x-forwarded-for", ())])
     for entry in reversed(entries.rsplit(",", MAX_HOPS)[-MAX_HOPS:] if entries.strip() else []):
         address = _address(entry) if len(entry) <= _MAX_ENTRY else None
         if address is None:
             break
         chain.append(address)
-        if not _is_trusted(address, trusted_networks):
+        if address not in trusted:
             break
-    told_scheme = _last(raw_fields, b"x-forwarded-proto").lower()
+    told_scheme = _last(said.get(b"x-forwarded-proto")).lower()
     return Client(
         ip=chain[-1],
         scheme=told_scheme if told_scheme in {"http", "https"} else scheme,
-        host=_last(raw_fields, b"x-forwarded-host") or host,
+        host=_last(said.get(b"x-forwarded-host")) or host,
         trusted_peer=True,
         chain=tuple(reversed(chain)),
     )
 
 
-def is_trusted_peer(peer_ip: str, trusted_networks: Sequence[Network]) -> bool:
+def is_trusted_peer(peer_ip: str, trusted: Trusted) -> bool:
     """Tell whether the peer is one of the trusted proxies. `peer_ip` as `name` takes it."""
-    return _is_trusted(_address(peer_ip) or "127.0.0.1", trusted_networks)
+    return (_address(peer_ip) or "127.0.0.1") in trusted
 
 
-@functools.lru_cache(4096)
 def _address(entry: str) -> str | None:
     """Read one entry of the list: without port, brackets, quotes and zone; an IPv4-mapped IPv6 address as IPv4."""
     text = entry.strip(' \t"')
+    return text if _IPV4.fullmatch(text) else _odd_address(text)
+
+
+@functools.lru_cache(4096)
+def _odd_address(text: str) -> str | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -82,14 +121,6 @@ def _address(entry: str) -> str | None:
     return str(address)
 
 
-def _is_trusted(address: str, networks: Sequence[Network]) -> bool:
-    if not networks:
-        return False
-    parsed = ipaddress.ip_address(address)
-    return any(parsed in network for network in networks)
-
-
-def _last(raw_fields: RawFields, key: bytes) -> str:
+def _last(values: Sequence[bytes] | None) -> str:
     """Return the last element of a list field: the nearest writer's."""
-    values = [value for name, value in raw_fields if name.lower() == key]
     return values[-1].rpartition(b",")[2].strip().decode("latin-1") if values else ""

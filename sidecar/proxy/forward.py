@@ -16,7 +16,7 @@ from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
 from sidecar.proxy import fields
 from sidecar.proxy.answers import AnswerHead
-from sidecar.proxy.client import Client, Network, is_trusted_peer, name
+from sidecar.proxy.client import NOBODY, Client, Trusted, is_trusted_peer, name
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.fields import Kept, Rules
 from sidecar.proxy.listener import Connection
@@ -72,7 +72,7 @@ class Peer:
 
     __slots__ = ("_client", "_hosts", "_trusted", "fields", "ip", "is_trusted", "last", "owner", "scheme", "types")
 
-    def __init__(self, ip: str, scheme: str, trusted: Sequence[Network], owner: object = None) -> None:
+    def __init__(self, ip: str, scheme: str, trusted: Trusted, owner: object = None) -> None:
         self.owner = owner
         self.ip = ip
         self.scheme = scheme
@@ -127,7 +127,7 @@ class Forwarder:
         upstream: Upstream,
         observe_upstream: Callable[[float], None],
         identity_header: str,
-        trusted: Sequence[Network] = (),
+        trusted: Trusted = NOBODY,
     ) -> None:
         """Raises OSError for unreadable TLS files."""
         self._upstream = upstream

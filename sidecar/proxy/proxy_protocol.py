@@ -18,7 +18,7 @@ from typing import Final
 
 import structlog
 
-from sidecar.proxy.client import Network, is_trusted_peer
+from sidecar.proxy.client import Trusted, is_trusted_peer
 
 # Octets of the fixed head: signature, version and command, family and transport, length of what follows.
 HEAD: Final = 16
@@ -125,7 +125,7 @@ class Acceptor:
     def __init__(
         self,
         sockets: Sequence[socket.socket],
-        trusted: Sequence[Network],
+        trusted: Trusted,
         factory: Callable[[Source | None], asyncio.Protocol],
         *,
         tls: ssl.SSLContext | None = None,

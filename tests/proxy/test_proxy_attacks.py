@@ -303,7 +303,7 @@ async def test_a_connection_that_is_idle_holds_no_large_head(sidecar: Passing, u
 def test_a_long_walk_through_forwarded_addresses_ends() -> None:
     """Whoever names only proxies that are trusted here has thousands of them looked at for one request."""
     fields = [(b"x-forwarded-for", b",".join([b"10.0.0.1"] * 900))] * 7
-    named = proxy_client.name("10.0.0.2", fields, [ip_network("10.0.0.0/8")], "http")
+    named = proxy_client.name("10.0.0.2", fields, proxy_client.Trusted([ip_network("10.0.0.0/8")]), "http")
     assert len(named.chain) == proxy_client.MAX_HOPS + 1
 
 
@@ -313,13 +313,13 @@ async def test_a_client_that_leaves_as_its_websocket_opens_takes_upstream_with_i
     """Over TLS too, where a loss that is known and not yet told goes to whoever the protocol was when it came."""
     authority = Authority(tmp_path)
     loop = asyncio.get_running_loop()
-    forwarder = Forwarder(Upstream(url=upstream.url), lambda _: None, "X-Verified-Identity")
+    forwarder = Forwarder(Upstream(url=upstream.url), lambda _: None, "X-Verified-Identity", proxy_client.Trusted())
     context = ssl.create_default_context(cafile=authority.cert)
     turns = 0
 
     class Front:
         def judge(self, request: messages.Request, connection: listener.Connection) -> Exchange:
-            rewritten = forwarder.rewritten(request, Peer("127.0.0.1", "https", ()))
+            rewritten = forwarder.rewritten(request, Peer("127.0.0.1", "https", proxy_client.Trusted()))
             ended: Any = lambda _exchange, _counts: None  # noqa: E731
             return forwarder.exchange(request, rewritten, request_id="x", route=None, ended=ended)
 

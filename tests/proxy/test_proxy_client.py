@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.proxy.client import Client, name
+from sidecar.proxy.client import Client, Trusted, name
 
-TRUSTED = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
+NETWORKS = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
+TRUSTED = Trusted(NETWORKS)
 
 
 def named(peer: str, *entries: str) -> Client:
@@ -45,7 +46,7 @@ def test_the_client_is_the_nearest_address_that_no_trusted_proxy_wrote(
 
 
 def test_a_unix_peer_is_trusted_where_this_machine_is() -> None:
-    client = name("", [(b"x-forwarded-for", b"198.51.100.7")], [ip_network("127.0.0.0/8")], "http")
+    client = name("", [(b"x-forwarded-for", b"198.51.100.7")], Trusted([ip_network("127.0.0.0/8")]), "http")
     assert client.ip == "198.51.100.7"
 
 
@@ -76,7 +77,7 @@ def test_whatever_is_claimed_only_the_last_believed_address_may_be_untrusted(lin
     assert client.ip == client.chain[0]
     assert ip_address(client.chain[-1]) in {ip_address(peer), getattr(ip_address(peer), "ipv4_mapped", None)}
     for address in client.chain[1:]:
-        assert any(ip_address(address) in network for network in TRUSTED)
+        assert any(ip_address(address) in network for network in NETWORKS)
 
 
 @given(st.lists(entries, max_size=5))

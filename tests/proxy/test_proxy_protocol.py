@@ -20,6 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from sidecar.proxy.client import Trusted
 from sidecar.proxy.proxy_protocol import HEAD, HEADER_S, MOST_HEADERS, SIGNATURE, Acceptor, Source, length, read
 
 LOCAL: Final = 0x20
@@ -227,7 +228,7 @@ async def accepting(
     with capture_logs() as logs:
         acceptor = Acceptor(
             [listening],
-            [ip_network(network) for network in trusted],
+            Trusted(ip_network(network) for network in trusted),
             factory,
             tls=tls,
             header_s=header_s,
@@ -320,7 +321,7 @@ async def test_a_stranger_that_resets_its_connection_is_still_itself() -> None:
 
 async def test_who_is_trusted_may_change() -> None:
     async with accepting(["10.0.0.0/8"]) as running:
-        running.acceptor.trusted = [ip_network("127.0.0.1/32")]
+        running.acceptor.trusted = Trusted([ip_network("127.0.0.1/32")])
         async with running.client() as client:
             await client.send(of("192.0.2.1", 56324))
             assert await client.exactly(len(told(SOURCE))) == told(SOURCE)
