@@ -135,7 +135,7 @@ async def main():
     if options.simulate:
         return await simulate()
     logs.configure("json", descriptor=os.open(os.devnull, os.O_WRONLY))
-    load_number_data()
+    list(load_number_data())
     profile = cProfile.Profile() if options.profile else suppress()
     simulator = await asyncio.create_subprocess_exec(
         sys.executable, __file__, "--simulate", stdout=asyncio.subprocess.PIPE

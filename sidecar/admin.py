@@ -5,18 +5,22 @@ every instance out of the load balancer at once. Who wants more asks for it by n
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Final
+from urllib.parse import parse_qs
 
-from aiohttp import web
+import structlog
 
 from sidecar.api import jwks
-from sidecar.errors import StoreError
+from sidecar.errors import Refusal, StoreError
 from sidecar.identity import Signer
 from sidecar.life import Life
 from sidecar.metrics import Metrics
 from sidecar.problem import Answer, json_answer
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.listener import Case, Connection
+from sidecar.proxy.messages import Request
 from sidecar.store.client import Store
 
 # What readyz can be asked to need.
@@ -29,7 +33,7 @@ Probe = Callable[[], Awaitable[str]]
 
 
 class Admin:
-    """The admin listener of one configuration."""
+    """The admin listener of one configuration: what its connections show each request to."""
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class Admin:
         life: Life,
         signer: Signer,
         metrics: Metrics,
+        new_id: Callable[[], str],
     ) -> None:
         self._prefix = prefix
         self._store = store
@@ -49,11 +54,21 @@ class Admin:
         self._life = life
         self._signer = signer
         self._metrics = metrics
+        self._new_id = new_id
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Take one request of the admin listener."""
-        answer = await self._answer(request.method, request.path, request.query.getall("needs", []))
-        return web.Response(status=answer.status, body=answer.body, headers=dict(answer.fields))
+    def judge(self, request: Request, connection: Connection) -> Case:
+        """Answer every request here."""
+        path, _, query = request.origin.decode("latin-1").partition("?")
+        needs = parse_qs(query).get("needs", [])
+        return _Question(connection, self._new_id(), self._answer(request.method, path, needs))
+
+    def unreadable(self, request: Request, connection: Connection, refusal: Refusal) -> Case:  # noqa: ARG002 - the listener's shape
+        """Refuse what is no request."""
+        return _Question(connection, self._new_id(), _refused(refusal))
+
+    def failed(self, exchange: Exchange, connection: Connection, refusal: Refusal) -> Case:
+        """Nothing is relayed here."""
+        raise NotImplementedError
 
     async def _answer(self, method: str, path: str, needs: Sequence[str]) -> Answer:
         if method not in {"GET", "HEAD"}:
@@ -95,6 +110,42 @@ class Admin:
         with suppress(StoreError):  # the last length is better than no metrics at all
             self._metrics.outbox.set(await self._outbox_length())
         return Answer(200, (("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),), self._metrics.text())
+
+
+async def _refused(refusal: Refusal) -> Answer:
+    return json_answer(refusal.status, {"detail": refusal.detail})
+
+
+class _Question:
+    """One request of the admin listener; what content it has is not read."""
+
+    max_content = -1
+    too_large = Refusal("body_too_large", "admin", "No content is read here.")
+
+    def __init__(self, connection: Connection, request_id: str, answer: Coroutine[None, None, Answer]) -> None:
+        self._connection = connection
+        self._id = request_id
+        self._answer = answer
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, content: bytes) -> None:  # noqa: ARG002 - the listener's shape
+        self._task = asyncio.create_task(self._answered())
+
+    def refuse(self, refusal: Refusal) -> None:
+        """No content is waited for, so none can fail to come."""
+        raise NotImplementedError
+
+    def left(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _answered(self) -> None:
+        try:
+            answer = await self._answer
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            structlog.get_logger().error("request_failed", exc_info=error)  # its kind and place, not its text
+            answer = json_answer(500, {"detail": "This failed; the log says where."})
+        self._connection.write(answer, self._id)
 
 
 async def _in_time(probe: Probe) -> str:

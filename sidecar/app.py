@@ -47,9 +47,10 @@ from sidecar.life import Life, ended
 from sidecar.limits.buckets import Buckets, Meter
 from sidecar.logs import EventLog
 from sidecar.metrics import Metrics
+from sidecar.on_demand import OnDemand
 from sidecar.proxy.client import Trusted
 from sidecar.proxy.forward import Forwarder
-from sidecar.recipient import load_number_data, of_address
+from sidecar.recipient import of_address
 from sidecar.routes import Routes
 from sidecar.secret import Secret, b64url
 from sidecar.store.client import ReplyError, Store
@@ -66,9 +67,10 @@ _SETTLE_S: Final = 1.0
 
 def kinds() -> Kinds:
     """Every captcha and provider kind that there is a file of, and the messages, for `config.load`."""
+    captchas, vendors = captcha.kinds(), providers.kinds()
     return Kinds(
-        captcha={kind: module.Settings for kind, module in captcha.kinds().items()},
-        providers={kind: module.Settings for kind, module in providers.kinds().items()},
+        captcha=OnDemand(captchas, lambda kind: captchas[kind].Settings),
+        providers=OnDemand(vendors, lambda kind: vendors[kind].Settings),
         messages=text.longest,
     )
 
@@ -109,7 +111,6 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
 
         secret = Secret(server_secret(config), config.server.previous_secrets, os.urandom)
         signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
-        load_number_data()
         signer.jwks()  # a key that cannot be read is told now, and not to the first who is verified
         # With max_connections, a request waits for its connection as long as for its answer.
         # And where a route's `spend_when` asks for more than the status, for the content as long again.
@@ -185,6 +186,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             life=life,
             signer=signer,
             metrics=metrics,
+            new_id=_new_id,
         )
         app = App(config, front, gate, admin, courier, life)
         delivering = life.keep("courier", courier.run, lambda: courier.is_draining)

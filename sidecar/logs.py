@@ -29,7 +29,6 @@ from queue import SimpleQueue
 from typing import Any, Final, Literal
 
 import structlog
-from aiohttp.http_exceptions import HttpProcessingError
 
 from sidecar.events import Event, RequestEnded, RequestsRefused
 
@@ -386,10 +385,7 @@ def _type_and_place(event: structlog.types.EventDict) -> None:
     """Say of an error what it is and where it came about."""
     given = event.pop("exc_info", None)
     error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
-    if isinstance(error, HttpProcessingError):
-        # A client's garbage, answered with 400: no fault of ours, and anybody can write a thousand lines of it.
-        event.update(level="info", error=type(error).__name__)
-    elif isinstance(error, BaseException):
+    if isinstance(error, BaseException):
         frames = traceback.extract_tb(error.__traceback__)
         at = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
         event.update(error=type(error).__name__, at=at)

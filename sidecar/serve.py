@@ -7,17 +7,14 @@ import asyncio
 import gc
 import os
 import signal
-import socket
 import ssl
 import sys
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Final
 
 import structlog
 import uvloop
-from aiohttp import web
 
 from sidecar import logs
 from sidecar.app import App, kinds, running
@@ -28,6 +25,7 @@ from sidecar.metrics import Metrics
 from sidecar.proxy import listener
 from sidecar.proxy.client import Trusted
 from sidecar.proxy.proxy_protocol import Acceptor
+from sidecar.recipient import load_number_data
 from sidecar.sockets import bound, raise_descriptors
 from sidecar.store.embedded import StoreMissingError, embedded
 from sidecar.store.instances import ForeignSecretError
@@ -35,6 +33,8 @@ from sidecar.store.instances import ForeignSecretError
 # What is bound or opened once; a reload that changes one of them is refused and says so.
 _FIXED: Final = ("listen", "socket_mode", "admin", "proxy_protocol", "tls", "state_dir", "log_format")
 _LOOK_S: Final = 0.05
+# How long the end of the process waits for the last answer of the admin listener.
+_ADMIN_S: Final = 1.0
 # A second Ctrl-C by somebody who does not want to wait; wrappers pass the first one on twice, at once.
 _AGAIN_S: Final = 1.0
 
@@ -90,14 +90,17 @@ class _Server:
                 url = await stack.enter_async_context(embedded(Path(server.state_dir), self._life))
             apps = await stack.enter_async_context(AsyncExitStack())
             self._app = await apps.enter_async_context(running(self._config, url, self._metrics, self._life))
-            admin = web.ServerRunner(web.Server(self._admin, access_log=None))
-            await _listen(admin, bound(server.admin, server.socket_mode))
-            stack.push_async_callback(admin.cleanup)
+            admin = listener.Server(self._app.admin)
+            asking = Acceptor(bound(server.admin, server.socket_mode), Trusted(()), admin)
+            asking.start()
+            stack.push_async_callback(admin.shutdown, _ADMIN_S)
+            stack.push_async_callback(asking.close)
             public = listener.Server(self._app.front, max_head=server.max_head, keep_alive_s=server.keep_alive)
             accepting = Acceptor(bound(server.listen, server.socket_mode), _heralds(server), public, tls=self._tls)
             accepting.start()
             stack.push_async_callback(accepting.close)
             gc.freeze()  # what lives as long as the process is no garbage; looking through it took a tenth of a second
+            gc.enable()
             self._log.info(
                 "listening",
                 public=str(server.listen),
@@ -105,12 +108,14 @@ class _Server:
                 pid=os.getpid(),
                 descriptors=descriptors,
             )
+            loading = asyncio.create_task(_load_number_data())
+            stack.push_async_callback(ended, loading)
             while not self._stop.is_set():
                 await _first(self._stop, self._reload)
                 if self._reload.is_set() and not self._stop.is_set():
                     self._reload.clear()
                     apps = await self._reloaded(apps, url)
-                    public.front = self._app.front
+                    public.front, admin.front = self._app.front, self._app.admin
                     accepting.trusted = _heralds(self._config.server)
                     public.max_head, public.keep_alive_s = self._config.server.max_head, self._config.server.keep_alive
             server = self._config.server
@@ -125,9 +130,6 @@ class _Server:
             await asyncio.gather(*self._leaving, return_exceptions=True)
             await apps.aclose()
         self._log.info("stopped")
-
-    async def _admin(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self._app.admin.handle(request)
 
     async def _reloaded(self, old: AsyncExitStack, url: str) -> AsyncExitStack:
         """Replace the running configuration by the file's, or keep it and say why not."""
@@ -183,6 +185,13 @@ class _Server:
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
 
+async def _load_number_data() -> None:
+    """Load what is known of numbers once all is ready, beside the first requests, which hardly notice."""
+    for _ in load_number_data():
+        await asyncio.sleep(0)
+    gc.freeze()
+
+
 def _log_warning(warning: Problem) -> None:
     structlog.get_logger().warning("config", problem=str(warning))
 
@@ -196,12 +205,6 @@ async def _leave(app: App, stack: AsyncExitStack) -> None:
     while app.front.in_flight:
         await asyncio.sleep(_LOOK_S)
     await stack.aclose()
-
-
-async def _listen(runner: web.ServerRunner, sockets: Sequence[socket.socket]) -> None:
-    await runner.setup()
-    for one in sockets:
-        await web.SockSite(runner, one).start()
 
 
 def _heralds(server: Server) -> Trusted:

@@ -222,7 +222,7 @@ async def start(tmp_path: Path, store_url: str) -> AsyncIterator[Start]:
             path.write_text(text + tables, encoding="utf-8")
             app = await stack.enter_async_context(running(load(path, {}, kinds()), url, Metrics()))
             port, listening = await serve_public(stack, app)
-            admin_port = await _serve(stack, app.admin.handle)
+            admin_port, _ = await serve(stack, app.admin)
             session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
             return Sidecar(app, listening, port, admin_port, upstream, vendor, session, store)
 
@@ -240,7 +240,11 @@ async def _serve(stack: AsyncExitStack, handler: Callable[[Any], Awaitable[web.S
 
 
 async def serve_public(stack: AsyncExitStack, app: App) -> tuple[int, listener.Server]:
-    server = listener.Server(app.front)
+    return await serve(stack, app.front)
+
+
+async def serve(stack: AsyncExitStack, front: listener.Front) -> tuple[int, listener.Server]:
+    server = listener.Server(front)
     listening = await asyncio.get_running_loop().create_server(partial(server, Source("127.0.0.1", 0)), "127.0.0.1", 0)
     stack.push_async_callback(server.shutdown, 0.5)
     stack.callback(listening.close)

@@ -13,7 +13,6 @@ from typing import Any, Literal, Self
 
 import pytest
 import structlog
-from aiohttp.http_exceptions import BadStatusLine
 from structlog.testing import capture_logs
 
 from sidecar import logs
@@ -76,17 +75,6 @@ def test_an_error_is_told_by_type_and_place_and_never_by_its_words(
     assert (line["event"], line["level"]) == ("it broke", "error")
     assert (line["error"], line["cause"]) == ("ValueError", "KeyError")
     assert line["at"][-1].startswith("test_logs.py:")
-
-
-def test_a_clients_garbage_is_one_short_line_and_no_error_of_ours(capfd: pytest.CaptureFixture[str]) -> None:
-    logs.configure("json")
-    try:
-        fail(BadStatusLine(PHONE))
-    except BadStatusLine:
-        logging.getLogger("aiohttp.server").exception("Error handling request from %s", "192.0.2.1")
-    line = json.loads(told(capfd))
-    del line["timestamp"]
-    assert line == {"level": "info", "event": "Error handling request from 192.0.2.1", "error": "BadStatusLine"}
 
 
 AWKWARD: list[Any] = [Unprintable(), "lone \ud800", float("nan"), 10**5000, {1: {2}}, b"\xff", object()]

@@ -2,13 +2,16 @@
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Final
+
+from sidecar.on_demand import OnDemand
 
 _NO_KINDS: Final = frozenset({"seam", "remote"})
 
 
-def kinds() -> dict[str, ModuleType]:
+def kinds() -> Mapping[str, ModuleType]:
     """Every kind by its TOML `kind`: the files of this folder but the seam and what calls out for it."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_KINDS)
-    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+    return OnDemand(names, lambda name: importlib.import_module(f"{__name__}.{name}"))

@@ -301,6 +301,52 @@ async def test_readyz_says_of_store_and_upstream_how_they_are(start: Start, tmp_
         assert (status, told["status"]) == (503, "draining")
 
 
+async def test_the_admin_listener_answers_whatever_it_is_asked(start: Start) -> None:
+    """HEAD is GET without the content; another method, another path and what is no request are refused."""
+    sidecar = await start()
+    for octets, status in (
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        (b"HEAD /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        (b"GET /elsewhere HTTP/1.1\r\nHost: a\r\n\r\n", 404),
+        (b"POST /healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 405),
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 400),
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", sidecar.admin_port)
+        writer.write(octets)
+        head, _, body = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n\r\n")
+        assert head.split(b" ")[1] == b"%d" % status
+        assert b"Content-Type: application/json" in head
+        assert not body
+        writer.write_eof()
+        assert bool(await reader.read()) == (not octets.startswith(b"HEAD"))
+        writer.close()
+
+
+async def test_a_clients_garbage_is_refused_on_the_admin_listener_and_no_error_of_ours(
+    start: Start, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """400, and no line: anybody could write thousands."""
+    sidecar = await start()
+    capfd.readouterr()
+    reader, writer = await asyncio.open_connection("127.0.0.1", sidecar.admin_port)
+    writer.write(f"{PHONE} is no request\r\n\r\n".encode())
+    answer = await reader.readuntil(b"}")
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert PHONE.encode() not in answer
+    assert "".join(capfd.readouterr()) == ""
+
+
+async def test_a_failure_of_the_admin_listener_is_told_and_answered(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """500, and its kind and place in the log."""
+    sidecar = await start()
+    monkeypatch.setattr(sidecar.app.admin._metrics, "text", lambda: 1 / 0)
+    assert (await sidecar.admin("/metrics")).status == 500
+    assert "ZeroDivisionError" in "".join(capfd.readouterr())
+
+
 async def test_a_process_is_starting_until_it_has_reached_its_store(start: Start, tmp_path: Path) -> None:
     """503 "starting" at first; never again once it was reached, though it goes away."""
     async with embedded(tmp_path) as url:
