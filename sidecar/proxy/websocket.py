@@ -3,7 +3,7 @@
 The law: after upstream's 101 nobody here reads a frame. Each end's transport is handed to a `_Half` (asyncio's own
 `set_protocol`), which writes what it receives to the other end and slows its reader down to the other end's writer. So
 fragments, pings, close codes and extensions are the two ends' own business, and the memory held is one transport
-buffer each way. That an end is lost is told to the protocol that it was taken from.
+buffer each way. When a transport is lost, the protocol that it was taken from is told, as if it had kept it.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ HALF_CLOSED_S: Final = 60.0
 def tunnel(client: Any, upstream: Any, greeting: bytes, early: bytes, ended: Callable[[], None]) -> None:
     """Pass octets between two connections, each a protocol with an open `transport`.
 
-    `greeting` is owed to the client: upstream's 101, and what it said behind it; `early` to upstream. `ended` is called
-    when the client's end is lost, just before its protocol hears so. Either end is broken off `HALF_CLOSED_S` after the
-    other has finished.
+    `greeting` is what the client gets first: upstream's 101, and what upstream sent behind it. `early` is what upstream
+    gets first: what the client sent behind its handshake. `ended` is called when the client's transport is lost, just
+    before its protocol is told. Either end is broken off `HALF_CLOSED_S` after the other has finished.
     """
     near, far = _Half(client, is_full=client.writing_paused), _Half(upstream, is_full=False)
-    near.told = ended
+    near.on_lost = ended
     near.peer, far.peer = far, near
     near.send(greeting)
     far.send(early)
@@ -34,11 +34,11 @@ def tunnel(client: Any, upstream: Any, greeting: bytes, early: bytes, ended: Cal
 class _Half(asyncio.Protocol):
     """One end of the tunnel."""
 
-    __slots__ = ("_former", "_is_done", "_is_full", "_timer", "_transport", "_write", "peer", "told")
+    __slots__ = ("_former", "_is_done", "_is_full", "_timer", "_transport", "_write", "on_lost", "peer")
 
     def __init__(self, former: Any, *, is_full: bool) -> None:
         self.peer = self
-        self.told: Callable[[], None] | None = None
+        self.on_lost: Callable[[], None] | None = None
         self._former = former
         self._transport: asyncio.Transport = former.transport
         self._write = self._transport.write
@@ -48,7 +48,7 @@ class _Half(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def start(self) -> None:
-        """Read, whatever was paused before, unless the other end is full."""
+        """Read, whatever was paused before, unless the other end does not take what it is sent."""
         if not self._transport.is_closing() and not self.peer._is_full:  # noqa: SLF001 - the other half
             self._transport.resume_reading()
 
@@ -57,7 +57,7 @@ class _Half(asyncio.Protocol):
             self._write(octets)
 
     def finish(self) -> None:
-        """The other end has said all: pass its end of stream on, after what is still to be written."""
+        """Pass on that the other end has finished sending, behind what is still to be written."""
         if self._transport.is_closing():
             return
         if self._transport.can_write_eof():
@@ -67,7 +67,7 @@ class _Half(asyncio.Protocol):
         self._timer = self._timer or asyncio.get_running_loop().call_later(HALF_CLOSED_S, self.abort)
 
     def abort(self) -> None:
-        """No clean end for this one: the other broke, or it has had its time."""
+        """End this transport at once: the other was reset, or this one has not finished within HALF_CLOSED_S."""
         self._transport.abort()
 
     # What the transport tells…
@@ -78,7 +78,7 @@ class _Half(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._is_done = True
         self.peer.finish()
-        if self.peer._is_done:  # noqa: SLF001 - the other half; both have said all
+        if self.peer._is_done:  # noqa: SLF001 - the other half; both have finished
             self.peer._transport.close()  # noqa: SLF001
             return False
         return self._transport.can_write_eof()  # true keeps the other direction open
@@ -90,9 +90,9 @@ class _Half(asyncio.Protocol):
             self.peer.finish()
         else:
             self.peer.abort()
-        if self.told is not None:
-            self.told()
-        # Soon, not now: who was told of the end goes on first.
+        if self.on_lost is not None:
+            self.on_lost()
+        # Soon, not now: what `on_lost` has woken runs before the former protocol hears of the loss.
         asyncio.get_running_loop().call_soon(self._former.connection_lost, exc)
 
     def pause_writing(self) -> None:
