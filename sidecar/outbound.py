@@ -121,8 +121,6 @@ class Session:
         """Close every connection. A call that waits on one has no answer."""
         if self._expiring is not None:
             self._expiring.cancel()
-        for origin in self._origins.values():
-            origin.stop_resolving()
         self.is_closed = True
         for connection in list(self.connections):
             connection.fail("closing")
@@ -312,6 +310,8 @@ class _Origin:
             connection.drop()
             session.forget(connection)
             raise
+        if session.is_closed:  # meanwhile
+            connection.drop()
         if not connection.is_open():
             raise ConnectionResetError("closed at once")
         return connection
@@ -359,10 +359,6 @@ class _Origin:
     def _forget_addresses(self) -> None:
         if self._believed_until != math.inf:
             self._believed_until = 0.0
-
-    def stop_resolving(self) -> None:
-        if self._resolving is not None:
-            self._resolving.cancel()
 
 
 def _host(name: str) -> str:

@@ -581,6 +581,23 @@ async def test_a_dead_resolver_holds_up_nobody_who_has_a_connection(resolver: Re
         assert (resolver.asked, len(vendor.taken)) == (1, 1)
 
 
+async def test_who_waits_for_an_address_when_all_is_closed_sent_nothing(resolver: Resolver) -> None:
+    resolver.released.clear()
+    resolver.hosts = ["127.0.0.1"]
+    async with FakeUpstream() as vendor:
+        session = open_session()
+        asked = asyncio.create_task(call(session, named(vendor), SOON_S))
+        async with asyncio.timeout(SOON_S):
+            while not resolver.asked:
+                await asyncio.sleep(0)
+        await session.close()
+        resolver.released.set()
+        with pytest.raises(NeverSentError):
+            await asked
+        assert not vendor.requests
+        await vendor.wait_closed()
+
+
 async def test_a_name_that_has_no_address_now_is_asked_for_again(resolver: Resolver, session: Session) -> None:
     async with FakeUpstream() as vendor:
         with pytest.raises(NeverSentError):
