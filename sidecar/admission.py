@@ -26,7 +26,7 @@ _ASKERS_OF_A_SITE: Final = 10
 _MAX_KEPT: Final = 128
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every request
 class Solve:
     """Have a verifier judge the token; `who` is looked at and a wrong token counted in `failures`, both beforehand."""
 
@@ -36,14 +36,14 @@ class Solve:
     failures: Bucket
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every request
 class Allow:
     """Hold the recipient against the number policy."""
 
     recipient: Recipient
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every request
 class Spend:
     """Take one from every bucket, or nothing from any."""
 

@@ -66,7 +66,7 @@ TOKEN_FIELD: Final = "X-Verification-Token"  # noqa: S105 - a field's name
 TOKEN_COOKIE: Final = "sidecar-verification"  # noqa: S105 - a cookie's name; the hosted page sets it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every request
 class Asked:
     """What is asked, parsed once: by `read` for a route, by `api` for the sidecar's own endpoint.
 
@@ -81,7 +81,7 @@ class Asked:
     idempotency_key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every request
 class Grant:
     """Leave to go upstream: with which body and which proven identity, and what upstream's answer settles."""
 

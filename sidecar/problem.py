@@ -13,7 +13,7 @@ from sidecar.errors import CODES, Refusal
 _PROBLEM: Final = (("Content-Type", "application/problem+json"), ("Cache-Control", "no-store"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every request
 class Answer:
     """A whole answer: status, fields, body."""
 

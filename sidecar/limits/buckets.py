@@ -69,7 +69,7 @@ class Meter:
         return LimitState(self.name, self.count, self.period_s, remaining, reset_s)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: it is made for every request
 class Bucket:
     """One limit for one key value. `key` is its name in the store, where the value is hashed."""
 
@@ -82,7 +82,7 @@ class Bucket:
         return f"{self.meter.words[0]}:{self.key}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every request
 class Ruling:
     """What a request's buckets say together.
 
