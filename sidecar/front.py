@@ -53,6 +53,8 @@ _IN_METHOD: Final = (
 _IN_PATH: Final = (
     " A form may name another path here, which is guarded; where forms are larger, raise max_guarded_body in [server]."
 )
+# Decisions that may be under way at once: with captchas and a store that take a second each, some thousands a second.
+_MOST_RUNNING: Final = 4096
 # When one that found too much to do may ask again.
 _RETRY_AFTER_S: Final = 2.0
 _FAILED: Final = Answer(500, (("Content-Type", "text/plain; charset=utf-8"),), b"500 Internal Server Error")
@@ -221,7 +223,7 @@ class Front:
             route,
         )
         may_change = action in _COSTLY or (action == "api" and request.method == "POST")
-        if may_change and self._line.is_behind:
+        if may_change and (self._line.is_behind or len(self._running) >= _MOST_RUNNING):
             visit.is_shed = True
         elif may_change or action == "override":
             visit.max_content = self._max_content

@@ -29,10 +29,12 @@ class Line:
         self._behind_s = behind_s
         self._clock = clock
         self._waiting: deque[tuple[float, Callable[[], None]]] = deque()
+        self._has_turn = False
 
     def put(self, work: Callable[[], None]) -> None:
         """Have it done when its turn comes. It must not raise."""
-        if not self._waiting:
+        if not self._has_turn:
+            self._has_turn = True
             self._loop.call_soon(self._turn)
         self._waiting.append((self._clock(), work))
 
@@ -51,5 +53,6 @@ class Line:
             work()
             if self._clock() >= until:
                 break
-        if self._waiting:
+        self._has_turn = bool(self._waiting)
+        if self._has_turn:
             self._loop.call_soon(self._turn)

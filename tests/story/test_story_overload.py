@@ -1,0 +1,72 @@
+"""More than can be done: what comes then is refused at once, what was let in is served, and plain traffic passes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from fakes import OK
+from telling import MAIN, PHONE, Start
+
+from sidecar.line import Line
+
+GUARD = """
+[[routes]]
+match = "POST /guarded"
+action = "guard"
+limits = ["ip"]
+"""
+COSTLY = ("/send", "/register", "/guarded", "/.sidecar/v1/verifications")
+
+
+@asynccontextmanager
+async def behind(line: Line) -> AsyncIterator[None]:
+    """Something always waits, and has waited too long for this line."""
+    over, ended = asyncio.Event(), asyncio.Event()
+
+    def work() -> None:
+        if over.is_set():
+            ended.set()
+        else:
+            line.put(work)
+
+    line.put(work)
+    try:
+        yield
+    finally:
+        over.set()
+        await ended.wait()
+
+
+@pytest.mark.parametrize("path", COSTLY)
+async def test_what_comes_while_too_much_waits_is_refused_at_once(start: Start, path: str) -> None:
+    """`overloaded`, with when to come again, counted as every refusal; the store is not asked, nothing is spent."""
+    sidecar = await start(MAIN + GUARD, to_rate="1/1h")
+    sidecar.upstream.answer = OK
+    line = sidecar.app.front._line = Line(behind_s=-1)
+    body = {"phone": PHONE, "code": "123456", "captcha": "x"}
+    async with behind(line):
+        for _ in range(3):
+            reply = await sidecar.ask("POST", path, json=body)
+            assert (reply.status, reply.code, reply.headers["Retry-After"]) == (503, "overloaded", "2")
+        assert (await sidecar.ask("GET", "/plain")).body == b"ok"
+        assert (await sidecar.ask("POST", "/plain", json=body)).body == b"ok"
+        assert (await sidecar.ask("GET", "/.sidecar/jwks.json")).status == 200, "what costs little waits its turn"
+    assert await sidecar.metric('sidecar_refusals_total{code="overloaded"}') == 3
+    assert (await sidecar.send()).status == 202, "then it is as if nobody had asked"
+
+
+async def test_what_was_let_in_is_served_while_more_is_refused(start: Start) -> None:
+    """Its captcha solved, its bucket spent: it would be lost if it were refused now."""
+    sidecar = await start()
+    token = await sidecar.solved()
+    line = sidecar.app.front._line = Line(behind_s=0.0)
+    asking = [
+        asyncio.create_task(sidecar.ask("POST", "/send", json={"phone": PHONE, "captcha": token})) for _ in range(64)
+    ]
+    replies = await asyncio.gather(*asking)
+    served = [reply for reply in replies if reply.status == 202]
+    assert len(served) == 1, "one token, one message"
+    assert {reply.status for reply in replies} <= {202, 403, 503}
+    assert await sidecar.vendor.code()
+    assert not line.is_behind
