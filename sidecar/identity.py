@@ -4,16 +4,21 @@
 DPoP (RFC 9449), `body_sha256` is ours.
 """
 
+import base64
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import jwt
 
 from sidecar.config.model import Identity
 from sidecar.keys import KeyFiles, SigningKey
 from sidecar.recipient import Recipient
+
+# How often the key that signs is looked up.
+_LOOK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +74,33 @@ class Signer:
         self._keys = keys
         self._now = now
         self._new_id = new_id
+        self._algorithm = jwt.get_algorithm_by_name(rules.algorithm)
+        self._head: tuple[str, bytes] = "", b""  # a key's id, and the head of every JWT that it signs
+        self._current: tuple[float, SigningKey] | None = None  # which signs, and when that was last looked up
 
     def sign(self, proven: Mapping[str, Any], bound: Bound) -> str:
-        """The JWT that says `proven` of the request `bound`."""
-        payload = claims(self._rules, bound, self._now(), self._new_id()) | dict(proven)
-        if self._keys is None:
-            return jwt.encode(payload, self._rules.secret, algorithm="HS256")
-        key = self._keys if isinstance(self._keys, SigningKey) else self._keys.current()
-        return jwt.encode(payload, key.private, algorithm=self._rules.algorithm, headers={"kid": key.kid})
+        """The JWT that says `proven` of the request `bound`: a compact JWS, RFC 7515 section 7.1."""
+        now = self._now()
+        payload = claims(self._rules, bound, now, self._new_id()) | dict(proven)
+        key = self._key(now)
+        octets = self._headed(key) + _b64url(json.dumps(payload, separators=(",", ":")).encode())
+        private: Any = self._rules.secret.encode() if key is None else key.private
+        return f"{octets.decode()}.{_b64url(self._algorithm.sign(octets, private)).decode()}"
+
+    def _key(self, now: float) -> SigningKey | None:
+        """The key that signs now, looked up once a second: a new one is published long before it signs."""
+        if not isinstance(self._keys, KeyFiles):
+            return self._keys
+        if self._current is None or not 0 <= now - self._current[0] < _LOOK_S:
+            self._current = now, self._keys.current()
+        return self._current[1]
+
+    def _headed(self, key: SigningKey | None) -> bytes:
+        kid = key.kid if key is not None else ""
+        if not self._head[1] or self._head[0] != kid:
+            said = {"typ": "JWT", "alg": self._rules.algorithm} | ({"kid": kid} if kid else {})
+            self._head = kid, _b64url(json.dumps(said, separators=(",", ":")).encode()) + b"."
+        return self._head[1]
 
     def jwks(self) -> dict[str, Any]:
         """The public keys, RFC 7517 section 5. Empty for HS256, whose key is a secret."""
@@ -88,3 +112,7 @@ class Signer:
             case KeyFiles():
                 self._keys.current()
                 return {"keys": [key.jwk for key in self._keys.all()]}
+
+
+def _b64url(octets: bytes) -> bytes:
+    return base64.urlsafe_b64encode(octets).rstrip(b"=")
