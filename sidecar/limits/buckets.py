@@ -144,22 +144,23 @@ class Buckets:
         `giving_back`: tickets that are refunded in the same step, beforehand and whatever is ruled. One step in the
         store for all of it.
         """
-        spent = _once_each(buckets)
-        looked = _once_each(looking_at)
-        for key in spent.keys() & looked.keys():  # looked at as it is spent
-            spent[key] = _stricter(spent[key], looked.pop(key))
-        decided = (*looked.values(), *spent.values())
+        spent, looked = _once_each(buckets), _once_each(looking_at)
+        if looked:
+            for key in spent.keys() & looked.keys():  # looked at as it is spent
+                spent[key] = _stricter(spent[key], looked.pop(key))
+        decided = [*looked.values(), *spent.values()]
         if not decided and not giving_back:
             return Ruling(allowed=True)
         asked_at = self._clock()
         keys, intervals = _of_tickets(giving_back)
-        args: list[str | int] = [0, len(keys), len(spent), *intervals]
+        args: list[str | int] = ["0", len(keys), len(spent), *intervals]
         for bucket in decided:
             args += bucket.meter.words
         try:
-            answer = await self._store.run(_GCRA, [*keys, *(bucket.key for bucket in decided)], args)
+            answer = await self._store.run(_GCRA, keys + [bucket.key for bucket in decided], args)
         finally:
-            self._forget(keys)
+            if keys:
+                self._forget(keys)
         return self._ruling(decided, len(looked), answer, 1 + len(keys), asked_at)
 
     async def refund(self, tickets: Sequence[str], once: str = "") -> None:
@@ -239,6 +240,8 @@ def _stricter(one: Bucket, other: Bucket) -> Bucket:
 
 def _of_tickets(tickets: Sequence[str]) -> tuple[list[str], list[str]]:
     """Read tickets: the buckets' names, and their intervals."""
+    if not tickets:
+        return [], []
     parts = [ticket.partition(":") for ticket in tickets]
     return [key for _, _, key in parts], [interval for interval, _, _ in parts]
 

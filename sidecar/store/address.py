@@ -41,7 +41,7 @@ class Address:
         self.place = self._path or _host_and_port(self._told.host, self._told.port)
 
     async def connect(self) -> Wire:
-        """Open a connection, let in and ready. Raises LostError; it keeps no time."""
+        """Open a connection: let in, ready, and open in this turn of the loop. Raises LostError; it keeps no time."""
         try:
             wire = await self._opened()
         except OSError as error:
@@ -49,8 +49,10 @@ class Address:
         try:
             await self._greet(wire)
         except BaseException:
-            wire.end("")
+            wire.end()
             raise
+        if not wire.is_open:
+            raise LostError(f"closed by {self.place}")
         return wire
 
     async def _opened(self) -> Wire:

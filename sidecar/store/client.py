@@ -49,9 +49,9 @@ class Script:
 
 
 class _Command:
-    """One command on its way. `by_text`: what to ask instead when the store does not know the script that this runs."""
+    """One command on its way. `script`: which one it runs, and on what, for a store that does not know it."""
 
-    __slots__ = ("asked_at", "by_text", "octets", "read", "reply", "store", "verb")
+    __slots__ = ("asked_at", "octets", "read", "reply", "script", "store", "verb")
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class _Command:
         octets: bytes,
         reply: asyncio.Future[Any],
         read: Callable[[Any], Any] | None,
-        by_text: tuple[Word, ...],
+        script: tuple[Script, tuple[Word, ...]] | None,
     ) -> None:
         self.asked_at = time.monotonic()
         self.store = store
@@ -68,7 +68,7 @@ class _Command:
         self.octets = octets
         self.reply = reply
         self.read = read
-        self.by_text = by_text
+        self.script = script
 
     @property
     def is_over(self) -> bool:
@@ -115,7 +115,6 @@ class Store:
         self._trouble = trouble
         self._renewed_at = 0.0
         address = Address(url)
-        self._closed = f"closed by {address.place}"
         self._waiting = Own(address)
         self._deciding = Shared(address, timeout_s, self._waiting.doubt)
 
@@ -143,7 +142,7 @@ class Store:
     ) -> asyncio.Future[Any]:
         """Run a script on keys of one cluster slot; the store keeps its text after the first time. `read` as above."""
         numbered = (len(keys), *keys, *args)
-        return self._ask("EVALSHA", ("EVALSHA", script.sha1, *numbered), read, ("EVAL", script.text, *numbered))
+        return self._ask("EVALSHA", ("EVALSHA", script.sha1, *numbered), read, (script, numbered))
 
     async def blocking(self, key: str, verb: str, *args: Word, wait_s: float) -> Any:  # noqa: ARG002 - as `execute`
         """Do a command that itself waits up to `wait_s` (BLOCK, BLPOP), on a connection that no decision needs."""
@@ -186,8 +185,8 @@ class Store:
 
     async def close(self) -> None:
         """Close every connection. What still waits for an answer gets StoreAwayError."""
-        self._deciding.close(self._closed)
-        self._waiting.close(self._closed)
+        self._deciding.close()
+        self._waiting.close()
 
     # A command's life…
 
@@ -196,11 +195,11 @@ class Store:
         verb: str,
         words: tuple[Word, ...],
         read: Callable[[Any], Any] | None,
-        by_text: tuple[Word, ...] = (),
+        script: tuple[Script, tuple[Word, ...]] | None = None,
         reply: asyncio.Future[Any] | None = None,
     ) -> asyncio.Future[Any]:
         reply = reply or asyncio.get_running_loop().create_future()
-        command = _Command(self, verb, pack(words), reply, read, by_text)
+        command = _Command(self, verb, pack(words), reply, read, script)
         if not self._deciding.ask(command):
             self.give_up(command, "too many commands wait for it")
         return reply
@@ -211,9 +210,10 @@ class Store:
             self._observe(now - command.asked_at)
         if type(reply) is hiredis.ReplyError:
             fault = Fault.read(str(reply))
-            if fault.code == "NOSCRIPT" and command.by_text:
+            if fault.code == "NOSCRIPT" and command.script is not None:
+                script, numbered = command.script
                 # It did not run, so this is no second time.
-                self._ask("EVAL", command.by_text, command.read, reply=command.reply)
+                self._ask("EVAL", ("EVAL", script.text, *numbered), command.read, reply=command.reply)
             else:
                 _fail(command.reply, self._refused(command.verb, fault, command.asked_at, now))
             return

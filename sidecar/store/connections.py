@@ -79,7 +79,7 @@ class Shared:
             self._wire.retire()
             self._wire = None
 
-    def close(self, reason: str) -> None:
+    def close(self) -> None:
         """Close the connection; who waits for an answer gets none."""
         self.renew()
         if self._opening is not None:
@@ -88,9 +88,9 @@ class Shared:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._fail_unsent(reason)
+        self._fail_unsent(f"closed by {self._address.place}")
         for wire in self._retired:
-            wire.end(reason)
+            wire.end()
         self._retired.clear()
 
     # Going out…
@@ -99,7 +99,7 @@ class Shared:
         """Write what waits, if the connection is to be trusted; else see to that first."""
         self._is_flushing = False
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._look)
+            self._look_in(self._limit_s)
         if self._opening is not None:
             return
         wire = self._wire
@@ -151,7 +151,7 @@ class Shared:
                 wire.hear(self._heard)
                 self._wire = wire
                 return wire
-            wire.end("")  # it leads to what was the store before
+            wire.end()  # it leads to what was the store before
 
     # Being told in time…
 
@@ -172,7 +172,12 @@ class Shared:
             command.lost(self.no_answer)
         oldest = [wire.asked[0].asked_at for wire in wires if wire.asked] + [one.asked_at for one in self._unsent[:1]]
         if oldest:
-            self._timer = asyncio.get_running_loop().call_later(min(oldest) + self._limit_s - now, self._look)
+            self._look_in(min(oldest) + self._limit_s - now)
+
+    def _look_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
 
     @property
     def no_answer(self) -> str:
@@ -209,7 +214,7 @@ class Own:
                 if wire.is_open and not wire.asked and generation == self._generation:
                     self._idle.append(wire)
                 else:
-                    wire.end("")
+                    wire.end()
 
     def doubt(self) -> None:
         """Have every idle connection prove itself before it is used again: one of them fell silent."""
@@ -220,13 +225,13 @@ class Own:
         self._generation += 1
         idle, self._idle = self._idle, []
         for wire in idle:
-            wire.end("")
+            wire.end()
 
-    def close(self, reason: str) -> None:
+    def close(self) -> None:
         """Close every connection; who waits for an answer gets none."""
         self.renew()
         for wire in tuple(self._used):
-            wire.end(reason)
+            wire.end()
 
     async def _proved(self) -> Wire:
         """Give the idle connection that was used last, if it proves to be open, or a new one."""
@@ -234,9 +239,10 @@ class Own:
             wire = self._idle.pop()
             if not wire.is_open:
                 continue
-            if is_trusted(wire, self._doubted_at) or await answers(wire):
+            if not is_trusted(wire, self._doubted_at) and not await answers(wire):
+                self.renew()  # the others are older still
+            elif wire.is_open:
                 return wire
-            self.renew()  # the others are older still
         return await self._address.connect()
 
 
@@ -255,5 +261,5 @@ async def answers(wire: Wire) -> bool:
         pass
     finally:
         if not is_alive:
-            wire.end("")
+            wire.end()
     return is_alive

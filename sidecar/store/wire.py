@@ -84,9 +84,9 @@ class Wire(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def write(self, octets: bytes, asked: Iterable[Asked]) -> None:
-        """Send packed commands, in this order, in one piece."""
+        """Send packed commands, in this order, in one piece; `is_open` is to be asked in the same turn of the loop."""
         if self._transport is None:
-            raise RuntimeError("written to a wire that has ended; expected is_open to be asked before")
+            raise RuntimeError("the wire has ended; expected one that is open")
         self._transport.write(octets)
         self.asked.extend(asked)
 
@@ -104,17 +104,17 @@ class Wire(asyncio.Protocol):
         """Close it once everything that was written is answered."""
         self._is_retired = True
         if not self.asked:
-            self.end("")
+            self.end()
 
-    def end(self, reason: str) -> None:
-        """Close it now. What is not answered yet is lost."""
+    def end(self, reason: str = "") -> None:
+        """Close it now. What is not answered yet is lost, for this reason, or because the store has closed it."""
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
         lost = tuple(self.asked)
         self.asked.clear()
         for one in lost:
-            one.lost(reason)
+            one.lost(reason or f"closed by {self.place}")
         self._hear()
 
     # What asyncio calls…
@@ -137,12 +137,12 @@ class Wire(asyncio.Protocol):
             self.end(f"no Redis protocol at {self.place}")
             return
         if self._is_retired and not asked:
-            self.end("")
+            self.end()
         else:
             self._hear()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.end(why(error, self.place) if isinstance(error, OSError) else f"closed by {self.place}")
+        self.end(why(error, self.place) if isinstance(error, OSError) else "")
 
 
 def pack(command: tuple[Word, ...]) -> bytes:

@@ -334,6 +334,7 @@ async def test_nothing_to_ask_asks_nobody(tmp_path: Path) -> None:
     buckets = Buckets(away)
     assert await buckets.spend([]) == Ruling(allowed=True)
     await buckets.refund(())
+    await buckets.refund((), "message")
     with pytest.raises(StoreAwayError):
         await buckets.spend([a_bucket(away, "ip")])
     with pytest.raises(StoreAwayError):

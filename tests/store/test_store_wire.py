@@ -230,6 +230,41 @@ async def test_what_is_written_before_a_renewal_still_has_its_answer(tmp_path: P
             await closed.wait()
 
 
+async def test_a_connection_that_was_begun_before_a_renewal_is_not_used(tmp_path: Path) -> None:
+    """It leads to what was the store before: another one is made, and nothing is asked on the first."""
+    connecting, is_refused = asyncio.Event(), asyncio.Event()
+    connected = 0
+    asked: list[tuple[int, bytes]] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        mine = connected
+        if mine == 2:
+            await read_command(reader)
+            connecting.set()
+            await is_refused.wait()
+            writer.write(b"+OK\r\n")
+        asked.append((mine, (await greet(reader, writer))[0]))
+        if mine == 1:
+            await connecting.wait()
+            writer.write(b"-READONLY You can't write against a read only replica.\r\n")
+        else:
+            writer.write(b":%d\r\n" % mine)
+        await reader.read()
+
+    async with a_server(tmp_path / "s", talk) as url, a_store(url) as store:
+        waiting = asyncio.create_task(store.blocking("x", "BLPOP", "x", 1, wait_s=1))
+        while not asked:
+            await asyncio.sleep(0)
+        decision = store.execute("x", "INCR", "x")
+        with pytest.raises(StoreAwayError, match="READONLY"):
+            await waiting
+        is_refused.set()
+        assert await decision == 3
+    assert asked == [(1, b"BLPOP"), (3, b"INCR")]
+
+
 async def test_closing_fails_what_is_under_way_and_is_no_end(store_url: str) -> None:
     """Written, waiting for its turn or for a connection: each is told; a command after that connects anew."""
     async with a_store(store_url) as store:
@@ -287,6 +322,38 @@ async def test_no_more_is_written_than_a_store_can_do(tmp_path: Path, monkeypatc
         last.set()
         assert await asyncio.gather(*replies) == [str(number).encode() for number in range(40)]
     assert 1 < most <= 4 + 40 // 4
+
+
+async def test_deadlines_cost_one_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many commands wait for their answers, on however many connections that died: no timer of their own."""
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+    connected = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        if connected <= 3:
+            await greet(reader, writer)
+            await reader.read()  # takes everything, says nothing
+        else:
+            await answer_each(reader, writer)
+
+    def call_later(delay: float, callback: Callable[..., object], *args: Any, **more: Any) -> asyncio.TimerHandle:
+        timer = type(loop).call_later(loop, delay, callback, *args, **more)
+        if getattr(callback, "__self__", None) is store._deciding:
+            timers.append(timer)
+        return timer
+
+    async with a_server(tmp_path / "s", talk) as url, a_store(url, timeout_s=0.1) as store:
+        monkeypatch.setattr(loop, "call_later", call_later)
+        while connected < 4:
+            asked = [store.execute(None, "ECHO", number) for number in range(1000)]
+            await asyncio.gather(*asked, return_exceptions=True)
+        assert [reply.result() for reply in asked] == [str(number).encode() for number in range(1000)]
+        now = loop.time()
+        assert len([timer for timer in timers if not timer.cancelled() and timer.when() > now]) <= 1
+        assert len(timers) <= 4 * connected
 
 
 # Being let in…
