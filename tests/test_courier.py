@@ -422,7 +422,8 @@ async def test_message_whose_queueing_ends_after_the_draining_began_is_sent(stor
         asking = asyncio.create_task(it.ask(PHONE, courier))
         await asyncio.wait_for(reached.wait(), SOON_S)
         draining = asyncio.create_task(courier.drain(SOON_S))
-        await asyncio.sleep(0)
+        over, _ = await asyncio.wait([draining], timeout=0.5)
+        assert not over, "it waits for what may have been leased"
         go_on.set()
         await asyncio.wait_for(draining, SOON_S)
         await running

@@ -170,6 +170,7 @@ async def test_of_whom_no_receipt_may_come_nothing_is_remembered(store: Store) -
     ledger = Ledger(store, lambda text: [text], {"a"})
     assert ledger.hears(["b", "a"])
     assert not ledger.hears(["b"])
+    assert await ledger.early("b", "m-1", "s-1") is None
     assert await noted(ledger, "m-1", "v-1", {"b": "s-1"}) == []
     assert not await store.execute(None, "KEYS", f"*{store.names.prefix}*")
 
