@@ -5,6 +5,7 @@ that `server.previous_secrets` makes a rotation seamless.
 """
 
 import base64
+import functools
 import hashlib
 import hmac
 from collections.abc import Callable, Sequence
@@ -19,6 +20,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 _NONCE: Final = 12
 # Tells which secret a verification id was made under: enough to tell a handful of secrets apart.
 FINGERPRINT: Final = 3
+# Values whose hashes are remembered, and the longest of them.
+_KEPT: Final = 256
+_MAX_KEPT: Final = 256
 
 
 def b64url(data: bytes) -> str:
@@ -54,6 +58,7 @@ class Secret:
             raise ValueError("the server secret is empty")
         self._all = tuple(_Keys(text) for text in (secret, *previous))
         self._urandom = urandom
+        self._kept_hashes = functools.lru_cache(_KEPT)(self._hashes)
 
     @property
     def fingerprint(self) -> bytes:
@@ -84,6 +89,10 @@ class Secret:
 
     def hashes(self, value: str) -> tuple[str, ...]:
         """`hash`, then the same under each previous secret."""
+        # One request asks for the same few more than once; no more of them are kept than there are requests at once.
+        return (self._kept_hashes if len(value) <= _MAX_KEPT else self._hashes)(value)
+
+    def _hashes(self, value: str) -> tuple[str, ...]:
         return tuple(
             b64url(hmac.digest(keys.hashes, value.encode("utf-8", "surrogatepass"), hashlib.sha256)[:16])
             for keys in self._all
