@@ -148,16 +148,16 @@ class Request:
 
     def typed(self, selector: str) -> str | int | None:
         """Read it as it is: a text pasted with its line end, or JSON's number."""
-        source, _, name = selector.partition(":")
-        match source:
+        found = _selector(selector)
+        match found.source:
             case "json":
-                return _from_json(self._document, name, self._known_words)
+                return _from_json(self._document, found, self._known_words)
             case "form":
-                return self._form.value(name)
+                return self._form.value(found.name)
             case "query":
-                return self._query.value(name)
+                return self._query.value(found.name)
             case _:
-                return _from_fields(self._fields, name)
+                return _from_fields(self._fields, found.name)
 
     def refuse_elsewhere(self, selector: str) -> None:
         """Refuse a name that backends find in two places, and merge.
@@ -165,16 +165,15 @@ class Request:
         Query and body: Rails, Express, ASP, PHP's $_REQUEST. A form or query and cookies: PHP's $_REQUEST as it is
         without a php.ini.
         """
-        source, _, name = selector.partition(":")
+        found = _selector(selector)
         elsewhere: set[Words] = set()
-        if source in {"json", "form"}:
+        if found.source in {"json", "form"}:
             elsewhere |= self._words_of_queries
-        if source in {"query", "form"}:
+        if found.source in {"query", "form"}:
             elsewhere |= self._words_of_cookies
-        if source == "query" and self._body:
+        if found.source == "query" and self._body:
             elsewhere |= self._words_of_body
-        wanted = _wanted(name)
-        if any(overlap(wanted, other) for other in elsewhere):
+        if elsewhere and any(overlap(found.words, other) for other in elsewhere):
             raise _malformed("two_places", f"Expected {_told(selector)}, and the name nowhere else.")
 
     # What is there, read once…
@@ -337,6 +336,25 @@ def _walk(document: dict[str, Any]) -> None:
     raise _malformed("json_depth", f"Expected JSON at most {MAX_DEPTH} levels deep.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Selector:
+    """A selector of a route, taken apart: `ways` are the names to go down by, each with its words and the rest's."""
+
+    source: str
+    name: str
+    words: Words
+    ways: tuple[tuple[str, Words], ...]
+
+
+@functools.lru_cache(256)  # the configuration has few
+def _selector(text: str) -> _Selector:
+    source, _, name = text.partition(":")
+    names = name.split(".")
+    # Laravel and lodash look for a member `user.phone` first, Rails takes `[phone]` for `phone`.
+    ways = tuple((one, words(".".join(names[depth:]))) for depth, one in enumerate(names))
+    return _Selector(source, name, words(name), ways)
+
+
 _wanted = functools.lru_cache(256)(words)  # of names that the configuration has
 
 
@@ -348,22 +366,21 @@ class _KnownWords(dict[str, Words]):
         return self[name]
 
 
-def _from_json(document: dict[str, Any], path: str, known: _KnownWords) -> str | int | None:
+def _from_json(document: dict[str, Any], selector: _Selector, known: _KnownWords) -> str | int | None:
     value: Any = document
-    names = path.split(".")
-    for depth, name in enumerate(names):
+    for name, wanted in selector.ways:
         if not isinstance(value, dict):
-            raise _malformed("json_value", f"Expected `{path}` as nested objects.")
+            raise _malformed("json_value", f"Expected `{selector.name}` as nested objects.")
         if name in value:
-            # Laravel and lodash look for a member `user.phone` first, Rails takes `[phone]` for `phone`.
-            wanted = _wanted(".".join(names[depth:]))
-            if any(overlap(wanted, known[other]) for other in _few(value) if other != name):
-                raise _malformed("two_places", f"Expected `{path}` as nested objects only, and no other name alike.")
+            for other in _few(value):
+                if other != name and overlap(wanted, known[other]):
+                    said = f"Expected `{selector.name}` as nested objects only, and no other name alike."
+                    raise _malformed("two_places", said)
         value = value.get(name)
         if value is None:
             return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise _malformed("json_value", f"Expected `{path}` as a string, or as a whole number up to 2**53 - 1.")
+        raise _malformed("json_value", f"Expected `{selector.name}` as a string, or as a whole number up to 2**53 - 1.")
     return value
 
 
