@@ -371,7 +371,7 @@ async def test_no_more_is_leased_in_queueing_than_can_be_sent_at_once(store: Sto
         courier = it.courier()
         async with delivering(courier):
             await until_it_looks(it)
-            numbers = [parse(f"+86139000001{n:02}", "sms", "CN") for n in range(story.LEASES + 20)]
+            numbers = [parse(f"+8613900{n:06}", "sms", "CN") for n in range(story.LEASES + 20)]
             await asyncio.gather(*(it.ask(one, courier) for one in numbers))
             for _ in range(story.LEASES):
                 await first.arrival()
@@ -520,7 +520,7 @@ async def test_no_turn_of_the_loop_begins_with_many_messages(store: Store) -> No
     async with two(store) as (first, _, it):
         first.answers(202, "")
         for n in range(50):
-            await it.ask(parse(f"+86139000001{n:02}", "sms", "CN"))
+            await it.ask(parse(f"+8613900{n:06}", "sms", "CN"))
 
         def open_recipient(sealed: bytes) -> Recipient:
             begun.append(turn)
@@ -663,7 +663,7 @@ async def test_no_more_messages_are_taken_than_can_be_sent_at_once(store: Store)
     async with two(store, rule) as (first, _, it):
         first.hangs(202)
         for n in range(story.LEASES + 10):
-            await it.ask(parse(f"+86139000001{n:02}", "sms", "CN"))
+            await it.ask(parse(f"+8613900{n:06}", "sms", "CN"))
         async with delivering(it.courier()):
             for _ in range(story.LEASES):
                 await first.arrival()
@@ -814,7 +814,7 @@ async def test_provider_that_keeps_failing_is_no_longer_asked(store: Store) -> N
         second.answers(202, "")
         async with delivering(it.courier()):
             for n in range(2):
-                await it.ask(parse(f"+86139000002{n:02}", "sms", "CN"))
+                await it.ask(parse(f"+8613900002{n:03}", "sms", "CN"))
                 await marked(it)
             await until(lambda: it.count("sidecar_breaker_state", provider="first") == 2)
             for n in range(5):
@@ -848,7 +848,7 @@ async def test_one_probe_finds_out_that_a_provider_is_back(store: Store) -> None
             await until(lambda: it.count("sidecar_breaker_state", provider="first") == 2)
             first.hangs(202)
             for n in range(3):
-                await it.ask(parse(f"+86139000002{n:02}", "sms", "CN"))
+                await it.ask(parse(f"+8613900002{n:03}", "sms", "CN"))
             await first.arrival()
             await marked(it)
             await marked(it)
@@ -885,7 +885,7 @@ async def test_number_at_fault_opens_no_breaker(store: Store) -> None:
         first.answers(*BLOCKED)
         async with delivering(it.courier()):
             for n in range(3):
-                await it.ask(parse(f"+86139000002{n:02}", "sms", "CN"))
+                await it.ask(parse(f"+8613900002{n:03}", "sms", "CN"))
                 await marked(it)
         assert len(first.asked) == 3
 
@@ -1245,7 +1245,7 @@ async def test_nobody_waits_in_a_lease_for_a_provider_that_is_known_to_be_broken
             await it.ask(PHONE, dies_at=time.time() + 6)
             await until(lambda: it.count("sidecar_breaker_state", provider="first") == 2)
             for n in range(story.LEASES + 5):
-                await it.ask(parse(f"+86139000002{n:02}", "sms", "CN"), dies_at=time.time() + 6)
+                await it.ask(parse(f"+8613900002{n:03}", "sms", "CN"), dies_at=time.time() + 6)
             asked_at = time.monotonic()
             await it.ask(parse("+14155550100", "sms", "US"))
             await second.arrival()
@@ -1545,7 +1545,7 @@ async def test_adaptive_counts_what_was_taken_and_what_failed_and_no_wrong_numbe
         second.answers(202, "")
         async with delivering(it.courier()):
             for n in range(3):
-                await it.ask(parse(f"+86139000002{n:02}", "sms", "CN"))
+                await it.ask(parse(f"+8613900002{n:03}", "sms", "CN"))
                 await marked(it)
             first.answers(*BLOCKED)
             await it.ask(PHONE)
