@@ -54,12 +54,16 @@ async def main() -> None:
     args = rig.parsed(rig.arguments(__doc__, seconds=5, runs=5))
     with rig.guarded(args) as found:
         for one in found:
-            await sent(one, min(2, args.seconds))
+            with rig.left_out_if_failed():
+                await sent(one, min(2, args.seconds))
             one.figures.clear()
         for one in rig.turns(found, args.runs):
             with rig.left_out_if_failed():
                 await sent(one, args.seconds, args.profile)
-                print(f"{one.name}: {one.figures['messages'][-1]:.0f} messages/s", flush=True)
+                print(
+                    f"{one.name}: {one.figures['messages'][-1]:.0f} messages/s, {one.figures['cpu'][-1]:.0f} µs",
+                    flush=True,
+                )
                 if not args.profile:
                     await refused(one, args.seconds / 2)
     print(f"\nmedians of {args.runs} interleaved runs of {args.seconds:g} s, {CONNECTIONS} connections\n")

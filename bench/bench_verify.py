@@ -54,12 +54,16 @@ async def main() -> None:
     args = rig.parsed(parser)
     with rig.guarded(args) as found:
         for one in found:
-            await verified(one, min(1000, args.codes))
+            with rig.left_out_if_failed():
+                await verified(one, min(1000, args.codes))
             one.figures.clear()
         for one in rig.turns(found, args.runs):
             with rig.left_out_if_failed():
                 await verified(one, args.codes, args.profile)
-                print(f"{one.name}: {one.figures['verified'][-1]:.0f} verified/s", flush=True)
+                print(
+                    f"{one.name}: {one.figures['verified'][-1]:.0f} verified/s, {one.figures['cpu'][-1]:.0f} µs",
+                    flush=True,
+                )
     print(f"\nmedians of {args.runs} interleaved runs of {args.codes} codes, {CONNECTIONS} connections\n")
     print(rig.table(found, COLUMNS))
     print(f"\n{rig.goals(found, *GOALS)}")
