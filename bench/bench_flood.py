@@ -116,7 +116,7 @@ async def main() -> None:
     with ExitStack() as stack:
         found = stack.enter_context(rig.guarded(args, f"{IP_BURST}/3600s"))
         if args.only == ",".join(rig.CONTESTANTS):
-            nginx = rig.Contestant("nginx limit_req", 18119)
+            nginx = rig.Contestant("nginx limit_req", rig.free_port())
             command = rig.nginx_command("limit", nginx.port, LIMIT_REQ.format(port=nginx.port, upstream=rig.UPSTREAM))
             nginx.pid = stack.enter_context(rig.running(rig.TEST_CORE, command, nginx.port)).pid
             found.append(nginx)

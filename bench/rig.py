@@ -22,9 +22,18 @@ from pathlib import Path
 HERE = Path(__file__).parent
 WORK = HERE.parent / ".bench"
 TEST_CORE, LOAD_CORE = 0, 1
-UPSTREAM, SITEVERIFY, TWILIO = 18100, 18101, 18102
 CONTESTANTS = ("ours", "express")
 PROFILE = WORK / "ours.profile"
+
+
+def free_port() -> int:
+    """A port that nobody listens on, so that two benches at once do not ask each other's servers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+UPSTREAM, SITEVERIFY, TWILIO = free_port(), free_port(), free_port()
 
 NGINX = """daemon off; worker_processes 1; pid {work}/{name}.pid; error_log {work}/{name}.err;
 events {{ worker_connections 8192; }}
@@ -208,7 +217,7 @@ def _sidecar(source: Path, port: int, store_path: Path, ip_rate: str, is_profile
     shutil.rmtree(WORK / f"state-{port}", ignore_errors=True)
     path.write_text(
         SIDECAR.format(
-            **dict(port=port, admin=port + 1000, work=WORK, store=store_path, ip_rate=ip_rate),
+            **dict(port=port, admin=free_port(), work=WORK, store=store_path, ip_rate=ip_rate),
             **dict(upstream=UPSTREAM, siteverify=SITEVERIFY, twilio=TWILIO),
         )
     )
@@ -252,11 +261,11 @@ def guarded(args: argparse.Namespace, ip_rate: str = "1000000/1s") -> Iterator[l
         servers = [(upstream, UPSTREAM), (vendors, TWILIO)]
         pids = [stack.enter_context(running(LOAD_CORE, command, port)).pid for command, port in servers]
         found = []
-        for number, (name, source) in enumerate(wanted(args).items()):
+        for name, source in wanted(args).items():
             if source is None and (reason := missing()):
                 print(f"skipped: {name}: {reason}")
                 continue
-            one = Contestant(name, 18110 + number, load_pids=(os.getpid(), *pids))
+            one = Contestant(name, free_port(), load_pids=(os.getpid(), *pids))
             path, one.store_pid = store(stack, name)
             if source is None:
                 command = _express(one.port, path, ip_rate)
