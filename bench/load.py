@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +20,13 @@ PATIENCE_S = 30.0
 
 @dataclass
 class Answers:
-    """What came back: of each status, the milliseconds that every answer took. Status 0: the connection ended instead."""
+    """What came back: of each status, the milliseconds that every answer took. Status 0: the connection ended instead.
+
+    `codes`: how often each code of a problem document came, of the statuses from 500.
+    """
 
     ms: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    codes: Counter[str] = field(default_factory=Counter)
     began: float = 0.0
     ended: float = 0.0
 
@@ -68,7 +72,12 @@ class _Client(asyncio.Protocol):
         if len(data) < head + 4 + length:
             return
         self._buffer = b""
-        self._answered(int(data[9:12]))
+        status = int(data[9:12])
+        if status >= 500:
+            self._load.answers.codes[
+                data[head + 4 :].partition(b'"code":')[2].partition(b",")[0].strip(b' "}').decode()
+            ] += 1
+        self._answered(status)
         if b"connection: close" in fields:
             self.transport.close()
         else:
