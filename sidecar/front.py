@@ -273,15 +273,15 @@ class Front:
         try:
             if visit.action == "override":
                 self._judge_again(visit, content)
-            if (refusal := self._gate.refused_at_once(visit, content)) is not None:
-                self._refuse(visit, refusal)
-                return
             deciding = self._deciding(visit, content)
         except Refusal as refusal:
             self._refuse(visit, refusal)
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._fail(visit, error)
+            return
+        if isinstance(deciding, Refusal):
+            self._refuse(visit, deciding)
             return
         if isinstance(deciding, Answer):
             self._answer(visit, deciding)
@@ -291,7 +291,7 @@ class Front:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    def _deciding(self, visit: Visit, content: bytes) -> Answer | Coroutine[Any, Any, Grant | Answer]:
+    def _deciding(self, visit: Visit, content: bytes) -> Answer | Refusal | Coroutine[Any, Any, Grant | Answer]:
         match visit.action:
             case "preflight":
                 visit.log["outcome"] = "answered"
@@ -299,7 +299,8 @@ class Front:
             case "api":
                 return self._api.decide(visit, content)
             case _:
-                return self._gate.decide(visit, self._gate.read(visit, content))
+                at_once = self._gate.refused_at_once(visit, content)
+                return at_once or self._gate.decide(visit, self._gate.read(visit, content))
 
     def _judge_again(self, visit: Visit, content: bytes) -> None:
         """Find the route of a request whose form may have named another method, or another path."""
