@@ -476,10 +476,10 @@ async def test_an_allowed_origin_reads_our_answers_on_routes(start: Start) -> No
 
 async def test_a_preflight_for_a_guarded_route_is_ours_to_answer(start: Start) -> None:
     """Upstream may know nothing of the origin; a preflight for anything else, or from anybody else, is upstream's."""
-    sidecar = await start(CORS + SEND + PAGE + '[[routes]]\nmatch = "POST /closed"\naction = "deny"\n')
+    sidecar = await start(CORS + SEND + PAGE + '[[routes]]\nmatch = "POST /shut"\naction = "deny"\n')
     asks = {"Origin": FRONT, "Access-Control-Request-Method": "POST"}
     names = {"Access-Control-Request-Headers": "content-type, x-verification-token"}
-    for path in ("/register", "/send", "/REGISTER/?x=1", "/closed"):
+    for path in ("/register", "/send", "/REGISTER/?x=1", "/shut"):
         reply = await sidecar.ask("OPTIONS", path, headers=asks | names)
         assert (reply.status, reply.body) == (204, b"")
         assert reply.headers["Access-Control-Allow-Origin"] == FRONT
