@@ -37,7 +37,7 @@ from sidecar.routes import Found, Routes
 from sidecar.spelling import alike, values
 from sidecar.visit import Visit
 
-# Whose look-up is remembered: a longer target is seldom asked for twice.
+# Whose look-up is remembered, by the length of its method and target: a longer one is seldom asked for twice.
 _MAX_KEPT: Final = 512
 # The fields by which a POST's content may be a form or none, and the longest value whose look-up is remembered.
 _TYPES: Final = frozenset({b"content-type", b"content-encoding"})
@@ -106,9 +106,10 @@ class Front:
             peer = self._meet(request, connection)
         if self._answers_preflights and (preflighted := self._preflighted(request)) is not None:
             return self._visit(request, connection, "preflight", preflighted)
+        is_kept = len(request.method) + len(request.target) <= _MAX_KEPT
         if request.method == "POST":  # whose type may decide
             types = _types(request, peer)
-            if types is None or len(request.target) > _MAX_KEPT:
+            if types is None or not is_kept:
                 found = self._look_up(request.method, request.target, end_to_end(request.fields))
             else:
                 found = self._kept_look_up(request.method, request.target, types)
@@ -118,7 +119,7 @@ class Front:
             rewritten = self._forwarder.rewritten(request, peer)
             if rewritten.kept.may_name_another or request.method.upper() == "POST":
                 found = self._look_up(request.method, request.target, end_to_end(request.fields))
-            elif len(request.target) > _MAX_KEPT:
+            elif not is_kept:
                 found = self._look_up(request.method, request.target)
             else:
                 found = self._kept_look_up(request.method, request.target)
@@ -156,14 +157,15 @@ class Front:
 
     def _exchange(self, request: Request, peer: Peer, found: Found | None) -> Exchange:
         rewritten = self._forwarder.rewritten(request, peer)
-        self.in_flight += 1
-        return self._forwarder.exchange(
+        exchange = self._forwarder.exchange(
             request,
             rewritten,
             request_id=rewritten.request_id or self._quick_id(),
             route=found.route.match if found is not None and found.route is not None else None,
             ended=self._exchange_ended,
         )
+        self.in_flight += 1
+        return exchange
 
     def _upload(self, request: Request, found: Found) -> Upload | None:
         """Return who looks at a form that is too large to be read, if it may stream."""
@@ -209,7 +211,6 @@ class Front:
 
     def _visit(self, request: Request, connection: Connection, action: str, route: Route | None) -> Visit:
         """Make a visit, and say how much of its content is read."""
-        self.in_flight += 1
         peer = connection.peer
         visit = Visit(
             self,
@@ -228,6 +229,7 @@ class Front:
         elif may_change or action == "override":
             visit.max_content = self._max_content
             visit.must_finish = action in _FINISHED or action == "api"
+        self.in_flight += 1
         return visit
 
     def _refused(self, request: Request, connection: Connection, action: str, refusal: Refusal) -> Visit:
@@ -267,31 +269,31 @@ class Front:
         """Decide at once what can be decided without waiting; the rest in a task of its own."""
         if visit.is_over:
             return  # its client has left
+        try:
+            deciding = self._deciding(visit, content)
+            if isinstance(deciding, Refusal):
+                self._refuse(visit, deciding)
+            elif isinstance(deciding, Answer):
+                self._answer(visit, deciding)
+            else:
+                task = asyncio.create_task(self._run(visit, deciding))
+                visit.stop = task.cancel
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            self._fail(visit, error)
+
+    def _deciding(self, visit: Visit, content: bytes) -> Refusal | Answer | Coroutine[Any, Any, Grant | Answer]:
         if visit.refusal is not None:
-            self._refuse(visit, visit.refusal)
-            return
+            return visit.refusal
         try:
             if visit.action == "override":
                 self._judge_again(visit, content)
-            deciding = self._deciding(visit, content)
+            return self._begun(visit, content)
         except Refusal as refusal:
-            self._refuse(visit, refusal)
-            return
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
-            self._fail(visit, error)
-            return
-        if isinstance(deciding, Refusal):
-            self._refuse(visit, deciding)
-            return
-        if isinstance(deciding, Answer):
-            self._answer(visit, deciding)
-            return
-        task = asyncio.create_task(self._run(visit, deciding))
-        visit.stop = task.cancel
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+            return refusal
 
-    def _deciding(self, visit: Visit, content: bytes) -> Answer | Refusal | Coroutine[Any, Any, Grant | Answer]:
+    def _begun(self, visit: Visit, content: bytes) -> Refusal | Answer | Coroutine[Any, Any, Grant | Answer]:
         match visit.action:
             case "preflight":
                 visit.log["outcome"] = "answered"
@@ -313,18 +315,20 @@ class Front:
     async def _run(self, visit: Visit, deciding: Coroutine[Any, Any, Grant | Answer]) -> None:
         """Run a decision to its end, and what it comes to."""
         try:
-            decided = await deciding
-            if isinstance(decided, Grant):
-                stays_open = await self._gate.carry(visit, decided)
-                self._visit_ended(visit, visit.log.pop("outcome", "forwarded"))
-                visit.connection.carried(stays_open=stays_open)
-            else:
-                self._answer(visit, decided)
+            try:
+                decided = await deciding
+                if isinstance(decided, Grant):
+                    stays_open = await self._gate.carry(visit, decided)
+                    self._visit_ended(visit, visit.log.pop("outcome", "forwarded"))
+                    visit.connection.carried(stays_open=stays_open)
+                else:
+                    self._answer(visit, decided)
+            except (Refusal, StoreError) as error:
+                self._refuse(visit, as_refusal(error, self._tell))
         except asyncio.CancelledError:
+            visit.log.pop("outcome", None)
             self._visit_ended(visit, "forwarded" if visit.status else "left")
             raise
-        except (Refusal, StoreError) as error:
-            self._refuse(visit, as_refusal(error, self._tell))
         except Exception as error:  # noqa: BLE001 - as in _serve
             self._fail(visit, error)
 
@@ -353,6 +357,9 @@ class Front:
 
     def _fail(self, visit: Visit, error: Exception) -> None:
         structlog.get_logger().error("request_failed", exc_info=error)  # its kind and place, not its text
+        if visit.is_over:  # nobody can say how much of an answer has left
+            visit.connection.abort()
+            return
         visit.log.pop("outcome", None)
         visit.status = 500
         self._visit_ended(visit, "failed")

@@ -179,11 +179,13 @@ class Gate:
             return None
         if route.action == "deny":
             return _DENIED
+        if (route.locale or route.browser) and visit.wants_page:
+            return None  # the page that says so has the form's language, and the form, to be sent again
         if route.captcha and intake.surely_lacks(route.captcha_token, body):
-            # The page that says so is in the language that stands in the form.
-            return None if route.locale and visit.wants_page else _NO_TOKEN
+            return _NO_TOKEN
         if route.limits and (ruling := self._buckets.full(self._admission.who(visit, route))) is not None:
-            return _limited(ruling)
+            # What is asked again under its key costs nothing, and has its answer already.
+            return None if route.action == "send" and visit.header("Idempotency-Key") else _limited(ruling)
         if route.action == "verify" and not _token(visit):
             ruling = self._buckets.full(self._admission.of_wrong_codes(visit, None))
             return _guessed_too_much(ruling) if ruling is not None else None
@@ -302,10 +304,10 @@ class Gate:
         Raises Refusal(upstream_unavailable, upstream_timeout) while nothing of the answer is sent.
         """
         extra: list[tuple[bytes, bytes]] = []
-        if grant.proven is not None:
-            bound = Bound(visit.method, visit.path, grant.body)
-            extra.append((self._identity_field, self._signer.sign(grant.proven, bound).encode()))
         try:
+            if grant.proven is not None:
+                bound = Bound(visit.method, visit.path, grant.body)
+                extra.append((self._identity_field, self._signer.sign(grant.proven, bound).encode()))
             async with self._forwarder.sent(
                 visit.request,
                 visit.connection,

@@ -88,6 +88,8 @@ def surely_lacks(selector: str | None, body: bytes) -> bool:
             and b"\\" not in body
             and name.rpartition(".")[2].encode() not in body
         )
+    if " " in name:
+        return False  # a form may have it as `+`
     return source == "form" and b"=" in body and b"%" not in body and name.encode() not in body
 
 

@@ -39,7 +39,7 @@ def read(*wishes: str) -> str:
     wanted: dict[str, None] = {}
     unwanted: dict[str, None] = {}
     for wish in wishes:
-        takes, refuses = _ranges(wish)
+        takes, refuses = _ranges(wish[: _MAX_CHARS + 1])  # whatever is behind is not read, and not remembered either
         wanted |= dict.fromkeys(takes)
         unwanted |= dict.fromkeys(refuses)
     both = [*wanted, *(f"{tag};q=0" for tag in unwanted if tag not in wanted)]

@@ -32,7 +32,7 @@ class Line:
         self._has_turn = False
 
     def put(self, work: Callable[[], None]) -> None:
-        """Have it done when its turn comes. It must not raise."""
+        """Have it done when its turn comes."""
         if not self._has_turn:
             self._has_turn = True
             self._loop.call_soon(self._turn)
@@ -48,11 +48,13 @@ class Line:
 
     def _turn(self) -> None:
         until = self._clock() + self._slice_s
-        while self._waiting:
-            _, work = self._waiting.popleft()
-            work()
-            if self._clock() >= until:
-                break
-        self._has_turn = bool(self._waiting)
-        if self._has_turn:
-            self._loop.call_soon(self._turn)
+        try:
+            while self._waiting:
+                _, work = self._waiting.popleft()
+                work()
+                if self._clock() >= until:
+                    break
+        finally:  # work that raises, by a mistake, is the loop's to report, and no other work waits for ever
+            self._has_turn = bool(self._waiting)
+            if self._has_turn:
+                self._loop.call_soon(self._turn)

@@ -668,3 +668,30 @@ def test_a_document_is_parsed_once(body: bytes, monkeypatch: pytest.MonkeyPatch)
     with suppress(Refusal):
         read(route, request)
     assert len(parsed) == 1
+
+
+@given(
+    name=st.text(min_size=1, max_size=8).filter(lambda name: "\0" not in name),
+    value=st.text(min_size=1, max_size=8),
+    other=st.text(min_size=1, max_size=8),
+)
+@pytest.mark.parametrize("source", ["form", "json"])
+def test_what_is_there_is_never_surely_lacking(source: str, name: str, value: str, other: str) -> None:
+    """However a name is spelled in a form or in JSON: who sends a token is not refused at a glance."""
+    if source == "form":
+        body = urllib.parse.urlencode([(other, value), (name, value)], errors="surrogatepass").encode()
+        bodies = [body, urllib.parse.urlencode([(name, value)], safe="=", errors="surrogatepass").encode()]
+    else:
+        bodies = [json.dumps({other: value} | {name.rpartition(".")[2]: value}, ensure_ascii=True).encode()]
+        with suppress(UnicodeEncodeError):
+            bodies.append(json.dumps({name.rpartition(".")[2]: value}, ensure_ascii=False).encode())
+    assert not any(intake.surely_lacks(f"{source}:{name}", body) for body in bodies)
+
+
+def test_a_space_in_a_name_is_no_sign_that_it_is_not_there() -> None:
+    """A form has it as `+`, and the token is found."""
+    body = b"captcha+token=x&phone=1"
+    request = Request(b"/x", [(b"Content-Type", b"application/x-www-form-urlencoded")], body)
+    assert request.select("form:captcha token") == "x"
+    assert not intake.surely_lacks("form:captcha token", body)
+    assert intake.surely_lacks("form:captcha", b"phone=1")

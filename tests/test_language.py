@@ -103,3 +103,12 @@ def test_a_long_wish_costs_nothing(wish: str) -> None:
     started = time.process_time()
     language.read(wish)
     assert time.process_time() - started < 0.01
+
+
+def test_no_more_of_a_wish_is_remembered_than_is_read() -> None:
+    """What a client writes behind it takes no room here."""
+    wish = "de," * 200
+    assert language.read(wish) == language.read(wish + "x" * 60_000) == "de"
+    before = language._ranges.cache_info().currsize
+    assert language.read(wish + "y" * 60_000) == "de"
+    assert language._ranges.cache_info().currsize == before

@@ -38,6 +38,26 @@ async def test_work_is_done_in_the_order_in_which_it_came() -> None:
     assert len(line) == 0
 
 
+async def test_work_that_raises_keeps_no_other_work_waiting() -> None:
+    """It is reported, and the next one has its turn: also what comes later."""
+    line, over = Line(), asyncio.Event()
+    loop, reported = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    mistake = ValueError("a mistake")
+
+    def breaks() -> None:
+        raise mistake
+
+    line.put(breaks)
+    line.put(lambda: line.put(over.set))
+    async with asyncio.timeout(5):
+        await over.wait()
+        over.clear()
+        line.put(over.set)
+        await over.wait()
+    assert reported == [mistake]
+
+
 @pytest.mark.parametrize(("each_s", "at_once"), [(0.0001, 10), (0.0004, 3), (0.001, 1), (0.05, 1)])
 async def test_a_turn_of_the_loop_has_a_slice_of_it(each_s: float, at_once: int) -> None:
     """And all else that the loop has to do comes between two slices, however much waits."""

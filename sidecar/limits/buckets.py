@@ -27,6 +27,8 @@ _REFUNDED_MS: Final = 3_600_000
 _ANSWERS: Final = 5
 # So many full buckets are remembered, some 20 MB; a flood from more addresses asks the store again for the oldest.
 _MOST_FULL: Final = 65_536
+# How long a full bucket is believed to be full without asking again: another process may have given back to it.
+_BELIEVED_S: Final = 10.0
 
 # How much of an address one customer has. A home or a phone gets one IPv4 address, or a whole IPv6 /64; a site gets an
 # IPv4 /24 or an IPv6 /48 (RFC 6177). Counting single IPv6 addresses would count nothing.
@@ -106,14 +108,15 @@ class Buckets:
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
-        # Buckets that the store has called full, the oldest news first: name -> when it takes one, when it is empty.
-        self._full: dict[str, tuple[float, float]] = {}
+        # Buckets that the store has called full, the oldest news first: name -> until when that is believed, when it
+        # takes one, when it is empty.
+        self._full: dict[str, tuple[float, float, float]] = {}
 
     def full(self, buckets: Iterable[Bucket]) -> Ruling | None:
         """Refuse without asking the store: None unless it has called an enforcing bucket full until later than now.
 
         The ruling's `refused` holds the states of the full ones alone. A bucket is forgotten here once the store would
-        take one again, and when this process gives back to it; what another one gives back is not seen here before.
+        take one again, when this process gives back to it, and after ten seconds, as another one may have given back.
         """
         if not self._full:
             return None
@@ -124,8 +127,8 @@ class Buckets:
             known = self._full.get(bucket.key)
             if known is None or not bucket.meter.enforce:
                 continue
-            takes_at, empty_at = known
-            if takes_at <= now:
+            believed_until, takes_at, empty_at = known
+            if believed_until <= now:
                 del self._full[bucket.key]
                 continue
             refused.append(bucket.meter.state(0, empty_at - now))
@@ -202,7 +205,7 @@ class Buckets:
                 refused = True
                 retry_us = max(retry_us, retry)
                 # From when it was asked, which is before the store looked: never later than the truth.
-                self._remember(bucket.key, asked_at + retry / 1e6, asked_at + reset / 1e6)
+                self._remember(bucket.key, asked_at, asked_at + retry / 1e6, asked_at + reset / 1e6)
             else:
                 observed.append(meter.name)
         if not refused:
@@ -214,9 +217,9 @@ class Buckets:
                 states[allowed].append(bucket.meter.state(remaining, reset / 1e6))
         return Ruling(False, retry_us / 1e6, (*states[0], *states[1]), tuple(observed))
 
-    def _remember(self, key: str, takes_at: float, empty_at: float) -> None:
+    def _remember(self, key: str, asked_at: float, takes_at: float, empty_at: float) -> None:
         self._full.pop(key, None)
-        self._full[key] = (takes_at, empty_at)
+        self._full[key] = (min(takes_at, asked_at + _BELIEVED_S), takes_at, empty_at)
         if len(self._full) > _MOST_FULL:
             del self._full[next(iter(self._full))]
 

@@ -535,14 +535,19 @@ class Connection(asyncio.Protocol):
         self.due = self._loop.time() + self._server.keep_alive_s
         if self._block is not None and len(self._block) > MAX_REMEMBERED:
             self._block, self._fields, self.request, self.peer = None, _NO_FIELDS, _UNREADABLE, None
-        if not self._is_going_on:  # else the loop below goes on
-            self._is_going_on = True
-            while self._tail and self._may_begin:
-                octets, self._tail = self._tail, b""
-                self._begin(octets)
-                if self._tail == octets:
-                    break  # no more than a part of a head
-            self._is_going_on = False
+        if self._is_going_on:
+            # Answered at once: the next one has the next turn of the loop, or who sends many would keep it to himself.
+            self._loop.call_soon(self._begin_next)
+            return
+        self._is_going_on = True
+        self._begin_next()
+        self._is_going_on = False
+
+    def _begin_next(self) -> None:
+        """Read a request of what has waited, if it is its turn."""
+        if self._tail and self._may_begin:
+            octets, self._tail = self._tail, b""
+            self._begin(octets)
         if not self._is_reading:
             self._update_reading()
 

@@ -1,0 +1,88 @@
+"""sidecar/front.py: what is remembered of a look-up decides as a look-up does, and is not much."""
+
+import pytest
+from fakes import OK
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from telling import Start
+
+from sidecar.config.model import Route
+from sidecar.errors import Refusal
+from sidecar.front import _types
+from sidecar.proxy.client import NOBODY
+from sidecar.proxy.fields import Rules, end_to_end
+from sidecar.proxy.forward import Peer
+from sidecar.proxy.messages import Request, read_fields, read_request
+from sidecar.routes import Found, Routes
+
+ROUTES = [
+    Route(match="POST /api/sms/code", action="guard"),
+    Route(match="PUT /api/put/{name}", action="deny"),
+    Route(match="POST /wp-json/users/*", action="guard"),
+    Route(match="DELETE /u/*", action="deny"),
+    Route(match="GET /g", action="deny"),
+    Route(match="* /wiki/x", action="deny"),
+]
+NAMES = st.sampled_from(
+    b"Content-Type content_type Content.Type CONTENT-TYPE Content-Encoding content_encoding X-HTTP-Method-Override"
+    b" X-Original-URL Accept X-Foo Referer X-Forwarded-Prefix X-Real-IP Forwarded X_Forwarded_Path Script_Name Cookie"
+    b" X-Signature Connection X-Verified-Identity X-Request-Id TE Trailer Expect Upgrade".split()
+)
+VALUES = st.sampled_from(
+    [
+        *b"application/x-www-form-urlencoded application/json image/png gzip identity PUT DELETE x".split(),
+        *b"/api/sms/code %2fapi/sms/code http://a/api/sms/code /g /u/1 \xff/g \\g content-type x-original-url".split(),
+        *(b"", b"multipart/form-data; boundary=x", b"image/png; form", b"close, content_encoding", b"a" * 70),
+    ]
+)
+TARGETS = st.sampled_from(
+    b"/api/sms/code /other /api/put/1 /index.php /index.php?s=/g /other?_method=PUT /u/1 /U/1/ /g /G;x //g /%67"
+    b" /wiki/index.php?title=x /x?rest_route=/users/1 /wp-json/users/1 /index.php/api/sms/code".split()
+)
+METHODS = st.sampled_from(b"GET POST PUT post HEAD Post DELETE OPTIONS".split())
+
+
+def decided(found: Found) -> tuple[object, ...]:
+    return found.route, found.needs_body_for_override, found.may_name_path, found.naming
+
+
+def read(method: bytes, target: bytes, pairs: list[tuple[bytes, bytes]]) -> Request:
+    try:
+        fields = read_fields(b"Host: a\r\n" + b"".join(b"%b: %b\r\n" % pair for pair in pairs))
+        return read_request(b"%b %b HTTP/1.1" % (method, target), fields)
+    except Refusal:
+        assume(condition=False)
+        raise
+
+
+@pytest.mark.parametrize("override", [True, False])
+@given(method=METHODS, target=TARGETS, pairs=st.lists(st.tuples(NAMES, VALUES), max_size=4), trusted=st.booleans())
+def test_what_a_look_up_is_remembered_by_is_all_that_it_goes_by(
+    *, override: bool, method: bytes, target: bytes, pairs: list[tuple[bytes, bytes]], trusted: bool
+) -> None:
+    """A POST's type and coding, of others nothing but the target: or it is looked up by all that upstream gets."""
+    request, routes = read(method, target, pairs), Routes(ROUTES, method_override=override)
+    if request.method == "POST":
+        types = _types(request, Peer("", "http", NOBODY))
+        seen = end_to_end(request.fields)
+        assume(types is not None)
+    else:
+        kept = Rules("X-Verified-Identity").keep(request, trusted_peer=trusted)
+        assume(not kept.may_name_another and request.method.upper() != "POST")
+        types, seen = (), [(name, value.strip()) for name, _, value in (line.partition(b":") for line in kept.lines)]
+    assert types is not None
+    remembered, whole = routes.find(request.method, target, types), routes.find(request.method, target, seen)
+    assert decided(remembered) == decided(whole)
+
+
+async def test_a_long_method_is_not_remembered(start: Start) -> None:
+    """Nor a long target: some thousand look-ups are kept, and none is larger than half a KiB."""
+    sidecar = await start()
+    sidecar.upstream.answer = OK
+    kept = sidecar.app.front._kept_look_up
+    before = kept.cache_info().currsize
+    for method, path in (("M" * 600, "/"), ("GET", "/" + "x" * 600), ("M" * 300, "/" + "x" * 300)):
+        assert (await sidecar.ask(method, path)).status == 200
+    assert kept.cache_info().currsize == before
+    assert (await sidecar.ask("M", "/")).status == 200
+    assert kept.cache_info().currsize == before + 1
