@@ -277,7 +277,6 @@ class Front:
                 self._answer(visit, deciding)
             else:
                 task = asyncio.create_task(self._run(visit, deciding))
-                visit.stop = task.cancel
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
@@ -314,6 +313,12 @@ class Front:
 
     async def _run(self, visit: Visit, deciding: Coroutine[Any, Any, Grant | Answer]) -> None:
         """Run a decision to its end, and what it comes to."""
+        if visit.is_over:  # its client has left before this first step, and nothing has begun
+            deciding.close()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        visit.stop = task.cancel  # not before: a task that is cancelled before its first step tells nobody
         try:
             try:
                 decided = await deciding

@@ -1,6 +1,7 @@
 """What is refused at a glance, and what must not be: the answer is the one that a whole look would come to."""
 
 import asyncio
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -9,6 +10,7 @@ from telling import CONFIG, MAIN, PHONE, SEND, Start
 
 from sidecar.line import Line
 from sidecar.proxy import answers
+from sidecar.visit import Visit
 
 PAGE = """
 [[routes]]
@@ -17,6 +19,12 @@ action = "verify"
 to = "form:phone"
 code = "form:code"
 browser = "page"
+limits = ["ip"]
+"""
+GUARD = """
+[[routes]]
+match = "POST /guard"
+action = "guard"
 limits = ["ip"]
 """
 EMPTY = """
@@ -76,6 +84,55 @@ async def test_an_answer_without_content_has_none(start: Start, body: str) -> No
         head, end, content = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     assert (head.split(b"\r\n")[0], end, content) == (b"HTTP/1.1 204 No Content", b"\r\n\r\n", b"")
+
+
+@pytest.mark.parametrize("path", ["/guard", "/register", "/.sidecar/v1/verifications/x"])
+async def test_who_leaves_between_two_turns_is_told_of_once(start: Start, path: str) -> None:
+    """Between the turn in which a decision is begun and its first step; or a reload would wait for it for ever."""
+    sidecar = await start(MAIN + GUARD)
+    front, loop = sidecar.app.front, asyncio.get_running_loop()
+    serve = front._serve
+
+    def left_at_once(visit: Visit, content: bytes) -> None:
+        serve(visit, content)
+        assert visit.connection.transport is not None
+        loop.call_soon(visit.connection.transport.abort)
+        visit.connection.connection_lost(None)
+
+    front._serve = left_at_once  # type: ignore[method-assign]
+    reader, writer = await asyncio.open_connection("127.0.0.1", sidecar.port)
+    method = "GET" if "x" in path else "POST"
+    body = f'{{"phone": "{PHONE}", "code": "123456"}}' if method == "POST" else ""
+    head = f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    writer.write(f"{head}\r\n\r\n{body}".encode())
+    async with asyncio.timeout(DEADLINE_S):
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        while front._running:
+            await asyncio.sleep(0)
+    writer.close()
+    assert front.in_flight == 0
+    assert not sidecar.upstream.requests
+    actions = {"/guard": "guard", "/register": "verify"}
+    assert await sidecar.metric(f'sidecar_requests_total{{action="{actions.get(path, "api")}",outcome="left"}}') == 1
+
+
+async def test_who_leaves_a_held_answer_is_told_of_once(start: Start) -> None:
+    """A script that closes its page while it waits for a message's status."""
+    sidecar = await start()
+    sidecar.vendor.open.clear()
+    path = f"/.sidecar/v1/verifications/{(await sidecar.send()).json['id']}"
+    await sidecar.vendor.wait_for(lambda: sidecar.vendor.asked == 1)
+    _, writer = await asyncio.open_connection("127.0.0.1", sidecar.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\nPrefer: wait=20\r\n\r\n".encode())
+    async with asyncio.timeout(DEADLINE_S):
+        while not sidecar.app.front._running:
+            await asyncio.sleep(0)
+        writer.close()
+        while sidecar.app.front.in_flight:
+            await asyncio.sleep(0)
+    sidecar.vendor.open.set()
+    assert await sidecar.metric('sidecar_requests_total{action="api",outcome="left"}') == 1
 
 
 async def test_what_cannot_be_rendered_is_answered_and_told_all_the_same(
