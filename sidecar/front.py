@@ -35,7 +35,7 @@ from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
 from sidecar.routes import Found, Routes
 from sidecar.spelling import alike, values
-from sidecar.visit import Visit
+from sidecar.visit import NOTHING, Visit
 
 # Whose look-up is remembered, by the length of its method and target: a longer one is seldom asked for twice.
 _MAX_KEPT: Final = 512
@@ -53,8 +53,9 @@ _IN_METHOD: Final = (
 _IN_PATH: Final = (
     " A form may name another path here, which is guarded; where forms are larger, raise max_guarded_body in [server]."
 )
-# Decisions that may be under way at once: with captchas and a store that take a second each, some thousands a second.
-_MOST_RUNNING: Final = 4096
+# Costly decisions that may be under way at once: with captchas and a store that take a second each, some thousands a
+# second. What was decided and is carried is none, and neither is who waits for a message's status.
+_MOST_UNDER_WAY: Final = 4096
 # When one that found too much to do may ask again.
 _RETRY_AFTER_S: Final = 2.0
 _FAILED: Final = Answer(500, (("Content-Type", "text/plain; charset=utf-8"),), b"500 Internal Server Error")
@@ -90,6 +91,7 @@ class Front:
         self._quick_id = quick_id
         self._line = Line()
         self._running: set[asyncio.Task[None]] = set()  # the loop itself keeps none
+        self._under_way = 0  # costly decisions that have not come to anything yet
         self._trusted = Trusted(config.server.trusted_proxies)
         self._answers_preflights = bool(config.api.cors_origins)
         self._has_warned = False  # once per configuration is enough: anybody may send the field
@@ -224,7 +226,7 @@ class Front:
             route,
         )
         may_change = action in _COSTLY or (action == "api" and request.method == "POST")
-        if may_change and (self._line.is_behind or len(self._running) >= _MOST_RUNNING):
+        if may_change and (self._line.is_behind or self._under_way >= _MOST_UNDER_WAY):
             visit.is_shed = True
         elif may_change or action == "override":
             visit.max_content = self._max_content
@@ -321,7 +323,7 @@ class Front:
         visit.stop = task.cancel  # not before: a task that is cancelled before its first step tells nobody
         try:
             try:
-                decided = await deciding
+                decided = await self._decided(visit, deciding)
                 if isinstance(decided, Grant):
                     stays_open = await self._gate.carry(visit, decided)
                     self._visit_ended(visit, visit.log.pop("outcome", "forwarded"))
@@ -336,6 +338,15 @@ class Front:
             raise
         except Exception as error:  # noqa: BLE001 - as in _serve
             self._fail(visit, error)
+
+    async def _decided(self, visit: Visit, deciding: Coroutine[Any, Any, Grant | Answer]) -> Grant | Answer:
+        """Wait for a decision; it counts as under way meanwhile, if it costs something."""
+        costs = int(visit.max_content != NOTHING)
+        self._under_way += costs
+        try:
+            return await deciding
+        finally:
+            self._under_way -= costs
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for what clients began and did not wait for, at most `timeout_s` seconds."""

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from fakes import OK
+from fakes import DEADLINE_S, OK, Message, Taken
 from telling import MAIN, PHONE, Start
 
+from sidecar import front
 from sidecar.line import Line
 
 GUARD = """
@@ -54,6 +55,40 @@ async def test_what_comes_while_too_much_waits_is_refused_at_once(start: Start, 
         assert (await sidecar.ask("GET", "/.sidecar/jwks.json")).status == 200, "what costs little waits its turn"
     assert await sidecar.metric('sidecar_refusals_total{code="overloaded"}') == 3
     assert (await sidecar.send()).status == 202, "then it is as if nobody had asked"
+
+
+async def test_only_decisions_that_cost_something_count_as_under_way(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither who waits for a status, nor what upstream takes its time over: thousands of them shut nobody out."""
+    monkeypatch.setattr(front, "_MOST_UNDER_WAY", 1)
+    answered = asyncio.Event()
+
+    async def slow(taken: Taken, _: Message) -> None:
+        await answered.wait()
+        await taken.write(OK)
+
+    sidecar = await start(MAIN + GUARD)
+    sidecar.upstream.answer = slow
+    sidecar.vendor.open.clear()
+    path = f"/.sidecar/v1/verifications/{(await sidecar.send()).json['id']}"
+    waiting = asyncio.create_task(sidecar.ask("GET", path, headers={"Prefer": "wait=20"}))
+    guarded = asyncio.create_task(sidecar.ask("POST", "/guarded"))
+    await sidecar.upstream.wait_for(lambda: len(sidecar.upstream.requests) == 1)
+    async with asyncio.timeout(DEADLINE_S):
+        while len(sidecar.app.front._running) < 2:
+            await asyncio.sleep(0)
+    assert (await sidecar.send()).status == 202
+
+    sidecar.app.front._under_way += 1
+    assert (await sidecar.send()).code == "overloaded"
+    sidecar.app.front._under_way -= 1
+
+    answered.set()
+    sidecar.vendor.open.set()
+    assert (await guarded).status == 200
+    assert (await waiting).status == 200
+    assert sidecar.app.front._under_way == 0
 
 
 async def test_what_was_let_in_is_served_while_more_is_refused(start: Start) -> None:
