@@ -179,10 +179,14 @@ class Gate:
             return None
         if route.action == "deny":
             return _DENIED
-        if (route.locale or route.browser) and visit.wants_page:
-            return None  # the page that says so has the form's language, and the form, to be sent again
+        if _has_form_in_page(visit, route):
+            return None
         if route.captcha and intake.surely_lacks(route.captcha_token, body):
             return _NO_TOKEN
+        return self._known_to_be_full(visit, route)
+
+    def _known_to_be_full(self, visit: Visit, route: Route) -> Refusal | None:
+        """Say which limit on who asks forbids a visit, as far as that is known without the store."""
         if route.limits and (ruling := self._buckets.full(self._admission.who(visit, route))) is not None:
             # What is asked again under its key costs nothing, and has its answer already.
             return None if route.action == "send" and visit.header("Idempotency-Key") else _limited(ruling)
@@ -199,10 +203,17 @@ class Gate:
         if route.action == "verify" and route.browser and visit.wants_page:
             self._faces.keep_form(visit, route, body)
         try:
-            return self._read(visit, route, body)
+            asked = self._read(visit, route, body)
         except Refusal as refusal:
             self._observe(visit, route, refusal)
             return Asked(body)
+        if (
+            route.mode == "enforce"
+            and _has_form_in_page(visit, route)
+            and (known := self._known_to_be_full(visit, route)) is not None
+        ):
+            raise known
+        return asked
 
     def _read(self, visit: Visit, route: Route, body: bytes) -> Asked:
         request = intake.Request(visit.target, visit.raw, body)
@@ -534,6 +545,11 @@ class Gate:
                 return record
             await asyncio.sleep(pause_s)
             pause_s = min(1.5 * pause_s, _MAX_LOOK_S)
+
+
+def _has_form_in_page(visit: Visit, route: Route) -> bool:
+    """True where a refusal is a page in the language of the form, or with the form in it: it is read beforehand."""
+    return bool(route.locale or route.browser) and visit.wants_page
 
 
 def _limited(ruling: Ruling) -> Refusal:
