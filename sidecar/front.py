@@ -252,7 +252,7 @@ class Front:
             )
             self._serve(visit, content)
             return
-        self._line.put(functools.partial(self._serve, visit, content))
+        self._line.put(functools.partial(self._serve, visit, content), was_refused=visit.connection.was_refused)
 
     def refuse(self, visit: Visit, refusal: Refusal) -> None:
         """Refuse a visit whose content will not come."""
@@ -325,6 +325,7 @@ class Front:
             try:
                 decided = await self._decided(visit, deciding)
                 if isinstance(decided, Grant):
+                    visit.connection.was_refused = False
                     stays_open = await self._gate.carry(visit, decided)
                     self._visit_ended(visit, visit.log.pop("outcome", "forwarded"))
                     visit.connection.carried(stays_open=stays_open)
@@ -359,6 +360,7 @@ class Front:
 
     def _answer(self, visit: Visit, answer: Answer) -> None:
         visit.status = answer.status
+        visit.connection.was_refused = False
         self._visit_ended(visit, visit.log.pop("outcome", "answered"))
         visit.connection.write(self._faces.dressed(visit, answer), visit.request_id)
 
@@ -368,6 +370,7 @@ class Front:
         visit.log |= {"code": refusal.code, "reason": refusal.reason}
         answer = self._faces.refusal(visit, refusal)
         visit.status = answer.status
+        visit.connection.was_refused = refusal.status < 500  # else it was not its fault
         self._visit_ended(visit, "refused")
         visit.connection.write(self._faces.dressed(visit, answer), visit.request_id)
 

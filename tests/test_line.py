@@ -99,3 +99,32 @@ async def test_it_is_behind_when_the_oldest_has_waited_too_long() -> None:
     await over.wait()
     clock.works(9)
     assert not line.is_behind, "nothing waits"
+
+
+async def test_whoever_was_refused_last_waits_behind_those_who_were_not() -> None:
+    """But not for ever: one turn in four is theirs."""
+    line, done, over = Line(), [], asyncio.Event()
+    for n in range(8):
+        line.put(lambda n=n: done.append(f"bot {n}"), was_refused=True)  # type: ignore[misc]
+    for n in range(8):
+        line.put(lambda n=n: done.append(f"person {n}"))  # type: ignore[misc]
+    line.put(over.set, was_refused=True)
+    await over.wait()
+    assert [one.partition(" ")[0] for one in done[:12]] == ["person", "person", "person", "bot"] * 2 + [
+        *("person", "person", "bot", "bot")
+    ]
+    for who in ("bot", "person"):
+        assert [one for one in done if one.startswith(who)] == [f"{who} {n}" for n in range(8)]
+
+
+async def test_it_is_behind_whoever_waits() -> None:
+    clock = Clock()
+    line = Line(behind_s=0.5, clock=clock)
+    line.put(lambda: None, was_refused=True)
+    clock.works(0.3)
+    line.put(lambda: None)
+    assert not line.is_behind
+    clock.works(0.3)
+    assert line.is_behind
+    await asyncio.sleep(0)
+    assert not line.is_behind

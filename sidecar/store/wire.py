@@ -43,6 +43,11 @@ class Asked(Protocol):
         """Take note that no reply will come."""
 
 
+# Replies that one turn of the loop takes in: whoever waits for one goes on in the next turn, and plain traffic is not
+# to wait for hundreds of them.
+_AT_ONCE: Final = 16
+
+
 class _Plain:
     """A command that a coroutine awaits by itself: to be let in, a proof, or a wait in the store."""
 
@@ -76,6 +81,7 @@ class Wire(asyncio.Protocol):
         self._reader = hiredis.Reader(notEnoughData=_MORE)
         self._transport: asyncio.Transport | None = None
         self._is_retired = False
+        self._has_turn = False  # replies have come that a later turn takes in
         self._hear: Hear = _nothing
 
     @property
@@ -123,16 +129,26 @@ class Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        now = self.heard_at = time.monotonic()
-        asked = self.asked
-        next_reply = self._reader.gets
+        self.heard_at = time.monotonic()
+        self._reader.feed(data)
+        if not self._has_turn:
+            self._take(_AT_ONCE)
+
+    def _take(self, most: int) -> None:
+        """Take in replies that have come, and leave the rest to the next turn of the loop."""
+        self._has_turn = False
+        now, asked, next_reply = self.heard_at, self.asked, self._reader.gets
         try:
-            self._reader.feed(data)
             while (reply := next_reply()) is not _MORE:
                 if not asked:
                     self.end(Fault.read(str(reply)).reason if type(reply) is hiredis.ReplyError else "")
                     return
                 asked.popleft().answered(reply, now)
+                most -= 1
+                if not most:
+                    self._has_turn = True
+                    asyncio.get_running_loop().call_soon(self._go_on)
+                    break
         except hiredis.ProtocolError:
             self.end(f"no Redis protocol at {self.place}")
             return
@@ -141,7 +157,13 @@ class Wire(asyncio.Protocol):
         else:
             self._hear()
 
+    def _go_on(self) -> None:
+        if self._has_turn and self._transport is not None:
+            self._take(_AT_ONCE)
+
     def connection_lost(self, error: Exception | None) -> None:
+        if self._has_turn and self._transport is not None:
+            self._take(-1)  # what has come is whole, whatever became of the connection
         self.end(why(error, self.place) if isinstance(error, OSError) else "")
 
 
