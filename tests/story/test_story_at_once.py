@@ -166,7 +166,7 @@ async def test_many_shed_requests_of_one_connection_leave_others_their_turn(
     """Refused at once, and yet no more than one in a turn of the loop for each connection."""
     sidecar = await start(MAIN)
     sidecar.app.front._line = Line(behind_s=-1)
-    sidecar.app.front._line._waiting.append((0.0, lambda: None))  # nobody has a turn: it stays too far behind
+    sidecar.app.front._line._first.append((0.0, lambda: None))  # nobody has a turn: it stays too far behind
     turns, most = 0, 900
     per_turn: dict[int, int] = {}
     real = answers.own
