@@ -71,7 +71,8 @@ class Switch:
     async def close(self) -> None:
         await self.silence()
         for writer in self._writers:
-            writer.transport.abort()
+            with suppress(AttributeError):  # asyncio's of 3.11.2 cannot abort TLS that is lost already
+                writer.transport.abort()
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         theirs, ours = await asyncio.open_unix_connection(self.path)
