@@ -71,7 +71,7 @@ class Switch:
     async def close(self) -> None:
         await self.silence()
         for writer in self._writers:
-            with suppress(AttributeError):  # asyncio's of 3.11.2 cannot abort TLS that is lost already
+            with contextlib.suppress(AttributeError):  # asyncio's of 3.11.2 cannot abort TLS that is lost already
                 writer.transport.abort()
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
