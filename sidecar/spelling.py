@@ -19,8 +19,6 @@ Words = tuple[str, ...]
 _MAX_WORDS: Final = 8
 # What stands between two words: `user[phone]`, `user.phone`, `user['phone']` (Spring).
 _BETWEEN: Final = re.compile(r"[\[\].'\"]+")
-# What PHP makes `_` of, and what it may stand beside.
-_JOINT: Final = re.compile(r"[\s_-]+")
 _KEPT: Final = 4096
 _MAX_NAME: Final = 64
 
@@ -87,12 +85,13 @@ def folded(name: str) -> str:
 def words(name: str) -> Words:
     """Return the words of a member's or a parameter's name: `user[phone]`, `User.phone` and `[user]phone` have two.
 
-    NUL ends a name (C). A name of more words than anybody reads is known by its first. Linear in the name's length.
+    Space and `-` join as `_` does, of which PHP makes one. NUL ends a name (C). A name of more words than anybody reads
+    is known by its first. Linear in the name's length.
     """
     if name.isascii() and name.isalnum():
         return (name.lower(),)
     parts = _BETWEEN.split(folded(name.partition("\0")[0]))
-    found = tuple(word for part in parts if (word := _JOINT.sub("_", part).strip("_")))
+    found = tuple(word for part in parts if (word := "_".join(part.replace("_", " ").replace("-", " ").split())))
     return found if len(found) <= _MAX_WORDS else found[:1]
 
 
