@@ -6,6 +6,7 @@ where the system tells it (Linux): a busy machine takes nothing from the truth o
 
 import asyncio
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ from fakes import RawClient
 from offenders import MAKERS, ROUTES, Offender
 
 _WAIT_S = 0.05
+# The 50 ms are those of a core on which this takes so long; a slower one has as much more, or the test would hold the
+# machine to it, and not the sidecar.
+_ADDITIONS_S = 11e-6
 _TRIES = 3
 
 
@@ -27,6 +31,12 @@ def _clock(process_id: int) -> Callable[[], float]:
     except (OSError, ValueError):
         return time.monotonic
     return lambda: int(spent.read_text("ascii").split()[0]) / 1e9
+
+
+def _allowed_s() -> float:
+    """The 50 ms on this machine: of the best of many tries, so that no passing load makes them longer."""
+    best = min(timeit.repeat(lambda: sum(range(1000)), number=20, repeat=200)) / 20
+    return _WAIT_S * max(1.0, best / _ADDITIONS_S)
 
 
 class Bystander:
@@ -82,7 +92,8 @@ async def test_nobody_waits_for_an_offender(run: Run, maker: Callable[[], list[O
     bystander, failed = await _beside(child, iter(offenders.values()))
     assert not failed
     assert len(bystander.waits) > len(offenders) / 4
-    slow = sorted({name for wait, beside in bystander.waits if wait > _WAIT_S for name in beside})
+    allowed_s = _allowed_s()
+    slow = sorted({name for wait, beside in bystander.waits if wait > allowed_s for name in beside})
     for name in slow:  # alone, and again: something else may have happened just then
         tries = [await _beside(child, iter([offenders[name]])) for _ in range(_TRIES)]
-        assert min(max(wait for wait, _ in one.waits) for one, _ in tries) <= _WAIT_S, name
+        assert min(max(wait for wait, _ in one.waits) for one, _ in tries) <= allowed_s, name
