@@ -20,7 +20,7 @@ _WAIT_S = 0.05
 # The 50 ms are those of a core on which this takes so long; a slower one has as much more, or the test would hold the
 # machine to it, and not the sidecar.
 _ADDITIONS_S = 11e-6
-_TRIES = 3
+_TRIES = 5
 
 
 def _clock(process_id: int) -> Callable[[], float]:
@@ -95,5 +95,9 @@ async def test_nobody_waits_for_an_offender(run: Run, maker: Callable[[], list[O
     allowed_s = _allowed_s()
     slow = sorted({name for wait, beside in bystander.waits if wait > allowed_s for name in beside})
     for name in slow:  # alone, and again: something else may have happened just then
-        tries = [await _beside(child, iter([offenders[name]])) for _ in range(_TRIES)]
-        assert min(max(wait for wait, _ in one.waits) for one, _ in tries) <= allowed_s, name
+        shares = []
+        for _ in range(_TRIES):
+            allowed_s = _allowed_s()  # just then
+            alone, _ = await _beside(child, iter([offenders[name]]))
+            shares.append(max(wait for wait, _ in alone.waits) / max(allowed_s, _allowed_s()))
+        assert min(shares) <= 1, name
