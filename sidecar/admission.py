@@ -5,7 +5,6 @@ allowed. Who asks is looked at before the captcha, so that nobody solves one for
 nothing to look at beforehand, for the last step decides all limits in one.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -22,8 +21,6 @@ from sidecar.visit import Visit
 _WHO: Final = ("ip", "header:")  # ip, ip_prefix, header:NAME
 # How many askers' wrong codes a whole site may show: IPv4's /24, IPv6's /48.
 _ASKERS_OF_A_SITE: Final = 10
-# The longest value whose hash is remembered.
-_MAX_KEPT: Final = 128
 
 
 @dataclass(slots=True)  # not frozen: it is made for every request
@@ -69,7 +66,6 @@ class Admission:
         self._config = config
         self._names = names
         self._hashes = hashes
-        self._kept_hashes = functools.lru_cache(4096)(hashes)
         self._routes: dict[int, tuple[Route, tuple[_Limited, ...]]] = {}
         self._failures = {
             name: Meter.of_rate(f"captcha.{name}", rules.failures, names) for name, rules in config.captcha.items()
@@ -114,8 +110,8 @@ class Admission:
         buckets = []
         if recipient is not None:
             buckets += [self._of_recipient.bucket(hashed) for hashed in self._hashes(recipient.identity)]
-        buckets += [self._of_asker.bucket(hashed) for hashed in self._kept_hashes(client_key("ip", ip))]
-        buckets += [self._of_site.bucket(hashed) for hashed in self._kept_hashes(client_key("ip_prefix", ip))]
+        buckets += [self._of_asker.bucket(hashed) for hashed in self._hashes(client_key("ip", ip))]
+        buckets += [self._of_site.bucket(hashed) for hashed in self._hashes(client_key("ip_prefix", ip))]
         return buckets
 
     def check(self, recipient: Recipient) -> None:
@@ -145,11 +141,10 @@ class Admission:
 
     def _bucket(self, limited: _Limited, visit: Visit, route: Route, recipient: Recipient | None) -> Bucket:
         value = _value(limited.key, visit, route, recipient)
-        is_kept = len(value) <= _MAX_KEPT and not limited.key.startswith("to")  # nobody's number is remembered
-        return limited.meter.bucket((self._kept_hashes if is_kept else self._hashes)(value)[0])
+        return limited.meter.bucket(self._hashes(value)[0])
 
     def _of_wrong_tokens(self, visit: Visit, captcha: str) -> Bucket:
-        return self._failures[captcha].bucket(self._kept_hashes(client_key("ip", visit.client.ip))[0])
+        return self._failures[captcha].bucket(self._hashes(client_key("ip", visit.client.ip))[0])
 
 
 def _value(key: str, visit: Visit, route: Route, recipient: Recipient | None) -> str:

@@ -56,8 +56,8 @@ _IN_PATH: Final = (
 # Costly decisions that may be under way at once: with captchas and a store that take a second each, some thousands a
 # second. What was decided and is carried is none, and neither is who waits for a message's status.
 _MOST_UNDER_WAY: Final = 4096
-# When one that found too much to do may ask again.
-_RETRY_AFTER_S: Final = 2.0
+# Told, and never raised: an exception that is raised again and again would grow.
+_OVERLOADED: Final = Refusal("overloaded", "line", "Too many requests wait to be decided.", retry_after_s=2.0)
 _FAILED: Final = Answer(500, (("Content-Type", "text/plain; charset=utf-8"),), b"500 Internal Server Error")
 
 
@@ -108,25 +108,9 @@ class Front:
             peer = self._meet(request, connection)
         if self._answers_preflights and (preflighted := self._preflighted(request)) is not None:
             return self._visit(request, connection, "preflight", preflighted)
-        is_kept = len(request.method) + len(request.target) <= _MAX_KEPT
-        if request.method == "POST":  # whose type may decide
-            types = _types(request, peer)
-            if types is None or not is_kept:
-                found = self._look_up(request.method, request.target, end_to_end(request.fields))
-            else:
-                found = self._kept_look_up(request.method, request.target, types)
-            if _passes(found):
-                return self._exchange(request, peer, found)
-        else:
-            rewritten = self._forwarder.rewritten(request, peer)
-            if rewritten.kept.may_name_another or request.method.upper() == "POST":
-                found = self._look_up(request.method, request.target, end_to_end(request.fields))
-            elif not is_kept:
-                found = self._look_up(request.method, request.target)
-            else:
-                found = self._kept_look_up(request.method, request.target)
-            if _passes(found):
-                return self._exchange(request, peer, found)
+        found = self._found(request, peer)
+        if _passes(found):
+            return self._exchange(request, peer, found)
         if found is None:
             return self._visit(request, connection, "api", None)
         if (upload := self._upload(request, found)) is not None:
@@ -150,6 +134,20 @@ class Front:
         visit = self._refused(exchange.request, connection, "pass", refusal)
         visit.started = exchange.started
         return visit
+
+    def _found(self, request: Request, peer: Peer) -> Found | None:
+        """Look a request up by its head: remembered where its method, its target and a POST's type decide alone."""
+        method, target = request.method, request.target
+        types: RawFields | None = ()
+        if method == "POST":
+            types = _types(request, peer)
+        elif self._forwarder.rewritten(request, peer).kept.may_name_another or method.upper() == "POST":
+            types = None
+        if types is None:
+            return self._look_up(method, target, end_to_end(request.fields))
+        if len(method) + len(target) > _MAX_KEPT:
+            return self._look_up(method, target, types)
+        return self._kept_look_up(method, target, types)
 
     def _look_up(self, method: str, target: bytes, raw: RawFields = ()) -> Found | None:
         """Look a request up; None for the sidecar's own API."""
@@ -247,9 +245,7 @@ class Front:
         """Have a visit decided when its turn comes: all of its content has come that is read."""
         if visit.is_shed:
             # At once, and as cheaply as can be: what it takes is taken from those that were let in.
-            visit.refusal = Refusal(
-                "overloaded", "line", "Too many requests wait to be decided.", retry_after_s=_RETRY_AFTER_S
-            )
+            visit.refusal = _OVERLOADED
             self._serve(visit, content)
             return
         self._line.put(functools.partial(self._serve, visit, content), was_refused=visit.connection.was_refused)

@@ -21,7 +21,7 @@ _NONCE: Final = 12
 # Tells which secret a verification id was made under: enough to tell a handful of secrets apart.
 FINGERPRINT: Final = 3
 # Values whose hashes are remembered, and the longest of them.
-_KEPT: Final = 256
+_KEPT: Final = 1024
 _MAX_KEPT: Final = 256
 
 
@@ -89,7 +89,7 @@ class Secret:
 
     def hashes(self, value: str) -> tuple[str, ...]:
         """`hash`, then the same under each previous secret."""
-        # One request asks for the same few more than once; no more of them are kept than there are requests at once.
+        # One request asks for the same few more than once, and an address comes again. Few are kept: they are private.
         return (self._kept_hashes if len(value) <= _MAX_KEPT else self._hashes)(value)
 
     def _hashes(self, value: str) -> tuple[str, ...]:
