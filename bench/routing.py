@@ -1,6 +1,6 @@
 """Does learning pay? A simulated year of one operator's troubles, under priority, weighted and adaptive.
 
-The rules are the product's own (`delivery/score.py`, `delivery/breaker.py`); the vendors, their troubles and the people
+The rules are the product's own (`delivery/score.py`, `breaker.py`); the vendors, their troubles and the people
 are drawn from a seed. No clock, no socket: `make bench-routing` takes about a minute, and draws the picture in
 docs/images/routing.png with matplotlib from a virtual environment of its own.
 
@@ -66,9 +66,9 @@ def attempt(what, rng):
 
 
 def simulate(strategy, year, every_s, seed):
-    from sidecar.delivery import breaker as law
+    from sidecar import breaker as law
     from sidecar.delivery import score
-    from sidecar.delivery.breaker import Breaker
+    from sidecar.breaker import Breaker
     from sidecar.delivery.score import Seen
 
     rng = random.Random(seed)

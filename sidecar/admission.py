@@ -5,7 +5,7 @@ allowed. Who asks is looked at before the captcha, so that nobody solves one for
 nothing to look at beforehand, for the last step decides all limits in one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,7 +27,7 @@ _ASKERS_OF_A_SITE: Final = 10
 class Solve:
     """Have a verifier judge the token; `who` is looked at and a wrong token counted in `failures`, both beforehand."""
 
-    captcha: str
+    captcha: str  # the one of the route's that the token is of
     token: str | None
     who: tuple[Bucket, ...]
     failures: Bucket
@@ -60,15 +60,26 @@ class _Limited:
 
 
 class Admission:
-    """The limits, captchas and number policy of one configuration. `hashes`: keyed, the newest secret's first."""
+    """The limits, captchas and number policy of one configuration.
 
-    def __init__(self, config: Config, names: Names, hashes: Callable[[str], Sequence[str]]) -> None:
+    `hashes`: keyed, the newest secret's first. `lives`: by a captcha's name, for how many seconds a token is claimed.
+    """
+
+    def __init__(
+        self, config: Config, names: Names, hashes: Callable[[str], Sequence[str]], lives: Mapping[str, float]
+    ) -> None:
         self._config = config
         self._names = names
         self._hashes = hashes
         self._routes: dict[int, tuple[Route, tuple[_Limited, ...]]] = {}
         self._failures = {
             name: Meter.of_rate(f"captcha.{name}", rules.failures, names) for name, rules in config.captcha.items()
+        }
+        # A token is a bucket that takes one for as long as it lives. It is named by its kind: one token counts once for
+        # all tables of a kind, whichever account they ask.
+        self._claims = {
+            name: Meter.of_rate(f"captcha.token.{rules.kind}", Rate(1, lives[name]), names)
+            for name, rules in config.captcha.items()
         }
         rules = config.code
         per_site = Rate(_ASKERS_OF_A_SITE * rules.failures_per_ip.count, rules.failures_per_ip.period_s)
@@ -86,7 +97,8 @@ class Admission:
         steps: list[Step] = []
         if route.captcha:
             who = tuple([bucket for bucket, limit in zip(buckets, limits, strict=True) if limit.is_who])
-            steps.append(Solve(route.captcha, token, who, self._of_wrong_tokens(visit, route.captcha)))
+            captcha, token = of_captcha(route.captcha, token)
+            steps.append(Solve(captcha, token, who, self._of_wrong_tokens(visit, captcha)))
         if recipient is not None and recipient.channel == "sms" and not is_test:
             steps.append(Allow(recipient))
         if buckets or route.captcha:
@@ -96,9 +108,13 @@ class Admission:
     def who(self, visit: Visit, route: Route) -> list[Bucket]:
         """The buckets on who asks: known from a request's head alone."""
         buckets = [self._bucket(one, visit, route, None) for one in self._limits(route) if one.is_who]
-        if route.captcha:
-            buckets.append(self._of_wrong_tokens(visit, route.captcha))
+        if len(route.captcha) == 1:  # of several, the token says which one is asked
+            buckets.append(self._of_wrong_tokens(visit, route.captcha[0]))
         return buckets
+
+    def claim(self, captcha: str, token_id: str) -> Bucket:
+        """The bucket that takes one token of a captcha, once."""
+        return self._claims[captcha].bucket(self._hashes(token_id)[0])
 
     def of_wrong_codes(self, visit: Visit, recipient: Recipient | None) -> list[Bucket]:
         """Wrong codes: of one recipient, by one asker, and by one site, which has many addresses (IPv6: 65,536).
@@ -145,6 +161,19 @@ class Admission:
 
     def _of_wrong_tokens(self, visit: Visit, captcha: str) -> Bucket:
         return self._failures[captcha].bucket(self._hashes(client_key("ip", visit.client.ip))[0])
+
+
+def of_captcha(captchas: Sequence[str], token: str | None) -> tuple[str, str | None]:
+    """Say which of a route's captchas a token is of, and what the verifier is to see of it.
+
+    "NAME:TOKEN" names one of them; a token that names none is the first one's. No vendor's token begins with a name and
+    a colon, so there is one reading.
+    """
+    if token is not None and ":" in token:
+        name, _, rest = token.partition(":")
+        if name in captchas:
+            return name, rest
+    return captchas[0], token
 
 
 def _value(key: str, visit: Visit, route: Route, recipient: Recipient | None) -> str:

@@ -55,9 +55,9 @@ class Api:
         self._tell = tell
         self._receipts = receipts
         prefix = config.api.prefix
-        name = config.api.captcha
         # The page asks for a code here, so there is none where nothing is sent.
-        self._has_page = config.api.send and (not name or config.captcha[name].kind in pages.CAPTCHA_KINDS)
+        kinds = {config.captcha[name].kind for name in config.api.captcha}
+        self._has_page = config.api.send and kinds <= pages.CAPTCHA_KINDS
         self._prefix = prefix
         # The API's own send, as a route: what the gate needs to know of it.
         self._route = Route.model_validate(
@@ -124,6 +124,8 @@ class Api:
         if unknown:
             raise Refusal("malformed_request", "unknown_member", f"Expected only {', '.join(sorted(_KNOWN))}.")
         given = {name: body[name] for name in _KNOWN if body.get(name) is not None}
+        if isinstance(token := given.get("captcha"), dict):
+            given["captcha"] = intake.token_of_object(token)
         if not all(isinstance(value, str) for value in given.values()):
             raise Refusal("malformed_request", "member_type", "Expected every member to be a string.")
         channel = given.get("channel", "auto")

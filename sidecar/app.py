@@ -19,7 +19,6 @@ from sidecar import captcha, outbound
 from sidecar.admin import Admin
 from sidecar.admission import Admission
 from sidecar.api import Api
-from sidecar.captcha.altcha import Altcha
 from sidecar.captcha.remote import Remote as RemoteCaptcha
 from sidecar.captcha.seam import BuiltIn, Verifier
 from sidecar.config.load import Kinds
@@ -123,7 +122,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         verifications = Verifications(store, secret, config.code, config.numbers.test, os.urandom, hold_s, tell)
         buckets = Buckets(store)
         outbox = Outbox(store)
-        verifiers = _verifiers(config, session, secret, store)
+        verifiers = _verifiers(config, session, secret)
 
         vendors = providers.kinds()
         receipts_url = _receipts_url(config)
@@ -150,7 +149,12 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         faces = Faces(config, _new_id)
         gate = Gate(
             config=config,
-            admission=Admission(config, store.names, secret.hashes),
+            admission=Admission(
+                config,
+                store.names,
+                secret.hashes,
+                {name: verifier.life_s for name, verifier in verifiers.items()},
+            ),
             faces=faces,
             forwarder=forwarder,
             buckets=buckets,
@@ -163,7 +167,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             tell=tell,
             now=time.time,
         )
-        challengers = {name: verifier for name, verifier in verifiers.items() if isinstance(verifier, Altcha)}
+        challengers = {name: verifier for name, verifier in verifiers.items() if hasattr(verifier, "challenge")}
         receipts = Receipts(config.providers, vendors, receipts_url, ledger, courier.received)
         api = Api(config, gate, faces, verifications, cast("dict[str, BuiltIn]", challengers), signer, tell, receipts)
         front = Front(
@@ -305,19 +309,13 @@ def signing_keys(config: Config) -> KeyFiles | SigningKey | None:
     return KeyFiles(Path(config.server.state_dir) / "keys", rules.algorithm, rules.ttl, time.time)
 
 
-def _verifiers(config: Config, session: outbound.Session, secret: Secret, store: Store) -> dict[str, Verifier]:
-    async def spend_once(token_hash: str, ttl_s: float) -> bool:
-        key = store.names.spent("altcha", secret.hash(token_hash))
-        return bool(await store.execute(key, "SET", key, 1, "NX", "PX", int(ttl_s * 1000)))
-
+def _verifiers(config: Config, session: outbound.Session, secret: Secret) -> dict[str, Verifier]:
     made: dict[str, Verifier] = {}
     for name, settings in config.captcha.items():
         module = captcha.kinds()[settings.kind]
-        if settings.kind == "altcha":
+        if hasattr(module, "built_in"):
             own = hmac.digest(secret.captcha_key, name.encode(), "sha256")
-            made[name] = Altcha(
-                cast("captcha.altcha.Settings", settings), own, time.time, secrets.randbelow, spend_once
-            )
+            made[name] = module.built_in(settings, own, time.time, secrets.randbelow)
         else:
             made[name] = RemoteCaptcha(module, settings, session, time.time, _new_id)
     return made

@@ -172,8 +172,8 @@ def _routes_shown(config: "Config") -> str:
         routes.append((f"POST {config.api.prefix}/v1/verifications", "send", config.api.limits, config.api.captcha, ""))
     table = [("MATCH", "ACTION", "LIMITS", "CAPTCHA", "")]
     table += [
-        (match, action, ", ".join(limits) or "-", captcha or "-", mode)
-        for match, action, limits, captcha, mode in routes
+        (match, action, ", ".join(limits) or "-", ", ".join(captchas) or "-", mode)
+        for match, action, limits, captchas, mode in routes
     ]
     table.append(("everything else", "pass", "-", "-", ""))
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]

@@ -118,10 +118,10 @@ class Faces:
     def hosted_page(self, visit: Visit, to: str, resume: Resume | None) -> Answer:
         """The page that verifies a recipient, and then sends the form again that it stands in for."""
         captcha = None
-        if self._config.api.captcha:
-            rules = self._config.captcha[self._config.api.captcha]
+        for name in self._config.api.captcha[:1]:
+            rules = self._config.captcha[name]
             keys = (getattr(rules, "site_key", ""), getattr(rules, "action", ""))
-            captcha = pages.Captcha(self._config.api.captcha, rules.kind, *keys)
+            captcha = pages.Captcha(name, rules.kind, *keys)
         page = pages.hosted_page(
             prefix=self._config.api.prefix,
             captcha=captcha,

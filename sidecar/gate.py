@@ -10,6 +10,7 @@ hands a request to upstream.
 """
 
 import asyncio
+import functools
 import json
 import math
 import time
@@ -21,14 +22,14 @@ from typing import Any, Final, Literal, TypeVar
 from sidecar import identity, intake, problem
 from sidecar.admission import Admission, Allow, Solve, Spend, Step
 from sidecar.assent import Assent
-from sidecar.captcha.seam import Verifier
+from sidecar.captcha.seam import Verdict, Verifier
 from sidecar.config.model import Config, Route
 from sidecar.delivery.outbox import Answered, Entry
 from sidecar.errors import Refusal, StoreError
 from sidecar.events import CaptchaBroken, SettleFailed, StoreRefused, Tell, Verified
 from sidecar.faces import Faces
 from sidecar.identity import Bound, Signer
-from sidecar.limits.buckets import Buckets, Ruling
+from sidecar.limits.buckets import Bucket, Buckets, Ruling
 from sidecar.problem import Answer
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import Recipient
@@ -61,7 +62,6 @@ _UNREACHABLE: Final[Mapping[str, str]] = {
 _VENDOR_LIMIT_S: Final = 60.0
 # Returned, and never raised: an exception that is raised again and again would grow.
 _DENIED: Final = Refusal("route_denied", "deny", "This route is closed.")
-_NO_TOKEN: Final = Refusal("captcha_required", "no_token", "Solve the captcha and send its token along.")
 TOKEN_FIELD: Final = "X-Verification-Token"  # noqa: S105 - a field's name
 TOKEN_COOKIE: Final = "sidecar-verification"  # noqa: S105 - a cookie's name; the hosted page sets it
 
@@ -182,7 +182,7 @@ class Gate:
         if _has_form_in_page(visit, route):
             return None
         if route.captcha and intake.surely_lacks(route.captcha_token, body):
-            return _NO_TOKEN
+            return _no_token_at_once(self._offered(route))
         return self._known_to_be_full(visit, route)
 
     def _known_to_be_full(self, visit: Visit, route: Route) -> Refusal | None:
@@ -219,6 +219,8 @@ class Gate:
         request = intake.Request(visit.target, visit.raw, body)
         visit.wish = intake.wish(route, request)
         ask = intake.read(route, request)
+        if route.captcha and ask.captcha_token is None and route.mode == "enforce":
+            raise _no_token(self._offered(route))
         if route.action == "guard":
             return Asked(body, captcha_token=ask.captcha_token)
         visit.typed = ask.to or ""
@@ -383,7 +385,7 @@ class Gate:
         admitted = Admitted()
         for step in self._admission.plan(visit, route, recipient, captcha_token):
             try:
-                await self._take(visit, step, admitted)
+                await self._take(visit, route, step, admitted)
             except (Refusal, StoreError) as error:
                 if admitted.to_give_back and route.mode != "observe":
                     with suppress(StoreError):
@@ -391,10 +393,10 @@ class Gate:
                 self._observe(visit, route, error)
         return admitted
 
-    async def _take(self, visit: Visit, step: Step, admitted: Admitted) -> None:
+    async def _take(self, visit: Visit, route: Route, step: Step, admitted: Admitted) -> None:
         match step:
             case Solve():
-                await self._solve(visit, step, admitted)
+                await self._solve(visit, route, step, admitted)
             case Allow(recipient):
                 self._admission.check(recipient)
             case Spend(buckets):
@@ -406,24 +408,56 @@ class Gate:
                     raise _limited(ruling)
                 admitted.tickets, admitted.again_in_s = ruling.tickets, math.ceil(ruling.again_in_s)
 
-    async def _solve(self, visit: Visit, step: Solve, admitted: Admitted) -> None:
+    async def _solve(self, visit: Visit, route: Route, step: Solve, admitted: Admitted) -> None:
         """Ask the verifier about a token. A person is proven only where it says so: not where `on_failure` lets in."""
         if not step.token:
-            raise Refusal("captcha_required", "no_token", "Solve the captcha and send its token along.")
-        # Counted beforehand, so that a hundred wrong ones at once are not more than one after another.
-        ruling = await self._buckets.spend((step.failures,), looking_at=step.who)
-        if not ruling.allowed:
-            raise _limited(ruling)
-        verdict = await self._captchas[step.captcha].verify(step.token, visit.client.ip)
+            raise _no_token(self._offered(route))
+        verifier = self._captchas[step.captcha]
+        token_id = verifier.look(step.token)
+        if isinstance(token_id, Verdict):
+            await self._spend_on_captcha(step, ())
+            raise _wrong_token(token_id)
+        # Counted beforehand, so that a hundred wrong ones at once are not more than one after another; and claimed in
+        # the same turn, so that of a hundred with one token one is judged.
+        tickets = await self._spend_on_captcha(step, (self._admission.claim(step.captcha, token_id),))
+        verdict = await verifier.verify(step.token, visit.client.ip)
         if verdict.outcome in _WRONG_TOKEN:
-            raise Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
-        admitted.to_give_back = ruling.tickets
+            raise _wrong_token(verdict)
+        admitted.to_give_back = tickets[:1]
         admitted.solved = verdict.outcome == "pass"
         if admitted.solved:
             return
         self._tell(CaptchaBroken(captcha=step.captcha, outcome=verdict.outcome, reason=verdict.reason))
         if verdict.outcome != "provider_error" or self._config.captcha[step.captcha].on_failure != "allow":
-            raise Refusal("captcha_unavailable", verdict.reason, "Try again in a moment.", retry_after_s=5)
+            admitted.to_give_back = tickets  # nobody judged the token: it may be shown again
+            others = tuple(name for name in self._offered(route) if name != step.captcha)
+            raise Refusal(
+                "captcha_unavailable",
+                verdict.reason,
+                "Solve another captcha." if others else "Try again in a moment.",
+                retry_after_s=5,
+                extra={"captchas": others or route.captcha},
+            )
+
+    async def _spend_on_captcha(self, step: Solve, claims: tuple[Bucket, ...]) -> tuple[str, ...]:
+        """Count a token as a wrong one, and claim it where there is one to claim: gives the tickets, in this order.
+
+        Raises Refusal(rate_limited), and Refusal(captcha_failed) for a token that is claimed already.
+        """
+        ruling = await self._buckets.spend((step.failures, *claims), looking_at=step.who)
+        if ruling.allowed:
+            return ruling.tickets
+        claimed = {claim.meter.name for claim in claims}
+        if ruling.refused[0].name in claimed:
+            await self._spend_on_captcha(step, ())  # it counts as any wrong one
+            raise _wrong_token(Verdict("spent", "used"))
+        raise _limited(replace(ruling, refused=tuple(one for one in ruling.refused if one.name not in claimed)))
+
+    def _offered(self, route: Route) -> tuple[str, ...]:
+        """The captchas of a route that may be judged now, in their order; all of them where none may be."""
+        if len(route.captcha) == 1:
+            return route.captcha
+        return tuple([name for name in route.captcha if not self._captchas[name].is_away]) or route.captcha
 
     @asynccontextmanager
     async def _counted(self, visit: Visit, recipient: Recipient, is_right: bool) -> AsyncIterator[None]:
@@ -550,6 +584,20 @@ class Gate:
 def _has_form_in_page(visit: Visit, route: Route) -> bool:
     """True where a refusal is a page in the language of the form, or with the form in it: it is read beforehand."""
     return bool(route.locale or route.browser) and visit.wants_page
+
+
+def _no_token(offered: tuple[str, ...]) -> Refusal:
+    return Refusal(
+        "captcha_required", "no_token", "Solve the captcha and send its token along.", extra={"captchas": offered}
+    )
+
+
+# Of these the same one is returned, and never raised.
+_no_token_at_once = functools.lru_cache(256)(_no_token)
+
+
+def _wrong_token(verdict: Verdict) -> Refusal:
+    return Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
 
 
 def _limited(ruling: Ruling) -> Refusal:

@@ -30,6 +30,9 @@ _MAX_INTEGER: Final = 2**53 - 1
 # at most: of a form, a query, all cookies, or the objects that a selector goes through.
 MAX_PAIRS: Final = 1000
 
+# GeeTest's widget gives five, Tencent's up to seven.
+_MAX_PARTS: Final = 16
+
 _JSON: Final = re.compile(r"application/(?:[a-z0-9!#$&^_.-]+\+)?json")
 _FORM: Final = "application/x-www-form-urlencoded"
 # RFC 9110 section 8.3.1, with no parameter but charset; `utf8` is what many libraries write.
@@ -57,21 +60,18 @@ class Ask:
 def read(route: Route, request: "Request") -> Ask:
     """Read what a route's selectors name.
 
-    `to` is there whenever the route has a selector for it. `code` is None where none was sent. A captcha token is
-    there whenever an enforced route has a captcha; on an observed route it may be None.
-    Raises Refusal(malformed_request), and Refusal(captcha_required) where the token is missing.
+    `to` is there whenever the route has a selector for it. `code` and the captcha token are None where none was sent.
+    Raises Refusal(malformed_request).
     """
     request.refuse_coding()
     to = request.select(route.to) if route.to else None
     if route.to and not (to and to.strip()):
         raise _malformed("no_recipient", f"Expected a recipient as {_told(route.to)}.")
-    token = request.select(route.captcha_token) if route.captcha and route.captcha_token else None
+    token = request.token(route.captcha_token) if route.captcha and route.captcha_token else None
     code = request.typed(route.code) if route.code and route.action == "verify" else None
     country = request.select(route.country) if route.country else None
     for selector in filter(None, (route.to, route.country, route.code if route.action == "verify" else None)):
         request.refuse_elsewhere(selector)
-    if route.captcha and not token and route.mode == "enforce":
-        raise Refusal("captcha_required", "no_token", "Solve the captcha and send its token along.")
     return Ask(to=to, captcha_token=token or None, code=None if code == "" else code, country=country or None)
 
 
@@ -147,6 +147,20 @@ class Request:
         if _CONTROL.search(text := str(value)):
             raise _malformed("control_character", f"Expected {_told(selector)} without control characters.")
         return text
+
+    def token(self, selector: str) -> str | None:
+        """Read the captcha token that a selector names, without control characters; None if it is not there.
+
+        Some widgets give an object of texts instead of one (GeeTest's getValidate): in JSON it may stand as it is, and
+        is read as its text, `{"name":"value",…}` in the order of the names.
+        """
+        found = _selector(selector)
+        if found.source != "json":
+            return self.select(selector)
+        value = _in_json(self._document, found, self._known_words)
+        if not isinstance(value, dict):
+            return self.select(selector)
+        return token_of_object(value)
 
     def typed(self, selector: str) -> str | int | None:
         """Read it as it is: a text pasted with its line end, or JSON's number."""
@@ -368,7 +382,26 @@ class _KnownWords(dict[str, Words]):
         return self[name]
 
 
+def token_of_object(value: dict[str, Any]) -> str:
+    """Write a captcha token of several parts as one text: a JSON object of texts, ordered by name.
+
+    Raises Refusal(malformed_request) for parts that are neither texts nor whole numbers.
+    """
+    parts = {name: part for name, part in value.items() if part is not None}
+    if len(parts) > _MAX_PARTS or any(type(part) not in {str, int} for part in parts.values()):
+        raise _malformed("captcha_token", "Expected a captcha token as a text, or as an object of a few texts.")
+    return json.dumps({name: str(part) for name, part in sorted(parts.items())}, separators=(",", ":"))
+
+
 def _from_json(document: dict[str, Any], selector: _Selector, known: _KnownWords) -> str | int | None:
+    value = _in_json(document, selector, known)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
+        raise _malformed("json_value", f"Expected `{selector.name}` as a string, or as a whole number up to 2**53 - 1.")
+    return value
+
+
+def _in_json(document: dict[str, Any], selector: _Selector, known: _KnownWords) -> Any:
+    """Go down by a selector's names; None for what is not there, or is null."""
     value: Any = document
     for name, wanted in selector.ways:
         if not isinstance(value, dict):
@@ -381,8 +414,6 @@ def _from_json(document: dict[str, Any], selector: _Selector, known: _KnownWords
         value = value.get(name)
         if value is None:
             return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise _malformed("json_value", f"Expected `{selector.name}` as a string, or as a whole number up to 2**53 - 1.")
     return value
 
 

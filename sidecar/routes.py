@@ -374,7 +374,9 @@ def _covers(chosen: Route, other: Route) -> bool:
         return False
     if other.mode == "observe":
         return True
-    if other.captcha not in {"", chosen.captcha} or not set(other.limits) <= set(chosen.limits):
+    if other.captcha and not (chosen.captcha and set(chosen.captcha) <= set(other.captcha)):
+        return False
+    if not set(other.limits) <= set(chosen.limits):
         return False
     if other.action != "verify":
         return True

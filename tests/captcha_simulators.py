@@ -37,6 +37,7 @@ class TurnstileSimulator:
     lose: int = 0  # answers to lose after judging
     silent: bool = False
     answer: web.Response | None = None  # instead of any judging
+    endpoint: str = ""  # where it listens, for who asks
 
     def judge(self, form: dict[str, str]) -> dict[str, Any]:
         token, key = form.get("response"), form.get("idempotency_key", "")

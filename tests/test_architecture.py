@@ -14,6 +14,7 @@ ROOMS = {"captcha", "delivery", "limits", "pages", "proxy", "verification"}
 # Told a clock, randomness and bytes; they fetch none.
 PURE = [
     "assent",
+    "breaker",
     "routes",
     "spelling",
     "intake",
@@ -30,7 +31,6 @@ PURE = [
     "limits.gcra",
     "captcha.turnstile",
     "captcha.yidun",
-    "delivery.breaker",
     "delivery.plan",
     "delivery.score",
     "delivery.text",

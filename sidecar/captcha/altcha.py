@@ -2,12 +2,12 @@
 
 https://altcha.org/docs/v2/ and the `altcha` package's own source (2.3.0). No account, no other host. We pick a counter,
 derive one key from it and tell the browser half of that key; the browser tries counters until it finds ours. A
-challenge is signed, so nothing is kept until it is solved; a solved one works once (`spend_once`). Times are seconds
-since the epoch. The token never leaves this file.
+challenge is signed, so nothing is kept until it is solved; a solved one is claimed by its signature, and works once.
+Times are seconds since the epoch. The token never leaves this file.
 """
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 import altcha
@@ -24,7 +24,7 @@ MAX_TOKEN: Final = 8 << 10
 _LAST_SECOND: Final = 2**53
 
 _ALGORITHM: Final = "PBKDF2/SHA-256"
-# A spent challenge is remembered this much longer than it lives, for hosts whose clocks differ.
+# Hosts' clocks may differ by so much: a challenge may expire this much later than its `ttl` says, and no later.
 _CLOCKS_APART_S: Final = 60.0
 
 
@@ -43,9 +43,10 @@ class Settings(Captcha):
 class Altcha:
     """One [captcha.NAME] table at work.
 
-    `secret` signs challenges and belongs to this table alone. `randbelow` must be unguessable. `spend_once(id, ttl_s)`
-    says True the first time it hears an id, and False for `ttl_s` seconds after; it may raise StoreAwayError.
+    `secret` signs challenges and belongs to this table alone. `randbelow` must be unguessable.
     """
+
+    is_away: Final = False
 
     def __init__(
         self,
@@ -53,7 +54,6 @@ class Altcha:
         secret: bytes,
         now: Callable[[], float],
         randbelow: Callable[[int], int],
-        spend_once: Callable[[str, float], Awaitable[bool]],
     ) -> None:
         if len(secret) < 16:  # the library would sign nothing with an empty one
             raise ValueError("a signing secret has 16 octets or more")
@@ -62,7 +62,8 @@ class Altcha:
         self._solution_key = hmac.digest(secret, b"altcha solution", "sha256")
         self._now = now
         self._randbelow = randbelow
-        self._spend_once = spend_once
+        # No token is accepted that lives for longer, so a claimed one outlives nobody's clock.
+        self.life_s = settings.ttl + 2 * _CLOCKS_APART_S
 
     def challenge(self) -> dict[str, Any]:
         """Make a challenge: `{"parameters": {...}, "signature": hex}`.
@@ -82,10 +83,10 @@ class Altcha:
             hmac_key_secret=self._solution_key,
         ).to_dict()
 
-    async def verify(self, token: str, client_ip: str) -> Verdict:  # noqa: ARG002 - the seam's shape; work knows no address
-        """Judge a solved challenge and spend it. 0.1 ms: the key in the token is held against its signature.
+    def look(self, token: str) -> str | Verdict:
+        """Judge a solved challenge: it is known by its signature. 0.1 ms: its key is held against that.
 
-        Raises StoreAwayError when nobody can say whether it was spent before.
+        Whether it was used before, whoever claims it finds out.
         """
         if len(token) > MAX_TOKEN:
             return Verdict("reject", "too_long")
@@ -104,6 +105,15 @@ class Altcha:
         result = altcha.verify_solution(payload, self._challenge_key, hmac_key_secret=self._solution_key)
         if not result.verified:
             return Verdict("reject", "signature" if result.invalid_signature else "solution")
-        if not await self._spend_once(signature, left_s + _CLOCKS_APART_S):
-            return Verdict("spent", "used")
+        if left_s > self._settings.ttl + _CLOCKS_APART_S:
+            return Verdict("reject", "too_young")  # made under a longer `ttl`: it would outlive its claim
+        return signature
+
+    async def verify(self, token: str, client_ip: str) -> Verdict:  # noqa: ARG002 - the seam's shape
+        """Nothing is left to judge of what `look` found nothing wrong with."""
         return Verdict("pass")
+
+
+def built_in(settings: Settings, secret: bytes, now: Callable[[], float], randbelow: Callable[[int], int]) -> Altcha:
+    """Set one table to work; the arguments are as `Altcha` has them."""
+    return Altcha(settings, secret, now, randbelow)

@@ -24,9 +24,17 @@ class RemoteKind(Protocol):
         ...
 
     @property
+    def LIFE_S(self) -> float:  # noqa: N802 - a module's constant
+        """Seconds for which the vendor takes a token at most."""
+        ...
+
+    @property
     def ASK_AGAIN(self) -> bool:  # noqa: N802 - a module's constant
         """True when the same request may be sent twice and is judged once."""
         ...
+
+    @property
+    def identify(self) -> Callable[[Any, str], str | Verdict]: ...
 
     @property
     def request(self) -> Callable[[Any, str, str, float, str], outbound.HttpRequest]: ...
@@ -54,13 +62,19 @@ class Remote:
         self._session = session
         self._now = now
         self._nonce = nonce
+        self.life_s = kind.LIFE_S
+        self.is_away = False
 
-    async def verify(self, token: str, client_ip: str) -> Verdict:
-        """Ask the vendor about a token, once as far as the vendor is concerned."""
+    def look(self, token: str) -> str | Verdict:
+        """Say what a token is known by; or what is wrong with it, so that no vendor is asked."""
         if not token:
             return Verdict("reject", "empty")
         if len(token) > self._kind.MAX_TOKEN:
             return Verdict("reject", "too_long")
+        return self._kind.identify(self._settings, token)
+
+    async def verify(self, token: str, client_ip: str) -> Verdict:
+        """Ask the vendor about a token, once as far as the vendor is concerned."""
         request = self._kind.request(self._settings, token, client_ip, self._now(), self._nonce())
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._settings.timeout

@@ -1,7 +1,8 @@
 """What is a captcha kind? The values that every kind speaks in, and the two shapes a kind has. Pure.
 
-A kind over HTTP is a pure module with `Settings`, `request(...)` and `read(...)`; `remote.Remote` puts `outbound.call`
-between them. A built-in kind is a class with `verify` and `challenge`. The kind's file name is its TOML `kind`.
+A kind over HTTP is a pure module with `Settings`, `identify(...)`, `request(...)` and `read(...)`; `remote.Remote` puts
+`outbound.call` between them. A built-in kind's module has `Settings` and `built_in(...)`, which makes a `BuiltIn`. The
+kind's file name is its TOML `kind`.
 """
 
 from dataclasses import dataclass
@@ -25,10 +26,30 @@ class Verdict:
 
 
 class Verifier(Protocol):
-    """One [captcha.NAME] table at work."""
+    """One [captcha.NAME] table at work.
+
+    A token is looked at, claimed in the store by whoever asks, so that nobody else uses it, and then verified.
+    """
+
+    @property
+    def life_s(self) -> float:
+        """Seconds for which a claimed token stays claimed: no token is accepted for longer after it is claimed."""
+        ...
+
+    @property
+    def is_away(self) -> bool:
+        """True while the verifier is known not to answer, so that nobody need wait for it."""
+        ...
+
+    def look(self, token: str) -> str | Verdict:
+        """Say what a token is known by, which is the same in all its spellings; or what is wrong with it at a glance.
+
+        No I/O. What needs no vendor's word is judged here.
+        """
+        ...
 
     async def verify(self, token: str, client_ip: str) -> Verdict:
-        """Judge a token once. Never raises for a vendor's fault; StoreAwayError where the kind keeps state."""
+        """Judge a token that `look` found nothing wrong with. Never raises for a vendor's fault."""
         ...
 
 

@@ -12,15 +12,16 @@ import re
 from typing import Annotated, Any, Final
 from urllib.parse import quote_plus, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from sidecar.captcha.seam import Outcome, Verdict
 from sidecar.config.findings import UnfitError
 from sidecar.config.model import Captcha, called
-from sidecar.config.units import NonEmpty, Text
+from sidecar.config.units import NonEmpty, Text, one_or_more, text_or_list
 from sidecar.outbound import HttpReply, HttpRequest
 
 MAX_TOKEN: Final = 2048  # documented
+LIFE_S: Final = 300.0  # documented
 ASK_AGAIN: Final = True  # the idempotency key
 
 _FIELDS: Final = (("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json"))
@@ -57,11 +58,6 @@ def _host(value: str) -> str:
     raise UnfitError("is no host name alone", f'write "{example}", or a list of such')
 
 
-def _hosts(value: Any) -> Any:
-    """A text alone is a list of it; an empty one is a list of none."""
-    return ((value,) if value else ()) if isinstance(value, str) else value
-
-
 class Settings(Captcha):
     """[captcha.NAME] with kind = "turnstile"."""
 
@@ -70,10 +66,8 @@ class Settings(Captcha):
     # Those that a token may be from, in one spelling; none: not checked.
     hostname: Annotated[
         tuple[Annotated[Text, AfterValidator(_host)], ...],
-        BeforeValidator(_hosts),
-        WithJsonSchema(
-            {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}], "default": ""},
-        ),
+        BeforeValidator(one_or_more),
+        text_or_list(),
     ] = ()
     action: Text = ""  # empty: not checked
     endpoint: Annotated[NonEmpty, Field(pattern=r"^https?://"), AfterValidator(called)] = (
@@ -84,6 +78,11 @@ class Settings(Captcha):
     def form_secret(self) -> str:
         """The secret, as a form writes it."""
         return quote_plus(self.secret)
+
+
+def identify(settings: Settings, token: str) -> str | Verdict:  # noqa: ARG001 - the seam's shape
+    """Give what the token is known by: itself."""
+    return token
 
 
 def request(settings: Settings, token: str, client_ip: str, now: float, nonce: str) -> HttpRequest:  # noqa: ARG001 - the seam's shape

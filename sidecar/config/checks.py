@@ -499,16 +499,22 @@ def _name_shown(findings: Findings, path: KeyPath) -> str:
 def _api(api: Api, draft: Draft, findings: Findings) -> None:
     # What stands here by default, and is defined nowhere, `load` adds.
     if "captcha" in api.model_fields_set:
-        _captcha_is_there(api.captcha, ("api", "captcha"), draft, findings)
+        _captchas(api.captcha, ("api", "captcha"), draft, findings)
     if "limits" in api.model_fields_set:
         _names(api.limits, draft.limits, "limits", ("api", "limits"), findings)
 
 
-def _captcha_is_there(name: str, path: KeyPath, draft: Draft, findings: Findings) -> None:
-    if name == "altcha" and name not in draft.captcha:
-        findings.tell(path, "there is no [captcha.altcha]", 'add it with kind = "altcha"', ("captcha",))
-    elif name and name not in draft.captcha:
-        _unknown(name, draft.captcha, "captcha", path, findings)
+def _captchas(names: Sequence[str], path: KeyPath, draft: Draft, findings: Findings) -> None:
+    """Tell which captchas of a list are not there, are there twice, or are never come to."""
+    is_list = isinstance(findings.value(path), list)
+    for index, name in enumerate(names):
+        place = (*path, index) if is_list else path
+        if name == "altcha" and name not in draft.captcha:
+            findings.tell(place, "there is no [captcha.altcha]", 'add it with kind = "altcha"', ("captcha",))
+        elif name not in draft.captcha:
+            _unknown(name, draft.captcha, "captcha", place, findings)
+        elif name in names[:index]:
+            findings.tell(place, f"{findings.shown(place)} is there twice", "name it once")
 
 
 def _route(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:
@@ -546,7 +552,7 @@ def _route(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> Non
 
 def _route_captcha(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:
     captcha, token = (*path, "captcha"), (*path, "captcha_token")
-    _captcha_is_there(route.captcha, captcha, draft, findings)
+    _captchas(route.captcha, captcha, draft, findings)
     if route.captcha and route.captcha_token is None:
         findings.tell(
             token,
@@ -568,13 +574,14 @@ def _route_page(route: Route, path: KeyPath, draft: Draft, findings: Findings) -
             "leave it out, or write send = true in [api]",
             ("api", "send"),
         )
-    rules = draft.captcha.get(draft.api.captcha) if draft.api is not None else None
-    if rules is not None and rules.kind not in _ON_PAGE:
-        findings.tell(
-            (*path, "browser"),
-            f"shows the captcha of [api], and the page cannot show the kind {show(rules.kind)}",
-            f"name one of kind {any_of(_ON_PAGE)} as api.captcha",
-        )
+    for name in draft.api.captcha if draft.api is not None else ():
+        rules = draft.captcha.get(name)
+        if rules is not None and rules.kind not in _ON_PAGE:
+            findings.tell(
+                (*path, "browser"),
+                f"shows the captcha of [api], and the page cannot show the kind {show(rules.kind)}",
+                f"name one of kind {any_of(_ON_PAGE)} as api.captcha",
+            )
 
 
 def _route_limits(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:

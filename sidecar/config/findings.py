@@ -92,13 +92,18 @@ class Findings:
 
     def shown(self, path: KeyPath) -> str:
         """Show the value at `path`, as it stands in the file; "the value" where it stands nowhere, being a default."""
+        value = self.value(path)
+        return "the value" if value is None or holds_secret(path) else show(value)
+
+    def value(self, path: KeyPath) -> Any:
+        """Give the value at `path` as it stands in the file; None where it stands nowhere. It may be a secret."""
         value: Any = self.raw
         try:
             for part in path:
                 value = value[part]
         except (KeyError, IndexError, TypeError):
-            return "the value"
-        return "the value" if holds_secret(path) else show(value)
+            return None
+        return value
 
     def sorted(self) -> tuple[Problem, ...]:
         """All mistakes and warnings, in the order of their lines."""

@@ -275,7 +275,7 @@ def _listed(findings: Findings, model: type[_T], content: Mapping[str, Any], tab
 def _with_api_defaults(made: Mapping[str, Any], kinds: Kinds) -> dict[str, Any]:
     """Add what the API names by default and the file does not define: it sends messages, so it is never left open."""
     captcha, limits, api = dict(made["captcha"]), dict(made["limits"]), made["api"]
-    if api.captcha and api.captcha not in captcha:
+    if _API_CAPTCHA in api.captcha and _API_CAPTCHA not in captcha:
         captcha[_API_CAPTCHA] = kinds.captcha[_API_CAPTCHA].model_validate({"kind": _API_CAPTCHA})
     for name in api.limits:
         if name not in limits:

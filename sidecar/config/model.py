@@ -17,6 +17,7 @@ import phonenumbers
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -41,7 +42,9 @@ from sidecar.config.units import (
     Size,
     Text,
     fitting,
+    one_or_more,
     schema_text,
+    text_or_list,
 )
 from sidecar.config.where import KeyPath
 from sidecar.recipient import NUMBER_TYPES, OPERATORS, PROVINCES, UNKNOWN, example_of
@@ -387,6 +390,10 @@ class Captcha(Table):
     failures: RateText = Rate(10, 60.0)
 
 
+# The captchas of a route, in the order in which they are offered: the next one where the one before is away.
+Captchas = Annotated[tuple[NonEmpty, ...], BeforeValidator(one_or_more)]
+
+
 # Of one table: the way to a key in it, what is wrong with its value ("is no …"), what would be right.
 Doubt = tuple[KeyPath, str, str]
 
@@ -448,7 +455,7 @@ def _prefix(value: str) -> str:
 
 class Api(Table):
     prefix: Annotated[Text, AfterValidator(_prefix), schema_text(r"^(/[A-Za-z0-9._~-]+)+$", "/.sidecar")] = "/.sidecar"
-    captcha: Text = "altcha"
+    captcha: Annotated[Captchas, text_or_list("altcha")] = ("altcha",)
     limits: tuple[NonEmpty, ...] = ("ip", "to")
     send: StrictBool = True  # False: it checks codes that routes sent, and sends none
     cors_origins: tuple[
@@ -563,7 +570,7 @@ class Route(Table):
     action: Literal["pass", "deny", "guard", "send", "verify"]
     to: Selector | None = None
     code: Selector | None = None
-    captcha: Text = ""
+    captcha: Annotated[Captchas, text_or_list()] = ()
     captcha_token: Selector | None = None
     limits: tuple[NonEmpty, ...] = ()
     mode: Literal["enforce", "observe"] = "enforce"

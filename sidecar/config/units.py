@@ -205,6 +205,19 @@ Network = Annotated[
     schema_text(r"^[0-9A-Fa-f.:]+(/[0-9]+)?$", "10.0.0.0/8"),
 ]
 Text = StrictStr
+
+
+def one_or_more(value: Any) -> Any:
+    """Read a text alone as a list of it, and an empty one as a list of none."""
+    return ((value,) if value else ()) if isinstance(value, str) else value
+
+
+def text_or_list(default: str = "") -> WithJsonSchema:
+    """Describe what `one_or_more` reads in the JSON Schema."""
+    of_texts = [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+    return WithJsonSchema({"anyOf": of_texts, "default": default})
+
+
 NonEmpty = Annotated[StrictStr, Field(min_length=1)]
 Flag = StrictBool
 Count = Annotated[StrictInt, Field(ge=0)]

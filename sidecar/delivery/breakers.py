@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidecar.delivery.breaker import Breaker, of_text
+from sidecar.breaker import Breaker, of_text
 from sidecar.errors import StoreAwayError, StoreError
 from sidecar.events import BreakerMoved, BreakerSeen, Tell
 from sidecar.store.client import Script, Store

@@ -12,7 +12,7 @@ shard only. So keys that one script uses carry one tag, decided here:
   whoever reads an id next to nothing of the number.
 - The outbox, what comes back to it and what is written with a message carry one tag. What is remembered for receipts
   carries another: the message, what vendors call it, and the receipts that came before it was known. The breakers are
-  one hash; `spent`, `probe` and `instances` are used alone, so they need no tag.
+  one hash; `probe` and `instances` are used alone, so they need no tag.
 
 Hashes are keyed hashes made by the caller: no address, number or token ever stands in a key.
 """
@@ -101,10 +101,6 @@ class Names:
     def breakers(self) -> str:
         """Name the circuit breakers. hash: provider and segment -> the breaker's text."""
         return f"{{{self.prefix}:breakers}}"
-
-    def spent(self, kind: str, token_hash: str) -> str:
-        """Name the mark of a proof that works once. string."""
-        return f"{self.prefix}:spent:{kind}:{token_hash}"
 
     def probe(self) -> str:
         """Name what is written to see whether the store takes writes. string."""

@@ -173,7 +173,9 @@ async def test_a_token_that_no_vendor_makes_is_refused_unasked(
 ) -> None:
     simulator: Simulator = make(genuine={token})
     async with running(simulator) as endpoint:
-        assert (await ask(session, endpoint).verify(token, "")).outcome == "reject"
+        found = ask(session, endpoint).look(token)
+    assert isinstance(found, Verdict)
+    assert found.outcome == "reject"
     assert simulator.asked == []
 
 

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from structlog.testing import capture_logs
 
-from sidecar.delivery import breaker as law
-from sidecar.delivery.breaker import NEXT, Breaker, of_text
+from sidecar import breaker as law
+from sidecar import delivery
+from sidecar.breaker import NEXT, Breaker, of_text
 from sidecar.delivery.breakers import Breakers, Key
 from sidecar.events import BreakerSeen, Event, told_to
 from sidecar.logs import EventLog
 from sidecar.store.client import Script, Store
 
-SCRIPT = Script.load(Path(law.__file__).with_name("breaker.lua"))
+SCRIPT = Script.load(Path(delivery.__file__).with_name("breaker.lua"))
 OPEN_FOR_MS = 10_000
 LEASE_MS = 3_000
 

@@ -37,13 +37,8 @@ class Sidecar:
     redirect: str = ""
 
     def __post_init__(self) -> None:
-        async def spend_once(name: str, ttl_s: float) -> bool:
-            fresh = name not in self.spent
-            self.spent.add(name)
-            return fresh
-
         settings = Settings(kind="altcha", cost=10, max_counter=100)
-        self.captcha = Altcha(settings, secrets.token_bytes(32), time.time, secrets.randbelow, spend_once)
+        self.captcha = Altcha(settings, secrets.token_bytes(32), time.time, secrets.randbelow)
 
     def page(self, request: web.Request, to: str, resume: pages.Resume | None) -> web.Response:
         page = pages.hosted_page(
@@ -107,7 +102,11 @@ class Sidecar:
     async def start(self, request: web.Request) -> web.Response:
         ask = await request.json()
         self.started.append(ask)
-        self.verdicts.append(await self.captcha.verify(ask.pop("captcha"), ""))
+        token_id = self.captcha.look(ask.pop("captcha"))
+        is_fresh = token_id not in self.spent
+        self.spent |= {token_id} if isinstance(token_id, str) else set()
+        wrong = Verdict("spent", "used")
+        self.verdicts.append(token_id if isinstance(token_id, Verdict) else Verdict("pass") if is_fresh else wrong)
         if ask["to"] == "1":
             return web.json_response({"code": "invalid_recipient"}, status=422, content_type="application/problem+json")
         return web.json_response(self.told(), status=202)

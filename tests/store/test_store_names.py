@@ -45,10 +45,10 @@ def test_prefixes_keep_deployments_apart() -> None:
 
     def all_of(names: Names) -> set[str]:
         made = {names.bucket("ip", "aa"), names.verification("aa"), names.current("aa"), names.idempotency("aa")}
-        return made | {names.outbox(), names.spent("altcha", "aa"), names.instances()}
+        return made | {names.outbox(), names.instances()}
 
     one, other = all_of(NAMES), all_of(Names("other"))
-    assert len(one) == 7
+    assert len(one) == 6
     assert not {tag(key) for key in one} & {tag(key) for key in other}
 
 

@@ -1,7 +1,8 @@
-"""Is this provider worth asking now? A circuit breaker per provider and segment, as a table of moves. Pure.
+"""Is this vendor worth asking now? A circuit breaker, as a table of moves. Pure.
 
-Its law: everything that moves a breaker is here, and `breaker.lua` does the same in the store, where all workers share
-it; a property test holds the two together. It never reads a clock: times are milliseconds, as the store counts them.
+There is one per provider and segment, and one per captcha. Its law: everything that moves a breaker is here, and
+`delivery/breaker.lua` does the same in the store, where all workers share those of the providers; a property test holds
+the two together. It never reads a clock: times are milliseconds.
 
 - segment      the part of the world that breaks alone: a country, or a country's operator ("CN/china-mobile").
 - generation   counts the moves. An attempt carries the one it was started under; a result of an older one says
