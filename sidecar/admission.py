@@ -3,6 +3,11 @@
 Limits on who asks and a captcha, the number policy, and then all limits together: nothing is spent before everything is
 allowed. Who asks is looked at before the captcha, so that nobody solves one for nothing; without a captcha there is
 nothing to look at beforehand, for the last step decides all limits in one.
+
+When is a route's captcha demanded? Always, and first of all; but where the route steps up, only once one of its limits
+of mode "captcha" is full, or after `captcha_after` wrong codes for the recipient. Then the last step finds out, and the
+captcha is solved in the midst of it. So nobody who is under all of these limits is asked for a captcha, nor does any
+verifier see the token that such a request may bring along.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,9 +47,14 @@ class Allow:
 
 @dataclass(slots=True)  # not frozen: it is made for every request
 class Spend:
-    """Take one from every bucket, or nothing from any."""
+    """Take one from every bucket, or nothing from any; where one of `looked` or of them demands it, `solve` first.
+
+    `solve` is None where no captcha is demanded any more.
+    """
 
     buckets: tuple[Bucket, ...]
+    looked: tuple[Bucket, ...] = ()
+    solve: Solve | None = None
 
 
 Step = Solve | Allow | Spend
@@ -59,6 +69,15 @@ class _Limited:
     is_who: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a route asks, worked out once. `steps_up`: its captcha is not demanded always."""
+
+    route: Route  # kept with what is known of it, or its id could become another's
+    limits: tuple[_Limited, ...]
+    steps_up: bool
+
+
 class Admission:
     """The limits, captchas and number policy of one configuration.
 
@@ -71,7 +90,7 @@ class Admission:
         self._config = config
         self._names = names
         self._hashes = hashes
-        self._routes: dict[int, tuple[Route, tuple[_Limited, ...]]] = {}
+        self._routes: dict[int, _Terms] = {}
         self._failures = {
             name: Meter.of_rate(f"captcha.{name}", rules.failures, names) for name, rules in config.captcha.items()
         }
@@ -84,31 +103,52 @@ class Admission:
         rules = config.code
         per_site = Rate(_ASKERS_OF_A_SITE * rules.failures_per_ip.count, rules.failures_per_ip.period_s)
         self._of_recipient = Meter.of_rate("code.failures", rules.failures, names)
+        # The same buckets, of which the first few wrong codes alone need no captcha: `captcha_after` -> meter.
+        self._before_captcha: dict[int, Meter] = {}
         self._of_asker = Meter.of_rate("code.failures_per_ip", rules.failures_per_ip, names)
         self._of_site = Meter.of_rate("code.failures_per_site", per_site, names)
 
-    def plan(self, visit: Visit, route: Route, recipient: Recipient | None, token: str | None) -> list[Step]:
-        """Plan the admission of a request."""
+    def plan(
+        self, visit: Visit, route: Route, recipient: Recipient | None, token: str | None, *, is_guess: bool = False
+    ) -> list[Step]:
+        """Plan the admission of a request. `is_guess`: it shows a code, which may be a wrong one."""
         # A test number's sends cost nothing, so nothing that is asked is limited; who asks is, and so are guesses.
         is_test = recipient is not None and self.is_test(recipient)
         is_free = is_test and route.action == "send"
-        limits = [limit for limit in self._limits(route) if limit.is_who or not is_free]
+        terms = self._terms(route)
+        limits = [limit for limit in terms.limits if limit.is_who or not is_free]
         buckets = tuple([self._bucket(limit, visit, route, recipient) for limit in limits])
         steps: list[Step] = []
-        if route.captcha:
-            who = tuple([bucket for bucket, limit in zip(buckets, limits, strict=True) if limit.is_who])
-            captcha, token = of_captcha(route.captcha, token)
-            steps.append(Solve(captcha, token, who, self._of_wrong_tokens(visit, captcha)))
+        solve = self.solve(visit, route, token) if route.captcha else None
+        if solve is not None and not terms.steps_up:
+            steps.append(solve)
+            solve = None
         if recipient is not None and recipient.channel == "sms" and not is_test:
             steps.append(Allow(recipient))
         if buckets or route.captcha:
-            steps.append(Spend(buckets))
+            # Looked at where the store is asked anyway; else whoever judges the code finds out, without one turn more.
+            after = route.captcha_after if is_guess and buckets else None
+            looked = tuple(self._of_recipients(recipient, after)) if recipient is not None and after else ()
+            steps.append(Spend(buckets, looked, solve))
         return steps
 
+    def solve(self, visit: Visit, route: Route, token: str | None) -> Solve:
+        """Plan the step of a route's captcha. What would demand one is not looked at: it is being solved."""
+        enforced = [one for one in self._terms(route).limits if one.is_who and not one.meter.demands]
+        who = tuple([self._bucket(one, visit, route, None) for one in enforced])
+        captcha, token = of_captcha(route.captcha, token)
+        return Solve(captcha, token, who, self._of_wrong_tokens(visit, captcha))
+
+    def steps_up(self, route: Route) -> bool:
+        """True where a route's captcha is demanded only when a limit is full, or after so many wrong codes."""
+        return self._terms(route).steps_up
+
     def who(self, visit: Visit, route: Route) -> list[Bucket]:
-        """The buckets on who asks: known from a request's head alone."""
-        buckets = [self._bucket(one, visit, route, None) for one in self._limits(route) if one.is_who]
-        if len(route.captcha) == 1:  # of several, the token says which one is asked
+        """The buckets on who asks that surely matter: known from a request's head alone."""
+        terms = self._terms(route)
+        buckets = [self._bucket(one, visit, route, None) for one in terms.limits if one.is_who]
+        # Of several, the token says which one is asked.
+        if len(route.captcha) == 1 and not terms.steps_up:
             buckets.append(self._of_wrong_tokens(visit, route.captcha[0]))
         return buckets
 
@@ -116,16 +156,14 @@ class Admission:
         """The bucket that takes one token of a captcha, once."""
         return self._claims[captcha].bucket(self._hashes(token_id)[0])
 
-    def of_wrong_codes(self, visit: Visit, recipient: Recipient | None) -> list[Bucket]:
+    def of_wrong_codes(self, visit: Visit, recipient: Recipient | None, after: int | None = None) -> list[Bucket]:
         """Wrong codes: of one recipient, by one asker, and by one site, which has many addresses (IPv6: 65,536).
 
         Under the hash of each accepted secret, or a rotation would begin all budgets anew. Without a recipient, those
-        of who asks.
+        of who asks. `after`: a recipient's demand a captcha after so many.
         """
         ip = visit.client.ip
-        buckets = []
-        if recipient is not None:
-            buckets += [self._of_recipient.bucket(hashed) for hashed in self._hashes(recipient.identity)]
+        buckets = self._of_recipients(recipient, after) if recipient is not None else []
         buckets += [self._of_asker.bucket(hashed) for hashed in self._hashes(client_key("ip", ip))]
         buckets += [self._of_site.bucket(hashed) for hashed in self._hashes(client_key("ip_prefix", ip))]
         return buckets
@@ -142,8 +180,17 @@ class Admission:
         """True for a number of `numbers.test`, to which nothing is sent."""
         return recipient.identity in self._config.numbers.test
 
-    def _limits(self, route: Route) -> tuple[_Limited, ...]:
-        """The limits of a route, worked out once."""
+    def _of_recipients(self, recipient: Recipient, after: int | None) -> list[Bucket]:
+        meter = self._of_recipient
+        if after is not None:
+            meter = self._before_captcha.get(after) or self._before_captcha.setdefault(
+                after,
+                Meter.of_rate("code.failures", self._config.code.failures, self._names, burst=after, demands=True),
+            )
+        return [meter.bucket(hashed) for hashed in self._hashes(recipient.identity)]
+
+    def _terms(self, route: Route) -> _Terms:
+        """What a route asks, worked out once."""
         known = self._routes.get(id(route))
         if known is None:
             named = [(name, self._config.limits[name]) for name in route.limits]
@@ -152,8 +199,9 @@ class Admission:
                 _Limited(limit.key, Meter.of(name, limit, self._names, enforce=enforce), limit.key.startswith(_WHO))
                 for name, limit in named
             )
-            known = self._routes[id(route)] = route, limits  # with the route, or its id could become another's
-        return known[1]
+            steps_up = route.captcha_after is not None or any(limit.meter.demands for limit in limits)
+            known = self._routes[id(route)] = _Terms(route, limits, steps_up)
+        return known
 
     def _bucket(self, limited: _Limited, visit: Visit, route: Route, recipient: Recipient | None) -> Bucket:
         value = _value(limited.key, visit, route, recipient)

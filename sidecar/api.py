@@ -71,6 +71,20 @@ class Api:
                 "channel": "auto",
             }
         )
+        # The API's own check, likewise: the gate asks it when a captcha is demanded, and which.
+        steps_up = config.api.captcha_after > 0
+        self._check_route = Route.model_validate(
+            {
+                "match": f"POST {prefix}/v1/verifications/check",
+                "action": "verify",
+                "to": "json:to",
+                "code": "json:code",
+                "captcha": config.api.captcha if steps_up else "",
+                "captcha_after": config.api.captcha_after or None,
+                "captcha_token": "json:captcha" if steps_up else None,
+                "channel": "auto",
+            }
+        )
 
     def owns(self, raw_path: str) -> bool:
         """True when the target is under the prefix."""
@@ -168,27 +182,34 @@ class Api:
 
     async def _check(self, visit: Visit, verification_id: str, content: bytes) -> Answer:
         body = intake.read_json_object(content, visit.raw)
-        code = body.get("code")
-        if set(body) - {"code"} or isinstance(code, bool) or not isinstance(code, str | int | None):
-            raise Refusal("malformed_request", "members", 'Expected {"code": "…"}.')
-        return await self._exchanged(visit, await self._gate.hold_by_id(visit, verification_id, _code(code)))
+        code, token = body.get("code"), _captcha_token(body)
+        if set(body) - {"code", "captcha"} or isinstance(code, bool) or not isinstance(code, str | int | None):
+            raise Refusal("malformed_request", "members", 'Expected {"code": "…"}, and a "captcha" if one is demanded.')
+        return await self._exchanged(
+            visit, await self._gate.hold_by_id(visit, self._check_route, verification_id, _code(code), token)
+        )
 
     async def _check_newest(self, visit: Visit, content: bytes) -> Answer:
         """Check a code by its recipient, as a `verify` route does: of a verification that was started elsewhere."""
         body = intake.read_json_object(content, visit.raw)
-        to, code = body.get("to", ""), body.get("code")
+        to, code, token = body.get("to", ""), body.get("code"), _captcha_token(body)
         channel: Any = body.get("channel") or "auto"
         if (
-            set(body) - {"to", "code", "channel"}
+            set(body) - {"to", "code", "channel", "captcha"}
             or not isinstance(to, str)
             or isinstance(code, bool)
             or not isinstance(code, str | int | None)
             or channel not in _CHANNELS
         ):
-            raise Refusal("malformed_request", "members", 'Expected {"to": "…", "code": "…"}, and a "channel" if any.')
+            raise Refusal(
+                "malformed_request",
+                "members",
+                'Expected {"to": "…", "code": "…"}, a "channel" if any, and a "captcha" if one is demanded.',
+            )
         recipient = self._gate.recipient(to, channel)
         visit.log["to"] = recipient.masked
-        return await self._exchanged(visit, await self._gate.hold(visit, recipient, Proof("code", _code(code))))
+        asked = Asked(recipient=recipient, captcha_token=token, proof=Proof("code", _code(code)))
+        return await self._exchanged(visit, await self._gate.hold(visit, self._check_route, asked))
 
     async def _exchanged(self, visit: Visit, hold: Hold) -> Answer:
         """Use a right code up for a token."""
@@ -211,6 +232,16 @@ class Api:
         if captcha is None:
             raise Refusal("not_found", "no_challenge", "This captcha is not built in.")
         return problem.json_answer(200, captcha.challenge())
+
+
+def _captcha_token(body: Mapping[str, Any]) -> str | None:
+    """The captcha token of a check. Raises Refusal(malformed_request)."""
+    token = body.get("captcha")
+    if isinstance(token, dict):
+        return intake.token_of_object(token)
+    if not isinstance(token, str | None):
+        raise Refusal("malformed_request", "captcha_token", "Expected a captcha token as a text.")
+    return token or None
 
 
 def _code(shown: str | int | None) -> str | int:

@@ -145,7 +145,8 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             now=time.time,
             code_rules=config.code,
         )
-        routes = Routes(config.routes, method_override=config.upstream.method_override)
+        stepping = frozenset(name for name, limit in config.limits.items() if limit.mode == "captcha")
+        routes = Routes(config.routes, method_override=config.upstream.method_override, stepping=stepping)
         faces = Faces(config, _new_id)
         gate = Gate(
             config=config,

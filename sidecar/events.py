@@ -58,7 +58,8 @@ class RequestEnded(Event):
     """A request has ended. `ms`: how long it took; `code` and `reason` are a refusal's.
 
     `observed` are the refusals that a route let go because it only observes, `observed_limits` the names of the limits
-    that it let go.
+    that it let go. `captcha_demanded_by` are the names of the limits that demanded a captcha, "code.failures" for wrong
+    codes.
     """
 
     name = "request"
@@ -73,6 +74,7 @@ class RequestEnded(Event):
     ms: float = _rounded(1)
     other_site: bool | None = None
     to: str | None = None
+    captcha_demanded_by: Sequence[str] | None = None
     observed_limits: Sequence[str] | None = None
     observed: Sequence[dict[str, str]] | None = None
     verification: str | None = None

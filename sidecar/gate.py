@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from sidecar import identity, intake, problem
@@ -39,7 +40,7 @@ from sidecar.store.client import ReplyError
 from sidecar.verification import codes
 from sidecar.verification.idempotency import MAX_KEY, Idempotency
 from sidecar.verification.states import Status
-from sidecar.verification.verifications import Hold, Issued, Proof, Record, Verifications
+from sidecar.verification.verifications import Counted, Hold, Issued, Proof, Record, Verifications
 from sidecar.visit import Visit
 
 _T = TypeVar("_T")
@@ -124,6 +125,7 @@ class Admitted:
     tickets: tuple[str, ...] = ()
     again_in_s: int = 0
     to_give_back: tuple[str, ...] = ()  # what the captcha's step spent and the last step gives back
+    is_past_captcha: bool = False  # one was demanded and solved, so that no limit demands another
 
 
 @dataclass(slots=True)
@@ -181,7 +183,7 @@ class Gate:
             return _DENIED
         if _has_form_in_page(visit, route):
             return None
-        if route.captcha and intake.surely_lacks(route.captcha_token, body):
+        if route.captcha and intake.surely_lacks(route.captcha_token, body) and not self._admission.steps_up(route):
             return _no_token_at_once(self._offered(route))
         return self._known_to_be_full(visit, route)
 
@@ -219,7 +221,12 @@ class Gate:
         request = intake.Request(visit.target, visit.raw, body)
         visit.wish = intake.wish(route, request)
         ask = intake.read(route, request)
-        if route.captcha and ask.captcha_token is None and route.mode == "enforce":
+        if (
+            route.captcha
+            and ask.captcha_token is None
+            and route.mode == "enforce"
+            and not self._admission.steps_up(route)
+        ):
             raise _no_token(self._offered(route))
         if route.action == "guard":
             return Asked(body, captcha_token=ask.captcha_token)
@@ -254,7 +261,7 @@ class Gate:
 
     async def _guard(self, visit: Visit, route: Route, asked: Asked) -> Grant:
         """Captcha and limits, then upstream, with a JWT that says only that."""
-        admitted = await self._admit(visit, route, None, asked.captcha_token)
+        admitted = await self._admit(visit, route, None, asked)
         return Grant(asked.body, identity.of_captcha() if admitted.solved else None)
 
     async def _send_route(self, visit: Visit, route: Route, asked: Asked) -> Answer:
@@ -278,7 +285,7 @@ class Gate:
             if once.answer is not None:
                 visit.log["outcome"] = "repeated"
                 return Sent(recipient=recipient, **once.answer)
-            admitted = await self._admit(visit, route, recipient, asked.captcha_token)
+            admitted = await self._admit(visit, route, recipient, asked)
             issued: Issued | None = None
             try:
                 issued = await self._verifications.issue(recipient, admitted.again_in_s)
@@ -299,9 +306,9 @@ class Gate:
         """Hold the proof, and say of whom it is; a yes of upstream will spend it, everything else releases it."""
         if asked.recipient is None or asked.proof is None:  # the route observes only
             return Grant(asked.body)
-        await self._admit(visit, route, asked.recipient, asked.captcha_token)
+        admitted = await self._admit(visit, route, asked.recipient, asked)
         try:
-            hold = await self.hold(visit, asked.recipient, asked.proof)
+            hold = await self.hold(visit, route, asked, admitted)
         except (Refusal, StoreError) as error:
             self._observe(visit, route, error)
             return Grant(asked.body)
@@ -355,14 +362,40 @@ class Gate:
         else:
             self._tell(Verified(outcome="verified" if is_yes else "released"))
 
-    async def hold(self, visit: Visit, recipient: Recipient, proof: Proof) -> Hold:
+    async def hold(self, visit: Visit, route: Route, asked: Asked, admitted: Admitted | None = None) -> Hold:
         """Hold a recipient's proof, its wrong tries counted as everywhere. Raises as `Verifications.hold`."""
-        return await self._verifications.hold(recipient, proof, lambda *judged: self._counted(visit, *judged))
+        recipient, proof = asked.recipient, asked.proof
+        assert recipient is not None
+        assert proof is not None
+        held = lambda counted: self._verifications.hold(recipient, proof, counted)  # noqa: E731
+        return await self._held(visit, route, asked.captcha_token, admitted or Admitted(), held)
 
-    async def hold_by_id(self, visit: Visit, verification_id: str, shown: str | int) -> Hold:
+    async def hold_by_id(
+        self, visit: Visit, route: Route, verification_id: str, shown: str | int, token: str | None
+    ) -> Hold:
         """Hold the proof that the API checks, its wrong tries counted as everywhere. Raises as `Verifications.hold`."""
-        counted: Any = lambda *judged: self._counted(visit, *judged)  # noqa: E731
-        return await self._verifications.hold_by_id(verification_id, shown, counted)
+        held = lambda counted: self._verifications.hold_by_id(verification_id, shown, counted)  # noqa: E731
+        return await self._held(visit, route, token, Admitted(), held)
+
+    async def _held(
+        self,
+        visit: Visit,
+        route: Route,
+        token: str | None,
+        admitted: Admitted,
+        hold: Callable[[Counted], Awaitable[Hold]],
+    ) -> Hold:
+        """Hold a proof. Where the recipient's wrong codes demand a captcha, it is solved before any code is judged."""
+        try:
+            return await hold(partial(self._counted, visit, admitted, route.captcha_after))
+        except Refusal as refusal:
+            if refusal.code != "captcha_required":
+                raise
+        await self._step_up(visit, route, self._admission.solve(visit, route, token), admitted)
+        try:
+            return await hold(partial(self._counted, visit, admitted, None))
+        finally:
+            await self._give_back(admitted)
 
     def _begin(self, work: Coroutine[Any, Any, _T]) -> None:
         """Begin what nobody waits for."""
@@ -378,18 +411,16 @@ class Gate:
 
     # Being admitted…
 
-    async def _admit(
-        self, visit: Visit, route: Route, recipient: Recipient | None, captcha_token: str | None
-    ) -> Admitted:
+    async def _admit(self, visit: Visit, route: Route, recipient: Recipient | None, asked: Asked) -> Admitted:
         """Take the steps that let a request in. Raises Refusal, StoreError."""
         admitted = Admitted()
-        for step in self._admission.plan(visit, route, recipient, captcha_token):
+        is_guess = asked.proof is not None and asked.proof.kind == "code"
+        for step in self._admission.plan(visit, route, recipient, asked.captcha_token, is_guess=is_guess):
             try:
                 await self._take(visit, route, step, admitted)
             except (Refusal, StoreError) as error:
-                if admitted.to_give_back and route.mode != "observe":
-                    with suppress(StoreError):
-                        await self._buckets.refund(admitted.to_give_back)
+                if route.mode != "observe":
+                    await self._give_back(admitted)
                 self._observe(visit, route, error)
         return admitted
 
@@ -399,14 +430,42 @@ class Gate:
                 await self._solve(visit, route, step, admitted)
             case Allow(recipient):
                 self._admission.check(recipient)
-            case Spend(buckets):
-                back, admitted.to_give_back = admitted.to_give_back, ()
-                ruling = await self._buckets.spend(buckets, giving_back=back)
-                if ruling.observed:
-                    visit.log["observed_limits"] = list(ruling.observed)
+            case Spend():
+                ruling = await self._spend(visit, step, admitted)
+                if ruling.demanded and not ruling.refused and step.solve is not None:
+                    visit.log["captcha_demanded_by"] = list(ruling.demanded)
+                    await self._step_up(visit, route, step.solve, admitted)
+                    ruling = await self._spend(visit, step, admitted)
                 if not ruling.allowed:
                     raise _limited(ruling)
                 admitted.tickets, admitted.again_in_s = ruling.tickets, math.ceil(ruling.again_in_s)
+
+    async def _spend(self, visit: Visit, step: Spend, admitted: Admitted) -> Ruling:
+        back, admitted.to_give_back = admitted.to_give_back, ()
+        ruling = await self._buckets.spend(
+            step.buckets,
+            looking_at=step.looked,
+            giving_back=back,
+            is_solved=step.solve is None or admitted.is_past_captcha,
+        )
+        if ruling.observed:
+            visit.log["observed_limits"] = list(ruling.observed)
+        return ruling
+
+    async def _step_up(self, visit: Visit, route: Route, solve: Solve, admitted: Admitted) -> None:
+        """Have a captcha solved that is demanded now; a route that observes notes that it was not, and goes on."""
+        try:
+            await self._solve(visit, route, solve, admitted)
+        except (Refusal, StoreError) as error:
+            self._observe(visit, route, error)
+        admitted.is_past_captcha = True
+
+    async def _give_back(self, admitted: Admitted) -> None:
+        """Give back what the captcha's step spent, where no later step does. Never raises for the store."""
+        back, admitted.to_give_back = admitted.to_give_back, ()
+        if back:
+            with suppress(StoreError):
+                await self._buckets.refund(back)
 
     async def _solve(self, visit: Visit, route: Route, step: Solve, admitted: Admitted) -> None:
         """Ask the verifier about a token. A person is proven only where it says so: not where `on_failure` lets in."""
@@ -460,17 +519,25 @@ class Gate:
         return tuple([name for name in route.captcha if not self._captchas[name].is_away]) or route.captcha
 
     @asynccontextmanager
-    async def _counted(self, visit: Visit, recipient: Recipient, is_right: bool) -> AsyncIterator[None]:
+    async def _counted(
+        self, visit: Visit, admitted: Admitted, after: int | None, recipient: Recipient, is_right: bool
+    ) -> AsyncIterator[None]:
         """Around the judgement of a code: count a wrong one, whatever limits the route names.
 
         Counted beforehand, so that a hundred at once are not more than one after another; a right one costs nothing,
         and neither does one that was not judged after all (another request holds the code, or it is dead).
-        Raises Refusal(too_many_attempts), for right and wrong codes alike.
+        Raises Refusal(too_many_attempts), and Refusal(captcha_required) after `after` wrong codes of the recipient
+        unless one was solved: for right and wrong codes alike, or the demand would tell one from the other.
         """
-        buckets = self._admission.of_wrong_codes(visit, recipient)
-        ruling = await (self._buckets.peek(buckets) if is_right else self._buckets.spend(buckets))
-        if not ruling.allowed:
+        buckets = self._admission.of_wrong_codes(visit, recipient, None if admitted.is_past_captcha else after)
+        back, admitted.to_give_back = admitted.to_give_back, ()
+        spent, looked = ((), buckets) if is_right else (buckets, ())
+        ruling = await self._buckets.spend(spent, looking_at=looked, giving_back=back)
+        if ruling.refused:
             raise _guessed_too_much(ruling)
+        if ruling.demanded:
+            visit.log["captcha_demanded_by"] = list(ruling.demanded)
+            raise _no_token(())
         try:
             yield
         except Refusal as refusal:

@@ -111,6 +111,10 @@ def _check() -> dict[str, Any]:
             "code_expired",
             "too_many_attempts",
             "verification_in_use",
+            "captcha_required",
+            "captcha_failed",
+            "captcha_unavailable",
+            "rate_limited",
             "store_unavailable",
         ),
     }
@@ -132,6 +136,10 @@ def _check_newest() -> dict[str, Any]:
             "code_expired",
             "too_many_attempts",
             "verification_in_use",
+            "captcha_required",
+            "captcha_failed",
+            "captcha_unavailable",
+            "rate_limited",
             "store_unavailable",
         ),
     }
@@ -196,6 +204,7 @@ def _refusals(*codes: str) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     text = {"type": "string"}
+    demanded = {"type": "string", "description": "The captcha token, where the answer was captcha_required"}
     return {
         "Start": {
             "type": "object",
@@ -216,7 +225,7 @@ def _schemas() -> dict[str, Any]:
             "type": "object",
             "required": ["code"],
             "additionalProperties": False,
-            "properties": {"code": {"type": ["string", "integer"], "examples": ["123456"]}},
+            "properties": {"code": {"type": ["string", "integer"], "examples": ["123456"]}, "captcha": demanded},
         },
         "CheckNewest": {
             "type": "object",
@@ -226,6 +235,7 @@ def _schemas() -> dict[str, Any]:
                 "to": {"type": "string", "examples": ["+8613900000001"]},
                 "code": {"type": "string", "examples": ["123456"]},
                 "channel": {"enum": ["sms", "email", "auto"]},
+                "captcha": demanded,
             },
         },
         "Verification": {

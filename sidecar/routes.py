@@ -136,13 +136,19 @@ _NOTHING: Final = Found(None)
 
 
 class Routes:
-    """The configured routes, in order. `method_override`: upstream may take a method from a field, query or form."""
+    """The configured routes, in order. `method_override`: upstream may take a method from a field, query or form.
 
-    def __init__(self, routes: Sequence[Route], *, method_override: bool = True) -> None:
+    `stepping`: the limits of mode "captcha", under which a route's captcha is not demanded.
+    """
+
+    def __init__(
+        self, routes: Sequence[Route], *, method_override: bool = True, stepping: frozenset[str] = frozenset()
+    ) -> None:
         patterns = [_compile(index, route) for index, route in enumerate(routes)]
         guarding = [pattern for pattern in patterns if pattern.route.action != "pass"]
         self._guards = bool(guarding)
         self._overrides = method_override
+        self._stepping = stepping
         # The methods that some guarded route takes, and those that some route names, with one that none does.
         self._guarded = frozenset(pattern.method for pattern in guarding)
         self._methods = frozenset({pattern.method for pattern in patterns} | {"OTHER"}) - {EVERY}
@@ -352,7 +358,7 @@ class Routes:
         if not guarding:
             return firsts[min(firsts)] if firsts else None
         chosen = firsts[min(guarding, key=lambda index: (*_strictness(firsts[index]), index))]
-        return chosen if all(_covers(chosen, firsts[index]) for index in guarding) else CLOSED
+        return chosen if all(_covers(chosen, firsts[index], self._stepping) for index in guarding) else CLOSED
 
 
 def _first(patterns: Iterable[_Pattern], method: str) -> _Pattern | None:
@@ -366,7 +372,7 @@ def _strictness(route: Route) -> tuple[bool, int]:
     return route.mode != "enforce", _STRICTEST_FIRST.index(route.action)
 
 
-def _covers(chosen: Route, other: Route) -> bool:
+def _covers(chosen: Route, other: Route, stepping: frozenset[str]) -> bool:
     """True when nothing that `other` would keep from upstream gets there by way of `chosen`."""
     if chosen is other or chosen.action == "send" or (chosen.action == "deny" and chosen.mode == "enforce"):
         return True  # the latter two never reach upstream
@@ -378,9 +384,20 @@ def _covers(chosen: Route, other: Route) -> bool:
         return False
     if not set(other.limits) <= set(chosen.limits):
         return False
+    if other.captcha and not _demands_as_often(chosen, other, stepping):
+        return False
     if other.action != "verify":
         return True
     return chosen.action == "verify" and _proof_of(chosen) == _proof_of(other)
+
+
+def _demands_as_often(chosen: Route, other: Route, stepping: frozenset[str]) -> bool:
+    """True when `chosen` demands its captcha whenever `other` would; the limits of `other` are among its own."""
+    if chosen.captcha_after is None and not stepping & set(chosen.limits):
+        return True  # it always does
+    if other.captcha_after is None:
+        return bool(stepping & set(other.limits))
+    return chosen.captcha_after is not None and chosen.captcha_after <= other.captcha_after
 
 
 def _proof_of(route: Route) -> tuple[str | None, ...]:

@@ -461,6 +461,34 @@ def test_one_proof_opens_no_other_route() -> None:
     assert both(human, limited) is CLOSED
 
 
+def test_a_captcha_that_is_demanded_less_often_covers_no_other() -> None:
+    """By limits and by `captcha_after`: what one route would demand, no other reading of the path gets round."""
+
+    def found(one: Route, other: Route) -> Route | None:
+        target = f"{one.match.split()[1]}%00/../..{other.match.split()[1]}"
+        return find("POST", target, routes=Routes([one, other], stepping=frozenset({"free", "busy"})))
+
+    def verify(match: str, **more: object) -> Route:
+        given = {"action": "verify", "to": "json:a", "code": "json:b", "captcha": "altcha", **more}
+        return Route.model_validate({"match": match, **given})
+
+    always, limited = verify("* /a"), verify("* /b", limits=["ip"])
+    assert found(limited, always) is limited
+    free, both_limits = verify("* /c", limits=["free"]), verify("* /d", limits=["free", "busy"])
+    assert found(free, always) is CLOSED
+    assert found(verify("* /i", limits=["ip", "free"]), limited) is CLOSED
+    assert found(verify("* /e", limits=["free"]), free) is not CLOSED
+    assert found(both_limits, free) is both_limits
+    assert found(free, both_limits) is CLOSED
+    three, five = verify("* /f", captcha_after=3), verify("* /g", captcha_after=5)
+    assert found(three, five) is three
+    assert found(five, three) is CLOSED
+    assert found(five, always) is CLOSED
+    assert found(always, five) is always
+    assert found(free, three) is CLOSED
+    assert found(verify("* /h", captcha_after=3, limits=["free"]), three) is not CLOSED
+
+
 def test_an_observed_route_opens_no_enforced_one() -> None:
     observed = Route(match="* /a", action="verify", to="json:phone", mode="observe")
     enforced = guard("* /b", captcha="turnstile")

@@ -60,6 +60,7 @@ _ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "to": ("send", "verify"),
     "code": ("verify",),
     "captcha": ("guard", "send", "verify"),
+    "captcha_after": ("verify",),
     "captcha_token": ("guard", "send", "verify"),
     "limits": ("guard", "send", "verify"),
     "mode": ("guard", "send", "verify"),
@@ -82,6 +83,9 @@ _BY_RECIPIENT: Final = ("to", "to_prefix", "country")
 
 # Limits that bound what all clients together may cost: they bound nothing while there is a way round them.
 _ON_ALL: Final = ("to_prefix", "country", "global")
+
+# Limits on what is asked: whoever uses them up keeps others out.
+_ON_WHAT: Final = frozenset({"to", "to_prefix", "country", "route", "global"})
 
 # The captcha kinds that the hosted page can show (pages.CAPTCHA_KINDS).
 _ON_PAGE: Final = ("altcha", "turnstile")
@@ -502,6 +506,7 @@ def _api(api: Api, draft: Draft, findings: Findings) -> None:
         _captchas(api.captcha, ("api", "captcha"), draft, findings)
     if "limits" in api.model_fields_set:
         _names(api.limits, draft.limits, "limits", ("api", "limits"), findings)
+    _steps_up(api.captcha, api.captcha_after or None, api.limits, ("api",), draft, findings)
 
 
 def _captchas(names: Sequence[str], path: KeyPath, draft: Draft, findings: Findings) -> None:
@@ -562,6 +567,56 @@ def _route_captcha(route: Route, path: KeyPath, draft: Draft, findings: Findings
         )
     if route.captcha_token is not None and not route.captcha:
         findings.tell(token, "has no meaning without captcha", "name a captcha, or leave it out", captcha)
+    _steps_up(route.captcha, route.captcha_after, route.limits, path, draft, findings)
+    if route.captcha_after is not None and draft.api is not None and not draft.api.captcha_after:
+        findings.warn(
+            (*path, "captcha_after"),
+            "the API's check takes wrong codes for the same recipients without a captcha",
+            f"write captcha_after = {route.captcha_after} in [api], too",
+        )
+
+
+def _steps_up(
+    captcha: object,
+    after: int | None,
+    limits: Sequence[str],
+    path: KeyPath,
+    draft: Draft,
+    findings: Findings,
+) -> None:
+    """Tell what would demand a captcha, and cannot."""
+    stepping = [name for name in limits if (one := draft.limits.get(name)) is not None and one.mode == "captcha"]
+    if not captcha:
+        right = 'name one, such as captcha = "altcha"'
+        if after is not None:
+            findings.tell((*path, "captcha_after"), "has no meaning without captcha", f"{right}, or leave it out")
+        for name in stepping:
+            findings.tell(
+                (*path, "limits", limits.index(name)),
+                f'"{name}" demands a captcha when it is full, and there is none here',
+                f'{right}, or write mode = "enforce" in limits.{name}',
+                ("limits", name, "mode"),
+            )
+        return
+    if after is not None and draft.code is not None and after >= draft.code.failures.count:
+        findings.tell(
+            (*path, "captcha_after"),
+            f"is never come to: wrong codes are refused after {draft.code.failures.count} already",
+            f"write less than {draft.code.failures.count}, or more in code.failures",
+            ("code", "failures"),
+        )
+    if not stepping:
+        return
+    keys = {draft.limits[name].key for name in stepping}  # type: ignore[union-attr]
+    for index, name in enumerate(limits):
+        limit = draft.limits.get(name)
+        if limit is not None and limit.mode == "enforce" and limit.key in _ON_WHAT - keys:
+            findings.warn(
+                (*path, "limits", index),
+                f'"{name}" counts by {show(limit.key)}, and many addresses use it up without a captcha: none of mode'
+                f' "captcha" here counts by {show(limit.key)}',
+                f'add a limit of mode "captcha" with key = {show(limit.key)} and a lower rate',
+            )
 
 
 def _route_page(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:

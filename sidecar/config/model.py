@@ -378,7 +378,7 @@ class Limit(Table):
     ]
     rate: RateText
     burst: Positive | None = None  # None: the rate's count
-    mode: Literal["enforce", "observe"] = "enforce"
+    mode: Literal["enforce", "observe", "captcha"] = "enforce"
 
 
 class Captcha(Table):
@@ -456,6 +456,7 @@ def _prefix(value: str) -> str:
 class Api(Table):
     prefix: Annotated[Text, AfterValidator(_prefix), schema_text(r"^(/[A-Za-z0-9._~-]+)+$", "/.sidecar")] = "/.sidecar"
     captcha: Annotated[Captchas, text_or_list("altcha")] = ("altcha",)
+    captcha_after: Count = 0  # a check demands it after so many wrong codes for the recipient; 0: it never does
     limits: tuple[NonEmpty, ...] = ("ip", "to")
     send: StrictBool = True  # False: it checks codes that routes sent, and sends none
     cors_origins: tuple[
@@ -571,6 +572,7 @@ class Route(Table):
     to: Selector | None = None
     code: Selector | None = None
     captcha: Annotated[Captchas, text_or_list()] = ()
+    captcha_after: Positive | None = None  # None: always; else from so many wrong codes for the recipient on
     captcha_token: Selector | None = None
     limits: tuple[NonEmpty, ...] = ()
     mode: Literal["enforce", "observe"] = "enforce"
@@ -606,7 +608,6 @@ class Config(Table):
 LATER: Final[dict[str, tuple[Any, ...]]] = {
     "server.workers": (1,),
     "store.on_failure": ("deny",),
-    "limits.*.mode": ("enforce", "observe"),
     "providers.*.price": (),
     "pumping": (),
     "budget": (),
@@ -618,7 +619,6 @@ CONTRACT_WORDS: Final[dict[str, tuple[str, ...]]] = {
     "captcha.*.kind": (
         "turnstile", "hcaptcha", "recaptcha", "yidun", "geetest", "tencent", "aliyun", "altcha", "slider",
     ),
-    "limits.*.mode": ("enforce", "observe", "captcha"),
     "providers.*.kind": (
         "twilio", "aliyun", "aliyun-intl", "tencent", "juhe", "qiniu", "smtp", "webhook", "console",
     ),

@@ -39,28 +39,51 @@ _PREFIX_LENGTHS: Final = {"ip": {4: 32, 6: 64}, "ip_prefix": {4: 24, 6: 48}}
 class Meter:
     """What all buckets of one limit have in common, worked out once for a configuration.
 
-    `prefix`: how the names of its buckets begin in the store. `words`: what gcra.lua is told of each.
+    `prefix`: how the names of its buckets begin in the store. `words`: what gcra.lua is told of each; `solved_words`:
+    the same for a request that has solved a captcha. A meter that `demands` a captcha does so where an enforcing one
+    would refuse; once it is solved, the bucket takes one when it can, and demands nothing more.
     """
 
     name: str
     count: int
     period_s: float
     enforce: bool
+    demands: bool
     limit: Limit
     prefix: str
     words: tuple[str, str, str]
+    solved_words: tuple[str, str, str]
 
     @classmethod
-    def of_rate(cls, name: str, rate: Rate, names: Names, *, burst: int | None = None, enforce: bool = True) -> Self:
+    def of_rate(
+        cls,
+        name: str,
+        rate: Rate,
+        names: Names,
+        *,
+        burst: int | None = None,
+        enforce: bool = True,
+        demands: bool = False,
+    ) -> Self:
         """Make it of a rate; a bucket takes `burst` at once, or the rate's whole count. Raises ValueError as Limit."""
         limit = Limit.of_rate(rate.count, rate.period_s, burst or rate.count)
-        words = (str(limit.interval_us), str(limit.burst), str(int(enforce)))
-        return cls(name, rate.count, rate.period_s, enforce, limit, names.bucket(name, ""), words)
+        enforce = enforce and not demands
+        said = (str(limit.interval_us), str(limit.burst))
+        words, solved_words = (*said, str(int(enforce or demands))), (*said, str(int(enforce)))
+        prefix = names.bucket(name, "")
+        return cls(name, rate.count, rate.period_s, enforce, demands, limit, prefix, words, solved_words)
 
     @classmethod
     def of(cls, name: str, limit: model.Limit, names: Names, *, enforce: bool = True) -> Self:
-        """Make it of [limits.NAME]; `enforce=False` observes whatever the limit's mode. Raises ValueError as Limit."""
-        return cls.of_rate(name, limit.rate, names, burst=limit.burst, enforce=enforce and limit.mode == "enforce")
+        """Make it of [limits.NAME]; with `enforce=False` it refuses nothing. Raises ValueError as Limit."""
+        return cls.of_rate(
+            name,
+            limit.rate,
+            names,
+            burst=limit.burst,
+            enforce=enforce and limit.mode == "enforce",
+            demands=limit.mode == "captcha",
+        )
 
     def bucket(self, hashed: str) -> "Bucket":
         """Give the bucket for a hashed value of the limit's key."""
@@ -88,8 +111,9 @@ class Bucket:
 class Ruling:
     """What a request's buckets say together.
 
-    `retry_after_s`: until every bucket that refused would take one; 0 when allowed. `refused`: when not allowed, the
-    states of all enforcing buckets, those that refused first. `observed`: the names of observing buckets that would
+    `retry_after_s`: until every bucket that refused would take one; 0 when allowed. `refused`: when an enforcing bucket
+    refused, the states of all of them, those that refused first. `demanded`: the names of full buckets that demand a
+    captcha; where nothing is refused, it is all that is missing. `observed`: the names of observing buckets that would
     have refused. `tickets`: of what was spent here, and only that; empty after a peek or a refusal. `again_in_s`: when
     allowed, until every enforcing bucket would take one more.
     """
@@ -98,6 +122,7 @@ class Ruling:
     retry_after_s: float = 0.0
     refused: tuple[LimitState, ...] = ()
     observed: tuple[str, ...] = ()
+    demanded: tuple[str, ...] = ()
     tickets: tuple[str, ...] = ()
     again_in_s: float = 0.0
 
@@ -140,12 +165,17 @@ class Buckets:
         return await self.spend((), looking_at=buckets)
 
     async def spend(
-        self, buckets: Iterable[Bucket], *, looking_at: Iterable[Bucket] = (), giving_back: Sequence[str] = ()
+        self,
+        buckets: Iterable[Bucket],
+        *,
+        looking_at: Iterable[Bucket] = (),
+        giving_back: Sequence[str] = (),
+        is_solved: bool = False,
     ) -> Ruling:
         """Take one from every bucket, or nothing from any; nothing either where one of `looking_at` would refuse.
 
-        `giving_back`: tickets that are refunded in the same step, beforehand and whatever is ruled. One step in the
-        store for all of it.
+        `giving_back`: tickets that are refunded in the same step, beforehand and whatever is ruled. `is_solved`: a
+        captcha was solved, so none is demanded. One step in the store for all of it.
         """
         spent, looked = _once_each(buckets), _once_each(looking_at)
         if looked:
@@ -158,13 +188,13 @@ class Buckets:
         keys, intervals = _of_tickets(giving_back)
         args: list[str | int] = ["0", len(keys), len(spent), *intervals]
         for bucket in decided:
-            args += bucket.meter.words
+            args += bucket.meter.solved_words if is_solved else bucket.meter.words
         try:
             answer = await self._store.run(_GCRA, keys + [bucket.key for bucket in decided], args)
         finally:
             if keys:
                 self._forget(keys)
-        return self._ruling(decided, len(looked), answer, 1 + len(keys), asked_at)
+        return self._ruling(decided, len(looked), answer, 1 + len(keys), asked_at, is_solved=is_solved)
 
     async def refund(self, tickets: Sequence[str], once: str = "") -> None:
         """Give back what was spent. Each ticket once: given twice, it lets one more through.
@@ -184,10 +214,17 @@ class Buckets:
             self._forget(keys)
 
     def _ruling(
-        self, decided: Sequence[Bucket], looked: int, answer: Sequence[int], first: int, asked_at: float
+        self,
+        decided: Sequence[Bucket],
+        looked: int,
+        answer: Sequence[int],
+        first: int,
+        asked_at: float,
+        *,
+        is_solved: bool,
     ) -> Ruling:
         """Read the script's answer: `first` is where it speaks of the first bucket, and `looked` are not spent."""
-        observed, tickets = [], []
+        observed, demanded, tickets = [], [], []
         refused = False
         retry_us = again_us = 0
         at = first
@@ -206,8 +243,12 @@ class Buckets:
                 retry_us = max(retry_us, retry)
                 # From when it was asked, which is before the store looked: never later than the truth.
                 self._remember(bucket.key, asked_at, asked_at + retry / 1e6, asked_at + reset / 1e6)
-            else:
+            elif not meter.demands:
                 observed.append(meter.name)
+            elif not is_solved:
+                demanded.append(meter.name)
+        if demanded and not refused:
+            return Ruling(False, observed=tuple(observed), demanded=tuple(demanded))
         if not refused:
             return Ruling(True, observed=tuple(observed), tickets=tuple(tickets), again_in_s=again_us / 1e6)
         states: tuple[list[LimitState], list[LimitState]] = ([], [])
@@ -215,7 +256,7 @@ class Buckets:
             if bucket.meter.enforce:
                 allowed, remaining, _, reset, _ = answer[first + number * _ANSWERS : first + (number + 1) * _ANSWERS]
                 states[allowed].append(bucket.meter.state(remaining, reset / 1e6))
-        return Ruling(False, retry_us / 1e6, (*states[0], *states[1]), tuple(observed))
+        return Ruling(False, retry_us / 1e6, (*states[0], *states[1]), tuple(observed), tuple(demanded))
 
     def _remember(self, key: str, asked_at: float, takes_at: float, empty_at: float) -> None:
         self._full.pop(key, None)
@@ -229,7 +270,7 @@ class Buckets:
 
 
 def _once_each(buckets: Iterable[Bucket]) -> dict[str, Bucket]:
-    """One bucket named twice in a request counts once; it is enforced if one of its names says so."""
+    """One bucket named twice in a request counts once, as its strictest name says."""
     found: dict[str, Bucket] = {}
     for bucket in buckets:
         before = found.get(bucket.key)
@@ -238,7 +279,7 @@ def _once_each(buckets: Iterable[Bucket]) -> dict[str, Bucket]:
 
 
 def _stricter(one: Bucket, other: Bucket) -> Bucket:
-    return one if one.meter.enforce else other
+    return one if one.meter.enforce or (one.meter.demands and not other.meter.enforce) else other
 
 
 def _of_tickets(tickets: Sequence[str]) -> tuple[list[str], list[str]]:

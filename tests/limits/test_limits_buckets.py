@@ -359,16 +359,67 @@ async def test_nothing_to_ask_asks_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "route_enforces", "enforces"),
-    [("enforce", True, True), ("enforce", False, False), ("observe", True, False), ("observe", False, False)],
+    [
+        ("enforce", True, True),
+        ("enforce", False, False),
+        ("observe", True, False),
+        ("observe", False, False),
+        ("captcha", True, False),
+        ("captcha", False, False),
+    ],
 )
 def test_only_limit_and_route_together_enforce(
-    mode: Literal["enforce", "observe"], route_enforces: bool, enforces: bool
+    mode: Literal["enforce", "observe", "captcha"], route_enforces: bool, enforces: bool
 ) -> None:
     """Either one in observe mode makes an observing bucket."""
     limit = model.Limit(key="ip", rate=Rate(20, 3600.0), mode=mode)
     bucket = Meter.of("ip", limit, Names("test"), enforce=route_enforces).bucket("h")
     assert bucket.meter.enforce is enforces
+    assert bucket.meter.demands is (mode == "captcha"), "an observed route notes what would be demanded"
     assert bucket.meter.limit.burst == 20
+
+
+def demanding(store: Store, name: str, burst: int) -> Bucket:
+    """A bucket that demands a captcha when it is full; its key is that of `a_bucket`."""
+    return Meter.of_rate(name, Rate(1, 3600.0), store.names, burst=burst, demands=True).bucket("h")
+
+
+async def test_a_full_bucket_that_demands_a_captcha_refuses_until_one_is_solved(store: Store) -> None:
+    """Nothing is spent meanwhile, of no bucket; once it is solved, it is taken from where there is room."""
+    buckets, ip, free = Buckets(store), a_bucket(store, "ip", 5), demanding(store, "free", 2)
+    for _ in range(2):
+        ruling = await buckets.spend([ip, free])
+        assert (ruling.allowed, ruling.demanded, len(ruling.tickets)) == (True, (), 2)
+    before = await stored(store, ip, free)
+
+    ruling = await buckets.spend([ip, free])
+    assert (ruling.allowed, ruling.demanded, ruling.refused, ruling.tickets) == (False, ("free",), (), ())
+    assert await stored(store, ip, free) == before
+    assert buckets.full([free]) is None, "that it is full is no refusal"
+
+    ruling = await buckets.spend([ip, free], is_solved=True)
+    assert (ruling.allowed, ruling.demanded, ruling.observed) == (True, (), ())
+    assert ruling.tickets == (ip.ticket,)
+
+
+async def test_a_refusal_goes_before_a_demand(store: Store) -> None:
+    """Of what refuses and what demands, the states tell only of what refuses, and the wait is for that."""
+    buckets, ip, free = Buckets(store), a_bucket(store, "ip", 1), demanding(store, "free", 1)
+    assert (await buckets.spend([ip, free])).allowed
+    ruling = await buckets.spend([free, ip])
+    assert [state.name for state in ruling.refused] == ["ip"]
+    assert (ruling.demanded, ruling.allowed) == (("free",), False)
+    assert 0 < ruling.retry_after_s <= 3600
+
+
+async def test_a_part_of_a_bucket_demands_before_the_whole_refuses(store: Store) -> None:
+    """One bucket under two meters: three of five are free, the others need a captcha, and none of them is lost."""
+    buckets, whole, part = Buckets(store), a_bucket(store, "guesses", 5), demanding(store, "guesses", 3)
+    assert whole.key == part.key
+    rulings = await asyncio.gather(*(buckets.spend([part]) for _ in range(20)))
+    assert sum(ruling.allowed for ruling in rulings) == 3
+    assert {ruling.demanded for ruling in rulings if not ruling.allowed} == {("guesses",)}
+    assert [(await buckets.spend([whole])).allowed for _ in range(3)] == [True, True, False]
 
 
 # Words in HTTP…
