@@ -10,7 +10,7 @@ captcha is solved in the midst of it. So nobody who is under all of these limits
 verifier see the token that such a request may bring along.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -143,30 +143,31 @@ class Admission:
         """True where a route's captcha is demanded only when a limit is full, or after so many wrong codes."""
         return self._terms(route).steps_up
 
-    def who(self, visit: Visit, route: Route) -> list[Bucket]:
+    def who(self, visit: Visit, route: Route) -> Iterator[Bucket]:
         """The buckets on who asks that surely matter: known from a request's head alone."""
         terms = self._terms(route)
-        buckets = [self._bucket(one, visit, route, None) for one in terms.limits if one.is_who]
+        for one in terms.limits:
+            if one.is_who:
+                yield self._bucket(one, visit, route, None)
         # Of several, the token says which one is asked.
         if len(route.captcha) == 1 and not terms.steps_up:
-            buckets.append(self._of_wrong_tokens(visit, route.captcha[0]))
-        return buckets
+            yield self._of_wrong_tokens(visit, route.captcha[0])
 
     def claim(self, captcha: str, token_id: str) -> Bucket:
         """The bucket that takes one token of a captcha, once."""
         return self._claims[captcha].bucket(self._hashes(token_id)[0])
 
-    def of_wrong_codes(self, visit: Visit, recipient: Recipient | None, after: int | None = None) -> list[Bucket]:
+    def of_wrong_codes(self, visit: Visit, recipient: Recipient | None, after: int | None = None) -> Iterator[Bucket]:
         """Wrong codes: of one recipient, by one asker, and by one site, which has many addresses (IPv6: 65,536).
 
         Under the hash of each accepted secret, or a rotation would begin all budgets anew. Without a recipient, those
         of who asks. `after`: a recipient's demand a captcha after so many.
         """
         ip = visit.client.ip
-        buckets = self._of_recipients(recipient, after) if recipient is not None else []
-        buckets += [self._of_asker.bucket(hashed) for hashed in self._hashes(client_key("ip", ip))]
-        buckets += [self._of_site.bucket(hashed) for hashed in self._hashes(client_key("ip_prefix", ip))]
-        return buckets
+        if recipient is not None:
+            yield from self._of_recipients(recipient, after)
+        yield from map(self._of_asker.bucket, self._hashes(client_key("ip", ip)))
+        yield from map(self._of_site.bucket, self._hashes(client_key("ip_prefix", ip)))
 
     def check(self, recipient: Recipient) -> None:
         """`numbers.countries` and `numbers.block_types`. Raises Refusal(recipient_not_allowed)."""

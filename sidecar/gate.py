@@ -40,7 +40,7 @@ from sidecar.store.client import ReplyError
 from sidecar.verification import codes
 from sidecar.verification.idempotency import MAX_KEY, Idempotency
 from sidecar.verification.states import Status
-from sidecar.verification.verifications import Counted, Hold, Issued, Proof, Record, Verifications
+from sidecar.verification.verifications import Count, Hold, Issued, Proof, Record, Verifications
 from sidecar.visit import Visit
 
 _T = TypeVar("_T")
@@ -192,9 +192,9 @@ class Gate:
         if route.limits and (ruling := self._buckets.full(self._admission.who(visit, route))) is not None:
             # What is asked again under its key costs nothing, and has its answer already.
             return None if route.action == "send" and visit.header("Idempotency-Key") else _limited(ruling)
-        if route.action == "verify" and not _token(visit):
+        if route.action == "verify":
             ruling = self._buckets.full(self._admission.of_wrong_codes(visit, None))
-            return _guessed_too_much(ruling) if ruling is not None else None
+            return _guessed_too_much(ruling) if ruling is not None and not _token(visit) else None
         return None
 
     def read(self, visit: Visit, body: bytes) -> Asked:
@@ -236,7 +236,12 @@ class Gate:
             visit.typed = recipient.address  # the page that asks the API has no country beside it
         visit.log["to"] = recipient.masked
         if route.action == "verify":
-            return Asked(body, recipient, ask.captcha_token, _proof(visit, ask.code))
+            proof = _proof(visit, ask.code)
+            if proof.kind == "code" and (
+                ruling := self._buckets.full(self._admission.of_wrong_codes(visit, recipient))
+            ):
+                raise _guessed_too_much(ruling)
+            return Asked(body, recipient, ask.captcha_token, proof)
         key = visit.header("Idempotency-Key")
         return Asked(body, recipient, ask.captcha_token, locale=visit.locale, idempotency_key=key)
 
@@ -327,7 +332,7 @@ class Gate:
         try:
             if grant.proven is not None:
                 bound = Bound(visit.method, visit.path, grant.body)
-                extra.append((self._identity_field, self._signer.sign(grant.proven, bound).encode()))
+                extra.append((self._identity_field, self._signer.sign(grant.proven, bound)))
             async with self._forwarder.sent(
                 visit.request,
                 visit.connection,
@@ -367,14 +372,14 @@ class Gate:
         recipient, proof = asked.recipient, asked.proof
         assert recipient is not None
         assert proof is not None
-        held = lambda counted: self._verifications.hold(recipient, proof, counted)  # noqa: E731
+        held = partial(self._verifications.hold, recipient, proof)
         return await self._held(visit, route, asked.captcha_token, admitted or Admitted(), held)
 
     async def hold_by_id(
         self, visit: Visit, route: Route, verification_id: str, shown: str | int, token: str | None
     ) -> Hold:
         """Hold the proof that the API checks, its wrong tries counted as everywhere. Raises as `Verifications.hold`."""
-        held = lambda counted: self._verifications.hold_by_id(verification_id, shown, counted)  # noqa: E731
+        held = partial(self._verifications.hold_by_id, verification_id, shown)
         return await self._held(visit, route, token, Admitted(), held)
 
     async def _held(
@@ -383,17 +388,17 @@ class Gate:
         route: Route,
         token: str | None,
         admitted: Admitted,
-        hold: Callable[[Counted], Awaitable[Hold]],
+        hold: Callable[[Count], Awaitable[Hold]],
     ) -> Hold:
         """Hold a proof. Where the recipient's wrong codes demand a captcha, it is solved before any code is judged."""
         try:
-            return await hold(partial(self._counted, visit, admitted, route.captcha_after))
+            return await hold(partial(self._count, visit, admitted, route.captcha_after))
         except Refusal as refusal:
             if refusal.code != "captcha_required":
                 raise
         await self._step_up(visit, route, self._admission.solve(visit, route, token), admitted)
         try:
-            return await hold(partial(self._counted, visit, admitted, None))
+            return await hold(partial(self._count, visit, admitted, None))
         finally:
             await self._give_back(admitted)
 
@@ -518,11 +523,10 @@ class Gate:
             return route.captcha
         return tuple([name for name in route.captcha if not self._captchas[name].is_away]) or route.captcha
 
-    @asynccontextmanager
-    async def _counted(
+    async def _count(
         self, visit: Visit, admitted: Admitted, after: int | None, recipient: Recipient, is_right: bool
-    ) -> AsyncIterator[None]:
-        """Around the judgement of a code: count a wrong one, whatever limits the route names.
+    ) -> Callable[[], None]:
+        """Count a try at a code beforehand if it is wrong, whatever limits the route names; gives what takes it back.
 
         Counted beforehand, so that a hundred at once are not more than one after another; a right one costs nothing,
         and neither does one that was not judged after all (another request holds the code, or it is dead).
@@ -538,13 +542,8 @@ class Gate:
         if ruling.demanded:
             visit.log["captcha_demanded_by"] = list(ruling.demanded)
             raise _no_token(())
-        try:
-            yield
-        except Refusal as refusal:
-            if refusal.code != "code_mismatch":
-                # Nobody waits for it: how long an answer takes must not tell wrong codes from right ones.
-                self._begin(self._buckets.refund(ruling.tickets))
-            raise
+        # Nobody waits for it: how long an answer takes must not tell wrong codes from right ones.
+        return lambda: self._begin(self._buckets.refund(ruling.tickets))
 
     def recipient(
         self, text: str | None, channel: Literal["sms", "email", "auto"], country: str | None = None

@@ -6,12 +6,11 @@ DPoP (RFC 9449), `body_sha256` is ours.
 
 import base64
 import hashlib
+import hmac
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-
-import jwt
 
 from sidecar.config.model import Identity
 from sidecar.keys import KeyFiles, SigningKey
@@ -19,6 +18,7 @@ from sidecar.recipient import Recipient
 
 # How often the key that signs is looked up.
 _LOOK_S: Final = 1.0
+_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +74,17 @@ class Signer:
         self._keys = keys
         self._now = now
         self._new_id = new_id
-        self._algorithm = jwt.get_algorithm_by_name(rules.algorithm)
         self._head: tuple[str, bytes] = "", b""  # a key's id, and the head of every JWT that it signs
         self._current: tuple[float, SigningKey] | None = None  # which signs, and when that was last looked up
 
-    def sign(self, proven: Mapping[str, Any], bound: Bound) -> str:
+    def sign(self, proven: Mapping[str, Any], bound: Bound) -> bytes:
         """The JWT that says `proven` of the request `bound`: a compact JWS, RFC 7515 section 7.1."""
         now = self._now()
-        payload = claims(self._rules, bound, now, self._new_id()) | dict(proven)
+        payload = {**claims(self._rules, bound, now, self._new_id()), **proven}
         key = self._key(now)
-        octets = self._headed(key) + _b64url(json.dumps(payload, separators=(",", ":")).encode())
-        private: Any = self._rules.secret.encode() if key is None else key.private
-        return f"{octets.decode()}.{_b64url(self._algorithm.sign(octets, private)).decode()}"
+        octets = self._headed(key) + _b64url(_json(payload).encode())
+        signature = key.sign(octets) if key else hmac.digest(self._rules.secret.encode(), octets, "sha256")
+        return b"%b.%b" % (octets, _b64url(signature))
 
     def _key(self, now: float) -> SigningKey | None:
         """The key that signs now, looked up once a second: a new one is published long before it signs."""
@@ -99,7 +98,7 @@ class Signer:
         kid = key.kid if key is not None else ""
         if not self._head[1] or self._head[0] != kid:
             said = {"typ": "JWT", "alg": self._rules.algorithm} | ({"kid": kid} if kid else {})
-            self._head = kid, _b64url(json.dumps(said, separators=(",", ":")).encode()) + b"."
+            self._head = kid, _b64url(_json(said).encode()) + b"."
         return self._head[1]
 
     def jwks(self) -> dict[str, Any]:

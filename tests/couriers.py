@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,10 +35,9 @@ SECRET = "a secret that both processes know"
 TICKETS = ("1000000:{limits}:bucket:to:x", "2000000:{limits}:bucket:ip:y")
 
 
-@asynccontextmanager
-async def uncounted(_recipient: Recipient, _is_right: bool) -> AsyncIterator[None]:
-    """Around a code's judgement, where nobody counts wrong ones; tests/story/test_story_guesses.py counts them."""
-    yield
+async def uncounted(_recipient: Recipient, _is_right: bool) -> Callable[[], None]:
+    """Before a code's judgement, where nobody counts wrong ones; tests/story/test_story_guesses.py counts them."""
+    return lambda: None
 
 
 @dataclass

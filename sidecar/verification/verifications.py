@@ -5,7 +5,6 @@ Never stores a code or a recipient: the record holds the recipient's keyed hash,
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Self, cast
@@ -67,9 +66,10 @@ class Proof:
         return f"Proof({self.kind})"
 
 
-# Around the judgement of a code, with whether it is the right one: counts the wrong ones, and refuses when they are too
-# many. It is entered before the judgement, so that many tries at once are not many more.
-Counted = Callable[[Recipient, bool], AbstractAsyncContextManager[None]]
+# Counts a try at a recipient's code if it is wrong, and refuses right and wrong ones alike after too many wrong ones.
+# It is asked before the judgement, so that many tries at once are not many more; what it returns takes the count back,
+# for a try that was not judged after all.
+Count = Callable[[Recipient, bool], Awaitable[Callable[[], None]]]
 
 
 class Hold:
@@ -233,16 +233,13 @@ class Verifications:
             key = self._names.verification(issued.id)
             await self._store.execute(key, "DEL", key)
 
-    async def hold_by_id(self, verification_id: str, shown: str | int, counted: Counted) -> Hold:
+    async def hold_by_id(self, verification_id: str, shown: str | int, count: Count) -> Hold:
         """As `hold`, for the API, which knows the verification and not the recipient."""
         code = self._typed(shown)
         record = await self.read(verification_id)
         if record is None:
             raise Refusal("code_expired", "no_verification", "No such verification, or it is over. Ask for a new code.")
-        recipient = self.recipient(record)
-        right = _same(self.code(verification_id, recipient), code)
-        async with counted(recipient, right):
-            return await self._check(verification_id, record.recipient_hash, "code", right)
+        return await self._judged(verification_id, self.recipient(record), record.recipient_hash, code, count)
 
     async def settle(self, verification_id: str, holder: str, outcome: str) -> bool:
         """End a hold; only `Hold` calls this. Raises StoreAwayError."""
@@ -266,10 +263,10 @@ class Verifications:
             raise Refusal("code_mismatch", "mistyped", right)
         return code
 
-    async def hold(self, recipient: Recipient, proof: Proof, counted: Counted) -> Hold:
+    async def hold(self, recipient: Recipient, proof: Proof, count: Count) -> Hold:
         """Hold the recipient's verification for one use.
 
-        Raises Refusal: code_expired, code_mismatch, too_many_attempts, verification_in_use, and what `counted` raises;
+        Raises Refusal: code_expired, code_mismatch, too_many_attempts, verification_in_use, and what `count` raises;
         StoreAwayError.
         """
         recipient_hashes = self._secret.hashes(recipient.identity)
@@ -296,11 +293,21 @@ class Verifications:
         for recipient_hash, reply in zip(recipient_hashes, looked, strict=True):
             found = await reply
             if found is not None:
-                verification_id = found.decode()
-                right = _same(self.code(verification_id, recipient), code)
-                async with counted(recipient, right):
-                    return await self._check(verification_id, recipient_hash, "code", right)
+                return await self._judged(found.decode(), recipient, recipient_hash, code, count)
         raise Refusal("code_expired", "no_verification", "No code is waiting for this recipient. Ask for a new one.")
+
+    async def _judged(
+        self, verification_id: str, recipient: Recipient, recipient_hash: str, code: str, count: Count
+    ) -> Hold:
+        """Hold a verification if a code is its right one; right and wrong ones take the same steps in the store."""
+        right = _same(self.code(verification_id, recipient), code)
+        give_back = await count(recipient, right)
+        try:
+            return await self._check(verification_id, recipient_hash, "code", right)
+        except Refusal as refusal:
+            if refusal.code != "code_mismatch":
+                give_back()
+            raise
 
     async def _check(self, verification_id: str, recipient_hash: str, kind: str, right: bool) -> Hold:
         holder = b64url(self._urandom(12))
