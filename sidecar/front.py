@@ -90,6 +90,7 @@ class Front:
         self._new_id = new_id
         self._quick_id = quick_id
         self._line = Line()
+        self._shedding = Line()  # what is refused because the other is behind
         self._running: set[asyncio.Task[None]] = set()  # the loop itself keeps none
         self._under_way = 0  # costly decisions that have not come to anything yet
         self._trusted = Trusted(config.server.trusted_proxies)
@@ -224,7 +225,9 @@ class Front:
             route,
         )
         may_change = action in _COSTLY or (action == "api" and request.method == "POST")
-        if may_change and (self._line.is_behind or self._under_way >= _MOST_UNDER_WAY):
+        if may_change and (
+            self._under_way >= _MOST_UNDER_WAY or self._line.is_behind(was_refused=connection.was_refused)
+        ):
             visit.is_shed = True
         elif may_change or action == "override":
             visit.max_content = self._max_content
@@ -244,9 +247,10 @@ class Front:
     def begin(self, visit: Visit, content: bytes) -> None:
         """Have a visit decided when its turn comes: all of its content has come that is read."""
         if visit.is_shed:
-            # At once, and as cheaply as can be: what it takes is taken from those that were let in.
+            # As cheaply as can be, for what it takes is taken from those that were let in; and in a slice of its own,
+            # so that neither they nor plain traffic wait for hundreds of these.
             visit.refusal = _OVERLOADED
-            self._serve(visit, content)
+            self._shedding.put(functools.partial(self._serve, visit, content))
             return
         self._line.put(functools.partial(self._serve, visit, content), was_refused=visit.connection.was_refused)
 
@@ -366,7 +370,8 @@ class Front:
         visit.log |= {"code": refusal.code, "reason": refusal.reason}
         answer = self._faces.refusal(visit, refusal)
         visit.status = answer.status
-        visit.connection.was_refused = refusal.status < 500  # else it was not its fault
+        if refusal.status < 500:  # else it was not its fault, and it waits where it did
+            visit.connection.was_refused = True
         self._visit_ended(visit, "refused")
         visit.connection.write(self._faces.dressed(visit, answer), visit.request_id)
 

@@ -4,7 +4,7 @@ The law: plain traffic is served when its octets come, and no flood of guarded r
 slice. Work is done in the order in which it came: each has the same time to be answered in, so the oldest has the
 earliest deadline. But whoever was refused last waits behind those who were not, and gets one turn in four while they
 wait: a bot pays for its wrong captchas with its own time. Work that comes while the oldest has waited too long is not
-taken: it would not be answered in time.
+taken: it would not be answered in time. Bots that wait too long keep other bots out, and nobody else.
 """
 
 import asyncio
@@ -45,11 +45,10 @@ class Line:
             self._loop.call_soon(self._turn)
         (self._second if was_refused else self._first).append((self._clock(), work))
 
-    @property
-    def is_behind(self) -> bool:
-        """True while the oldest has waited too long: nothing more should be taken."""
-        came = [line[0][0] for line in (self._first, self._second) if line]
-        return bool(came) and self._clock() - min(came) > self._behind_s
+    def is_behind(self, *, was_refused: bool = False) -> bool:
+        """True while the oldest has waited too long: no more should be taken of who, as it, was refused last or not."""
+        line = self._second if was_refused else self._first
+        return bool(line) and self._clock() - line[0][0] > self._behind_s
 
     def __len__(self) -> int:
         return len(self._first) + len(self._second)

@@ -7,7 +7,6 @@ that `server.previous_secrets` makes a rotation seamless.
 import base64
 import functools
 import hashlib
-import hmac
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -45,9 +44,15 @@ class _Keys:
         self.fingerprint = derive("fingerprint", FINGERPRINT)
         self.codes = derive("codes")
         self.tokens = derive("tokens")
-        self.hashes = derive("hashes")
+        # Keyed BLAKE2 (RFC 7693): a third of HMAC-SHA-256's time, and a flood has two new addresses' hashes a request.
+        self.hashing = hashlib.blake2b(key=derive("hashes"), digest_size=16)
         self.captcha = derive("captcha")
         self.sealing = ChaCha20Poly1305(derive("sealing"))
+
+    def hash(self, octets: bytes) -> str:
+        hashing = self.hashing.copy()
+        hashing.update(octets)
+        return b64url(hashing.digest())
 
 
 class Secret:
@@ -93,10 +98,8 @@ class Secret:
         return (self._kept_hashes if len(value) <= _MAX_KEPT else self._hashes)(value)
 
     def _hashes(self, value: str) -> tuple[str, ...]:
-        return tuple(
-            b64url(hmac.digest(keys.hashes, value.encode("utf-8", "surrogatepass"), hashlib.sha256)[:16])
-            for keys in self._all
-        )
+        octets = value.encode("utf-8", "surrogatepass")
+        return tuple([keys.hash(octets) for keys in self._all])
 
     def seal(self, plain: str) -> bytes:
         """Encrypt for the store (ChaCha20-Poly1305, RFC 8439), a random nonce first."""

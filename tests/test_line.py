@@ -86,19 +86,19 @@ async def test_it_is_behind_when_the_oldest_has_waited_too_long() -> None:
     """Not the newest, and not for ever: what was taken is done, and then more is taken."""
     clock = Clock()
     line, over = Line(slice_s=0.001, behind_s=0.5, clock=clock), asyncio.Event()
-    assert not line.is_behind
+    assert not line.is_behind()
     line.put(lambda: clock.works(0.002))
     clock.works(0.4)
     line.put(over.set)
-    assert not line.is_behind
+    assert not line.is_behind()
     clock.works(0.11)
-    assert line.is_behind
+    assert line.is_behind()
     await asyncio.sleep(0)
     assert len(line) == 1
-    assert not line.is_behind, "the one that waits now came later"
+    assert not line.is_behind(), "the one that waits now came later"
     await over.wait()
     clock.works(9)
-    assert not line.is_behind, "nothing waits"
+    assert not line.is_behind(), "nothing waits"
 
 
 async def test_whoever_was_refused_last_waits_behind_those_who_were_not() -> None:
@@ -117,14 +117,19 @@ async def test_whoever_was_refused_last_waits_behind_those_who_were_not() -> Non
         assert [one for one in done if one.startswith(who)] == [f"{who} {n}" for n in range(8)]
 
 
-async def test_it_is_behind_whoever_waits() -> None:
+async def test_whoever_was_refused_keeps_nobody_else_out() -> None:
+    """Each kind of asker is behind when the oldest of its own kind has waited too long."""
     clock = Clock()
     line = Line(behind_s=0.5, clock=clock)
     line.put(lambda: None, was_refused=True)
     clock.works(0.3)
     line.put(lambda: None)
-    assert not line.is_behind
+    assert not line.is_behind(was_refused=True)
     clock.works(0.3)
-    assert line.is_behind
+    assert line.is_behind(was_refused=True)
+    assert not line.is_behind()
+    clock.works(0.3)
+    assert line.is_behind()
     await asyncio.sleep(0)
-    assert not line.is_behind
+    assert not line.is_behind()
+    assert not line.is_behind(was_refused=True)

@@ -68,13 +68,13 @@ NOBODY: Final = Trusted()
 
 def name(peer_ip: str, raw_fields: RawFields, trusted: Trusted, scheme: str) -> Client:
     """Name the client. `peer_ip` is "" on a unix socket: this machine, as 127.0.0.1. Never raises."""
-    peer = _address(peer_ip) or "127.0.0.1"
+    peer, is_trusted = _peer(peer_ip, trusted)
     said: dict[bytes, list[bytes]] = {}
     for key, value in raw_fields:
         if (lower := key.lower()) in _TOLD:
             said.setdefault(lower, []).append(value)
     host = b"".join(said.get(b"host", ())).decode("latin-1")
-    if peer not in trusted:
+    if not is_trusted:
         return Client(ip=peer, scheme=scheme, host=host, trusted_peer=False, chain=(peer,))
     chain = [peer]
     entries = ",".join([value.decode("latin-1") for value in said.get(b"x-forwarded-for", ())])
@@ -97,7 +97,14 @@ def name(peer_ip: str, raw_fields: RawFields, trusted: Trusted, scheme: str) -> 
 
 def is_trusted_peer(peer_ip: str, trusted: Trusted) -> bool:
     """Tell whether the peer is one of the trusted proxies. `peer_ip` as `name` takes it."""
-    return (_address(peer_ip) or "127.0.0.1") in trusted
+    return _peer(peer_ip, trusted)[1]
+
+
+@functools.lru_cache(256)
+def _peer(peer_ip: str, trusted: Trusted) -> tuple[str, bool]:
+    """A peer's address, and whether it is believed: most requests come from one of a few load balancers."""
+    address = _address(peer_ip) or "127.0.0.1"
+    return address, address in trusted
 
 
 def _address(entry: str) -> str | None:

@@ -104,4 +104,4 @@ async def test_what_was_let_in_is_served_while_more_is_refused(start: Start) -> 
     assert len(served) == 1, "one token, one message"
     assert {reply.status for reply in replies} <= {202, 403, 503}
     assert await sidecar.vendor.code()
-    assert not line.is_behind
+    assert not line.is_behind()
