@@ -163,8 +163,9 @@ async def test_what_cannot_be_rendered_is_answered_and_told_all_the_same(
 async def test_many_shed_requests_of_one_connection_leave_others_their_turn(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused at once, and yet no more than one in a turn of the loop for each connection."""
+    """They are refused in a slice of each turn of the loop, here so short that one is refused in it."""
     sidecar = await start(MAIN)
+    sidecar.app.front._shedding = Line(slice_s=0.0)
     sidecar.app.front._line = Line(behind_s=-1)
     sidecar.app.front._line._first.append((0.0, lambda: None))  # nobody has a turn: it stays too far behind
     turns, most = 0, 900
