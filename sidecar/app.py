@@ -115,7 +115,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         # And where a route's `spend_when` asks for more than the status, for the content as long again.
         waits = 3 if any(route.spend_when for route in config.routes) else 2
         hold_s = config.upstream.connect_timeout + waits * config.upstream.read_timeout + _HOLD_MARGIN_S
-        instances = Instances(store, _new_id(), b64url(secret.fingerprint), secret.accepted)
+        instances = Instances(store, _new_id(), b64url(secret.fingerprint), secret.accepted, time.time)
         with suppress(StoreAwayError, ReplyError):  # everything but guarded routes works without
             await instances.join()
         stack.push_async_callback(instances.leave)
@@ -248,9 +248,8 @@ async def _routing(
     lines = Rates(frozenset(rates), take)
     breakers = Breakers(store, config.providers, tell)
     sightings = Sightings(store)
-    with suppress(StoreAwayError, ReplyError, ValueError):  # their tasks tell what is wrong
-        await breakers.look()
-        await sightings.look()
+    # At once: each waits for a store that does not answer. What is wrong their tasks tell.
+    await asyncio.gather(breakers.look(), sightings.look(), return_exceptions=True)
     looking = (life.keep("breakers", breakers.run), life.keep("sightings", sightings.run))
     try:
         async with _providers(config, session) as made:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -115,9 +116,16 @@ def read_pem(pem: str | bytes, signs_from: float) -> SigningKey:
 
 
 def signing(keys: Sequence[SigningKey], algorithm: Algorithm, now: float) -> SigningKey | None:
-    """The key that signs now."""
-    ready = [key for key in keys if key.signs_from <= now and algorithm_of(key.private) == algorithm]
-    return max(ready, key=lambda key: key.signs_from, default=None)
+    """The key that signs now: the newest whose time has come; None without a key for the algorithm.
+
+    A clock that was set back may find all of them too early. The first one signs then: it is the one that upstreams
+    know, and a new one would be a key that they have yet to look up.
+    """
+    fit = sorted((key for key in keys if algorithm_of(key.private) == algorithm), key=lambda key: key.signs_from)
+    ready = [key for key in fit if key.signs_from <= now]
+    if ready:
+        return ready[-1]
+    return fit[0] if fit else None
 
 
 def retired(keys: Sequence[SigningKey], now: float, ttl_s: float) -> list[SigningKey]:
@@ -142,15 +150,21 @@ class KeyFiles:
 
         Raises OSError, ValueError for a file that cannot be used; once there are keys, those are kept instead.
         """
-        changed = self._folder.stat().st_mtime_ns if self._folder.is_dir() else 0
+        changed = 0
+        with suppress(OSError):  # it is not there
+            changed = self._folder.stat().st_mtime_ns
         if changed != self._seen:
             self._seen = changed
             try:
-                self._keys = tuple(_read(file) for file in sorted(self._folder.glob("*.pem")))
+                found = tuple(_read(file) for file in sorted(self._folder.glob("*.pem")))
+                if self._keys and not found:
+                    raise FileNotFoundError(f"{self._folder} has no key any more")
+                self._keys = found
             except (OSError, ValueError) as error:
                 if not self._keys:
                     raise
-                # Such as a key that root has rotated, and that is root's alone. SIGHUP looks again.
+                # Such as a key that root has rotated, and that is root's alone, or a volume that is gone. SIGHUP looks
+                # again.
                 structlog.get_logger().error("keys_unreadable", error=str(error), kept=len(self._keys))
         return self._keys
 

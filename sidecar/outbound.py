@@ -11,20 +11,17 @@ read; the connection is kept for the next call. Whatever ends a call in another 
 import asyncio
 import base64
 import ipaddress
-import math
 import re
-import socket
 import ssl
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Self, cast
 from urllib.parse import unquote, urlsplit
 
-from aiohappyeyeballs import AddrInfoType, start_connection
-
 from sidecar.config.proxies import Proxies
 from sidecar.errors import Refusal
+from sidecar.hosts import Host
 from sidecar.proxy.messages import (
     Answer,
     Chunked,
@@ -47,8 +44,6 @@ _MAX_COMPRESSED: Final = 2 * MAX_REPLY
 IDLE_S: Final = 15.0
 # How long a name's addresses are believed.
 _ADDRESSES_S: Final = 60.0
-# RFC 8305 section 8: how long one address has the connecting to itself before the next is tried beside it.
-_NEXT_ADDRESS_S: Final = 0.25
 _PORTS: Final = {"http": 80, "https": 443}
 _USER_AGENT: Final = "User-Agent: signup-sidecar\r\n"
 # RFC 9110 section 8.6: any other method says how long its content is, even if there is none.
@@ -241,11 +236,8 @@ class _Origin:
         if proxy is not None:
             peer = urlsplit(proxy.url)
             host, port = _host(peer.hostname or ""), peer.port or _PORTS["http"]
-        self._peer = host, port
+        self._peer = Host(host, port, _ADDRESSES_S)
         self._idle: list[tuple[float, _Connection]] = []  # since when; the one used last comes last
-        self._addresses: Sequence[AddrInfoType] = _literal(host, port)
-        self._believed_until = math.inf if self._addresses else 0.0
-        self._resolving: asyncio.Task[None] | None = None
 
     def write(self, request: HttpRequest) -> bytes:
         """Write a request, and the fields it lacks. Raises ValueError for what HTTP cannot carry."""
@@ -293,11 +285,7 @@ class _Origin:
         if session.is_closed:
             raise ConnectionError("the session is closed")
         tls = await session.tls() if self._is_secure else None
-        try:
-            sock = await start_connection(await self._find_addresses(), happy_eyeballs_delay=_NEXT_ADDRESS_S)
-        except OSError:
-            self._forget_addresses()  # the vendor may have moved
-            raise
+        sock = await self._peer.connect()
         connection = _Connection(session, self)
         try:
             if self._tunnel or tls is None:
@@ -333,48 +321,15 @@ class _Origin:
             raise ConnectionResetError("closed in TLS")
         connection.transport = secured
 
-    # Its addresses…
-
-    async def _find_addresses(self) -> Sequence[AddrInfoType]:
-        """Give where to connect to. Calls that come while a name is looked up wait for that together."""
-        if self._session.loop.time() >= self._believed_until:
-            if self._resolving is None:
-                self._resolving = self._session.loop.create_task(self._resolve())
-                self._resolving.add_done_callback(self._resolved)
-            await asyncio.shield(self._resolving)
-        return self._addresses
-
-    async def _resolve(self) -> None:
-        loop = self._session.loop
-        host, port = self._peer
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
-        self._addresses = found
-        self._believed_until = loop.time() + _ADDRESSES_S
-
-    def _resolved(self, task: asyncio.Task[None]) -> None:
-        self._resolving = None
-        if not task.cancelled():
-            task.exception()  # whoever waits is told; nobody may
-
-    def _forget_addresses(self) -> None:
-        if self._believed_until != math.inf:
-            self._believed_until = 0.0
-
 
 def _host(name: str) -> str:
-    """Spell a host as DNS has it. Raises ValueError for what is none."""
+    """Spell a host as DNS has it. Raises ValueError for what is none, and for half an address, such as 127.1."""
     host = name if name.isascii() else name.encode("idna").decode()
     if not host or _NO_TARGET.search(host):
         raise ValueError("no host")
+    if ":" in host or re.fullmatch(r"[0-9.]+", host):
+        ipaddress.ip_address(host)
     return host
-
-
-def _literal(host: str, port: int) -> Sequence[AddrInfoType]:
-    """Give the address that a host is, none for a name. Raises ValueError for half an address, such as 127.1."""
-    if ":" not in host and not re.fullmatch(r"[0-9.]+", host):
-        return []
-    ipaddress.ip_address(host)
-    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
 
 
 # A connection…

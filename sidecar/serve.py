@@ -26,7 +26,7 @@ from sidecar.proxy import listener
 from sidecar.proxy.client import Trusted
 from sidecar.proxy.proxy_protocol import Acceptor
 from sidecar.recipient import load_number_data
-from sidecar.sockets import bound, raise_descriptors
+from sidecar.sockets import bound, most_clients, raise_descriptors
 from sidecar.store.embedded import StoreMissingError, embedded
 from sidecar.store.instances import ForeignSecretError
 
@@ -95,8 +95,14 @@ class _Server:
             asking.start()
             stack.push_async_callback(admin.shutdown, _ADMIN_S)
             stack.push_async_callback(asking.close)
-            public = listener.Server(self._app.front, max_head=server.max_head, keep_alive_s=server.keep_alive)
-            accepting = Acceptor(bound(server.listen, server.socket_mode), _heralds(server), public, tls=self._tls)
+            public = listener.Server(
+                self._app.front,
+                max_head=server.max_head,
+                keep_alive_s=server.keep_alive,
+                most=most_clients(descriptors),
+            )
+            listening = bound(server.listen, server.socket_mode)
+            accepting = Acceptor(listening, _heralds(server), public, tls=self._tls, room=public.room)
             accepting.start()
             stack.push_async_callback(accepting.close)
             gc.freeze()  # what lives as long as the process is no garbage; looking through it took a tenth of a second

@@ -126,3 +126,12 @@ def raise_descriptors() -> int:
             return soft
         return most
     return soft
+
+
+def most_clients(descriptors: int) -> int:
+    """Say how many client connections so many descriptors are enough for.
+
+    Each may need one to upstream, and a quarter is for all else: the store, vendors, health checks, log and files. So
+    the descriptors never run out, and whoever was let in is served.
+    """
+    return descriptors * 3 // 8

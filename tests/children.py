@@ -145,10 +145,16 @@ class Child:
 
 
 async def command(
-    *arguments: str, env: Mapping[str, str] | None = None, stdout: int | None = PIPE, stderr: int | None = PIPE
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    stdout: int | None = PIPE,
+    stderr: int | None = PIPE,
+    limits: str = "",
 ) -> Process:
-    """Start `signup-sidecar` with arguments."""
+    """Start `signup-sidecar` with arguments; `limits`: what `ulimit` is told before, such as "-n 64"."""
     whole = (sys.executable, "-m", "sidecar", *arguments)
+    if limits:
+        whole = ("sh", "-c", f'ulimit {limits} && exec "$@"', "sh", *whole)
     return await asyncio.create_subprocess_exec(*whole, stdout=stdout, stderr=stderr, env={**os.environ, **(env or {})})
 
 
@@ -177,6 +183,9 @@ async def run(tmp_path: Path, store_url: str) -> AsyncIterator[Run]:
             serves: bool = True,
             stderr: int = PIPE,
             stdout: int = PIPE,
+            env: Mapping[str, str] | None = None,
+            limits: str = "",
+            host: str = "127.0.0.1",
             **changed: str,
         ) -> Child:
             upstream = await stack.enter_async_context(FakeUpstream())
@@ -186,12 +195,12 @@ async def run(tmp_path: Path, store_url: str) -> AsyncIterator[Run]:
                 listen=listen,
                 admin_port=admin_port,
                 state=tmp_path / "state",
-                upstream=upstream.url,
+                upstream=upstream.url.replace("127.0.0.1", host),
                 store=store or store_url,
             )
             path = tmp_path / "sidecar.toml"
             path.write_text(rewritten(text, more, changed), encoding="utf-8")
-            process = await stack.enter_async_context(_process(path, stdout, stderr))
+            process = await stack.enter_async_context(_process(path, stdout, stderr, env, limits))
             child = Child(process, path, text, listen, admin_port, upstream)
             if serves and stderr == PIPE:
                 await child.line("listening")
@@ -203,8 +212,10 @@ async def run(tmp_path: Path, store_url: str) -> AsyncIterator[Run]:
 
 
 @asynccontextmanager
-async def _process(path: Path, stdout: int, stderr: int) -> AsyncIterator[Process]:
-    process = await command("run", str(path), stdout=stdout, stderr=stderr)
+async def _process(
+    path: Path, stdout: int, stderr: int, env: Mapping[str, str] | None, limits: str
+) -> AsyncIterator[Process]:
+    process = await command("run", str(path), stdout=stdout, stderr=stderr, env=env, limits=limits)
     try:
         yield process
     finally:

@@ -44,7 +44,7 @@ async def read_command(reader: asyncio.StreamReader) -> list[bytes]:
 
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[bytes]:
     """Answer what a client says of itself when it connects; returns its first real command."""
-    while (command := await read_command(reader))[0] == b"CLIENT":
+    while (command := await read_command(reader))[0] in {b"CLIENT", b"COMMAND"}:
         writer.write(b"+OK\r\n")
     return command
 
@@ -55,6 +55,7 @@ class Switch:
     def __init__(self, path: str) -> None:
         self.path = path
         self.port = 0
+        self.delay_s = 0.0  # how much later all octets come that the store sends
         self._copying: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
 
@@ -74,15 +75,23 @@ class Switch:
             with contextlib.suppress(AttributeError):  # asyncio's of 3.11.2 cannot abort TLS that is lost already
                 writer.transport.abort()
 
+    async def break_off(self) -> None:
+        """Close the connections that there are; new ones are taken."""
+        writers, self._writers = self._writers, []
+        for writer in writers:
+            writer.transport.abort()
+
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         theirs, ours = await asyncio.open_unix_connection(self.path)
         self._writers += [writer, ours]
         for source, sink in ((reader, ours), (theirs, writer)):
-            self._copying.add(asyncio.create_task(self._copy(source, sink)))
+            self._copying.add(asyncio.create_task(self._copy(source, sink, is_late=source is theirs)))
 
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, is_late: bool) -> None:
         with contextlib.suppress(ConnectionError):
             while octets := await source.read(1 << 16):
+                if is_late and self.delay_s:
+                    await asyncio.sleep(self.delay_s)
                 sink.write(octets)
         sink.close()
 

@@ -114,3 +114,29 @@ def test_a_file_that_comes_later_and_cannot_be_used_stops_nothing(tmp_path: Path
     (line,) = logs
     assert (line["event"], line["log_level"]) == ("keys_unreadable", "error")
     assert "1-garbled.pem" in line["error"]
+
+
+def test_a_clock_that_was_set_back_makes_no_new_key(tmp_path: Path) -> None:
+    """The first key signs while none has come to its time: upstreams know it."""
+    now = [1_000_000.0]
+    files = KeyFiles(tmp_path, "ES256", 60.0, lambda: now[0])
+    first = files.current()
+    files.rotate()
+    now[0] -= 86_400.0
+    assert files.current().kid == first.kid
+    assert len(files.all()) == 2
+    now[0] += 2 * 86_400.0
+    assert files.current().kid != first.kid
+
+
+def test_keys_whose_folder_is_gone_go_on(tmp_path: Path) -> None:
+    """A volume that was unmounted: what is known signs, once it is told, and no new key is made."""
+    files = KeyFiles(tmp_path / "keys", "ES256", 60.0, lambda: 1_000_000.0)
+    first = files.current()
+    (tmp_path / "keys").rename(tmp_path / "elsewhere")
+    with capture_logs() as lines:
+        assert {files.current().kid for _ in range(3)} == {first.kid}
+    assert [line["event"] for line in lines] == ["keys_unreadable"]
+    assert not (tmp_path / "keys").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "keys")
+    assert files.current().kid == first.kid

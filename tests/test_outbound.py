@@ -5,6 +5,7 @@ import gc
 import gzip
 import random
 import socket
+import threading
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from cryptography import x509
 from fakes import OK, FakeUpstream, Message, Taken, read_content, read_head
 from vendors import SOON_S, closed_port
 
+from sidecar import hosts
 from sidecar.outbound import (
     MAX_REPLY,
     HttpReply,
@@ -532,18 +534,18 @@ async def test_closing_leaves_what_was_asked_open_and_asks_no_more() -> None:
 
 
 class Resolver:
-    """A resolver of one name, in the place of the loop's own."""
+    """A resolver of one name, in the place of the system's."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.hosts: list[str] = []  # the addresses it gives
         self.asked = 0
-        self.released = asyncio.Event()
+        self.released = threading.Event()
         self.released.set()
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self.look_up)
+        monkeypatch.setattr(hosts, "look_up", self.look_up)
 
-    async def look_up(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+    def look_up(self, host: str, port: int) -> list[tuple[object, ...]]:
         self.asked += 1
-        await self.released.wait()
+        assert self.released.wait(SOON_S)
         if not self.hosts:
             raise socket.gaierror(socket.EAI_AGAIN, "no answer")
         return [one for address in self.hosts for one in socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)]

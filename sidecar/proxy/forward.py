@@ -14,6 +14,7 @@ import yarl
 
 from sidecar.config.model import TlsClient, Upstream
 from sidecar.errors import Refusal
+from sidecar.hosts import Host
 from sidecar.proxy import fields
 from sidecar.proxy.answers import AnswerHead
 from sidecar.proxy.client import NOBODY, Client, Trusted, is_trusted_peer, name
@@ -137,6 +138,7 @@ class Forwarder:
         self._url = yarl.URL("http://localhost" if self._path else upstream.url)
         self._tls = tls_context(upstream.tls) if self._url.scheme == "https" else None
         self._host = self._url.raw_authority.encode()
+        self._peer = Host(self._url.host or "", self._url.port or 0)
         self.pool = Pool(
             self._dial,
             connect_timeout_s=upstream.connect_timeout,
@@ -265,11 +267,9 @@ class Forwarder:
         loop = asyncio.get_running_loop()
         if self._path:
             return await loop.create_unix_connection(factory, self._path)
-        assert self._url.host is not None
-        assert self._url.port is not None
         name = (self._upstream.tls.server_name or self._url.host) if self._tls else None
         return await loop.create_connection(
-            factory, self._url.host, self._url.port, ssl=self._tls, server_hostname=name
+            factory, sock=await self._peer.connect(), ssl=self._tls, server_hostname=name
         )
 
 

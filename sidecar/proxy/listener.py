@@ -10,7 +10,9 @@ import asyncio
 import math
 import socket
 import ssl
+import sys
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final, Protocol, cast
 
 from sidecar.errors import Refusal
@@ -49,6 +51,10 @@ TLS_LINGER_S: Final = 1.0
 # A guarded content is small; a client that takes longer than this over it is not a sign-up form.
 GUARDED_S: Final = 20.0
 _LOOK_S: Final = 0.5
+# Where there is no room for more connections, those make room that have asked for nothing for so long: so many of the
+# most that there may be, the oldest connections first, as nginx drains its reusable connections.
+_IDLE_S: Final = 1.0
+_MAKE_ROOM: Final = 1 / 16
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What could not be read has no request; it is told like one.
@@ -105,8 +111,9 @@ class Server:
         send_s: float = SEND_S,
         content_s: float = CONTENT_S,
         guarded_s: float = GUARDED_S,
+        most: int = sys.maxsize,
     ) -> None:
-        """Must run inside the loop. `max_head` is in octets."""
+        """Must run inside the loop. `max_head` is in octets; `most` connections may be open at once."""
         self.front = front
         self.max_head = max_head
         self.keep_alive_s = keep_alive_s
@@ -114,7 +121,8 @@ class Server:
         self.send_s = send_s
         self.content_s = content_s
         self.guarded_s = guarded_s
-        self.connections: set[Connection] = set()
+        self.most = most
+        self.connections: dict[Connection, None] = {}  # the oldest first
         self.is_closing = False
         self.loop = asyncio.get_running_loop()
         self.writes = Writes()
@@ -131,6 +139,19 @@ class Server:
     def is_idle(self) -> bool:
         """True when no client waits for an answer."""
         return all(connection.is_idle for connection in self.connections)
+
+    def room(self, accepting: int) -> int:
+        """Say how many more connections there may be beside those being accepted; with none, close some that are idle.
+
+        A client that keeps its connection without a request must not keep others out: HTTP lets either end close it.
+        """
+        left = self.most - len(self.connections) - accepting
+        if left <= 0:
+            now = self.loop.time()
+            idle = (one for one in self.connections if one.idle_since < now - _IDLE_S)
+            for connection in list(islice(idle, max(1, int(self.most * _MAKE_ROOM)))):
+                connection.abort()
+        return left
 
     def __call__(self, peer: Source | None) -> "Connection":
         """Make the protocol of a new connection from there; None is this machine, by a unix socket."""
@@ -157,7 +178,7 @@ class Server:
             await self._all_lost.wait()
 
     def forget(self, connection: "Connection") -> None:
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         if not self.connections and self._all_lost is not None:
             self._all_lost.set()
 
@@ -563,6 +584,13 @@ class Connection(asyncio.Protocol):
         """True when no request is being served here, nor the rest of one discarded."""
         return self.state in {"idle", "closing"}
 
+    @property
+    def idle_since(self) -> float:
+        """Since when, by the loop's clock, it has neither brought a request nor had one answered; infinity: it has."""
+        if self.state != "idle" or self._tail or self.writing_paused or self.transport is None:
+            return math.inf
+        return math.inf if _unwritten(self.transport) else self.due - self._server.keep_alive_s
+
     def close_when_idle(self) -> None:
         """Take no more requests."""
         if self.is_idle:
@@ -590,7 +618,7 @@ class Connection(asyncio.Protocol):
         tcp_keepalive(self.transport)
         self.ssl_context = transport.get_extra_info("sslcontext")
         self.due = self._loop.time() + self._server.keep_alive_s
-        self._server.connections.add(self)
+        self._server.connections[self] = None
 
     def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._server.forget(self)

@@ -37,7 +37,9 @@ _DATAGRAMS: Final = (0x12, 0x22, 0x32)
 _IN_A_ROW: Final = 64
 # As asyncio's own server: with no file descriptor left, the next try is so much later.
 _RETRY_S: Final = 1.0
-# As long as it goes on, it is told so often.
+# With no room for another connection, the next look: those that wait in the system's queue hardly notice.
+_FULL_S: Final = 0.01
+# As long as either goes on, it is told so often.
 _TELL_S: Final = 10.0
 # For TLS to end with all that is still to be written: the loop's own 30 s cut off who takes it slowly. The protocol
 # looks at that itself; this is for one that does not.
@@ -119,7 +121,8 @@ class Acceptor:
     header's source; without one (an untrusted peer, LOCAL) with the peer as the system named it on accepting, which a
     transport cannot always say later: a client that has reset the connection has left no name, but maybe a request.
     None is the peer of a unix socket, this machine. `trusted` may be replaced at any time; connections that are being
-    accepted keep what they had.
+    accepted keep what they had. `room` is told how many connections are still being accepted, and says how many more
+    may be; until there is room again, connections wait in the system's queue.
     """
 
     def __init__(
@@ -131,6 +134,7 @@ class Acceptor:
         tls: ssl.SSLContext | None = None,
         header_s: float = HEADER_S,
         most_headers: int = MOST_HEADERS,
+        room: Callable[[int], int] = lambda _accepting: 1,
     ) -> None:
         self.trusted = trusted
         self._sockets = sockets
@@ -138,13 +142,14 @@ class Acceptor:
         self._tls = tls
         self._header_s = header_s
         self._most_headers = most_headers
+        self._room = room
         self._log = structlog.get_logger()
         self._tasks: set[asyncio.Task[None]] = set()
         self._headers = 0
         self._accepts = False
         self._is_closed = False
         self._retry: asyncio.TimerHandle | None = None
-        self._tell_at = 0.0
+        self._tell_at = {"accept_failed": 0.0, "connections_full": 0.0}
 
     def start(self) -> None:
         """Begin to accept, on the running loop."""
@@ -180,18 +185,20 @@ class Acceptor:
         for _ in range(_IN_A_ROW):
             if not self._accepts:
                 return
+            if self._room(len(self._tasks)) <= 0:
+                if self._is_news("connections_full"):
+                    self._log.warning("connections_full")
+                self._rest(_FULL_S)
+                return
             try:
                 connection, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 # Mostly too many open files. The connection stays in the queue and would wake us at once.
-                loop = asyncio.get_running_loop()
-                if loop.time() >= self._tell_at:
-                    self._tell_at = loop.time() + _TELL_S
+                if self._is_news("accept_failed"):
                     self._log.warning("accept_failed", reason=error.strerror, again_in_s=_RETRY_S)
-                self._retry = loop.call_later(_RETRY_S, self._try_again)
-                self._accept_or_not()
+                self._rest(_RETRY_S)
                 return
             connection.setblocking(False)
             peer = None if connection.family == socket.AF_UNIX else Source(address[0], address[1])
@@ -201,6 +208,19 @@ class Acceptor:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._accept_or_not()
+
+    def _is_news(self, event: str) -> bool:
+        """True when an event is to be told: the first time, and then every ten seconds."""
+        now = asyncio.get_running_loop().time()
+        if now < self._tell_at[event]:
+            return False
+        self._tell_at[event] = now + _TELL_S
+        return True
+
+    def _rest(self, seconds: float) -> None:
+        """Accept nothing for so long."""
+        self._retry = asyncio.get_running_loop().call_later(seconds, self._try_again)
+        self._accept_or_not()
 
     def _try_again(self) -> None:
         self._retry = None

@@ -16,12 +16,15 @@ from urllib.parse import unquote, urlsplit
 import hiredis
 
 from sidecar import __version__
+from sidecar.hosts import Host
 from sidecar.store.faults import Fault
 from sidecar.store.wire import LostError, Wire, Word
 from sidecar.unreachable import why
 
 # What redis-py's pools take, and its connections do not.
 _OF_POOLS: Final = ("max_connections", "timeout")
+# The newest command that nothing works without: a store that lacks it would take messages that nobody could ever lease.
+_NEWEST: Final = "XAUTOCLAIM"
 
 
 class Address:
@@ -39,6 +42,7 @@ class Address:
         self._told, self._tls = (bare, None) if is_bare else _read(url)
         self._path = getattr(self._told, "path", "")
         self.place = self._path or _host_and_port(self._told.host, self._told.port)
+        self._host = None if self._path else Host(self._told.host, self._told.port)
 
     async def connect(self) -> Wire:
         """Open a connection: let in, ready, and open in this turn of the loop. Raises LostError; it keeps no time."""
@@ -57,13 +61,16 @@ class Address:
 
     async def _opened(self) -> Wire:
         loop = asyncio.get_running_loop()
-        if self._path:
+        if self._host is None:
             _, wire = await loop.create_unix_connection(lambda: Wire(self.place), self._path)
             return wire
         told = self._told
-        transport, wire = await loop.create_connection(lambda: Wire(self.place), told.host, told.port, ssl=self._tls)
+        connected = await self._host.connect()
+        name = told.host if self._tls else None
+        _, wire = await loop.create_connection(
+            lambda: Wire(self.place), sock=connected, ssl=self._tls, server_hostname=name
+        )
         if told.socket_keepalive:
-            connected = transport.get_extra_info("socket")
             with suppress(OSError):  # an option that this system does not have
                 connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 for option, value in told.socket_keepalive_options.items():
@@ -71,7 +78,10 @@ class Address:
         return wire
 
     async def _greet(self, wire: Wire) -> None:
-        """Say who asks, and which database is meant. One round trip: no command goes out before it is over."""
+        """Say who asks and which database is meant, and see that it is new enough, where it lets us.
+
+        One round trip: no command goes out before it is over.
+        """
         told = self._told
         commands: list[tuple[Word, ...]] = []
         if told.username:
@@ -85,9 +95,12 @@ class Address:
             commands.append(("CLIENT", "SETNAME", told.client_name))
         # For whoever looks at CLIENT LIST. A store of before 7.2, or one that does not let us, need not know.
         commands += (("CLIENT", "SETINFO", "LIB-NAME", "signup-sidecar"), ("CLIENT", "SETINFO", "LIB-VER", __version__))
+        commands.append(("COMMAND", "INFO", _NEWEST))
         for number, reply in enumerate(wire.ask(*commands)):
             said = await reply
             if type(said) is not hiredis.ReplyError:
+                if said == [None]:
+                    raise LostError(f"no {_NEWEST} at {self.place}: it needs Valkey or Redis 7.0 or newer")
                 continue
             fault = Fault.read(str(said))
             if "DB index" in fault.text:

@@ -1,11 +1,12 @@
 """Who else uses this store? Instances that share one must share `server.secret`, or each refuses the others' codes.
 
 Every instance says every few seconds that it lives, and under which secret. One that starts beside living instances
-under a secret that it does not know refuses to start. Never says the secret: only its fingerprint.
+under a secret that it does not know refuses to start. Never says the secret: only its fingerprint. As it learns the
+store's time on the way, it tells when that is not ours.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Final
 
@@ -17,6 +18,9 @@ from sidecar.store.client import ReplyError, Store
 _SAY_EVERY_S: Final = 5.0
 # Three words missed: it is gone.
 _GONE_S: Final = 15.0
+# Clocks that NTP keeps are apart by less than a tenth of this. Signed fields and vendors' signatures go by ours, codes
+# and limits by the store's.
+_APART_S: Final = 5.0
 
 
 class ForeignSecretError(Exception):
@@ -24,16 +28,24 @@ class ForeignSecretError(Exception):
 
 
 class Instances:
-    """Our place among a store's instances: `fingerprint` is ours, `accepted` those that our configuration knows."""
+    """Our place among a store's instances: `fingerprint` is ours, `accepted` those that our configuration knows.
 
-    def __init__(self, store: Store, name: str, fingerprint: str, accepted: Collection[str]) -> None:
+    `now` gives seconds since the epoch.
+    """
+
+    def __init__(
+        self, store: Store, name: str, fingerprint: str, accepted: Collection[str], now: Callable[[], float]
+    ) -> None:
         self._store = store
+        self._now = now
+        self._ahead_s = 0.0  # our clock of the store's, as it was told last
         self._member = f"{fingerprint}:{name}"
         self._accepted = accepted
 
     async def join(self) -> None:
         """Say that we live, unless strangers do. Raises ForeignSecretError, StoreAwayError."""
         now_s = int((await self._store.execute(None, "TIME"))[0])
+        self._compare_clocks(now_s)
         key = self._store.names.instances()
         living = await self._store.execute(key, "ZRANGE", key, f"({now_s - _GONE_S}", "+inf", "BYSCORE")
         if any(member.decode().partition(":")[0] not in self._accepted for member in living):
@@ -54,6 +66,19 @@ class Instances:
                 continue
             except ForeignSecretError as error:
                 structlog.get_logger().error("foreign_secret", error=str(error))
+
+    def _compare_clocks(self, now_s: int) -> None:
+        """Tell when our clock and the store's come to differ, come to differ by more or less, or agree again."""
+        ahead_s = self._now() - now_s
+        if abs(ahead_s) < (_APART_S / 2 if self._ahead_s else _APART_S):
+            ahead_s = 0.0
+        if abs(ahead_s - self._ahead_s) < _APART_S:
+            return
+        self._ahead_s = ahead_s
+        if ahead_s:
+            structlog.get_logger().warning("clocks_differ", ahead_s=round(ahead_s))
+        else:
+            structlog.get_logger().info("clocks_agree")
 
     async def leave(self) -> None:
         """Say that we go."""

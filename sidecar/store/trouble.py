@@ -10,7 +10,7 @@ from sidecar.events import StoreAway, StoreBack, Tell
 
 AGAIN_S: Final = 10.0
 # Only a write tells that these are over; a full store denies some writes and takes others, so it must be one of these.
-_OF_WRITES: Final = frozenset({"READONLY", "OOM", "MISCONF", "NOREPLICAS"})
+_OF_WRITES: Final = frozenset({"READONLY", "UNBLOCKED", "OOM", "MISCONF", "NOREPLICAS"})
 _WRITES: Final = frozenset({"SET", "ZADD", "XADD"})
 
 
