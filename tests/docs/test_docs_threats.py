@@ -23,18 +23,33 @@ def rows(document: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("document", ["threat-model.md"])
+# Every test file of a document's own folder below tests/ is named by one of its rows.
+FOLDERS = {"threat-model.md": "attack", "failure.md": "failure"}
+
+
+@pytest.mark.parametrize("document", FOLDERS)
 def test_each_row_names_tests_that_are_there(document: str) -> None:
-    """A file with tests, or a folder of such, below tests/; and every file of tests/attack is named by a row."""
+    """A file with tests, a test in one, or a folder of such, below tests/."""
     named: set[str] = set()
     for first, last in rows(document):
         names = re.findall(r"`([^`]+)`", last)
         assert names, f"{document}: {first}: names no test"
         for name in names:
-            path = ROOT / "tests" / name
+            file_name, _, test = name.partition("::")
+            path = ROOT / "tests" / file_name
             files = [path] if path.is_file() else list(path.glob("**/test_*.py"))
-            assert any("def test_" in file.read_text("utf-8") for file in files), f"{document}: {first}: no {name}"
+            said = f"def {test}(" if test else "def test_"
+            assert any(said in file.read_text("utf-8") for file in files), f"{document}: {first}: no {name}"
         named |= set(names)
     assert len(named) > 10
-    attacks = {f"attack/{file.name}" for file in (ROOT / "tests" / "attack").glob("test_*.py")}
-    assert document != "threat-model.md" or attacks <= named, attacks - named
+    folder = FOLDERS[document]
+    own = {f"{folder}/{file.name}" for file in (ROOT / "tests" / folder).glob("test_*.py")}
+    assert own <= {name.partition("::")[0] for name in named}, own
+
+
+def test_each_test_of_a_failure_is_a_row() -> None:
+    """docs/failure.md tells of all that tests/failure proves."""
+    text = (ROOT / "docs" / "failure.md").read_text("utf-8")
+    for file in (ROOT / "tests" / "failure").glob("test_*.py"):
+        for test in re.findall(r"def (test_\w+)\(", file.read_text("utf-8")):
+            assert f"`failure/{file.name}::{test}`" in text, test
