@@ -51,7 +51,7 @@ def _route(source: str, **more: str) -> Route:
     return Route.model_validate({"match": "POST /a", "action": "verify"} | selectors | more)
 
 
-ALTCHA = Altcha(Settings(kind="altcha"), b"x" * 32, lambda: 1.8e9, lambda _most: 5)
+ALTCHA = Altcha(Settings(kind="altcha"), b"x" * 32, lambda: 1.8e9, lambda _most: 5, load=None)
 
 
 def _find(octets: bytes) -> None:

@@ -108,7 +108,7 @@ class Api:
             case "POST", ["v1", "verifications", verification_id, "check"]:
                 return await self._check(visit, verification_id, body)
             case "GET", ["captcha", name, "challenge"]:
-                return self._challenge(name)
+                return await self._challenge(visit, name)
             case "POST", ["receipts", name]:
                 return await self._receive(visit, name, None, body)
             case "POST", ["receipts", name, token]:
@@ -227,11 +227,11 @@ class Api:
             return Answer(reply.status, (), b"")
         return problem.json_answer(reply.status, dict(reply.json))
 
-    def _challenge(self, name: str) -> Answer:
+    async def _challenge(self, visit: Visit, name: str) -> Answer:
         captcha = self._challengers.get(name)
         if captcha is None:
             raise Refusal("not_found", "no_challenge", "This captcha is not built in.")
-        return problem.json_answer(200, captcha.challenge())
+        return problem.json_answer(200, await captcha.challenge(visit.client.ip))
 
 
 def _captcha_token(body: Mapping[str, Any]) -> str | None:

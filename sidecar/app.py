@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
@@ -44,6 +45,7 @@ from sidecar.identity import Signer
 from sidecar.keys import KeyFiles, SigningKey, read_pem
 from sidecar.life import Life, ended
 from sidecar.limits.buckets import Buckets, Meter
+from sidecar.limits.load import Load
 from sidecar.logs import EventLog
 from sidecar.metrics import Metrics
 from sidecar.on_demand import OnDemand
@@ -122,7 +124,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         verifications = Verifications(store, secret, config.code, config.numbers.test, os.urandom, hold_s, tell)
         buckets = Buckets(store)
         outbox = Outbox(store)
-        verifiers = _verifiers(config, session, secret)
+        verifiers = _verifiers(config, session, secret, store)
 
         vendors = providers.kinds()
         receipts_url = _receipts_url(config)
@@ -309,13 +311,14 @@ def signing_keys(config: Config) -> KeyFiles | SigningKey | None:
     return KeyFiles(Path(config.server.state_dir) / "keys", rules.algorithm, rules.ttl, time.time)
 
 
-def _verifiers(config: Config, session: outbound.Session, secret: Secret) -> dict[str, Verifier]:
+def _verifiers(config: Config, session: outbound.Session, secret: Secret, store: Store) -> dict[str, Verifier]:
     made: dict[str, Verifier] = {}
     for name, settings in config.captcha.items():
         module = captcha.kinds()[settings.kind]
         if hasattr(module, "built_in"):
             own = hmac.digest(secret.captcha_key, name.encode(), "sha256")
-            made[name] = module.built_in(settings, own, time.time, secrets.randbelow)
+            load_of = partial(Load, store, secret.hash, name)
+            made[name] = module.built_in(settings, own, time.time, secrets.randbelow, load_of)
         else:
             made[name] = RemoteCaptcha(module, settings, session, time.time, _new_id)
     return made

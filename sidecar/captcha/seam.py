@@ -5,6 +5,7 @@ A kind over HTTP is a pure module with `Settings`, `identify(...)`, `request(...
 kind's file name is its TOML `kind`.
 """
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -49,13 +50,31 @@ class Verifier(Protocol):
         ...
 
     async def verify(self, token: str, client_ip: str) -> Verdict:
-        """Judge a token that `look` found nothing wrong with. Never raises for a vendor's fault."""
+        """Judge a token that `look` found nothing wrong with.
+
+        Never raises for a vendor's fault. A built-in captcha that asks the store raises StoreError.
+        """
         ...
 
 
 class BuiltIn(Verifier, Protocol):
     """A captcha that needs no vendor."""
 
-    def challenge(self) -> dict[str, Any]:
-        """Make what the browser has to solve, as JSON for the widget."""
+    async def challenge(self, client_ip: str) -> dict[str, Any]:
+        """Make what the browser at an address has to solve, as JSON for the widget. Never raises."""
+        ...
+
+
+class Load(Protocol):
+    """How much is asked of one built-in captcha just now, by one address, by its site and by all."""
+
+    def asker(self, ip: str) -> str:
+        """Name an address so that nobody learns which it is."""
+        ...
+
+    def count(self, ip: str, *, given: int, solved: int) -> Awaitable[tuple[float, float, float]]:
+        """Count challenges that an address is given, or has solved; tell how many times the usual each count is then.
+
+        Its own, its site's and all's. Counted whether or not it is awaited. Raises StoreError.
+        """
         ...

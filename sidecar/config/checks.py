@@ -130,6 +130,9 @@ def check(draft: Draft, messages: Mapping[str, str], findings: Findings, env: Ma
         _code_length(draft.code, draft.providers, findings)
         _providers(draft.code, draft.providers, findings)
         _messages(draft.code, messages, findings)
+    for name, captcha in draft.captcha.items():
+        for way, wrong, right in captcha.doubtful() if captcha is not None else ():
+            findings.warn(("captcha", name, *way), wrong, right)
     if draft.api is not None:
         _api(draft.api, draft, findings)
     _delivery(draft, findings)

@@ -389,6 +389,10 @@ class Captcha(Table):
     on_failure: Literal["deny", "allow"] = "deny"
     failures: RateText = Rate(10, 60.0)
 
+    def doubtful(self) -> Iterable["Doubt"]:
+        """What works, and is likely not what was meant."""
+        return ()
+
 
 # The captchas of a route, in the order in which they are offered: the next one where the one before is away.
 Captchas = Annotated[tuple[NonEmpty, ...], BeforeValidator(one_or_more)]

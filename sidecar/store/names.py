@@ -42,6 +42,10 @@ class Names:
         """Name a leaky bucket. string: its TAT in microseconds since the epoch."""
         return f"{{{self.prefix}:limits}}:bucket:{limit}:{hashed}"
 
+    def load(self, name: str, hashed: str) -> str:
+        """Name a count that fades. string: the count, and when it was that, in microseconds since the epoch."""
+        return f"{{{self.prefix}:limits}}:load:{name}:{hashed}"
+
     def verification(self, verification_id: str) -> str:
         """Name a verification's record. hash. The id begins with its recipient's route."""
         return f"{self._recipient(verification_id)}:verification:{verification_id}"

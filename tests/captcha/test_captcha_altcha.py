@@ -9,6 +9,7 @@ from typing import Any
 
 import altcha as library
 import pytest
+from fakes import Calm
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +27,11 @@ def make(
     settings: Settings = QUICK,
     randbelow: Callable[[int], int] = lambda n: n - 1,
 ) -> Altcha:
-    return built_in(settings, secret, now, randbelow)
+    return built_in(settings, secret, now, randbelow, lambda _usual: Calm())
+
+
+def fresh(captcha: Altcha) -> dict[str, Any]:
+    return asyncio.run(captcha.challenge("203.0.113.8"))
 
 
 def judged(captcha: Altcha, token: str) -> Verdict:
@@ -48,26 +53,26 @@ def encode(payload: Any) -> str:
 
 def test_a_solved_challenge_passes() -> None:
     captcha = make()
-    assert judged(captcha, encode(solve(captcha.challenge()))) == Verdict("pass")
+    assert judged(captcha, encode(solve(fresh(captcha)))) == Verdict("pass")
 
 
 def test_every_spelling_of_a_token_is_known_by_one_name() -> None:
     """Base64 and JSON can be written in many ways; the signature cannot, so what is claimed is claimed in all."""
     captcha = make()
-    payload = solve(captcha.challenge())
+    payload = solve(fresh(captcha))
     known_by = captcha.look(encode(payload))
     payload["solution"]["counter"] += 1
     payload["more"] = "x"
     loose = base64.b64encode(json.dumps(payload, indent=3).encode()).decode()
     assert captcha.look(f"{loose[:8]}\n{loose[8:]}") == known_by
     assert isinstance(known_by, str)
-    assert captcha.look(encode(solve(captcha.challenge()))) != known_by
+    assert captcha.look(encode(solve(fresh(captcha)))) != known_by
 
 
 def test_a_challenge_works_until_it_expires_and_its_claim_lives_for_longer() -> None:
     """Exactly its ttl on our clock, and what is claimed stays so while any host's clock still takes it."""
     start = float(int(time.time()))
-    token = encode(solve(make(lambda: start).challenge()))
+    token = encode(solve(fresh(make(lambda: start))))
     assert judged(make(lambda: start + 600), token) == Verdict("spent", "expired")
     assert judged(make(lambda: start + 599), token) == Verdict("pass")
     behind = make(lambda: start - 60)
@@ -78,11 +83,11 @@ def test_a_challenge_works_until_it_expires_and_its_claim_lives_for_longer() -> 
 def test_a_challenge_that_would_outlive_its_claim_is_refused() -> None:
     """One that was made before the configuration made their life shorter."""
     long = make(settings=Settings(kind="altcha", cost=2, max_counter=20, ttl=3600.0))
-    assert judged(make(), encode(solve(long.challenge()))) == Verdict("reject", "too_young")
+    assert judged(make(), encode(solve(fresh(long)))) == Verdict("reject", "too_young")
 
 
 def test_a_challenge_of_another_secret_is_refused() -> None:
-    token = encode(solve(make(secret=b"another-secret-x").challenge()))
+    token = encode(solve(fresh(make(secret=b"another-secret-x"))))
     assert judged(make(), token) == Verdict("reject", "signature")
 
 
@@ -99,6 +104,9 @@ def test_a_short_secret_is_refused() -> None:
         (lambda p: p["challenge"]["parameters"].update(keyPrefix=""), "signature"),
         (lambda p: p["challenge"]["parameters"].update(expiresAt=10**11), "signature"),
         (lambda p: p["challenge"]["parameters"].pop("keySignature"), "signature"),
+        (lambda p: p["challenge"]["parameters"].pop("data"), "signature"),
+        (lambda p: p["challenge"]["parameters"]["data"].update(most=10**6), "signature"),
+        (lambda p: p["challenge"]["parameters"]["data"].update(by="hash of 203.0.113.7"), "signature"),
         (lambda p: p["challenge"]["parameters"].pop("expiresAt"), "unreadable"),
         (lambda p: p["challenge"]["parameters"].update(expiresAt=True), "unreadable"),
         (lambda p: p["challenge"]["parameters"].update(expiresAt=1e11), "unreadable"),
@@ -114,7 +122,7 @@ def test_a_short_secret_is_refused() -> None:
 )
 def test_a_changed_token_is_refused(change: Callable[[Any], Any], reason: str) -> None:
     captcha = make()
-    payload = solve(captcha.challenge())
+    payload = solve(fresh(captcha))
     change(payload)
     assert judged(captcha, encode(payload)) == Verdict("reject", reason)
 
@@ -122,7 +130,7 @@ def test_a_changed_token_is_refused(change: Callable[[Any], Any], reason: str) -
 def test_an_unsolved_challenge_does_not_pass_whatever_counter_is_claimed() -> None:
     captcha = make()
     for counter in range(25):
-        claimed = {"challenge": captcha.challenge(), "solution": {"counter": counter, "derivedKey": "ab" * 32}}
+        claimed = {"challenge": fresh(captcha), "solution": {"counter": counter, "derivedKey": "ab" * 32}}
         assert judged(captcha, encode(claimed)) == Verdict("reject", "solution")
 
 
@@ -157,7 +165,7 @@ def test_json_of_any_other_shape_is_refused(payload: Any) -> None:
 
 def test_a_token_is_bounded_and_a_real_one_is_far_below_the_bound() -> None:
     captcha = make()
-    payload = solve(captcha.challenge())
+    payload = solve(fresh(captcha))
     assert len(encode(payload)) < MAX_TOKEN / 8
     payload["padding"] = "x" * MAX_TOKEN
     assert judged(captcha, encode(payload)) == Verdict("reject", "too_long")
@@ -169,11 +177,11 @@ def test_a_deeply_nested_token_is_refused() -> None:
 
 
 def test_a_challenge_tells_what_the_widget_needs_and_no_secret() -> None:
-    challenge = make(now=lambda: 1772600767.9).challenge()
+    challenge = fresh(make(now=lambda: 1772600767.9))
     assert set(challenge) == {"parameters", "signature"}
     parameters = challenge["parameters"]
     assert set(parameters) == {
-        *("algorithm", "cost", "expiresAt", "keyLength", "keyPrefix", "keySignature", "nonce", "salt"),
+        *("algorithm", "cost", "data", "expiresAt", "keyLength", "keyPrefix", "keySignature", "nonce", "salt"),
     }
     assert (parameters["algorithm"], parameters["cost"]) == ("PBKDF2/SHA-256", 2)
     assert parameters["expiresAt"] == 1772600767 + 600
@@ -188,25 +196,25 @@ def test_the_counter_is_drawn_from_all_below_the_maximum() -> None:
         asked.append(n)
         return 7
 
-    challenge = make(randbelow=randbelow).challenge()
+    challenge = fresh(make(randbelow=randbelow))
     assert asked == [QUICK.max_counter]
     assert solve(challenge)["solution"]["counter"] == 7
 
 
 def test_no_two_challenges_are_alike() -> None:
     captcha = make()
-    assert len({captcha.challenge()["signature"] for _ in range(50)}) == 50
+    assert len({fresh(captcha)["signature"] for _ in range(50)}) == 50
 
 
 def test_verifying_costs_no_key_derivation() -> None:
     """With a derivation that would take minutes, a wrong solution is refused at once."""
     slow = make(settings=Settings(kind="altcha", cost=100_000, max_counter=1))
-    challenge = slow.challenge()
+    challenge = fresh(slow)
     claimed = encode({"challenge": challenge, "solution": {"counter": 0, "derivedKey": "ab" * 32}})
     started = time.process_time()
     for _ in range(50):
         assert slow.look(claimed) == Verdict("reject", "solution")
     fifty = time.process_time() - started
     started = time.process_time()
-    slow.challenge()
+    fresh(slow)
     assert fifty < 10 * (time.process_time() - started)

@@ -11,6 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from chromium import DEADLINE_S, Tab, needs_chromium
+from fakes import Calm
 
 from sidecar import language
 from sidecar.captcha.altcha import Altcha, Settings
@@ -38,7 +39,7 @@ class Sidecar:
 
     def __post_init__(self) -> None:
         settings = Settings(kind="altcha", cost=10, max_counter=100)
-        self.captcha = Altcha(settings, secrets.token_bytes(32), time.time, secrets.randbelow)
+        self.captcha = Altcha(settings, secrets.token_bytes(32), time.time, secrets.randbelow, Calm())
 
     def page(self, request: web.Request, to: str, resume: pages.Resume | None) -> web.Response:
         page = pages.hosted_page(
@@ -87,7 +88,7 @@ class Sidecar:
         return self.plain(page)
 
     async def challenge(self, request: web.Request) -> web.Response:
-        return web.json_response(self.captcha.challenge())
+        return web.json_response(await self.captcha.challenge("127.0.0.1"))
 
     def told(self) -> dict[str, Any]:
         return {
