@@ -1,8 +1,8 @@
 """What does it take to be let in? The steps of a request's admission, planned before the first is taken. Pure.
 
-Limits on who asks and a captcha, the number policy, and then all limits together: nothing is spent before everything is
-allowed. Who asks is looked at before the captcha, so that nobody solves one for nothing; without a captcha there is
-nothing to look at beforehand, for the last step decides all limits in one.
+The lists, limits on who asks and a captcha, the number policy, and then all limits together: nothing is spent before
+everything is allowed. Who asks is looked at before the captcha, so that nobody solves one for nothing; without a
+captcha there is nothing to look at beforehand, for the last step decides all limits in one.
 
 When is a route's captcha demanded? Always, and first of all; but where the route steps up, only once one of its limits
 of mode "captcha" is full, or after `captcha_after` wrong codes for the recipient. Then the last step finds out, and the
@@ -18,6 +18,7 @@ from sidecar.config.model import Config, Route
 from sidecar.config.units import Rate
 from sidecar.errors import Refusal
 from sidecar.limits.buckets import Bucket, Meter, client_key
+from sidecar.lists.rules import Lists, Match
 from sidecar.recipient import Recipient
 from sidecar.store.names import Names
 from sidecar.visit import Visit
@@ -26,6 +27,13 @@ from sidecar.visit import Visit
 _WHO: Final = ("ip", "header:")  # ip, ip_prefix, header:NAME
 # How many askers' wrong codes a whole site may show: IPv4's /24, IPv6's /48.
 _ASKERS_OF_A_SITE: Final = 10
+
+
+@dataclass(slots=True)  # not frozen: it is made for every request
+class Screen:
+    """Hold who asks, and for which number, against the lists."""
+
+    recipient: Recipient | None
 
 
 @dataclass(slots=True)  # not frozen: it is made for every request
@@ -57,7 +65,7 @@ class Spend:
     solve: Solve | None = None
 
 
-Step = Solve | Allow | Spend
+Step = Screen | Solve | Allow | Spend
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +87,21 @@ class _Terms:
 
 
 class Admission:
-    """The limits, captchas and number policy of one configuration.
+    """The lists, limits, captchas and number policy of one configuration.
 
     `hashes`: keyed, the newest secret's first. `lives`: by a captcha's name, for how many seconds a token is claimed.
     """
 
     def __init__(
-        self, config: Config, names: Names, hashes: Callable[[str], Sequence[str]], lives: Mapping[str, float]
+        self,
+        config: Config,
+        names: Names,
+        hashes: Callable[[str], Sequence[str]],
+        lives: Mapping[str, float],
+        lists: Lists,
     ) -> None:
         self._config = config
+        self._lists = lists
         self._names = names
         self._hashes = hashes
         self._routes: dict[int, _Terms] = {}
@@ -118,7 +132,7 @@ class Admission:
         terms = self._terms(route)
         limits = [limit for limit in terms.limits if limit.is_who or not is_free]
         buckets = tuple([self._bucket(limit, visit, route, recipient) for limit in limits])
-        steps: list[Step] = []
+        steps: list[Step] = [Screen(recipient)] if self._lists else []
         solve = self.solve(visit, route, token) if route.captcha else None
         if solve is not None and not terms.steps_up:
             steps.append(solve)
@@ -131,6 +145,23 @@ class Admission:
             looked = tuple(self._of_recipients(recipient, after)) if recipient is not None and after else ()
             steps.append(Spend(buckets, looked, solve))
         return steps
+
+    def blocked_at_once(self, visit: Visit) -> Refusal | None:
+        """Say which list forbids a visit whatever it asks for: known from its head alone."""
+        if not self._lists:
+            return None
+        match = self._lists.at_once(self._lists.asker(visit.client.ip, lambda: visit.all("User-Agent")))
+        return _blocked(match) if match is not None else None
+
+    def screen(self, visit: Visit, recipient: Recipient | None) -> None:
+        """Hold a visit against the lists. Raises Refusal(route_denied, recipient_not_allowed)."""
+        if not self._lists:
+            return
+        asker = self._lists.asker(visit.client.ip, lambda: visit.all("User-Agent"))
+        number = recipient.address if recipient is not None and recipient.channel == "sms" else None
+        match = self._lists.match(asker, number)
+        if match is not None:
+            raise _blocked(match)
 
     def solve(self, visit: Visit, route: Route, token: str | None) -> Solve:
         """Plan the step of a route's captcha. What would demand one is not looked at: it is being solved."""
@@ -223,6 +254,12 @@ def of_captcha(captchas: Sequence[str], token: str | None) -> tuple[str, str | N
         if name in captchas:
             return name, rest
     return captchas[0], token
+
+
+def _blocked(match: Match) -> Refusal:
+    if match.by_number:
+        return Refusal("recipient_not_allowed", match.reason)
+    return Refusal("route_denied", match.reason, "Requests from here, or of this kind, are not served.")
 
 
 def _value(key: str, visit: Visit, route: Route, recipient: Recipient | None) -> str:

@@ -90,13 +90,30 @@ class Api:
         """True when the target is under the prefix."""
         return raw_path.startswith(self._prefix) and raw_path[len(self._prefix) :][:1] in {"", "/", "?"}
 
+    def refused_at_once(self, visit: Visit) -> Refusal | None:
+        """Say which list forbids a visit, without reading what it asks.
+
+        Open to all is what backends and vendors ask for, and what is the same for everybody: a vendor's receipts come
+        from the network of a cloud that may well be blocked.
+        """
+        match visit.method, self._parts(visit):
+            case "OPTIONS", _:
+                return None
+            case _, ["receipts", *_] | ["jwks.json"] | ["openapi.json"] | ["client.js"] | ["static", _]:
+                return None
+            case _:
+                return self._gate.blocked_at_once(visit)
+
+    def _parts(self, visit: Visit) -> list[str]:
+        """The names in the path, below the prefix."""
+        return visit.target.removeprefix(self._prefix).partition("?")[0].strip("/").split("/")
+
     async def decide(self, visit: Visit, body: bytes) -> Answer:
         """Answer one request under the prefix. Raises Refusal, StoreError."""
         visit.log["outcome"] = "answered"
-        path = visit.target.removeprefix(self._prefix).partition("?")[0]
         # RFC 9110 section 9.3.2: HEAD is GET without the content, which the listener leaves out.
         method = "GET" if visit.method == "HEAD" else visit.method
-        match method, path.strip("/").split("/"):
+        match method, self._parts(visit):
             case "OPTIONS", _:
                 return preflight("GET, POST", "Content-Type, Idempotency-Key, Prefer")
             case "POST", ["v1", "verifications"]:
@@ -208,6 +225,7 @@ class Api:
             )
         recipient = self._gate.recipient(to, channel)
         visit.log["to"] = recipient.masked
+        self._gate.screen(visit, recipient)
         asked = Asked(recipient=recipient, captcha_token=token, proof=Proof("code", _code(code)))
         return await self._exchanged(visit, await self._gate.hold(visit, self._check_route, asked))
 

@@ -9,14 +9,14 @@ import os
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
-from sidecar import captcha, outbound
+from sidecar import asn, captcha, outbound
 from sidecar.admin import Admin
 from sidecar.admission import Admission
 from sidecar.api import Api
@@ -36,7 +36,7 @@ from sidecar.delivery.rates import Rates
 from sidecar.delivery.receipts import Receipts, callback_url, may_come
 from sidecar.delivery.router import Router
 from sidecar.delivery.sightings import Sightings
-from sidecar.errors import StoreAwayError
+from sidecar.errors import Refusal, StoreAwayError
 from sidecar.events import Tell, told_to
 from sidecar.faces import Faces
 from sidecar.front import Front
@@ -46,12 +46,17 @@ from sidecar.keys import KeyFiles, SigningKey, read_pem
 from sidecar.life import Life, ended
 from sidecar.limits.buckets import Buckets, Meter
 from sidecar.limits.load import Load
+from sidecar.lists import targets
+from sidecar.lists.blocks import Blocks, Register
+from sidecar.lists.files import AsnFiles
+from sidecar.lists.rules import Lists
+from sidecar.lists.targets import Target
 from sidecar.logs import EventLog
 from sidecar.metrics import Metrics
 from sidecar.on_demand import OnDemand
 from sidecar.proxy.client import Trusted
 from sidecar.proxy.forward import Forwarder
-from sidecar.recipient import of_address
+from sidecar.recipient import Recipient, of_address, parse
 from sidecar.routes import Routes
 from sidecar.secret import Secret, b64url
 from sidecar.store.client import ReplyError, Store
@@ -66,13 +71,17 @@ _HOLD_MARGIN_S: Final = 10.0
 _SETTLE_S: Final = 1.0
 
 
-def kinds() -> Kinds:
-    """Every captcha and provider kind that there is a file of, and the messages, for `config.load`."""
+def kinds(*, reads_networks: bool = True) -> Kinds:
+    """Every captcha and provider kind that there is a file of, and the messages, for `config.load`.
+
+    `reads_networks`: each `asn_file` is read, which takes seconds; a command that refuses nobody need not wait for it.
+    """
     captchas, vendors = captcha.kinds(), providers.kinds()
     return Kinds(
         captcha=OnDemand(captchas, lambda kind: captchas[kind].Settings),
         providers=OnDemand(vendors, lambda kind: vendors[kind].Settings),
         messages=text.longest,
+        networks=asn.load if reads_networks else lambda _: None,
     )
 
 
@@ -150,6 +159,12 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         stepping = frozenset(name for name, limit in config.limits.items() if limit.mode == "captcha")
         routes = Routes(config.routes, method_override=config.upstream.method_override, stepping=stepping)
         faces = Faces(config, _new_id)
+        files = AsnFiles([table.asn_file for table in (*config.block, *config.allow) if table.asn_file], tell)
+        await files.open()
+        blocks = Blocks(store, tell)
+        with suppress(StoreAwayError, ReplyError):  # its task tells what is wrong
+            await blocks.look()
+        lists = Lists(config.block, config.allow, files.ranges, blocks.in_force, secret.hashes)
         gate = Gate(
             config=config,
             admission=Admission(
@@ -157,6 +172,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
                 store.names,
                 secret.hashes,
                 {name: verifier.life_s for name, verifier in verifiers.items()},
+                lists,
             ),
             faces=faces,
             forwarder=forwarder,
@@ -197,15 +213,18 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         )
         app = App(config, front, gate, admin, courier, life)
         delivering = life.keep("courier", courier.run, lambda: courier.is_draining)
-        staying = life.keep("instances", instances.stay)
+        staying = [life.keep("instances", instances.stay), life.keep("blocks", blocks.run)]
+        if files:
+            staying.append(life.keep("asn_files", files.run))
         try:
             yield app
         finally:
-            staying.cancel()
+            for task in staying:
+                task.cancel()
             # With the process, in what is left of its time; replaced by a reload, in its own.
             left_s = max(life.left_s, _SETTLE_S) if life.is_draining else config.server.drain
             await asyncio.gather(front.drain(left_s), courier.drain(left_s))
-            await ended(delivering, staying)
+            await ended(delivering, *staying)
 
 
 @asynccontextmanager
@@ -214,6 +233,26 @@ async def outbox_of(store_url: str) -> AsyncIterator[Outbox]:
     store = Store(store_url)
     try:
         yield Outbox(store)
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def register_of(config: Config, store_url: str) -> AsyncIterator[tuple[Register, Callable[[str], Target]]]:
+    """What administrators have blocked, and what reads what they type: it raises UnfitError."""
+    rules = config.numbers
+
+    def recipient(text: str) -> Recipient | None:
+        with suppress(Refusal):
+            return parse(text, "sms", rules.default_country, known=rules.test, extra=rules.extra, example=rules.example)
+        return None
+
+    def hashes(value: str) -> tuple[str, ...]:
+        return Secret(server_secret(config), config.server.previous_secrets, os.urandom).hashes(value)
+
+    store = Store(store_url)
+    try:
+        yield Register(store), lambda text: targets.read(text, recipient, hashes)
     finally:
         await store.close()
 

@@ -33,6 +33,20 @@ _DEAD = {
     "missing": "not there",
 }
 
+# Values of one condition that `check` shows.
+_MOST_SHOWN = 3
+
+_BLOCK_EPILOG = """\
+Every instance on the store refuses it within a second, on every guarded route and on the sidecar's own API; what
+passes unguarded still passes. [[allow]] of the configuration goes before it. Without --for it lasts until it is removed.
+A whole number is a block of its own; it is stored hashed, and shown masked.
+
+  signup-sidecar block add sidecar.toml 203.0.113.0/24 --for 1h
+  signup-sidecar block add sidecar.toml "+8816"
+  signup-sidecar block list sidecar.toml
+  signup-sidecar block remove sidecar.toml "+8816"
+"""
+
 # What the author of a page with a form would not guess; no warning, for nothing in the configuration silences it.
 _NO_MULTIPART = (
     "Note: a multipart form is refused where a route reads form:… Leave enctype out\n"
@@ -119,6 +133,14 @@ def _parser() -> argparse.ArgumentParser:
     config(dead)
     dead.add_argument("id", nargs="*", metavar="ID", help="which, as `list` shows them")
     dead.add_argument("--all", action="store_true", help="all of them")
+    block = command("block", _block, "refuse an address range, or numbers by their beginning, at once and for a time")
+    block.epilog = _BLOCK_EPILOG
+    block.formatter_class = argparse.RawDescriptionHelpFormatter
+    block.add_argument("verb", choices=["add", "list", "remove"])
+    config(block)
+    what = 'an address range such as "203.0.113.0/24", an address, or a beginning of numbers such as "+8816"'
+    block.add_argument("what", nargs="?", metavar="WHAT", help=what)
+    block.add_argument("--for", dest="for_", metavar="TIME", help='how long, such as "1h"; else until it is removed')
     keys = command("keys", _keys, "the signing keys: list them, or publish the next one")
     keys.add_argument("verb", choices=["list", "rotate"])
     config(keys)
@@ -150,6 +172,8 @@ def _check(options: argparse.Namespace) -> int:
         return 2
     print(f"{options.config}: fine\n")
     print(_routes_shown(config))
+    if config.block or config.allow:
+        print(f"\n{_lists_shown(config)}")
     selectors = [(route.to, route.code, route.captcha_token, route.country, route.locale) for route in config.routes]
     if any(selector is not None and selector.startswith("form:") for some in selectors for selector in some):
         print("\n" + _NO_MULTIPART)
@@ -176,8 +200,34 @@ def _routes_shown(config: "Config") -> str:
         for match, action, limits, captchas, mode in routes
     ]
     table.append(("everything else", "pass", "-", "-", ""))
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+    return _table(table)
+
+
+def _lists_shown(config: "Config") -> str:
+    """Say in words what [[allow]] and [[block]] come to; nothing where there are none."""
+    rows = []
+    for verb, tables in (("never block", config.allow), ("block", config.block)):
+        for table in tables:
+            conditions = {
+                "address in": [*map(str, table.cidr)],
+                "network": [f"AS{number}" for number in table.asn],
+                "User-Agent with": [f'"{text}"' for text in table.agent],
+                "number beginning with": [*table.prefix],
+            }
+            said = [f"{key} {_some(values)}" for key, values in conditions.items() if values]
+            rows.append((verb, " and ".join(said)))
+    return _table(rows)
+
+
+def _some(values: Sequence[str]) -> str:
+    more = len(values) - _MOST_SHOWN
+    return " or ".join([*values[:_MOST_SHOWN], f"{more} more"] if more > 0 else values)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Write rows below each other, each column as wide as its longest."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -197,7 +247,7 @@ def _send(options: argparse.Namespace) -> int:
     from sidecar.recipient import parse  # noqa: PLC0415 - see above
 
     try:
-        config = load(options.config, os.environ, kinds())
+        config = load(options.config, os.environ, kinds(reads_networks=False))
         rules = config.numbers
         recipient = parse(
             options.to, "auto", rules.default_country, known=rules.test, extra=rules.extra, example=rules.example
@@ -267,7 +317,7 @@ def _dead(options: argparse.Namespace) -> int:
     from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
 
     try:
-        config = load(options.config, os.environ, kinds())
+        config = load(options.config, os.environ, kinds(reads_networks=False))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
@@ -312,13 +362,97 @@ async def _buried(config: "Config", verb: str, ids: Sequence[str] | None) -> int
     return 1 if undone else 0
 
 
+def _block(options: argparse.Namespace) -> int:
+    from sidecar.app import kinds  # noqa: PLC0415 - see above
+    from sidecar.config.findings import UnfitError  # noqa: PLC0415 - see above
+    from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
+    from sidecar.config.units import read_duration  # noqa: PLC0415 - see above
+
+    verb, what = options.verb, options.what
+    wrong = ""
+    if verb == "list" and what:
+        wrong = "list: it shows all; leave WHAT out"
+    elif verb != "list" and not what:
+        wrong = f'{verb}: what? Give an address range such as 203.0.113.0/24, or a number\'s beginning such as "+8816"'
+    elif options.for_ is not None and verb != "add":
+        wrong = f"{verb}: --for is for add"
+    for_s = 0.0
+    try:
+        if options.for_ is not None:
+            for_s = read_duration(options.for_)
+            wrong = wrong or (
+                "" if for_s else '--for: 0 is no time: write some, such as "1h", or leave it out for good'
+            )
+    except UnfitError as error:
+        wrong = wrong or f"--for: {options.for_} {error.wrong}: {error.right}"
+    if wrong:
+        print(f"block: {wrong}", file=sys.stderr)
+        return 2
+    try:
+        config = load(options.config, os.environ, kinds(reads_networks=False))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return asyncio.run(_blocked(config, verb, what, for_s))
+
+
+async def _blocked(config: "Config", verb: str, what: str, for_s: float) -> int:
+    """Add, list or remove a block. The exit code: 1 when there is no room, or nothing to remove."""
+    from sidecar.app import register_of  # noqa: PLC0415 - see above
+    from sidecar.config.findings import UnfitError  # noqa: PLC0415 - see above
+    from sidecar.errors import StoreAwayError  # noqa: PLC0415 - see above
+    from sidecar.lists.blocks import MOST  # noqa: PLC0415 - see above
+    from sidecar.store.client import ReplyError  # noqa: PLC0415 - see above
+    from sidecar.store.embedded import StoreMissingError, embedded  # noqa: PLC0415 - see above
+
+    try:
+        async with AsyncExitStack() as stack:
+            url = config.store.url
+            if url == "embedded":
+                url = await stack.enter_async_context(embedded(Path(config.server.state_dir)))
+            register, read = await stack.enter_async_context(register_of(config, url))
+            if verb == "list":
+                _, blocks = await register.read()
+                rows = [("WHAT", "UNTIL", "LEFT")]
+                for block in blocks or ():
+                    until = "it is removed" if block.left is None else _when(time.time() + block.left_s)
+                    rows.append((block.shown, until, "-" if block.left is None else f"{block.left} s"))
+                if len(rows) == 1:
+                    print("block: nothing is blocked", file=sys.stderr)
+                else:
+                    print(_table(rows))
+                return 0
+            target = read(what)
+            if verb == "remove":
+                if await register.remove(target):
+                    print(f"{target.shown} is blocked no longer")
+                    return 0
+                print(f"block: {target.shown} was not blocked; block list shows what is", file=sys.stderr)
+                return 1
+            if not await register.add(target, for_s):
+                right = "remove some, or write them as [[block]] into the configuration"
+                print(f"block: there are {MOST} blocks already, which is the most: {right}", file=sys.stderr)
+                return 1
+            until = f"until {_when(time.time() + for_s)}" if for_s else "until it is removed (--for 1h gives it an end)"
+            print(f"{target.told} is blocked {until}")
+            for note in target.notes(config.allow):
+                print(f"Note: {note}")
+    except UnfitError as error:
+        print(f"block: {what} {error.wrong}: {error.right}", file=sys.stderr)
+        return 2
+    except (OSError, ValueError, StoreMissingError, StoreAwayError, ReplyError) as error:
+        print(f"block: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def _keys(options: argparse.Namespace) -> int:
     from sidecar.app import kinds, signing_keys  # noqa: PLC0415 - see above
     from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
     from sidecar.keys import KeyFiles  # noqa: PLC0415 - see above
 
     try:
-        config = load(options.config, os.environ, kinds())
+        config = load(options.config, os.environ, kinds(reads_networks=False))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2

@@ -133,6 +133,72 @@ class ReleaseFailed(Event):
     verification_id: str
 
 
+# Of lists…
+
+
+@_event
+class BlockBegan(Event):
+    """What an administrator blocked is in force here, for so many seconds; for good where none are told."""
+
+    name = "block_began"
+    level = "info"
+    what: str
+    seconds: int | None = None
+
+
+@_event
+class BlockEnded(Event):
+    """It is blocked here no longer: its time is over, or it was removed."""
+
+    name = "block_ended"
+    level = "info"
+    what: str
+    why: Literal["over", "removed"]
+
+
+@_event
+class AsnFileRead(Event):
+    """An `asn_file` has changed, and what it says now is in force."""
+
+    name = "asn_file_read"
+    level = "info"
+    file: str
+
+
+@_event
+class AsnFileRefused(Event):
+    """An `asn_file` has changed, and cannot be read; what it said before stays in force. `line` is 0 for all of it."""
+
+    name = "asn_file_refused"
+    level = "error"
+    file: str
+    line: int
+    problem: str
+
+
+@_event
+class ClientsShareAddress(Event):
+    """Of the last `requests` guarded requests at least this share came from one address.
+
+    `forwarded_for`: that address sends X-Forwarded-For, and is not believed.
+    """
+
+    name = "clients_share_address"
+    level = "warning"
+    address: str
+    share: float = _rounded(2)
+    requests: int
+    forwarded_for: bool
+    advice: str
+
+
+@_event
+class AddressShareSeen(Event):
+    """At least this share of the last guarded requests came from one address."""
+
+    share: float
+
+
 # Of messages…
 
 

@@ -19,15 +19,16 @@ import structlog
 from sidecar import overrides
 from sidecar.api import Api
 from sidecar.config.model import Config, Route
+from sidecar.crowd import WINDOW, Crowd, Share
 from sidecar.errors import Refusal, StoreError
-from sidecar.events import RequestEnded, Tell
+from sidecar.events import AddressShareSeen, ClientsShareAddress, RequestEnded, Tell
 from sidecar.faces import Faces
 from sidecar.gate import Gate, Grant, as_refusal
 from sidecar.line import Line
 from sidecar.metrics import Metrics
 from sidecar.overrides import Upload, may_name_another
 from sidecar.problem import Answer
-from sidecar.proxy.client import Trusted
+from sidecar.proxy.client import MAX_HOPS, Trusted
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.fields import end_to_end, request_id
 from sidecar.proxy.forward import Forwarder, Peer
@@ -58,6 +59,11 @@ _IN_PATH: Final = (
 _MOST_UNDER_WAY: Final = 4096
 # Told, and never raised: an exception that is raised again and again would grow.
 _OVERLOADED: Final = Refusal("overloaded", "line", "Too many requests wait to be decided.", retry_after_s=2.0)
+_ADVICE: Final = (
+    "if this is a proxy or load balancer of yours, name it in server.trusted_proxies, and have it send X-Forwarded-For"
+    " (or the PROXY protocol: server.proxy_protocol), or its clients share one limit; if it is one client, it can be"
+    " refused with: signup-sidecar block add"
+)
 _FAILED: Final = Answer(500, (("Content-Type", "text/plain; charset=utf-8"),), b"500 Internal Server Error")
 
 
@@ -95,6 +101,7 @@ class Front:
         self._under_way = 0  # costly decisions that have not come to anything yet
         self._trusted = Trusted(config.server.trusted_proxies)
         self._answers_preflights = bool(config.api.cors_origins)
+        self._crowd = Crowd()
         self._has_warned = False  # once per configuration is enough: anybody may send the field
         self._max_content = config.server.max_guarded_body
         self._logs_plain = config.server.access_log == "all"
@@ -225,6 +232,8 @@ class Front:
             route,
         )
         may_change = action in _COSTLY or (action == "api" and request.method == "POST")
+        if may_change and (share := self._crowd.saw(visit.client.ip, visit.started)) is not None:
+            self._tell_of_crowd(share, visit)
         if may_change and (
             self._under_way >= _MOST_UNDER_WAY or self._line.is_behind(was_refused=connection.was_refused)
         ):
@@ -234,6 +243,25 @@ class Front:
             visit.must_finish = action in _FINISHED or action == "api"
         self.in_flight += 1
         return visit
+
+    def _tell_of_crowd(self, share: Share, visit: Visit) -> None:
+        """Tell how many of the last guarded requests came from one address, and what to do when nearly all did."""
+        self._tell(AddressShareSeen(share=share.share))
+        if not share.is_news:
+            return
+        # More was said of where it comes from than anybody believes: by the same address, as likely as nearly all are.
+        hops = len([entry for text in visit.all("X-Forwarded-For") for entry in text.split(",", MAX_HOPS)])
+        believed = len(visit.client.chain) - 1
+        forwarded = visit.client.ip == share.address and hops > believed
+        self._tell(
+            ClientsShareAddress(
+                address=share.address,
+                share=share.share,
+                requests=WINDOW,
+                forwarded_for=forwarded,
+                advice=_ADVICE,
+            )
+        )
 
     def _refused(self, request: Request, connection: Connection, action: str, refusal: Refusal) -> Visit:
         if connection.peer is None or connection.peer.owner is not self:
@@ -300,7 +328,7 @@ class Front:
                 visit.log["outcome"] = "answered"
                 return self._faces.preflight(visit)
             case "api":
-                return self._api.decide(visit, content)
+                return self._api.refused_at_once(visit) or self._api.decide(visit, content)
             case _:
                 at_once = self._gate.refused_at_once(visit, content)
                 return at_once or self._gate.decide(visit, self._gate.read(visit, content))

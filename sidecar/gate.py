@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
 from sidecar import identity, intake, problem
-from sidecar.admission import Admission, Allow, Solve, Spend, Step
+from sidecar.admission import Admission, Allow, Screen, Solve, Spend, Step
 from sidecar.assent import Assent
 from sidecar.captcha.seam import Verdict, Verifier
 from sidecar.config.model import Config, Route
@@ -181,11 +181,17 @@ class Gate:
             return None
         if route.action == "deny":
             return _DENIED
+        if route.action != "pass" and (blocked := self.blocked_at_once(visit)) is not None:
+            return blocked
         if _has_form_in_page(visit, route):
             return None
         if route.captcha and intake.surely_lacks(route.captcha_token, body) and not self._admission.steps_up(route):
             return _no_token_at_once(self._offered(route))
         return self._known_to_be_full(visit, route)
+
+    def blocked_at_once(self, visit: Visit) -> Refusal | None:
+        """Say which list forbids a visit whatever it asks for."""
+        return self._admission.blocked_at_once(visit)
 
     def _known_to_be_full(self, visit: Visit, route: Route) -> Refusal | None:
         """Say which limit on who asks forbids a visit, as far as that is known without the store."""
@@ -367,6 +373,10 @@ class Gate:
         else:
             self._tell(Verified(outcome="verified" if is_yes else "released"))
 
+    def screen(self, visit: Visit, recipient: Recipient) -> None:
+        """Hold a visit to the API against the lists. Raises Refusal(route_denied, recipient_not_allowed)."""
+        self._admission.screen(visit, recipient)
+
     async def hold(self, visit: Visit, route: Route, asked: Asked, admitted: Admitted | None = None) -> Hold:
         """Hold a recipient's proof, its wrong tries counted as everywhere. Raises as `Verifications.hold`."""
         recipient, proof = asked.recipient, asked.proof
@@ -431,6 +441,8 @@ class Gate:
 
     async def _take(self, visit: Visit, route: Route, step: Step, admitted: Admitted) -> None:
         match step:
+            case Screen(recipient):
+                self._admission.screen(visit, recipient)
             case Solve():
                 await self._solve(visit, route, step, admitted)
             case Allow(recipient):

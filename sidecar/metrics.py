@@ -20,7 +20,16 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from sidecar import logs
-from sidecar.events import Attempt, BreakerSeen, Event, MessageConcluded, ReceiptMoved, RequestEnded, Verified
+from sidecar.events import (
+    AddressShareSeen,
+    Attempt,
+    BreakerSeen,
+    Event,
+    MessageConcluded,
+    ReceiptMoved,
+    RequestEnded,
+    Verified,
+)
 
 # From a loopback answer to the longest default time-out.
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
@@ -155,6 +164,11 @@ class Metrics:
             ["provider"],
         )
         self.outbox = Gauge(r, "sidecar_outbox_messages", "Messages waiting or being sent")
+        self.address_share = Gauge(
+            r,
+            "sidecar_busiest_address_share",
+            "At least this share of the last 200 guarded requests came from one address",
+        )
         self.verifications = Counter(r, "sidecar_verifications", "Verifications by what came of them", ["outcome"])
         self.upstream_seconds = Histogram(r, "sidecar_upstream_seconds", "Time to upstream's status line")
         self.store_seconds = Histogram(r, "sidecar_store_seconds", "Time of one store command")
@@ -169,6 +183,7 @@ class Metrics:
             MessageConcluded: lambda event: self.messages.inc(event.outcome),
             ReceiptMoved: lambda event: self.receipts.inc(event.provider, event.state),
             BreakerSeen: lambda event: self.breaker_state.set(event.state, event.provider),
+            AddressShareSeen: lambda event: self.address_share.set(event.share),
         }
 
     def count(self, event: Event) -> None:

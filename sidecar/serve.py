@@ -140,7 +140,8 @@ class _Server:
     async def _reloaded(self, old: AsyncExitStack, url: str) -> AsyncExitStack:
         """Replace the running configuration by the file's, or keep it and say why not."""
         try:
-            config = load(self._path, os.environ, kinds(), _log_warning)
+            # In a thread: an asn_file that was not read before takes seconds.
+            config = await asyncio.to_thread(load, self._path, os.environ, kinds(), _log_warning)
         except ConfigError as error:
             self._log.error("reload_refused", problems=str(error).splitlines())
             return old

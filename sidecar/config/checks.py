@@ -9,7 +9,7 @@ import ipaddress
 import os
 import re
 import ssl
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from sidecar import language
+from sidecar.asn import AsnFileError
 from sidecar.config.findings import Findings, UnfitError, any_of, one_of, show
 from sidecar.config.model import (
     LANGUAGE_RANGE,
@@ -29,6 +30,7 @@ from sidecar.config.model import (
     Delivery,
     Identity,
     Limit,
+    Listed,
     Numbers,
     Outbound,
     Provider,
@@ -81,6 +83,9 @@ _SELECTORS: Final = {
 # Limits that count by recipient, which a guarded request has none of.
 _BY_RECIPIENT: Final = ("to", "to_prefix", "country")
 
+# The conditions of [[block]] and [[allow]].
+_CONDITIONS: Final = ("cidr", "prefix", "asn", "agent")
+
 # Limits that bound what all clients together may cost: they bound nothing while there is a way round them.
 _ON_ALL: Final = ("to_prefix", "country", "global")
 
@@ -105,14 +110,23 @@ class Draft:
     limits: Mapping[str, Limit | None]
     providers: Mapping[str, Provider | None]
     delivery: Sequence[Delivery | None]
+    block: Sequence[Listed | None]
+    allow: Sequence[Listed | None]
     api: Api | None
     routes: Sequence[Route | None]
 
 
-def check(draft: Draft, messages: Mapping[str, str], findings: Findings, env: Mapping[str, str]) -> None:
+def check(
+    draft: Draft,
+    messages: Mapping[str, str],
+    networks: Callable[[str], object],
+    findings: Findings,
+    env: Mapping[str, str],
+) -> None:
     """Tell everything that does not fit together.
 
-    `messages` are the longest ones, by language; `env` is the environment's variables.
+    `messages` are the longest ones, by language; `networks` reads an `asn_file`, and raises ValueError or OSError;
+    `env` is the environment's variables.
     """
     if draft.server is not None:
         _server(draft.server, findings)
@@ -136,6 +150,8 @@ def check(draft: Draft, messages: Mapping[str, str], findings: Findings, env: Ma
     if draft.api is not None:
         _api(draft.api, draft, findings)
     _delivery(draft, findings)
+    _lists("block", draft.block, networks, findings)
+    _lists("allow", draft.allow, networks, findings)
     for index, route in enumerate(draft.routes):
         if route is not None:
             _route(route, ("routes", index), draft, findings)
@@ -498,6 +514,57 @@ def _unknown(name: str, known: Collection[str], table: str, path: KeyPath, findi
 def _name_shown(findings: Findings, path: KeyPath) -> str:
     shown = findings.shown(path)
     return shown[1:-1] if re.fullmatch(r'"[A-Za-z0-9_-]+"', shown) else shown
+
+
+# Lists…
+
+
+def _lists(title: str, tables: Sequence[Listed | None], networks: Callable[[str], object], findings: Findings) -> None:
+    for index, table in enumerate(tables):
+        if table is None:
+            continue
+        path = (title, index)
+        keys = [(*path, key) for key in _CONDITIONS]
+        # A value that is wrong in itself is told already, and is not here.
+        if not any(getattr(table, key) for key in _CONDITIONS) and not any(map(findings.is_told, keys)):
+            everybody = "block nobody" if title == "block" else "allow nobody"
+            findings.tell(
+                path,
+                "has no condition",
+                f'name some, such as cidr = ["203.0.113.0/24"]; an empty table would {everybody}',
+            )
+        if table.asn and not table.asn_file:
+            findings.tell(
+                (*path, "asn_file"),
+                "is missing beside asn",
+                'name a CSV file of networks and their numbers, such as asn_file = "asn.csv"',
+            )
+        elif table.asn_file and not table.asn:
+            findings.tell(
+                (*path, "asn_file"),
+                "has no meaning without asn",
+                "name numbers, such as asn = [64500], or leave it out",
+                (*path, "asn"),
+            )
+        elif table.asn_file:
+            _asn_file(table.asn_file, networks, (*path, "asn_file"), findings)
+        if title == "allow" and table.agent and not (table.cidr or table.asn or table.prefix):
+            findings.warn(
+                (*path, "agent"),
+                "lets anybody past every block who writes that User-Agent",
+                "add a condition that nobody can make up, such as cidr",
+            )
+
+
+def _asn_file(name: str, networks: Callable[[str], object], path: KeyPath, findings: Findings) -> None:
+    try:
+        networks(name)
+    except AsnFileError as error:
+        where = f" line {error.line}:" if error.line else ""
+        findings.tell(path, f"{show(name)}{where} {error.wrong}", error.right)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no file name"
+        findings.tell(path, f"{show(name)} cannot be read ({why})", "name a CSV file that this user may read")
 
 
 # The API and the routes…

@@ -27,6 +27,7 @@ from sidecar.config.model import (
     Delivery,
     Identity,
     Limit,
+    Listed,
     Numbers,
     Outbound,
     Provider,
@@ -67,11 +68,15 @@ _SYNTAX: Final = re.compile(r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """The kinds that there are, the TOML `kind` -> its Settings; and what `messages` by language would be."""
+    """The kinds that there are, the TOML `kind` -> its Settings; and what `messages` by language would be.
+
+    `networks` reads an `asn_file`, and raises ValueError or OSError where it cannot.
+    """
 
     captcha: Mapping[str, type[Captcha]]
     providers: Mapping[str, type[Provider]]
     messages: Callable[[CodeRules], Mapping[str, str]] = lambda _: {}
+    networks: Callable[[str], object] = lambda _: None
 
 
 def load(path: Path, env: Mapping[str, str], kinds: Kinds, warn: Callable[[Problem], None] = lambda _: None) -> Config:
@@ -81,7 +86,7 @@ def load(path: Path, env: Mapping[str, str], kinds: Kinds, warn: Callable[[Probl
     content = expand(findings, raw, env)
     _refuse_later(findings, content)
     draft, made = _make(findings, content, kinds)
-    check(draft, kinds.messages(draft.code) if draft.code is not None else {}, findings, env)
+    check(draft, kinds.messages(draft.code) if draft.code is not None else {}, kinds.networks, findings, env)
     if findings.problems:
         raise ConfigError(findings.sorted())
     for warning in findings.sorted():
@@ -131,7 +136,7 @@ def _read_toml(path: Path) -> tuple[str, dict[str, Any]]:
 def _homes() -> dict[str, str]:
     """How to write what somebody put into another table: the names of tables, and the keys that one table alone has."""
     tables = {f"[{name}]": model for name, model in _SINGLE.items()}
-    tables |= {"[[routes]]": Route, "[[delivery]]": Delivery}
+    tables |= {"[[routes]]": Route, "[[delivery]]": Delivery, "[[block]]": Listed, "[[allow]]": Listed}
     homes = [(key, f"write it below {title}") for title, model in tables.items() for key in model.model_fields]
     homes += [(title.strip("[]"), f"write {title} and its keys below") for title in tables]
     keys = [key for key, _ in homes]
@@ -193,6 +198,8 @@ def _make(findings: Findings, content: Mapping[str, Any], kinds: Kinds) -> tuple
         for name, table in _named(findings, content, "limits").items()
     }
     made["delivery"] = _listed(findings, Delivery, content, "delivery")
+    made["block"] = _listed(findings, Listed, content, "block")
+    made["allow"] = _listed(findings, Listed, content, "allow")
     made["routes"] = _listed(findings, Route, content, "routes")
 
     return Draft(**{name: made[name] for name in Draft.__dataclass_fields__}), made

@@ -363,6 +363,20 @@ class Numbers(Table):
         return example_of(self.default_country, self.countries, self.block_types)
 
 
+# RFC 6793: 32 bits; 0 is nobody's (RFC 7607).
+Asn = Annotated[Positive, Field(le=(1 << 32) - 1)]
+
+
+class Listed(Table):
+    """A table of [[block]] or [[allow]]. Of its conditions each that is there must hold; of one's values, any."""
+
+    cidr: tuple[Network, ...] = ()
+    prefix: tuple[Prefix, ...] = ()
+    asn: tuple[Asn, ...] = ()
+    asn_file: Text = ""  # a CSV: first and last address, or a network, and the number
+    agent: tuple[NonEmpty, ...] = ()  # a part of User-Agent, in any case
+
+
 LIMIT_KEYS: Final = ("ip", "ip_prefix", "to", "to_prefix", "country", "route", "global")
 
 
@@ -602,6 +616,8 @@ class Config(Table):
     limits: Named[Limit] = Field(default_factory=dict, validate_default=True)
     providers: Named[Provider] = Field(default_factory=dict, validate_default=True)
     delivery: tuple[Delivery, ...] = ()
+    block: tuple[Listed, ...] = ()
+    allow: tuple[Listed, ...] = ()
     api: Api = Api()
     routes: tuple[Route, ...] = ()
 

@@ -12,7 +12,7 @@ shard only. So keys that one script uses carry one tag, decided here:
   whoever reads an id next to nothing of the number.
 - The outbox, what comes back to it and what is written with a message carry one tag. What is remembered for receipts
   carries another: the message, what vendors call it, and the receipts that came before it was known. The breakers are
-  one hash; `probe` and `instances` are used alone, so they need no tag.
+  one hash; `blocks`, `probe` and `instances` are used alone, so they need no tag.
 
 Hashes are keyed hashes made by the caller: no address, number or token ever stands in a key.
 """
@@ -105,6 +105,10 @@ class Names:
     def breakers(self) -> str:
         """Name the circuit breakers. hash: provider and segment -> the breaker's text."""
         return f"{{{self.prefix}:breakers}}"
+
+    def blocks(self) -> str:
+        """Name what administrators have blocked. hash: what -> until when, and how it is shown."""
+        return f"{self.prefix}:blocks"
 
     def probe(self) -> str:
         """Name what is written to see whether the store takes writes. string."""
