@@ -38,8 +38,8 @@ _MOST_SHOWN = 3
 
 _BLOCK_EPILOG = """\
 Every instance on the store refuses it within a second, on every guarded route and on the sidecar's own API; what
-passes unguarded still passes. [[allow]] of the configuration goes before it. Without --for it lasts until it is removed.
-A whole number is a block of its own; it is stored hashed, and shown masked.
+passes unguarded still passes. [[allow]] of the configuration goes before it. Without --for it lasts until it is
+removed. A whole number may be blocked, too; it is stored hashed, and shown masked.
 
   signup-sidecar block add sidecar.toml 203.0.113.0/24 --for 1h
   signup-sidecar block add sidecar.toml "+8816"

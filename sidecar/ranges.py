@@ -1,8 +1,8 @@
 """Which of many ranges is an address in? Sorted arrays, searched by halves. Pure.
 
-Law: ranges may come in any order, and may lie in each other; of those that have an address, the narrowest says its
-value, which for ranges that only overlap is the one that begins last. What is found does not depend on how many ranges
-there are: half a million cost a look-up as much as a hundred, and some 6 MB.
+Law: ranges may come in any order, and may lie in each other. Of those that have an address the one that begins last
+says its value, and of those that begin alike the narrowest: what is said of a network within another goes before what
+is said of the other. Half a million ranges cost a look-up as much as a hundred, and some 6 MB.
 
 Values are whole numbers from 1 to 2^32-1 (a number of an autonomous system, or just 1); 0 is an address in no range.
 """
@@ -43,7 +43,7 @@ def address(ip: str) -> Address:
 
 
 class Ranges:
-    """The ranges, made once. Where a range begins or ends, the value changes; between two such places it is one."""
+    """The ranges, made once: the places where the value changes, and what it is from there on."""
 
     __slots__ = ("_starts", "_values")
 
@@ -53,7 +53,7 @@ class Ranges:
         self._values = values
 
     def value(self, at: Address) -> int:
-        """The value of the narrowest range that has an address; 0 when none has it."""
+        """The value of an address; 0 when no range has it."""
         version, number = at
         return self._values[version][bisect_right(self._starts[version], number) - 1]
 

@@ -10,7 +10,7 @@ import pytest
 import sidecar
 
 ROOT = Path(sidecar.__file__).parent
-ROOMS = {"captcha", "delivery", "limits", "pages", "proxy", "verification"}
+ROOMS = {"captcha", "delivery", "limits", "lists", "pages", "proxy", "verification"}
 # Told a clock, randomness and bytes; they fetch none.
 PURE = [
     "assent",
@@ -28,7 +28,11 @@ PURE = [
     "secret",
     "segments",
     "store.trouble",
+    "crowd",
+    "ranges",
     "limits.gcra",
+    "lists.rules",
+    "lists.targets",
     "captcha.turnstile",
     "captcha.yidun",
     "delivery.plan",

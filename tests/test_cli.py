@@ -33,7 +33,7 @@ async def test_version() -> None:
 async def test_help_names_every_command() -> None:
     code, out, _ = await said("--help")
     assert code == 0
-    for name in ("run", "check", "demo", "keys", "openapi", "schema"):
+    for name in ("run", "check", "demo", "block", "keys", "openapi", "schema"):
         assert f"\n    {name} " in out
 
 
@@ -92,6 +92,20 @@ async def test_check_shows_what_happens_to_a_request(config: Path) -> None:
         ["POST", "/register", "verify", "-", "-", "(observe", "only)"],
         ["POST", "/.sidecar/v1/verifications", "send", "ip,", "to", "altcha"],
         ["everything", "else", "pass", "-", "-"],
+    ]
+
+
+async def test_check_says_in_words_what_the_lists_come_to(config: Path) -> None:
+    """That all conditions of one table must hold is told by "and"."""
+    lists = '[[block]]\ncidr = ["203.0.113.0/24", "2001:db8::/32"]\nagent = ["curl/"]\n[[block]]\n'
+    lists += 'prefix = ["+8811", "+8812", "+8813", "+8814", "+8815"]\n[[allow]]\ncidr = ["192.0.2.0/24"]\n'
+    write(config, GOOD + VERIFY + lists)
+    code, out, err = await said("check", "--strict", str(config))
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-3:] == [
+        "never block  address in 192.0.2.0/24",
+        'block        address in 203.0.113.0/24 or 2001:db8::/32 and User-Agent with "curl/"',
+        "block        number beginning with +8811 or +8812 or +8813 or 2 more",
     ]
 
 

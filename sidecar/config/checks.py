@@ -524,27 +524,22 @@ def _lists(title: str, tables: Sequence[Listed | None], networks: Callable[[str]
         if table is None:
             continue
         path = (title, index)
-        keys = [(*path, key) for key in _CONDITIONS]
-        # A value that is wrong in itself is told already, and is not here.
-        if not any(getattr(table, key) for key in _CONDITIONS) and not any(map(findings.is_told, keys)):
-            everybody = "block nobody" if title == "block" else "allow nobody"
-            findings.tell(
-                path,
-                "has no condition",
-                f'name some, such as cidr = ["203.0.113.0/24"]; an empty table would {everybody}',
-            )
+        # One that is wrong in itself is told already, and is not here.
+        told = {way[2] for way in findings.told if way[:2] == path and len(way) > 2}
+        if not any(getattr(table, key) or key in told for key in _CONDITIONS):
+            right = f'name one, such as cidr = ["203.0.113.0/24"]; to {title} everybody write "0.0.0.0/0" and "::/0"'
+            findings.tell(path, "has no condition", right)
         if table.asn and not table.asn_file:
             findings.tell(
                 (*path, "asn_file"),
                 "is missing beside asn",
                 'name a CSV file of networks and their numbers, such as asn_file = "asn.csv"',
             )
-        elif table.asn_file and not table.asn:
+        elif table.asn_file and not table.asn and "asn" not in told:
             findings.tell(
                 (*path, "asn_file"),
                 "has no meaning without asn",
                 "name numbers, such as asn = [64500], or leave it out",
-                (*path, "asn"),
             )
         elif table.asn_file:
             _asn_file(table.asn_file, networks, (*path, "asn_file"), findings)

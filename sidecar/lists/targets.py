@@ -73,7 +73,7 @@ def read(text: str, recipient: Callable[[str], Recipient | None], hashes: Callab
     if _DIGITS.fullmatch(text):
         raise UnfitError(
             "is neither an address nor a number with its country code",
-            f'write "+" and the country code first for numbers, such as "+86{text}"',
+            'write "+" and the country code first for numbers, such as "+86139"',
         )
     try:
         network = read_network(text)
@@ -101,6 +101,8 @@ def _number(
     whole = recipient(digits)
     if whole is not None and whole.address == digits:
         return Target(tuple(f"#{hashed}" for hashed in hashes(whole.identity)), whole.masked, is_whole=True)
+    if digits[1] == "0":
+        raise UnfitError("begins with no country code", _RIGHT)
     if not _BEGINNING.fullmatch(digits):
         raise UnfitError(
             f"is neither a whole number nor the beginning of numbers, which has {MOST_CLEAR} digits at most",

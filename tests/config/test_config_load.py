@@ -98,6 +98,9 @@ def test_the_example_names_every_key_that_there_is(env: Mapping[str, str]) -> No
     assert shown == keys(config.routes[0])
     assert set(example["delivery"][0]) == keys(config.delivery[0])
     assert set(example["limits"]["ip"]) == keys(config.limits["ip"])
+    of_a_file = {"asn", "asn_file"}  # in comments, for there is none
+    assert set(example["block"][0]) | of_a_file == keys(config.block[0])
+    assert all(f"\n# {key} " in EXAMPLE.read_text(encoding="utf-8") for key in of_a_file)
     assert {table["kind"] for table in example["captcha"].values()} == set(kinds().captcha)
     assert {table["kind"] for table in example["providers"].values()} == set(kinds().providers)
     of_every_captcha = {"timeout", "on_failure", "failures"}
