@@ -198,7 +198,6 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             forwarder=forwarder,
             tell=tell,
             metrics=metrics,
-            new_id=_new_id,
             quick_id=_quick_ids().__next__,
         )
         admin = Admin(
@@ -382,7 +381,7 @@ _PAGE: Final = 4096
 
 
 def _quick_ids() -> Iterator[str]:
-    """Random identifiers of 32 hex digits that are no secrets, for plain requests: each in a tenth of the time."""
+    """Random identifiers of 32 hex digits that are no secrets, for requests: each in a tenth of the time."""
     quick = random.Random()  # noqa: S311 - seeded by the system
     while True:
         digits = quick.randbytes(_PAGE).hex()
@@ -391,5 +390,5 @@ def _quick_ids() -> Iterator[str]:
 
 
 def _new_id() -> str:
-    """A random identifier of 32 hex digits: request ids, JWT ids, nonces, idempotency keys of vendors."""
+    """A random identifier of 32 hex digits that nobody can guess: JWT ids, nonces, idempotency keys of vendors."""
     return os.urandom(16).hex()

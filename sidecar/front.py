@@ -57,6 +57,9 @@ _IN_PATH: Final = (
 # Costly decisions that may be under way at once: with captchas and a store that take a second each, some thousands a
 # second. What was decided and is carried is none, and neither is who waits for a message's status.
 _MOST_UNDER_WAY: Final = 4096
+# Of a turn of the loop, for refusing what is too much: as many as come in it while three times as much is offered as
+# can be done.
+_SHED_S: Final = 0.0004
 # Told, and never raised: an exception that is raised again and again would grow.
 _OVERLOADED: Final = Refusal("overloaded", "line", "Too many requests wait to be decided.", retry_after_s=2.0)
 _ADVICE: Final = (
@@ -81,10 +84,9 @@ class Front:
         forwarder: Forwarder,
         tell: Tell,
         metrics: Metrics,
-        new_id: Callable[[], str],
         quick_id: Callable[[], str],
     ) -> None:
-        """`new_id` cannot be guessed, `quick_id` is only another one each time."""
+        """`quick_id` makes ids of requests: no secrets, only another one each time."""
         self.in_flight = 0
         self._routes = routes
         self._gate = gate
@@ -93,10 +95,9 @@ class Front:
         self._forwarder = forwarder
         self._tell = tell
         self._count = metrics.requests.inc
-        self._new_id = new_id
         self._quick_id = quick_id
         self._line = Line()
-        self._shedding = Line()  # what is refused because the other is behind
+        self._shedding = Line(slice_s=_SHED_S)  # what is refused because the other is behind
         self._running: set[asyncio.Task[None]] = set()  # the loop itself keeps none
         self._under_way = 0  # costly decisions that have not come to anything yet
         self._trusted = Trusted(config.server.trusted_proxies)
@@ -225,7 +226,7 @@ class Front:
             request,
             connection,
             peer.client(request.fields),
-            request_id(request.fields) or self._new_id(),
+            request_id(request.fields) or self._quick_id(),
             end_to_end(request.fields),
             time.perf_counter(),
             action,

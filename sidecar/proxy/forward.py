@@ -71,7 +71,7 @@ class Listener(Protocol):
 class Peer:
     """Who is at the other end of a client's connection, as long as it lasts and `owner` serves it."""
 
-    __slots__ = ("_client", "_hosts", "_trusted", "fields", "ip", "is_trusted", "last", "owner", "scheme", "types")
+    __slots__ = ("_asked", "_client", "_trusted", "fields", "ip", "is_trusted", "last", "owner", "scheme", "types")
 
     def __init__(self, ip: str, scheme: str, trusted: Trusted, owner: object = None) -> None:
         self.owner = owner
@@ -83,13 +83,16 @@ class Peer:
         self.types: RawFields | None = None
         self._trusted = trusted
         self._client: Client | None = None
-        self._hosts: tuple[bytes, ...] = ()
+        self._asked: Fields | None = None  # the fields by which `_client` was named
 
     def client(self, asked: Fields) -> Client:
-        """Name who asks: the peer itself, as its last request did, unless it is a proxy that speaks for others."""
-        if self._client is None or self.is_trusted or self._hosts != asked.hosts:
+        """Name who asks: as before where the fields are, and where nobody but the peer can be meant."""
+        before = self._asked
+        if self._client is None or not (
+            before is asked or (not self.is_trusted and before is not None and before.hosts == asked.hosts)
+        ):
             self._client = name(self.ip, asked.raw, self._trusted, self.scheme)
-            self._hosts = asked.hosts
+            self._asked = asked
         return self._client
 
 
