@@ -85,11 +85,11 @@ def nginx(name: str, template: str) -> Callable[[int, int], list[str]]:
     return command
 
 
-def sidecar(log: str) -> Callable[[int, int], list[str]]:
+def sidecar(log: str, source: Path = HERE.parent) -> Callable[[int, int], list[str]]:
     def command(port: int, upstream: int) -> list[str]:
         path = WORK / f"sidecar-{port}.toml"
         path.write_text(SIDECAR.format(port=port, admin=port + 1000, upstream=upstream, work=WORK, log=log))
-        return [str(Path(sys.executable).parent / "signup-sidecar"), "run", str(path)]
+        return ["env", f"PYTHONPATH={source}", sys.executable, "-m", "sidecar", "run", str(path)]
 
     return command
 
@@ -109,7 +109,7 @@ def rivals() -> list[Rival]:
     missing_node = "" if shutil.which("node") and node.exists() else "needs node, and npm install in .bench/node"
     return [
         Rival("sidecar", 18080, sidecar("guarded")),
-        Rival("sidecar, access_log = all", 18081, sidecar("all")),
+        Rival("sidecar with access_log = all", 18081, sidecar("all")),
         Rival("nginx", 18082, nginx("nginx", PROXIES)),
         Rival("caddy", 18083, caddy, "" if caddy_path() else "needs caddy on PATH or in .bench/bin"),
         Rival(
@@ -310,6 +310,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--no-bodies", action="store_true", help="requests only")
     parser.add_argument("--only", default="", help="names, separated by commas")
+    parser.add_argument(
+        "--beside", action="append", default=[], metavar="NAME=DIR", help="another checkout of the sidecar, too"
+    )
     parser.add_argument("--ask", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--echo", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -329,6 +332,9 @@ def main() -> None:
     # Node looks for packages beside the script.
     (WORK / "node" / "fastify.cjs").write_text((HERE / "rivals" / "fastify.cjs").read_text())
     wanted = [rival for rival in rivals() if not args.only or rival.name in args.only.split(",")]
+    for number, (name, _, source) in enumerate(one.partition("=") for one in args.beside):
+        for log, title in (("guarded", name), ("all", f"{name} with access_log = all")):
+            wanted.append(Rival(title, 18090 + 2 * number + (log == "all"), sidecar(log, Path(source).resolve())))
     found = []
     for rival in wanted:
         if rival.missing:
