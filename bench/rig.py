@@ -212,7 +212,7 @@ class Contestant:
         return statistics.median(self.figures[figure]) if self.figures[figure] else float("nan")
 
 
-def _sidecar(source: Path, port: int, store_path: Path, ip_rate: str, is_profiled: bool) -> list[str]:
+def _sidecar(source: Path, python: str, port: int, store_path: Path, ip_rate: str, is_profiled: bool) -> list[str]:
     path = WORK / f"guarded-{port}.toml"
     shutil.rmtree(WORK / f"state-{port}", ignore_errors=True)
     path.write_text(
@@ -222,7 +222,7 @@ def _sidecar(source: Path, port: int, store_path: Path, ip_rate: str, is_profile
         )
     )
     how = [str(HERE / "profiled.py"), str(PROFILE)] if is_profiled else ["-m", "sidecar"]
-    return ["env", f"PYTHONPATH={source}", sys.executable, *how, "run", str(path)]
+    return ["env", f"PYTHONPATH={source}", python, *how, "run", str(path)]
 
 
 def _express(port: int, store_path: Path, ip_rate: str) -> list[str]:
@@ -233,13 +233,14 @@ def _express(port: int, store_path: Path, ip_rate: str) -> list[str]:
     return ["env", "NODE_ENV=production", "node", str(script), str(port), str(store_path), count, seconds, *addresses]
 
 
-def wanted(args: argparse.Namespace) -> dict[str, Path | None]:
-    """Who is measured: of each sidecar, the directory of its source; of Express, None."""
-    known = {"ours": HERE.parent, "express": None}
-    beside = (one.partition("=") for one in args.beside)
-    return {name: known[name] for name in filter(None, args.only.split(","))} | {
-        name: Path(source).resolve() for name, _, source in beside
-    }
+def wanted(args: argparse.Namespace) -> dict[str, tuple[Path, str] | None]:
+    """Who is measured: of each sidecar, the directory of its source and its Python; of Express, None."""
+    found = {"ours": (HERE.parent, sys.executable), "express": None}
+    found = {name: found[name] for name in filter(None, args.only.split(","))}
+    for name, _, where in (one.partition("=") for one in args.beside):
+        source, _, python = where.partition("@")
+        found[name] = Path(source or HERE.parent).resolve(), os.path.abspath(python or sys.executable)
+    return found
 
 
 def missing() -> str:
@@ -270,7 +271,7 @@ def guarded(args: argparse.Namespace, ip_rate: str = "1000000/1s") -> Iterator[l
             if source is None:
                 command = _express(one.port, path, ip_rate)
             else:
-                command = _sidecar(source, one.port, path, ip_rate, args.profile)
+                command = _sidecar(*source, one.port, path, ip_rate, args.profile)
             one.pid = stack.enter_context(running(TEST_CORE, command, one.port)).pid
             found.append(one)
         yield found
@@ -286,7 +287,11 @@ def arguments(description: str, seconds: float, runs: int) -> argparse.ArgumentP
     parser.add_argument("--runs", type=int, default=runs, help="interleaved; the table gives medians")
     parser.add_argument("--only", default=",".join(CONTESTANTS), help="names, separated by commas: ours, express")
     parser.add_argument(
-        "--beside", action="append", default=[], metavar="NAME=DIR", help="another checkout of the sidecar, too"
+        "--beside",
+        action="append",
+        default=[],
+        metavar="NAME=DIR@PYTHON",
+        help="another checkout of the sidecar (or, without DIR, this one), too, and by another Python where one is named",
     )
     parser.add_argument("--profile", action="store_true", help="run ours alone, and print where its CPU time goes")
     return parser

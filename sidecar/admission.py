@@ -18,6 +18,7 @@ from sidecar.config.model import Config, Route
 from sidecar.config.units import Rate
 from sidecar.errors import Refusal
 from sidecar.limits.buckets import Bucket, Meter, client_key
+from sidecar.limits.pumping import Sending
 from sidecar.lists.rules import Lists, Match
 from sidecar.recipient import Recipient
 from sidecar.store.names import Names
@@ -57,12 +58,14 @@ class Allow:
 class Spend:
     """Take one from every bucket, or nothing from any; where one of `looked` or of them demands it, `solve` first.
 
-    `solve` is None where no captcha is demanded any more.
+    `solve` is None where no captcha is demanded any more. `sending`: a send that is held against `[pumping]` and
+    `[budget]` in the same turn; None where nothing is.
     """
 
     buckets: tuple[Bucket, ...]
     looked: tuple[Bucket, ...] = ()
     solve: Solve | None = None
+    sending: Sending | None = None
 
 
 Step = Screen | Solve | Allow | Spend
@@ -99,9 +102,11 @@ class Admission:
         hashes: Callable[[str], Sequence[str]],
         lives: Mapping[str, float],
         lists: Lists,
+        sending: Callable[[Recipient, str, Route], Sending | None] | None = None,
     ) -> None:
         self._config = config
         self._lists = lists
+        self._sending = sending
         self._names = names
         self._hashes = hashes
         self._routes: dict[int, _Terms] = {}
@@ -139,11 +144,14 @@ class Admission:
             solve = None
         if recipient is not None and recipient.channel == "sms" and not is_test:
             steps.append(Allow(recipient))
-        if buckets or route.captcha:
+        sending = None
+        if self._sending is not None and recipient is not None and route.action == "send" and not is_test:
+            sending = self._sending(recipient, visit.client.ip, route)
+        if buckets or route.captcha or sending is not None:
             # Looked at where the store is asked anyway; else whoever judges the code finds out, without one turn more.
             after = route.captcha_after if is_guess and buckets else None
             looked = tuple(self._of_recipients(recipient, after)) if recipient is not None and after else ()
-            steps.append(Spend(buckets, looked, solve))
+            steps.append(Spend(buckets, looked, solve, sending))
         return steps
 
     def blocked_at_once(self, visit: Visit) -> Refusal | None:

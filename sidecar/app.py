@@ -46,6 +46,7 @@ from sidecar.keys import KeyFiles, SigningKey, read_pem
 from sidecar.life import Life, ended
 from sidecar.limits.buckets import Buckets, Meter
 from sidecar.limits.load import Load
+from sidecar.limits.sends import Prices, Sends
 from sidecar.lists import targets
 from sidecar.lists.blocks import Blocks, Register
 from sidecar.lists.files import AsnFiles
@@ -130,7 +131,11 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         with suppress(StoreAwayError, ReplyError):  # everything but guarded routes works without
             await instances.join()
         stack.push_async_callback(instances.leave)
-        verifications = Verifications(store, secret, config.code, config.numbers.test, os.urandom, hold_s, tell)
+        sends = _sends(config, store, secret, tell)
+        verified = sends.verified if sends is not None and config.pumping.mode != "off" else None
+        verifications = Verifications(
+            store, secret, config.code, config.numbers.test, os.urandom, hold_s, tell, verified
+        )
         buckets = Buckets(store)
         outbox = Outbox(store)
         verifiers = _verifiers(config, session, secret, store)
@@ -152,6 +157,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             read=verifications.read,
             mark=verifications.mark,
             refund=buckets.refund,
+            sends=sends,
             tell=tell,
             now=time.time,
             code_rules=config.code,
@@ -173,10 +179,12 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
                 secret.hashes,
                 {name: verifier.life_s for name, verifier in verifiers.items()},
                 lists,
+                sends.sending if sends is not None else None,
             ),
             faces=faces,
             forwarder=forwarder,
             buckets=buckets,
+            sends=sends,
             captchas=verifiers,
             verifications=verifications,
             idempotency=Idempotency(store, secret),
@@ -297,6 +305,14 @@ async def _routing(
     finally:
         await ended(*looking)
         await lines.close()
+
+
+def _sends(config: Config, store: Store, secret: Secret, tell: Tell) -> Sends | None:
+    """What judges sends and counts their cost, where the configuration asks for either."""
+    has_price = any(provider.price for provider in config.providers.values())
+    if config.pumping.mode == "off" and not config.budget.is_set and not has_price:
+        return None
+    return Sends(store, config, Prices(config.providers, config.delivery), secret.hash, tell)
 
 
 def _session(config: Config) -> outbound.Session:

@@ -52,6 +52,7 @@ from sidecar.events import (
     RenewFailed,
     Tell,
 )
+from sidecar.limits.sends import Sends
 from sidecar.recipient import Recipient
 from sidecar.verification.verifications import Record
 
@@ -107,6 +108,7 @@ class Courier:
         read: Callable[[str], Awaitable[Record | None]],
         mark: Callable[[str, Literal["sent", "unconfirmed", "delivered", "failed"], str, bool], Awaitable[Any]],
         refund: Callable[[Sequence[str], str], Awaitable[None]],
+        sends: Sends | None = None,
         tell: Tell,
         now: Callable[[], float],
         code_rules: CodeRules,
@@ -119,6 +121,7 @@ class Courier:
         self._read = read
         self._mark = mark
         self._refund = refund
+        self._sends = sends
         self._tell = tell
         self._now = now
         self._texts = Texts(code_rules)
@@ -342,8 +345,10 @@ class Courier:
             over = _is_over(record, past)
             if over or record is None:
                 self._tell(MessageDropped(**what, reason=over))
-                refund = entry.tickets if over == _ELSEWHERE else ()
-                await self._conclude(leased, refund=refund, once=message_id)
+                if over == _ELSEWHERE:
+                    await self._conclude(leased, refund=entry, once=message_id)
+                else:
+                    await self._conclude(leased)
                 return
             is_open = record.came_to == "unconfirmed"
         if left_s <= 0:
@@ -366,11 +371,13 @@ class Courier:
         text = self._texts.render(entry.locale, code, minutes, recipient.channel)
         message = Message(message_id, recipient, entry.locale, code, minutes, text)
         holders: dict[str, str | None] = dict.fromkeys(past.holders)
+        paid: list[str] = []  # who took it, or may have, on this way
 
         def told(attempted: Attempted) -> None:
             self._record(attempted, message, what)
             if attempted.came_to != "refused":
                 holders[attempted.provider] = _vendor_id(attempted.outcome)
+                paid.append(attempted.provider)
 
         async with self._router.sent(
             way,
@@ -389,6 +396,10 @@ class Courier:
             await self._tell_of(leased, entry, message, result, way, what, is_open=is_open)
             await self._take_early(*noting)
         await self._take_early(*self._note(message_id, entry, way.segment, holders))
+        # Step 7: now that every attempt is over, what has it cost? Unsaid, it costs what was reserved for it.
+        if paid and self._sends is not None:
+            with suppress(StoreError):
+                await self._sends.paid(entry.send_ticket, recipient.country, paid, is_first=not past.holders)
 
     async def _tell_of(
         self,
@@ -447,7 +458,7 @@ class Courier:
         if not past.holders or past.is_lost:
             # Nobody has it. Who took it and lost it was paid for it, so only what all refused is given back.
             self._tell(MessageFailed(**what, reason=past.reason))
-            refund = () if past.holders else entry.tickets
+            refund = None if past.holders else entry
             once = past.message_id
             why = _failure(past)
             await self._conclude(leased, status="failed", reason=why, refund=refund, once=once, dead=past.reason)
@@ -529,7 +540,7 @@ class Courier:
         *,
         status: Literal["sent", "unconfirmed", "failed"] | None = None,
         reason: FailureReason | Literal[""] = "",
-        refund: Sequence[str] = (),
+        refund: Entry | None = None,
         once: str = "",
         again: Entry | None = None,
         after_s: float = 0.0,
@@ -545,10 +556,13 @@ class Courier:
         """
         steps: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
         if status and leased.verification_id:
-            mark = functools.partial(self._mark, leased.verification_id, status, reason, bool(refund))
+            is_given_back = refund is not None and bool(refund.tickets)
+            mark = functools.partial(self._mark, leased.verification_id, status, reason, is_given_back)
             steps.append(("mark", mark))
-        if refund:
-            steps.append(("refund", functools.partial(self._refund, refund, once)))
+        if refund is not None and refund.tickets:
+            steps.append(("refund", functools.partial(self._refund, refund.tickets, once)))
+        if refund is not None and refund.send_ticket and self._sends is not None:
+            steps.append(("refund", functools.partial(self._sends.give_back, refund.send_ticket)))
         if dead:
             steps.append(("bury", functools.partial(self._outbox.bury, leased.id, dead)))
         else:

@@ -115,6 +115,75 @@ class Verified(Event):
 
 
 @_event
+class SendSuspected(Event):
+    """A send breaks a rule of `[pumping]`, or a budget: it is refused (`enforced`), or would be.
+
+    `open`: the unverified sends, numbers or countries that the rule finds; `threshold`: how many are normal. Of a
+    budget: what the day has cost, and what it may.
+    """
+
+    name = "send_suspected"
+    level = "warning"
+    request_id: str
+    client: str
+    to: str
+    country: str
+    rule: str
+    enforced: bool
+    open: float
+    threshold: float
+
+
+@_event
+class SendsSuspected(Event):
+    """In the last second, so many more sends than have a line of their own broke this rule."""
+
+    name = "sends_suspected"
+    level = "warning"
+    rule: str
+    enforced: bool
+    count: int
+
+
+@_event
+class SuspectVerified(Event):
+    """Sends that broke a rule, and were sent all the same, are verified: the rule was wrong about them."""
+
+    name = "suspect_verified"
+    level = "info"
+    sends: int
+
+
+@_event
+class BudgetReached(Event):
+    """A send would have cost more than the day may; told once a day."""
+
+    name = "budget_reached"
+    level = "error"
+    scope: str
+    spent: float
+    budget: float
+    currency: str
+
+
+@_event
+class BudgetSpent(Event):
+    """What the day has cost so far, in all (`daily`) or in a country that has a budget."""
+
+    scope: str
+    amount: float
+
+
+@_event
+class MessagePaid(Event):
+    """A provider took a message, or may have, and will be paid for it."""
+
+    provider: str
+    country: str
+    amount: float
+
+
+@_event
 class SettleFailed(Event):
     """Upstream has answered, and the store could not be told whether the code is spent."""
 

@@ -31,6 +31,8 @@ from sidecar.events import CaptchaBroken, SettleFailed, StoreRefused, Tell, Veri
 from sidecar.faces import Faces
 from sidecar.identity import Bound, Signer
 from sidecar.limits.buckets import Bucket, Buckets, Ruling
+from sidecar.limits.pumping import Sending
+from sidecar.limits.sends import Ruled, Sends
 from sidecar.problem import Answer
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import Recipient
@@ -124,6 +126,7 @@ class Admitted:
     solved: bool = False
     tickets: tuple[str, ...] = ()
     again_in_s: int = 0
+    send_ticket: str = ""  # of what `[pumping]` and `[budget]` have counted
     to_give_back: tuple[str, ...] = ()  # what the captcha's step spent and the last step gives back
     is_past_captcha: bool = False  # one was demanded and solved, so that no limit demands another
 
@@ -147,6 +150,7 @@ class Gate:
         faces: Faces,
         forwarder: Forwarder,
         buckets: Buckets,
+        sends: Sends | None,
         captchas: Mapping[str, Verifier],
         verifications: Verifications,
         idempotency: Idempotency,
@@ -161,6 +165,7 @@ class Gate:
         self._faces = faces
         self._forwarder = forwarder
         self._buckets = buckets
+        self._sends = sends
         self._captchas = captchas
         self._verifications = verifications
         self._idempotency = idempotency
@@ -301,13 +306,14 @@ class Gate:
             try:
                 issued = await self._verifications.issue(recipient, admitted.again_in_s)
                 sent = Sent(issued.id, recipient, int(issued.expires_in_s), admitted.again_in_s)
-                await self._queue(visit, recipient, asked.locale, issued, admitted.tickets, self._answered(once, sent))
+                await self._queue(visit, recipient, asked.locale, issued, admitted, self._answered(once, sent))
             except (Refusal, ReplyError):
                 # Surely not queued. When the store does not answer it may have been, and what was spent stays spent.
                 with suppress(StoreError):
                     if issued is not None:
                         await self._verifications.withdraw(issued)
                     await self._buckets.refund(admitted.tickets)
+                await self._give_back_send(admitted.send_ticket)
                 raise
         self._tell(Verified(outcome="started" if issued.fresh else "resent"))
         visit.log |= {"outcome": "queued", "verification": sent.id}
@@ -458,6 +464,8 @@ class Gate:
                 admitted.tickets, admitted.again_in_s = ruling.tickets, math.ceil(ruling.again_in_s)
 
     async def _spend(self, visit: Visit, step: Spend, admitted: Admitted) -> Ruling:
+        # Asked before the limits are, so that both travel together.
+        judging = None if step.sending is None else self._judge(visit, step.sending)
         back, admitted.to_give_back = admitted.to_give_back, ()
         ruling = await self._buckets.spend(
             step.buckets,
@@ -467,6 +475,8 @@ class Gate:
         )
         if ruling.observed:
             visit.log["observed_limits"] = list(ruling.observed)
+        if judging is not None:
+            await self._rule(visit, await judging, ruling, admitted)
         return ruling
 
     async def _step_up(self, visit: Visit, route: Route, solve: Solve, admitted: Admitted) -> None:
@@ -483,6 +493,29 @@ class Gate:
         if back:
             with suppress(StoreError):
                 await self._buckets.refund(back)
+
+    def _judge(self, visit: Visit, sending: Sending) -> Awaitable[Ruled]:
+        assert self._sends is not None  # it has made the `sending`
+        return self._sends.judge(sending, to=visit.log["to"], client=visit.client.ip, request_id=visit.request_id)
+
+    async def _rule(self, visit: Visit, ruled: Ruled, ruling: Ruling, admitted: Admitted) -> None:
+        """Heed what `[pumping]` and `[budget]` say of a send, once the limits have spoken. Raises Refusal."""
+        if not ruling.allowed:
+            await self._give_back_send(ruled.ticket)
+            return
+        ruled.tell()
+        if ruled.refusal is not None:
+            admitted.to_give_back = ruling.tickets
+            raise ruled.refusal
+        for reason in ruled.reasons:
+            visit.log.setdefault("observed", []).append({"code": "rate_limited", "reason": reason})
+        admitted.send_ticket = ruled.ticket
+
+    async def _give_back_send(self, ticket: str) -> None:
+        """Undo that a send was counted, where it was."""
+        if ticket and self._sends is not None:
+            with suppress(StoreError):
+                await self._sends.give_back(ticket)
 
     async def _solve(self, visit: Visit, route: Route, step: Solve, admitted: Admitted) -> None:
         """Ask the verifier about a token. A person is proven only where it says so: not where `on_failure` lets in."""
@@ -613,7 +646,7 @@ class Gate:
         recipient: Recipient,
         locale: str,
         issued: Issued,
-        tickets: tuple[str, ...],
+        admitted: Admitted,
         answered: Answered | None,
     ) -> None:
         """Put the message where nothing is lost, and its answer with it; a test number gets none."""
@@ -627,7 +660,8 @@ class Gate:
                 verification_id=issued.id,
                 sealed=self._secret.seal(recipient.address),
                 locale=locale,
-                tickets=tickets,
+                tickets=admitted.tickets,
+                send_ticket=admitted.send_ticket,
                 expires_at=self._now() + issued.expires_in_s,
                 request_id=visit.request_id,
             ),

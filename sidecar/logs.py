@@ -30,7 +30,7 @@ from typing import Any, Final, Literal
 
 import structlog
 
-from sidecar.events import Event, RequestEnded, RequestsRefused
+from sidecar.events import Event, RequestEnded, RequestsRefused, SendsSuspected, SendSuspected
 
 # Octets of lines that wait to be written: some ten thousand lines.
 MOST_HELD: Final = 4 << 20
@@ -177,14 +177,25 @@ class EventLog:
         self._access_log = access_log
         self._call_later = call_later
         self._refused: dict[tuple[str | None, str, str | None], _Refused] = {}
+        self._suspected: dict[tuple[str, bool], int] = {}
 
     def tell(self, event: Event) -> None:
         """Write an event's line, if it has one and it is wanted."""
-        if event.level and (type(event) is not RequestEnded or self._is_wanted(event)):
+        if not event.level:
+            return
+        if type(event) is RequestEnded:
+            is_wanted = self._is_wanted(event)
+        else:
+            is_wanted = type(event) is not SendSuspected or self._is_first_suspect(event)
+        if is_wanted:
             write(event)
 
     def close(self) -> None:
-        """Tell of the refusals that were only counted so far."""
+        """Tell of the refusals, and of the suspected sends, that were only counted so far."""
+        suspected, self._suspected = self._suspected, {}
+        for (rule, enforced), count in suspected.items():
+            if count > _IN_FULL:
+                write(SendsSuspected(rule=rule, enforced=enforced, count=count - _IN_FULL))
         refused, self._refused = self._refused, {}
         for (code, action, route), one in refused.items():
             if one.count > _IN_FULL:
@@ -196,8 +207,7 @@ class EventLog:
             return False
         if event.outcome != "refused":
             return True
-        if not self._refused:
-            self._call_later(_WINDOW_S, self.close)
+        self._open_window()
         key = (event.code, event.action, event.route)
         refused = self._refused.get(key)
         if refused is None:
@@ -207,6 +217,17 @@ class EventLog:
             return True
         refused.clients.add(event.client)
         return False
+
+    def _is_first_suspect(self, event: SendSuspected) -> bool:
+        self._open_window()
+        key = (event.rule, event.enforced)
+        self._suspected[key] = count = self._suspected.get(key, 0) + 1
+        return count <= _IN_FULL
+
+    def _open_window(self) -> None:
+        """Have what is only counted told in a second."""
+        if not self._refused and not self._suspected:
+            self._call_later(_WINDOW_S, self.close)
 
 
 @dataclass(slots=True)

@@ -24,10 +24,15 @@ from sidecar.events import (
     AddressShareSeen,
     Attempt,
     BreakerSeen,
+    BudgetReached,
+    BudgetSpent,
     Event,
     MessageConcluded,
+    MessagePaid,
     ReceiptMoved,
     RequestEnded,
+    SendSuspected,
+    SuspectVerified,
     Verified,
 )
 
@@ -72,10 +77,10 @@ class _Metric(Collector):
 class Counter(_Metric):
     """A number that only grows."""
 
-    def inc(self, *labels: str) -> None:
+    def inc(self, *labels: str, by: float = 1) -> None:
         try:
             series = self.series.get(labels) or self.of(labels)
-            series.value += 1
+            series.value += by
         except Exception as error:  # noqa: BLE001 - the law of this module
             self.failed(error)
 
@@ -170,6 +175,28 @@ class Metrics:
             "At least this share of the last 200 guarded requests came from one address",
         )
         self.verifications = Counter(r, "sidecar_verifications", "Verifications by what came of them", ["outcome"])
+        self.suspected = Counter(
+            r,
+            "sidecar_suspected_sends",
+            "Sends that broke a rule of [pumping] or a budget; enforced: refused, else they were sent",
+            ["rule", "enforced"],
+        )
+        self.suspects_verified = Counter(
+            r, "sidecar_suspects_verified", "Sends that broke a rule, were sent all the same, and are verified"
+        )
+        self.cost = Counter(
+            r,
+            "sidecar_message_cost",
+            "What messages cost that a provider took, or may have, by its price; in the budget's currency",
+            ["provider", "country"],
+        )
+        self.budget_spent = Gauge(
+            r,
+            "sidecar_budget_spent",
+            "What the day (UTC) has cost as the last send found it: daily, or a country with a budget of its own",
+            ["scope"],
+        )
+        self.budget_alarms = Counter(r, "sidecar_budget_alarms", "Days on which a budget was reached", ["scope"])
         self.upstream_seconds = Histogram(r, "sidecar_upstream_seconds", "Time to upstream's status line")
         self.store_seconds = Histogram(r, "sidecar_store_seconds", "Time of one store command")
         self.task_ends = Counter(
@@ -182,6 +209,11 @@ class Metrics:
             Attempt: self._attempt,
             MessageConcluded: lambda event: self.messages.inc(event.outcome),
             ReceiptMoved: lambda event: self.receipts.inc(event.provider, event.state),
+            SendSuspected: lambda event: self.suspected.inc(event.rule, str(event.enforced).lower()),
+            SuspectVerified: lambda event: self.suspects_verified.inc(by=event.sends),
+            MessagePaid: lambda event: self.cost.inc(event.provider, event.country, by=event.amount),
+            BudgetSpent: lambda event: self.budget_spent.set(event.amount, event.scope),
+            BudgetReached: lambda event: self.budget_alarms.inc(event.scope),
             BreakerSeen: lambda event: self.breaker_state.set(event.state, event.provider),
             AddressShareSeen: lambda event: self.address_share.set(event.share),
         }

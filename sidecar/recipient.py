@@ -18,6 +18,7 @@ import idna
 import phonenumbers
 from phonenumbers import PhoneMetadata, PhoneNumber, PhoneNumberFormat, PhoneNumberType
 
+from sidecar import e164
 from sidecar.errors import Refusal
 
 Channel = Literal["sms", "email"]
@@ -224,6 +225,8 @@ def _parse_phone(
         return None
     has_plus, digits = spelled
     region, code = told
+    if has_plus and code is None and (phone := _known_at_a_glance(digits, extra)) is not None:
+        return phone
 
     def read(dialled: str) -> Phone | None:
         try:
@@ -255,6 +258,13 @@ def _parse_phone(
     return home if mobile and not was_lost else None
 
 
+def _known_at_a_glance(digits: str, extra: Sequence[str]) -> Phone | None:
+    """Read a number in its E.164 form, as most are; None where the library is to be asked."""
+    address = f"+{digits}"
+    found = None if address.startswith(tuple(extra)) else e164.region_and_type(digits)
+    return None if found is None else Phone(address, found[0], NUMBER_TYPES[found[1]])
+
+
 def _spelled(text: str) -> tuple[bool, str] | None:
     """Whether a text has a plus, and its digits; None for a text that is no number, or not only one.
 
@@ -263,6 +273,8 @@ def _spelled(text: str) -> tuple[bool, str] | None:
     if len(text) > _MAX_PHONE_CHARS:
         return None
     if text.isascii():  # as mostly: there is nothing to translate
+        if text.startswith("+") and text[1:].isdigit():
+            return True, text[1:]
         found = _PHONE.fullmatch(text.strip())
         return None if found is None else (bool(found["plus"]), _NO_DIGITS.sub("", found["digits"]))
     zeros = set()

@@ -44,7 +44,7 @@ async def test_a_settlement_is_tried_for_as_long_as_a_hold_lasts(
     code = verifications.code(issued.id, PHONE)
     assert code is not None
     async with await verifications.hold(PHONE, Proof("code", code), uncounted) as hold:
-        lost = Hold(make(away, hold_s), hold.id, "somebody", hold.lasts_s)
+        lost = Hold(make(away, hold_s), hold.id, "a-hash", "somebody", hold.lasts_s)
         await gate._settle_later(lost, spend=spend)
     assert sum(pauses) == hold_s
     assert max(pauses) <= 15, "a store that is back is seen soon"

@@ -25,6 +25,7 @@ from sidecar.config.findings import Findings, UnfitError, any_of, one_of, show
 from sidecar.config.model import (
     LANGUAGE_RANGE,
     Api,
+    Budget,
     Captcha,
     CodeRules,
     Delivery,
@@ -34,6 +35,7 @@ from sidecar.config.model import (
     Numbers,
     Outbound,
     Provider,
+    Pumping,
     Route,
     Server,
     Upstream,
@@ -106,6 +108,8 @@ class Draft:
     identity: Identity | None
     code: CodeRules | None
     numbers: Numbers | None
+    pumping: Pumping | None
+    budget: Budget | None
     captcha: Mapping[str, Captcha | None]
     limits: Mapping[str, Limit | None]
     providers: Mapping[str, Provider | None]
@@ -152,6 +156,10 @@ def check(
     _delivery(draft, findings)
     _lists("block", draft.block, networks, findings)
     _lists("allow", draft.allow, networks, findings)
+    if draft.pumping is not None:
+        _pumping(draft.pumping, findings)
+    if draft.budget is not None:
+        _budget(draft.budget, draft, findings)
     for index, route in enumerate(draft.routes):
         if route is not None:
             _route(route, ("routes", index), draft, findings)
@@ -448,6 +456,47 @@ def _folded_address(text: str) -> str:
         return parse(text, "email", "ZZ").identity
     except Refusal:
         return ""
+
+
+def _pumping(pumping: Pumping, findings: Findings) -> None:
+    if pumping.model_fields_set and "mode" not in pumping.model_fields_set:
+        findings.warn(
+            ("pumping",), "has no mode, so nothing is watched", 'write mode = "observe", and look at it for a week'
+        )
+
+
+def _budget(budget: Budget, draft: Draft, findings: Findings) -> None:
+    """Money needs prices: what has none costs nothing, and goes over no budget."""
+    path = ("budget",)
+    if not budget.is_set:
+        if budget.model_fields_set and not any(told[:1] == path for told in findings.told):
+            findings.tell(path, "limits nothing", "write daily = 500.0, or by_country = { US = 50.0 }")
+        return
+    providers = {name: provider for name, provider in draft.providers.items() if provider is not None}
+    if providers and not any(provider.price for provider in providers.values()):
+        if not any(told[-1:] == ("price",) or "price" in told for told in findings.told):
+            findings.tell(
+                path,
+                "needs to know what a message costs, and no provider has a price",
+                'write price = { CN = 0.045, "*" = 0.6 } below [providers.NAME]',
+                ("providers",),
+            )
+        return
+    for name, provider in providers.items():
+        rules = [rule for rule in draft.delivery if rule is not None and name in rule.providers]
+        countries = {country for rule in rules for country in rule.countries}
+        if (
+            "*" in provider.price
+            or not rules
+            or (all(rule.countries for rule in rules) and countries <= set(provider.price))
+        ):
+            continue
+        wrong = "has no price for every country, so that some" if provider.price else "has no price, so that its"
+        findings.warn(
+            ("providers", name),
+            f"{wrong} messages cost nothing to [budget]",
+            'write the dearest as "*", such as price = { "*" = 0.6 }',
+        )
 
 
 # Delivery…

@@ -21,6 +21,7 @@ from sidecar.config.model import (
     CONTRACT_WORDS,
     LATER,
     Api,
+    Budget,
     Captcha,
     CodeRules,
     Config,
@@ -31,6 +32,7 @@ from sidecar.config.model import (
     Numbers,
     Outbound,
     Provider,
+    Pumping,
     Route,
     Server,
     Store,
@@ -53,6 +55,8 @@ _SINGLE: Final[Mapping[str, type[Table]]] = {
     "identity": Identity,
     "code": CodeRules,
     "numbers": Numbers,
+    "pumping": Pumping,
+    "budget": Budget,
     "api": Api,
 }
 # Names stand in paths, metric labels and store keys.

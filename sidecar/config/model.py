@@ -416,6 +416,25 @@ Captchas = Annotated[tuple[NonEmpty, ...], BeforeValidator(one_or_more)]
 Doubt = tuple[KeyPath, str, str]
 
 
+# An amount of money, in the budget's currency. A billion of it in millionths is a whole number to a double.
+Amount = Annotated[float, Field(strict=True, ge=0, le=1_000_000_000, allow_inf_nan=False)]
+_Limit = Annotated[float, Field(strict=True, gt=0, le=1_000_000_000, allow_inf_nan=False)]
+
+
+def _budgets(value: Mapping[str, float]) -> Mapping[str, float]:
+    for country in value:
+        try:
+            _country(country)
+        except UnfitError as error:
+            raise UnfitError(f"names {show(country)}, which is no country", error.right) from None
+    return value
+
+
+def _prices(value: Mapping[str, float]) -> Mapping[str, float]:
+    _budgets({country: price for country, price in value.items() if country != "*"})
+    return value
+
+
 class Provider(Table):
     """What every provider kind has; a kind's Settings extend it."""
 
@@ -431,6 +450,8 @@ class Provider(Table):
         fitting(r"(?:[A-Za-z0-9._~-]{16,})?", "is no secret part of a path", 'make one with "openssl rand -hex 16"'),
     ] = ""
     receipt_sources: tuple[Network, ...] = ()  # where its receipts come from; empty: anywhere
+    # What one message costs, by country; "*" is every other, and messages to what has no country.
+    price: Annotated[Named[Amount], AfterValidator(_prices)] = Field(default_factory=dict, validate_default=True)
 
     def unfit(self, code: "CodeRules") -> Iterable[Doubt]:  # noqa: ARG002 - kinds with templates look at it
         """What is fixed here and the vendor would surely refuse, whoever is sent to."""
@@ -463,6 +484,30 @@ class Delivery(Table):
     on_silence: Literal["switch", "wait"] = "switch"
     breaker: Breaker = Breaker()
     confirm_within: Annotated[Duration, Field(gt=0)] | None = None  # None: nothing is sent again
+
+
+class Pumping(Table):
+    """Against sends that are never verified (limits/pumping.py)."""
+
+    mode: Literal["off", "observe", "enforce"] = "off"
+    unverified: RateText = Rate(20, 86_400.0)
+    ratio: Annotated[float, Field(strict=True, ge=0, le=10, allow_inf_nan=False)] = 0.3
+    countries_per_ip: Positive = 3
+
+
+class Budget(Table):
+    """What messages may cost in a day (UTC)."""
+
+    daily: _Limit | None = None  # None: without end
+    by_country: Annotated[Named[_Limit], AfterValidator(_budgets)] = Field(default_factory=dict, validate_default=True)
+    currency: Annotated[Text, fitting(r"[^\x00-\x1f\x7f]{0,10}", "is no currency", 'write its name, such as "CNY"')] = (
+        ""
+    )
+
+    @property
+    def is_set(self) -> bool:
+        """True where anything is limited."""
+        return self.daily is not None or bool(self.by_country)
 
 
 def _prefix(value: str) -> str:
@@ -618,6 +663,8 @@ class Config(Table):
     delivery: tuple[Delivery, ...] = ()
     block: tuple[Listed, ...] = ()
     allow: tuple[Listed, ...] = ()
+    pumping: Pumping = Pumping()
+    budget: Budget = Budget()
     api: Api = Api()
     routes: tuple[Route, ...] = ()
 
@@ -628,9 +675,6 @@ class Config(Table):
 LATER: Final[dict[str, tuple[Any, ...]]] = {
     "server.workers": (1,),
     "store.on_failure": ("deny",),
-    "providers.*.price": (),
-    "pumping": (),
-    "budget": (),
 }
 
 # The words that the contract has for a key, now or later; any other word is simply wrong.

@@ -78,6 +78,7 @@ class Entry:
     expires_at: float  # when the code dies, seconds since the epoch
     request_id: str
     past: Past = NO_PAST
+    send_ticket: str = ""  # by which `limits.sends` knows what it counted; "" where it counts nothing
 
 
 class Leased(NamedTuple):
@@ -242,6 +243,7 @@ class Outbox:
 
 def _fields(entry: Entry) -> tuple[str | bytes, ...]:
     past = "{}" if entry.past is NO_PAST else json.dumps(asdict(entry.past))
+    counted = ("send_ticket", entry.send_ticket) if entry.send_ticket else ()
     return (
         "verification",
         entry.verification_id,
@@ -257,6 +259,7 @@ def _fields(entry: Entry) -> tuple[str | bytes, ...]:
         entry.request_id,
         "past",
         past,
+        *counted,
     )
 
 
@@ -276,6 +279,7 @@ def _entry(fields: Mapping[bytes, bytes]) -> Entry | None:
             expires_at=float(fields[b"expires_at"]),
             request_id=fields[b"request"].decode(),
             past=_past(fields),
+            send_ticket=fields.get(b"send_ticket", b"").decode(),
         )
     except (KeyError, ValueError, TypeError):
         return None

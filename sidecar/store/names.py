@@ -6,6 +6,8 @@ shard only. So keys that one script uses carry one tag, decided here:
 - All buckets carry one tag. A request's buckets (its address, its number, the total) have nothing in common, and are
   still decided all or none in one script. The price: in a cluster one shard holds all limits. A decision is one small
   script, so that shard serves far more requests than there are sign-ups.
+- What is known of sends, to tell those that nobody will verify, carries one tag of its own: a send meets counters of
+  its country, its number and its address, which have as little in common, and are decided in one script, too.
 - What is known of one recipient (`current`, `verification`, `idempotency`) carries the recipient's route:
   the first two characters of its hash. A verification's id is found without its recipient, so it begins with that
   route, and so does the hash of an idempotency key. Two characters spread recipients over a few hundred tags, and tell
@@ -45,6 +47,10 @@ class Names:
     def load(self, name: str, hashed: str) -> str:
         """Name a count that fades. string: the count, and when it was that, in microseconds since the epoch."""
         return f"{{{self.prefix}:limits}}:load:{name}:{hashed}"
+
+    def sends(self, name: str) -> str:
+        """Name a counter, an address, a number or the money of `limits/pumping.lua`, which says their types."""
+        return f"{{{self.prefix}:sends}}:{name}"
 
     def verification(self, verification_id: str) -> str:
         """Name a verification's record. hash. The id begins with its recipient's route."""

@@ -78,8 +78,11 @@ class Hold:
     `lasts_s`: how many seconds after it was taken the store lets somebody else hold the proof.
     """
 
-    def __init__(self, verifications: "Verifications", verification_id: str, holder: str, lasts_s: float) -> None:
+    def __init__(
+        self, verifications: "Verifications", verification_id: str, recipient_hash: str, holder: str, lasts_s: float
+    ) -> None:
         self.id = verification_id
+        self._recipient_hash = recipient_hash
         self.lasts_s = lasts_s
         self._verifications = verifications
         self._holder = holder
@@ -115,11 +118,11 @@ class Hold:
 
     async def _settle(self, outcome: str) -> bool:
         self._open = False
-        return await self._verifications.settle(self.id, self._holder, outcome)
+        return await self._verifications.settle(self.id, self._recipient_hash, self._holder, outcome)
 
 
 class Verifications:
-    """The verifications of one store."""
+    """The verifications of one store. `verified` is told the recipient's hash when a proof is spent or exchanged."""
 
     def __init__(
         self,
@@ -130,8 +133,10 @@ class Verifications:
         urandom: Callable[[int], bytes],
         hold_s: float,
         tell: Tell,
+        verified: Callable[[str], object] | None = None,
     ) -> None:
         self.tell = tell
+        self._verified = verified
         self._store = store
         self._names = store.names
         self._secret = secret
@@ -241,8 +246,10 @@ class Verifications:
             raise Refusal("code_expired", "no_verification", "No such verification, or it is over. Ask for a new code.")
         return await self._judged(verification_id, self.recipient(record), record.recipient_hash, code, count)
 
-    async def settle(self, verification_id: str, holder: str, outcome: str) -> bool:
+    async def settle(self, verification_id: str, recipient_hash: str, holder: str, outcome: str) -> bool:
         """End a hold; only `Hold` calls this. Raises StoreAwayError."""
+        if self._verified is not None and outcome != "release":
+            self._verified(recipient_hash)  # asked at once: it travels with the settlement
         return bool(
             await self._store.run(
                 _SETTLE,
@@ -318,7 +325,7 @@ class Verifications:
         )
         match answer:
             case [b"held"]:
-                return Hold(self, verification_id, holder, self._hold_ms / 1000)
+                return Hold(self, verification_id, recipient_hash, holder, self._hold_ms / 1000)
             case [b"expired"]:
                 raise Refusal("code_expired", "spent_or_expired")
             case [b"in_use"]:

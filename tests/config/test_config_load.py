@@ -92,7 +92,7 @@ def test_the_example_names_every_key_that_there_is(env: Mapping[str, str]) -> No
         fields = type(table).model_fields  # type: ignore[attr-defined]
         return {field.alias or name for name, field in fields.items()}
 
-    for name in ("server", "upstream", "store", "identity", "code", "numbers", "api"):
+    for name in ("server", "upstream", "store", "identity", "code", "numbers", "pumping", "budget", "api"):
         assert set(example[name]) == keys(getattr(config, name))
     shown = {key for route in example["routes"] for key in route}
     assert shown == keys(config.routes[0])
@@ -107,7 +107,7 @@ def test_the_example_names_every_key_that_there_is(env: Mapping[str, str]) -> No
     for name, table in example["captcha"].items():
         assert set(table) | of_every_captcha == keys(config.captcha[name])
     assert of_every_captcha < set(example["captcha"]["altcha"])
-    of_every_provider = {"rate", "receipt_token", "receipt_sources"}
+    of_every_provider = {"rate", "receipt_token", "receipt_sources", "price"}
     assert of_every_provider < set(example["providers"]["twilio"])
     for name, table in example["providers"].items():
         assert set(table) | of_every_provider == keys(config.providers[name])

@@ -21,7 +21,14 @@ KNOWN = {
     "items", "minLength", "minItems", "minimum", "maximum", "exclusiveMinimum",
 }  # fmt: skip
 NOTES = {"default", "description", "examples", "title", "$schema", "$defs"}
-TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
+TYPES: dict[str, Any] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+}
 
 
 def wrong(node: dict[str, Any], value: Any, at: str = "") -> Iterator[str]:
@@ -44,8 +51,9 @@ def wrong(node: dict[str, Any], value: Any, at: str = "") -> Iterator[str]:
     if isinstance(value, str):
         if not re.search(node.get("pattern", ""), value) or len(value) < node.get("minLength", 0):
             yield f"{at}: pattern"
-    elif isinstance(value, int):
-        if not node.get("minimum", value) <= value <= node.get("maximum", value):
+    elif isinstance(value, int | float):
+        is_above = value > node.get("exclusiveMinimum", value - 1)
+        if not is_above or not node.get("minimum", value) <= value <= node.get("maximum", value):
             yield f"{at}: range"
     elif isinstance(value, list):
         if len(value) < node.get("minItems", 0):
@@ -75,7 +83,8 @@ def test_every_file_that_loads_is_valid(file: Path) -> None:
         ("wrong_units", {".server.drain: pattern", ".limits.ip.rate: pattern", ".limits.ip.burst: range"}),
         ("wrong_words", {".server.log_format: anyOf", ".code.length: range", ".captcha.altcha: oneOf"}),
         ("missing", {".limits.ip.rate: missing", ".routes[1].action: missing", ".providers.hook: oneOf"}),
-        ("later_keys", {".server.workers: not a word of it", ".budget: unknown", ".captcha.recaptcha: oneOf"}),
+        ("later_keys", {".server.workers: not a word of it", ".captcha.recaptcha: oneOf"}),
+        ("money", {".pumping.mode: anyOf", ".pumping.ratio: not of type number", ".budget.daily: range"}),
     ],
 )
 def test_an_editor_sees_what_is_wrong(name: str, lines: set[str]) -> None:

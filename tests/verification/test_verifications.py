@@ -112,7 +112,7 @@ async def test_a_release_that_the_store_does_not_take_is_told_and_breaks_nothing
     """The answer has been given by then, so it stands; the log says which verification is held until it lapses."""
     away = make(Store("unix:///nowhere/at/all.sock"))
     with capture_logs() as lines:
-        async with Hold(away, "some-id", "somebody", 30):
+        async with Hold(away, "some-id", "a-hash", "somebody", 30):
             pass
     assert [(line["event"], line["verification_id"]) for line in lines] == [("release_failed", "some-id")]
 

@@ -1,0 +1,345 @@
+-- Is this send one of many that nobody will verify? And what becomes of one that was counted. The rules and their terms
+-- are pumping.py's, whose Book has a method of each name here; the clock is the store's, or the caller's where it says.
+--
+-- Call    EVALSHA pumping <n> KEYS ARGV
+-- KEYS[1] number   hash: "verified" when it was last, milliseconds since the epoch; "last" the number of its last entry;
+--                  and each entry by its number: "at day country price suspected counter=amount …"
+-- KEYS[2] money    hash: "day" days since the epoch; "total" and each "in:COUNTRY": what it has cost, millionths;
+--                  "alarmed:…" 1 once it was told that this is over its budget
+-- ARGV[1] what is asked: "judge", "verified", "give_back" or "paid"
+-- ARGV[2] now, milliseconds since the epoch; 0: by the store's clock
+-- ARGV[3] what all these keys begin with; counters that an entry names are found by it, and carry the same tag
+-- ARGV[4] period, milliseconds
+--
+-- judge     KEYS[3] ip       hash: "*" for all countries, and each country -> a counter
+--           KEYS[4] trust    string: a counter
+--           KEYS[5..] counters, the address range's last; none where only the budget looks: then no KEYS[3] and [4] either
+--           A counter is "TAT window verified verified-before", TAT in milliseconds since the epoch, 0 when empty
+--           ARGV[5] enforce       "1": a broken rule refuses; "0": it is told
+--           ARGV[6] the same for a budget
+--           ARGV[7] country
+--           ARGV[8] price, millionths
+--           ARGV[9], [10] the budgets of a day, in all and of the country, millionths; -1 for none
+--           ARGV[11] how long a verified number is known, milliseconds
+--           ARGV[12] with so many open sends it does not pass by that
+--           ARGV[13] most entries of a number
+--           ARGV[14] ratio, thousandths
+--           ARGV[15] countries of an address
+--           ARGV[16] floor of an address
+--           ARGV[17..] three a counter: floor; "1" if it counts numbers, "0" for messages; "1" if trust passes it
+--           Returns now; the entry's number, 0 when refused; what it passed by (0 nothing, 1 number, 2 range);
+--           what the day has cost, in all and in the country; 1 where a budget is gone over first today, for both;
+--           and three for each broken rule: its number in pumping.RULES, open, threshold
+-- verified  Returns now, the open sends, and how many of them were suspected
+-- give_back ARGV[5] entry. Returns now, and 1 if it was there, else 0
+-- paid      ARGV[5] day, ARGV[6] country, ARGV[7] how much more it cost. Returns now
+
+local now, base, period = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+if now == 0 then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local DAY = 86400000
+local window = math.floor(now / period)
+local day = math.floor(now / DAY)
+
+local function whole(number)
+  return string.format('%.0f', number)  -- because a double prints as 1.7e+15
+end
+
+-- Counters…
+
+local function read(text)
+  local tat, at, verified, before = string.match(text or '0 0 0 0', '(%S+) (%S+) (%S+) (%S+)')
+  return {tat = tonumber(tat), window = tonumber(at), verified = tonumber(verified), before = tonumber(before)}
+end
+
+-- A name with a slash is a field of a hash.
+local function load(name)
+  local key, field = string.match(name, '^(.-)/(.+)$')
+  return read(key and redis.call('HGET', base .. key, field) or (not key and redis.call('GET', base .. name)) or nil)
+end
+
+local function save(name, counter)
+  local key, field = string.match(name, '^(.-)/(.+)$')
+  -- Until it is empty, and nothing of it was lately.
+  local left = math.max(counter.tat, (counter.window + 2) * period) - now
+  if counter.verified + counter.before == 0 then
+    left = counter.tat - now
+  end
+  if left <= 0 then
+    if key then
+      redis.call('HDEL', base .. key, field)
+    else
+      redis.call('DEL', base .. name)
+    end
+    return
+  end
+  local text = whole(counter.tat) .. ' ' .. whole(counter.window) .. ' ' .. whole(counter.verified) .. ' '
+    .. whole(counter.before)
+  if key then
+    redis.call('HSET', base .. key, field, text)
+    redis.call('PEXPIRE', base .. key, whole(2 * period))
+  else
+    redis.call('SET', base .. name, text, 'PX', whole(left))
+  end
+end
+
+local function lately(counter)
+  local current, before = counter.verified, counter.before
+  if counter.window == window - 1 then
+    current, before = 0, current
+  elseif counter.window < window then
+    current, before = 0, 0
+  end
+  return current + math.floor(before * (period - now % period) / period)
+end
+
+local function level(counter)
+  return math.min(math.max(counter.tat - now, 0), period)
+end
+
+local function verify(counter)
+  if counter.window == window - 1 then
+    counter.verified, counter.before = 0, counter.verified
+  elseif counter.window < window then
+    counter.verified, counter.before = 0, 0
+  end
+  counter.window = math.max(counter.window, window)
+  counter.verified = counter.verified + 1
+end
+
+local function take_out(counter, amount)
+  counter.tat = counter.tat - amount
+  if counter.tat <= now then
+    counter.tat = 0
+  end
+end
+
+-- Money…
+
+local function turn_day()
+  if day > tonumber(redis.call('HGET', KEYS[2], 'day') or 0) then
+    redis.call('DEL', KEYS[2])
+    redis.call('HSET', KEYS[2], 'day', whole(day))
+    redis.call('PEXPIRE', KEYS[2], whole(2 * DAY))
+  end
+end
+
+local function spend(country, more)
+  if more == 0 then
+    return
+  end
+  redis.call('HINCRBY', KEYS[2], 'total', whole(more))
+  redis.call('HINCRBY', KEYS[2], 'in:' .. country, whole(more))
+end
+
+local function pay(of_day, country, more)
+  turn_day()
+  if of_day == tonumber(redis.call('HGET', KEYS[2], 'day')) then
+    spend(country, more)
+  end
+end
+
+-- Entries…
+
+local function entry_of(text)
+  local at, of_day, country, price, suspected, rest = string.match(text, '^(%S+) (%S+) (%S+) (%S+) (%S+)(.*)$')
+  local filled = {}
+  for name, amount in string.gmatch(rest, '(%S+)=(%d+)') do
+    filled[#filled + 1] = {name, tonumber(amount)}
+  end
+  return {at = tonumber(at), day = tonumber(of_day), country = country, price = tonumber(price),
+    suspected = suspected == '1', filled = filled}
+end
+
+-- What is known of the number: when it was verified, its last entry's number, and its living entries, oldest first.
+local function number()
+  local verified, last, entries = 0, 0, {}
+  local flat = redis.call('HGETALL', KEYS[1])
+  for i = 1, #flat, 2 do
+    if flat[i] == 'verified' then
+      verified = tonumber(flat[i + 1])
+    elseif flat[i] == 'last' then
+      last = tonumber(flat[i + 1])
+    else
+      local entry = entry_of(flat[i + 1])
+      if entry.at + period > now then
+        entry.number = tonumber(flat[i])
+        entries[#entries + 1] = entry
+      else
+        redis.call('HDEL', KEYS[1], flat[i])
+      end
+    end
+  end
+  table.sort(entries, function(one, other) return one.number < other.number end)
+  return verified, last, entries
+end
+
+if ARGV[1] == 'paid' then
+  pay(tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]))
+  return {now}
+end
+
+if ARGV[1] == 'give_back' then
+  local text = redis.call('HGET', KEYS[1], ARGV[5])
+  if not text then
+    return {now, 0}
+  end
+  redis.call('HDEL', KEYS[1], ARGV[5])
+  local entry = entry_of(text)
+  for _, filled in ipairs(entry.filled) do
+    local counter = load(filled[1])
+    take_out(counter, filled[2])
+    save(filled[1], counter)
+  end
+  pay(entry.day, entry.country, -entry.price)
+  return {now, 1}
+end
+
+if ARGV[1] == 'verified' then
+  local _, last, entries = number()
+  if #entries == 0 then
+    return {now, 0, 0}
+  end
+  local names, seen, suspected = {}, {}, 0
+  for _, entry in ipairs(entries) do
+    suspected = suspected + (entry.suspected and 1 or 0)
+    for _, filled in ipairs(entry.filled) do
+      local name = filled[1]
+      if not seen[name] then
+        seen[name] = load(name)
+        names[#names + 1] = name
+      end
+      take_out(seen[name], filled[2])
+    end
+  end
+  for _, name in ipairs(names) do
+    if string.sub(name, 1, 6) ~= 'trust:' then
+      verify(seen[name])
+    end
+    save(name, seen[name])
+  end
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], 'verified', whole(now), 'last', whole(last))
+  redis.call('PEXPIRE', KEYS[1], whole(604800000))  -- KNOWN_MS
+  return {now, #entries, suspected}
+end
+
+-- A send is judged…
+
+local enforce, enforce_budget, country, price = ARGV[5] == '1', ARGV[6] == '1', ARGV[7], tonumber(ARGV[8])
+local permille = tonumber(ARGV[14])
+local verified, last, entries = number()
+local is_new = #entries == 0
+local broken, fills = {}, {}
+local passed_by, is_only_passable = 0, true
+
+local function threshold_of(counter, floor, ratio)
+  return floor + math.floor(ratio * lately(counter) / 1000)
+end
+
+local function amount_of(threshold)
+  return math.max(1, math.floor(period / threshold))
+end
+
+local function look(rule, name, floor, ratio)
+  local counter = load(name)
+  local threshold = threshold_of(counter, floor, ratio)
+  local amount = amount_of(threshold)
+  fills[#fills + 1] = {name, amount, counter}
+  local is_full = level(counter) + amount > period
+  if is_full and rule ~= 8 then
+    broken[#broken + 1] = {rule, math.ceil(level(counter) * threshold / period), threshold}
+  end
+  return is_full, counter
+end
+
+if #KEYS > 2 then
+  local own = string.sub(KEYS[3], #base + 1)
+  for i = 5, #KEYS do
+    local at = 17 + 3 * (i - 5)
+    if is_new or ARGV[at + 1] == '0' then
+      local is_full = look(i - 4, string.sub(KEYS[i], #base + 1), tonumber(ARGV[at]), permille)
+      is_only_passable = is_only_passable and (not is_full or ARGV[at + 2] == '1')
+    end
+  end
+  if is_new then
+    is_only_passable = not look(7, own .. '/*', tonumber(ARGV[16]), permille) and is_only_passable
+    local is_open, counter = look(8, own .. '/' .. country, 1, 1000)
+    if not is_open and lately(counter) == 0 then
+      local count, flat = 0, redis.call('HGETALL', KEYS[3])
+      for i = 1, #flat, 2 do
+        if flat[i] ~= '*' and flat[i] ~= country then
+          local other = read(flat[i + 1])
+          if level(other) + amount_of(threshold_of(other, 1, 1000)) > period then
+            count = count + 1
+          elseif level(other) == 0 and lately(other) == 0 then
+            redis.call('HDEL', KEYS[3], flat[i])
+          end
+        end
+      end
+      if count >= tonumber(ARGV[15]) then
+        broken[#broken + 1] = {8, count, tonumber(ARGV[15])}
+        is_only_passable = false
+      end
+    end
+  end
+  if #broken > 0 then
+    local trusted = lately(load(string.sub(KEYS[#KEYS], #base + 1)))
+    if verified > 0 and verified + tonumber(ARGV[11]) > now and #entries < tonumber(ARGV[12]) then
+      passed_by = 1
+    elseif trusted > 0 and is_only_passable then
+      local name = string.sub(KEYS[4], #base + 1)
+      local counter, amount = load(name), amount_of(math.max(1, math.floor(permille * trusted / 1000)))
+      if level(counter) + amount <= period then
+        passed_by = 2
+        fills[#fills + 1] = {name, amount, counter}
+      end
+    end
+  end
+end
+local is_suspected = #broken > 0 and passed_by == 0
+
+turn_day()
+local over, alarms = false, {0, 0}
+for i, scope in ipairs({'total', 'in:' .. country}) do
+  local spent, limit = tonumber(redis.call('HGET', KEYS[2], scope) or 0), tonumber(ARGV[8 + i])
+  if price > 0 and limit >= 0 and spent + price > limit then
+    over = true
+    broken[#broken + 1] = {8 + i, spent, limit}
+    alarms[i] = redis.call('HSETNX', KEYS[2], 'alarmed:' .. scope, 1)
+  end
+end
+
+local taken = 0
+if not (is_suspected and enforce) and not (over and enforce_budget) then
+  taken = last + 1
+  local text = whole(now) .. ' ' .. redis.call('HGET', KEYS[2], 'day') .. ' ' .. country .. ' ' .. whole(price) .. ' '
+    .. (is_suspected and '1' or '0')
+  for _, fill in ipairs(fills) do
+    local name, amount, counter = fill[1], fill[2], fill[3]
+    local before = level(counter)
+    amount = is_suspected and 0 or math.min(amount, period - before)
+    text = text .. ' ' .. name .. '=' .. whole(amount)
+    if not is_suspected then
+      counter.tat = now + before + amount
+      save(name, counter)
+    end
+  end
+  redis.call('HSET', KEYS[1], 'last', whole(taken), whole(taken), text)
+  if #entries >= tonumber(ARGV[13]) then
+    redis.call('HDEL', KEYS[1], whole(entries[1].number))
+  end
+  redis.call('PEXPIRE', KEYS[1], whole(math.max(period, 3600000, redis.call('PTTL', KEYS[1]))))
+  spend(country, price)
+end
+
+local answer = {now, taken, passed_by, tonumber(redis.call('HGET', KEYS[2], 'total') or 0),
+  tonumber(redis.call('HGET', KEYS[2], 'in:' .. country) or 0), alarms[1], alarms[2]}
+for _, one in ipairs(broken) do
+  for _, value in ipairs(one) do
+    answer[#answer + 1] = value
+  end
+end
+return answer

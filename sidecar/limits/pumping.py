@@ -1,0 +1,380 @@
+"""Is this send one of many that nobody will verify? SMS pumping, judged by what was verified lately. Pure.
+
+Who pumps asks for codes to numbers that pay, and never types one in. So every send counts as unverified until its code
+is verified, and what is normal grows with what is verified. The law is `gcra`'s: whole milliseconds only, so that this
+file and `pumping.lua` agree to the last digit; no clock is read, and all that is known is in a `Book`. The script
+decides on what the store holds; this file says what that means, runs in `replay` and in `make bench-pumping`, and is
+what a property test holds the script against.
+
+The terms:
+- counter     what is known of one country, block of numbers or address: its level, and what was verified there lately.
+- verified    the verifications of the last period: this window's, and the share of the last window that is less than a
+              period ago.
+- threshold   how many unverified sends in a period are normal: floor + ratio x verified.
+- level       a leaky bucket that is full at the threshold and loses it in a period, kept as one point in time (TAT) as
+              in `gcra`: a send fills it by period / threshold, and its verification takes that very amount out again.
+- entry       one unverified send of a number: what it filled, and what it may cost.
+- rule        a counter that a send must find with room for one more.
+
+A day's period, a floor of 20 and a ratio of 0.3, for a country where 100 were verified lately: the threshold is 50.
+1. 50 sends that nobody verifies fill it, and the 51st is refused. A refused send counts nowhere.
+2. One of the 50 is verified: there is room for another, at once.
+3. None is: there is room for another after a day / 50, which is 29 minutes.
+
+Two things let a send pass that a rule would refuse, or whoever fills a counter could lock out everybody in it:
+- its number was verified in the last seven days, and has no more than two sends open: it passes every rule;
+- its address range has verified sends, and room in a small counter of its own: it passes those rules that many honest
+  people share, country and prefix.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+DAY_MS: Final = 86_400_000
+# How long a number that was verified is known, and how many of its sends may be open for it to pass by that.
+KNOWN_MS: Final = 7 * DAY_MS
+MOST_OPEN: Final = 3
+# Entries of a number that are kept; those before them stay unverified.
+MOST_ENTRIES: Final = 16
+# What is one per address and country: as many unverified sends as verified ones, and one more.
+_COUNTRY_FLOOR: Final = 1
+_COUNTRY_PERMILLE: Final = 1000
+# The field of an address's counters that counts all countries together.
+ALL: Final = "*"
+
+Rule = Literal[
+    "country", "prefix", "thousand", "hundred", "ten", "ip_prefix", "ip", "countries_per_ip", "budget", "budget_country"
+]
+# In the order in which the script numbers them.
+RULES: Final[tuple[Rule, ...]] = (
+    "country", "prefix", "thousand", "hundred", "ten", "ip_prefix", "ip", "countries_per_ip",
+    "budget", "budget_country",
+)  # fmt: skip
+# The rules on one counter each, but for `ip`: what part of the floor is theirs, whether they count numbers and not
+# messages (a person whose message is late asks again), and whether a trusted address range passes them.
+# Fewer are normal where honest numbers seldom meet: two of ten neighbours in one day are a coincidence, five are not.
+_COUNTED: Final[tuple[tuple[Rule, int, bool, bool], ...]] = (
+    ("country", 1, False, True),
+    ("prefix", 1, False, True),
+    ("thousand", 2, True, False),
+    ("hundred", 4, True, False),
+    ("ten", 8, True, False),
+    ("ip_prefix", 1, False, False),
+)
+_IP_PART: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What `[pumping]` says. `period_ms` 1 or more; `permille` is the ratio in thousandths."""
+
+    floor: int
+    period_ms: int
+    permille: int
+    countries_per_ip: int
+
+    @property
+    def counted(self) -> tuple[tuple[int, bool, bool], ...]:
+        """Of each counter of `Sending.names`: its floor, whether it counts numbers, whether trust passes it."""
+        return tuple((-(-self.floor // part), distinct, trusting) for _, part, distinct, trusting in _COUNTED)
+
+    @property
+    def ip_floor(self) -> int:
+        """How many numbers of one address may be unverified where none is verified."""
+        return -(-self.floor // _IP_PART)
+
+
+@dataclass(slots=True)  # not frozen: it is made for every send
+class Sending:
+    """One send that is asked for. Texts but the country are hashed.
+
+    `names`: of its counters, as `names_of` makes them; empty where only the budget looks at it, as `ip` and `ip_prefix`
+    then are. Money is in millionths: what it may cost, and the budgets of a day, -1 for none.
+    """
+
+    number: str
+    country: str
+    ip: str = ""
+    ip_prefix: str = ""
+    names: tuple[str, ...] = ()
+    price: int = 0
+    daily: int = -1
+    by_country: int = -1
+    enforce: bool = True  # a rule that is broken refuses it; else it is sent, and told
+    enforce_budget: bool = True
+
+
+def names_of(country: str, blocks: tuple[str, str, str, str], ip_prefix: str) -> tuple[str, ...]:
+    """Name a send's counters. `blocks`: of ten thousand, thousand, hundred and ten neighbours of its number, hashed."""
+    prefix, thousand, hundred, ten = blocks
+    return (
+        f"country:{country}",
+        f"prefix:{prefix}",
+        f"thousand:{thousand}",
+        f"hundred:{hundred}",
+        f"ten:{ten}",
+        f"range:{ip_prefix}",
+    )
+
+
+@dataclass(slots=True)
+class Counter:
+    """A level and what was verified: in the window numbered `window`, and in the one before it."""
+
+    tat_ms: int = 0
+    window: int = 0
+    verified: int = 0
+    verified_before: int = 0
+
+    def lately(self, now_ms: int, period_ms: int) -> int:
+        """Count what was verified in the last period, as if the window before were spread evenly."""
+        window = now_ms // period_ms
+        now, before = self.verified, self.verified_before
+        if self.window == window - 1:
+            now, before = 0, now
+        elif self.window < window:
+            now, before = 0, 0
+        return now + before * (period_ms - now_ms % period_ms) // period_ms
+
+    def verify(self, now_ms: int, period_ms: int) -> None:
+        """Count one more verification."""
+        window = now_ms // period_ms
+        if self.window == window - 1:
+            self.verified, self.verified_before = 0, self.verified
+        elif self.window < window:
+            self.verified, self.verified_before = 0, 0
+        self.window = max(self.window, window)
+        self.verified += 1
+
+    def level_ms(self, now_ms: int, period_ms: int) -> int:
+        """How long until it is empty: a period at most, whatever the clock did."""
+        return min(max(self.tat_ms - now_ms, 0), period_ms)
+
+    def fill(self, amount_ms: int, now_ms: int, period_ms: int) -> int:
+        """Fill it, no more than it holds; gives by how much."""
+        level = self.level_ms(now_ms, period_ms)
+        amount_ms = min(amount_ms, period_ms - level)
+        self.tat_ms = now_ms + level + amount_ms
+        return amount_ms
+
+    def take_out(self, amount_ms: int, now_ms: int) -> None:
+        """Undo a `fill`. What has leaked meanwhile is not taken out twice."""
+        self.tat_ms -= amount_ms
+        if self.tat_ms <= now_ms:
+            self.tat_ms = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A rule that a send breaks: how many unverified are open there, and how many are normal. Of money, millionths."""
+
+    rule: Rule
+    open: int
+    threshold: int
+
+
+@dataclass(slots=True)
+class Judged:
+    """What is said of a send. `entry`: its number among those of its recipient, 0 when it was refused.
+
+    `alarms`: the budgets that it is the first today to go over. `spent`: what the day has cost so far, in all and in
+    the send's country.
+    """
+
+    now_ms: int
+    entry: int
+    broken: tuple[Broken, ...] = ()
+    passed_by: Literal["", "number", "range"] = ""
+    spent: tuple[int, int] = (0, 0)
+    alarms: tuple[Rule, ...] = ()
+
+    @property
+    def rules(self) -> tuple[Broken, ...]:
+        """The broken rules that refuse it, or would: not those that it passes all the same."""
+        return tuple(one for one in self.broken if not self.passed_by or one.rule.startswith("budget"))
+
+
+@dataclass(slots=True)
+class Entry:
+    """One unverified send. `suspected`: a rule was broken and not enforced, so it fills nothing."""
+
+    at_ms: int
+    day: int
+    country: str
+    price: int
+    suspected: bool
+    filled: dict[str, int]  # counter -> by how much
+
+
+@dataclass(slots=True)
+class Number:
+    """What is known of a recipient. `verified_ms`: when it was last, 0 for never."""
+
+    verified_ms: int = 0
+    last: int = 0
+    entries: dict[int, Entry] = field(default_factory=dict)
+
+    def living(self, now_ms: int, period_ms: int) -> dict[int, Entry]:
+        """The entries that are less than a period old."""
+        return {number: entry for number, entry in self.entries.items() if entry.at_ms + period_ms > now_ms}
+
+
+class Book:
+    """All that is known: what the store is to the script. What is old is not removed here; it counts for nothing."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.counters: dict[str, Counter] = {}
+        self.numbers: dict[str, Number] = {}
+        self.countries: dict[str, set[str]] = {}  # of an address
+        self.day = 0
+        self.spent: dict[str, int] = {}
+        self.alarmed: set[str] = set()
+
+    def judge(self, sending: Sending, now_ms: int) -> Judged:
+        """Judge a send, and count it unless it is refused."""
+        number = self.numbers.setdefault(sending.number, Number())
+        living = number.living(now_ms, self.rules.period_ms)
+        broken: list[Broken] = []
+        fills: list[tuple[str, int]] = []
+        passed_by: Literal["", "number", "range"] = ""
+        if sending.names:
+            broken, fills = self._look(sending, now_ms, is_new=not living)
+            if broken:
+                passed_by, trusted = self._pass(sending, number, len(living), broken, now_ms)
+                fills += trusted
+        is_suspected = bool(broken) and not passed_by
+        self._turn_day(now_ms)
+        over = self._over(sending)
+        judged = Judged(now_ms, 0, (*broken, *over), passed_by)
+        scopes: dict[Rule, str] = {"budget": "", "budget_country": sending.country}
+        judged.alarms = tuple(one.rule for one in over if scopes[one.rule] not in self.alarmed)
+        self.alarmed.update(scopes[rule] for rule in judged.alarms)
+        if not (is_suspected and sending.enforce) and not (over and sending.enforce_budget):
+            filled = {
+                name: 0 if is_suspected else self._counter(name).fill(amount, now_ms, self.rules.period_ms)
+                for name, amount in fills
+            }
+            if sending.names:
+                self.countries.setdefault(sending.ip, set()).add(sending.country)
+            number.last += 1
+            entry = Entry(now_ms, self.day, sending.country, sending.price, is_suspected, filled)
+            number.entries = {**living, number.last: entry}
+            if len(number.entries) > MOST_ENTRIES:
+                del number.entries[min(number.entries)]
+            self._spend(sending.country, sending.price)
+            judged.entry = number.last
+        judged.spent = self.spent.get("", 0), self.spent.get(sending.country, 0)
+        return judged
+
+    def verified(self, number: str, now_ms: int) -> tuple[int, int]:
+        """Count a number's open sends as verified: how many there were, and how many of them were suspected."""
+        known = self.numbers.setdefault(number, Number())
+        living = known.living(now_ms, self.rules.period_ms)
+        names: dict[str, None] = {}
+        for entry in living.values():
+            for name, amount in entry.filled.items():
+                self._counter(name).take_out(amount, now_ms)
+                names[name] = None
+        for name in names:
+            if not name.startswith("trust:"):
+                self._counter(name).verify(now_ms, self.rules.period_ms)
+        if living:
+            known.verified_ms = now_ms
+        known.entries = {}
+        return len(living), sum(entry.suspected for entry in living.values())
+
+    def give_back(self, number: str, entry: int, now_ms: int) -> bool:
+        """Undo a send that was not made after all; False when there is none such (any more)."""
+        known = self.numbers.setdefault(number, Number())
+        undone = known.entries.pop(entry, None)
+        if undone is None:
+            return False
+        for name, amount in undone.filled.items():
+            self._counter(name).take_out(amount, now_ms)
+        self.paid(undone.day, undone.country, -undone.price, now_ms)
+        return True
+
+    def paid(self, day: int, country: str, more: int, now_ms: int) -> None:
+        """Correct what a send of that day has cost."""
+        self._turn_day(now_ms)
+        if day == self.day:
+            self._spend(country, more)
+
+    def _counter(self, name: str) -> Counter:
+        return self.counters.setdefault(name, Counter())
+
+    def _look(self, sending: Sending, now_ms: int, *, is_new: bool) -> tuple[list[Broken], list[tuple[str, int]]]:
+        """Find the broken rules, and what the send would fill. `is_new`: its number has no other send open."""
+        rules = self.rules
+        broken: list[Broken] = []
+        fills: list[tuple[str, int]] = []
+
+        def look(rule: Rule, name: str, floor: int, permille: int) -> bool:
+            counter = self._counter(name)
+            threshold = floor + permille * counter.lately(now_ms, rules.period_ms) // 1000
+            level, amount = counter.level_ms(now_ms, rules.period_ms), max(1, rules.period_ms // threshold)
+            fills.append((name, amount))
+            is_full = level + amount > rules.period_ms
+            if is_full and rule != "countries_per_ip":
+                broken.append(Broken(rule, -(-level * threshold // rules.period_ms), threshold))
+            return is_full
+
+        for rule, name, (floor, is_distinct, _) in zip(RULES, sending.names, rules.counted, strict=False):
+            if is_new or not is_distinct:
+                look(rule, name, floor, rules.permille)
+        if is_new:
+            look("ip", f"ip:{sending.ip}/{ALL}", rules.ip_floor, rules.permille)
+            own = self._counter(f"ip:{sending.ip}/{sending.country}")
+            is_open = look("countries_per_ip", f"ip:{sending.ip}/{sending.country}", _COUNTRY_FLOOR, _COUNTRY_PERMILLE)
+            if not is_open and not own.lately(now_ms, rules.period_ms):
+                others = self.countries.get(sending.ip, set()) - {sending.country}
+                count = sum(self._is_open(sending.ip, country, now_ms) for country in others)
+                if count >= rules.countries_per_ip:
+                    broken.append(Broken("countries_per_ip", count, rules.countries_per_ip))
+        return broken, fills
+
+    def _is_open(self, ip: str, country: str, now_ms: int) -> bool:
+        """Tell whether an address has left more unverified in a country than it verified there."""
+        period_ms = self.rules.period_ms
+        counter = self._counter(f"ip:{ip}/{country}")
+        threshold = _COUNTRY_FLOOR + _COUNTRY_PERMILLE * counter.lately(now_ms, period_ms) // 1000
+        return counter.level_ms(now_ms, period_ms) + max(1, period_ms // threshold) > period_ms
+
+    def _pass(
+        self, sending: Sending, number: Number, open_: int, broken: list[Broken], now_ms: int
+    ) -> tuple[Literal["", "number", "range"], list[tuple[str, int]]]:
+        """Tell by what a send passes broken rules, and what that fills."""
+        if number.verified_ms and number.verified_ms + KNOWN_MS > now_ms and open_ < MOST_OPEN:
+            return "number", []
+        passable = {rule for (rule, *_, is_trusting) in _COUNTED if is_trusting}
+        verified = self._counter(sending.names[-1]).lately(now_ms, self.rules.period_ms)
+        if verified and passable.issuperset(one.rule for one in broken):
+            period_ms = self.rules.period_ms
+            amount = max(1, period_ms // max(1, self.rules.permille * verified // 1000))
+            name = f"trust:{sending.ip_prefix}"
+            if self._counter(name).level_ms(now_ms, period_ms) + amount <= period_ms:
+                return "range", [(name, amount)]
+        return "", []
+
+    def _turn_day(self, now_ms: int) -> None:
+        day = now_ms // DAY_MS
+        if day > self.day:
+            self.day = day
+            self.spent = {}
+            self.alarmed = set()
+
+    def _over(self, sending: Sending) -> list[Broken]:
+        """Find the budgets that a send would go over. One that costs nothing goes over none."""
+        over: list[Broken] = []
+        for rule, spent, limit in (
+            ("budget", self.spent.get("", 0), sending.daily),
+            ("budget_country", self.spent.get(sending.country, 0), sending.by_country),
+        ):
+            if sending.price > 0 and limit >= 0 and spent + sending.price > limit:
+                over.append(Broken(rule, spent, limit))  # type: ignore[arg-type]
+        return over
+
+    def _spend(self, country: str, more: int) -> None:
+        for scope in ("", country):
+            self.spent[scope] = self.spent.get(scope, 0) + more
