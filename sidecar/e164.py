@@ -33,9 +33,8 @@ _MAX_CODE: Final = 3
 
 
 class _Numbers(NamedTuple):
-    """The numbers of one calling code and length: where they are from, and the types that the groups stand for."""
+    """The numbers of one calling code and length, and the types that the groups of their expression stand for."""
 
-    region: str
     expression: re.Pattern[str]
     types: tuple[int, ...]
 
@@ -49,8 +48,8 @@ def region_and_type(digits: str) -> tuple[str, int] | None:
         regions = COUNTRY_CODE_TO_REGION_CODE.get(int(digits[:length]))
         if regions is not None:
             numbers = _numbers(regions[0], len(digits) - length)
-            found = numbers and numbers.expression.fullmatch(digits, length)
-            return (numbers.region, numbers.types[found.lastindex]) if found else None
+            found = numbers.expression.fullmatch(digits, length) if numbers is not None else None
+            return None if numbers is None or found is None else (regions[0], numbers.types[found.lastindex or 0])
     return None
 
 
@@ -79,7 +78,7 @@ def _numbers(region: str, length: int) -> _Numbers | None:
     expression = re.compile(rf"{beginning}(?={general}\Z)(?:{'|'.join(f'({pattern})' for pattern, _ in found)})")
     if not general or expression.groups != unused + len(found):  # else a group would stand for another type
         return None
-    return _Numbers(region, expression, (*[PhoneNumberType.UNKNOWN] * (unused + 1), *(kind for _, kind in found)))
+    return _Numbers(expression, (*[PhoneNumberType.UNKNOWN] * (unused + 1), *(kind for _, kind in found)))
 
 
 def _pattern(kind: PhoneNumberDesc | None, length: int) -> str:
