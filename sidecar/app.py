@@ -138,7 +138,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         )
         buckets = Buckets(store)
         outbox = Outbox(store)
-        verifiers = _verifiers(config, session, secret, store)
+        verifiers = _verifiers(config, session, secret, store, tell)
 
         vendors = providers.kinds()
         receipts_url = _receipts_url(config)
@@ -365,7 +365,9 @@ def signing_keys(config: Config) -> KeyFiles | SigningKey | None:
     return KeyFiles(Path(config.server.state_dir) / "keys", rules.algorithm, rules.ttl, time.time)
 
 
-def _verifiers(config: Config, session: outbound.Session, secret: Secret, store: Store) -> dict[str, Verifier]:
+def _verifiers(
+    config: Config, session: outbound.Session, secret: Secret, store: Store, tell: Tell
+) -> dict[str, Verifier]:
     made: dict[str, Verifier] = {}
     for name, settings in config.captcha.items():
         module = captcha.kinds()[settings.kind]
@@ -374,7 +376,7 @@ def _verifiers(config: Config, session: outbound.Session, secret: Secret, store:
             load_of = partial(Load, store, secret.hash, name)
             made[name] = module.built_in(settings, own, time.time, secrets.randbelow, load_of)
         else:
-            made[name] = RemoteCaptcha(module, settings, session, time.time, _new_id)
+            made[name] = RemoteCaptcha(name, module, settings, session, time.time, _new_id, tell)
     return made
 
 

@@ -19,6 +19,9 @@ from typing import Final, Literal
 State = Literal["closed", "open", "half_open"]
 Event = Literal["tripped", "probed", "fine", "failed"]
 
+# The states as metrics tell them.
+STATES: Final = MappingProxyType({"closed": 0, "half_open": 1, "open": 2})
+
 # What is looked back on, and how many failures in it are too many.
 WINDOW: Final = 20
 TOO_MANY: Final = 10

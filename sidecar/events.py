@@ -108,6 +108,25 @@ class CaptchaBroken(Event):
 
 
 @_event
+class CaptchaJudged(Event):
+    """A captcha token came to this. `outcome` is the verdict's."""
+
+    captcha: str
+    outcome: str
+
+
+@_event
+class CaptchaBreakerMoved(Event):
+    """A captcha's breaker moved: while it is open, its verifier is not asked, for it did not answer."""
+
+    name = "captcha_breaker"
+    level = "warning"
+    captcha: str
+    state: str
+    was: str
+
+
+@_event
 class Verified(Event):
     """Something became of a verification."""
 

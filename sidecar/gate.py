@@ -23,11 +23,11 @@ from typing import Any, Final, Literal, TypeVar
 from sidecar import identity, intake, problem
 from sidecar.admission import Admission, Allow, Screen, Solve, Spend, Step
 from sidecar.assent import Assent
-from sidecar.captcha.seam import Verdict, Verifier
+from sidecar.captcha.seam import AWAY, Verdict, Verifier
 from sidecar.config.model import Config, Route
 from sidecar.delivery.outbox import Answered, Entry
 from sidecar.errors import Refusal, StoreError
-from sidecar.events import CaptchaBroken, SettleFailed, StoreRefused, Tell, Verified
+from sidecar.events import CaptchaBroken, CaptchaJudged, SettleFailed, StoreRefused, Tell, Verified
 from sidecar.faces import Faces
 from sidecar.identity import Bound, Signer
 from sidecar.limits.buckets import Bucket, Buckets, Ruling
@@ -46,8 +46,6 @@ from sidecar.verification.verifications import Count, Hold, Issued, Proof, Recor
 from sidecar.visit import Visit
 
 _T = TypeVar("_T")
-# Verdicts that are the token's fault.
-_WRONG_TOKEN: Final = frozenset({"reject", "spent", "policy"})
 # How often a held answer looks whether its message has moved: at first, when most do, and later.
 _LOOK_S: Final = 0.05
 _MAX_LOOK_S: Final = 0.5
@@ -521,46 +519,70 @@ class Gate:
         """Ask the verifier about a token. A person is proven only where it says so: not where `on_failure` lets in."""
         if not step.token:
             raise _no_token(self._offered(route))
+        verdict, tickets = await self._judged(visit, step)
+        self._tell(CaptchaJudged(captcha=step.captcha, outcome=verdict.outcome))
+        match verdict.outcome:
+            case "pass":
+                admitted.solved, admitted.to_give_back = True, tickets[:1]
+            case "let_in":
+                pass  # and it stays counted as a wrong one
+            case "reject" | "spent" | "policy":
+                raise Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
+            case "unproven":
+                raise self._unavailable(route, step, verdict)
+            case "provider_error" if self._config.captcha[step.captcha].on_failure == "allow":
+                self._tell_broken(step, verdict)
+                admitted.to_give_back = tickets[:1]
+            case _:
+                self._tell_broken(step, verdict)
+                # Nobody judged the token: it may be shown again. A vendor that answers, and says that we ask wrongly,
+                # may have been made to by the token, so that stays counted.
+                admitted.to_give_back = tickets[1:] if verdict.outcome == "config" else tickets
+                raise self._unavailable(route, step, verdict)
+
+    async def _judged(self, visit: Visit, step: Solve) -> tuple[Verdict, tuple[str, ...]]:
+        """Have a token judged: gives the verdict, and the tickets of what was spent on it, a claim's last."""
+        assert step.token is not None
         verifier = self._captchas[step.captcha]
+        if verifier.is_away:
+            return AWAY, ()
         token_id = verifier.look(step.token)
         if isinstance(token_id, Verdict):
-            await self._spend_on_captcha(step, ())
-            raise _wrong_token(token_id)
+            return token_id, await self._spend_on_captcha(step, ())
         # Counted beforehand, so that a hundred wrong ones at once are not more than one after another; and claimed in
         # the same turn, so that of a hundred with one token one is judged.
         tickets = await self._spend_on_captcha(step, (self._admission.claim(step.captcha, token_id),))
-        verdict = await verifier.verify(step.token, visit.client.ip)
-        if verdict.outcome in _WRONG_TOKEN:
-            raise _wrong_token(verdict)
-        admitted.to_give_back = tickets[:1]
-        admitted.solved = verdict.outcome == "pass"
-        if admitted.solved:
-            return
-        self._tell(CaptchaBroken(captcha=step.captcha, outcome=verdict.outcome, reason=verdict.reason))
-        if verdict.outcome != "provider_error" or self._config.captcha[step.captcha].on_failure != "allow":
-            admitted.to_give_back = tickets  # nobody judged the token: it may be shown again
-            others = tuple(name for name in self._offered(route) if name != step.captcha)
-            raise Refusal(
-                "captcha_unavailable",
-                verdict.reason,
-                "Solve another captcha." if others else "Try again in a moment.",
-                retry_after_s=5,
-                extra={"captchas": others or route.captcha},
-            )
+        if not tickets:
+            return Verdict("spent", "used"), await self._spend_on_captcha(step, ())
+        return await verifier.verify(step.token, visit.client.ip), tickets
 
     async def _spend_on_captcha(self, step: Solve, claims: tuple[Bucket, ...]) -> tuple[str, ...]:
         """Count a token as a wrong one, and claim it where there is one to claim: gives the tickets, in this order.
 
-        Raises Refusal(rate_limited), and Refusal(captcha_failed) for a token that is claimed already.
+        Gives none where it is claimed already, and counts nothing then. Raises Refusal(rate_limited).
         """
         ruling = await self._buckets.spend((step.failures, *claims), looking_at=step.who)
         if ruling.allowed:
             return ruling.tickets
         claimed = {claim.meter.name for claim in claims}
         if ruling.refused[0].name in claimed:
-            await self._spend_on_captcha(step, ())  # it counts as any wrong one
-            raise _wrong_token(Verdict("spent", "used"))
+            return ()
         raise _limited(replace(ruling, refused=tuple(one for one in ruling.refused if one.name not in claimed)))
+
+    def _tell_broken(self, step: Solve, verdict: Verdict) -> None:
+        if verdict is not AWAY:  # the breaker has told it for all
+            self._tell(CaptchaBroken(captcha=step.captcha, outcome=verdict.outcome, reason=verdict.reason))
+
+    def _unavailable(self, route: Route, step: Solve, verdict: Verdict) -> Refusal:
+        """The refusal where nobody judges a token. It names the captchas that may be judged instead."""
+        others = tuple(name for name in self._offered(route) if name != step.captcha)
+        return Refusal(
+            "captcha_unavailable",
+            verdict.reason,
+            "Solve another captcha." if others else "Try again in a moment.",
+            retry_after_s=5,
+            extra={"captchas": others or (step.captcha,)},
+        )
 
     def _offered(self, route: Route) -> tuple[str, ...]:
         """The captchas of a route that may be judged now, in their order; all of them where none may be."""
@@ -706,10 +728,6 @@ def _no_token(offered: tuple[str, ...]) -> Refusal:
 
 # Of these the same one is returned, and never raised.
 _no_token_at_once = functools.lru_cache(256)(_no_token)
-
-
-def _wrong_token(verdict: Verdict) -> Refusal:
-    return Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
 
 
 def _limited(ruling: Ruling) -> Refusal:

@@ -20,12 +20,15 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from sidecar import logs
+from sidecar.breaker import STATES
 from sidecar.events import (
     AddressShareSeen,
     Attempt,
     BreakerSeen,
     BudgetReached,
     BudgetSpent,
+    CaptchaBreakerMoved,
+    CaptchaJudged,
     Event,
     MessageConcluded,
     MessagePaid,
@@ -168,6 +171,16 @@ class Metrics:
             "The worst of a provider's breakers: 0 closed, 1 half_open, 2 open",
             ["provider"],
         )
+        self.captcha_tokens = Counter(
+            r,
+            "sidecar_captcha_tokens",
+            "Captcha tokens by verdict: pass, reject, spent, policy, unproven (the browser says that the vendor is"
+            " down), let_in, config, provider_error",
+            ["captcha", "outcome"],
+        )
+        self.captcha_breaker_state = Gauge(
+            r, "sidecar_captcha_breaker_state", "A captcha's breaker: 0 closed, 1 half_open, 2 open", ["captcha"]
+        )
         self.outbox = Gauge(r, "sidecar_outbox_messages", "Messages waiting or being sent")
         self.address_share = Gauge(
             r,
@@ -206,6 +219,8 @@ class Metrics:
         self._of_events: dict[type[Event], Callable[[Any], None]] = {
             RequestEnded: self._request,
             Verified: lambda event: self.verifications.inc(event.outcome),
+            CaptchaJudged: lambda event: self.captcha_tokens.inc(event.captcha, event.outcome),
+            CaptchaBreakerMoved: lambda event: self.captcha_breaker_state.set(STATES[event.state], event.captcha),
             Attempt: self._attempt,
             MessageConcluded: lambda event: self.messages.inc(event.outcome),
             ReceiptMoved: lambda event: self.receipts.inc(event.provider, event.state),

@@ -1,18 +1,24 @@
 """How is a vendor asked about a captcha token? A kind's `request`, `outbound.call`, the kind's `read`.
 
 All of it within the table's `timeout`. A vendor that does not answer as documented is a `provider_error`, never an
-exception and never a pass. A lost answer is asked for again only where the kind says that this is safe.
+exception and never a pass. A lost answer is asked for again only where the kind says that this is safe. A vendor that
+does not answer again and again is not asked for a while: its breaker is open, which this process has for itself.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from sidecar import outbound
-from sidecar.captcha.seam import Verdict
+from sidecar import breaker, outbound
+from sidecar.breaker import Breaker
+from sidecar.captcha.seam import AWAY, Verdict
+from sidecar.events import CaptchaBreakerMoved, Tell
 
 # Less than this is no time to connect and be answered in.
 _WORTH_ASKING_S: Final = 0.05
+# So many calls in a row without an answer open the breaker (or half of the last 20), for so long.
+_FAILURES: Final = 5
+_OPEN_MS: Final = 10_000
 
 
 class RemoteKind(Protocol):
@@ -51,19 +57,28 @@ class Remote:
 
     def __init__(
         self,
+        name: str,
         kind: RemoteKind,
         settings: Any,
         session: outbound.Session,
         now: Callable[[], float],
         nonce: Callable[[], str],
+        tell: Tell,
     ) -> None:
+        self._name = name
         self._kind = kind
         self._settings = settings
         self._session = session
         self._now = now
         self._nonce = nonce
+        self._tell = tell
+        self._breaker = Breaker()
         self.life_s = kind.LIFE_S
-        self.is_away = False
+
+    @property
+    def is_away(self) -> bool:
+        """True while the breaker is open, or its one probe is under way."""
+        return self._breaker.state != "closed" and not self._breaker.may_be_probed(_now_ms())
 
     def look(self, token: str) -> str | Verdict:
         """Say what a token is known by; or what is wrong with it, so that no vendor is asked."""
@@ -74,7 +89,23 @@ class Remote:
         return self._kind.identify(self._settings, token)
 
     async def verify(self, token: str, client_ip: str) -> Verdict:
-        """Ask the vendor about a token, once as far as the vendor is concerned."""
+        """Ask the vendor about a token, once as far as the vendor is concerned; or nobody while it is away."""
+        if self._breaker.state != "closed":
+            probing = breaker.probe(self._breaker, int(self._settings.timeout * 1000), _now_ms())
+            if probing is None:
+                return AWAY
+            self._move(probing)
+        generation = self._breaker.generation
+        verdict, is_answer = await self._ask(token, client_ip)
+        self._move(
+            breaker.record(
+                self._breaker, generation, fine=is_answer, failures=_FAILURES, open_for_ms=_OPEN_MS, now_ms=_now_ms()
+            )
+        )
+        return verdict
+
+    async def _ask(self, token: str, client_ip: str) -> tuple[Verdict, bool]:
+        """Ask; and say whether the vendor answered, be it a refusal. A 5xx is none, whoever wrote it."""
         request = self._kind.request(self._settings, token, client_ip, self._now(), self._nonce())
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._settings.timeout
@@ -87,7 +118,16 @@ class Remote:
                     raise
                 reply = await outbound.call(self._session, request, deadline - clock())
         except outbound.NeverSentError:
-            return Verdict("provider_error", "never_sent")
+            return Verdict("provider_error", "never_sent"), False
         except outbound.NoAnswerError:
-            return Verdict("provider_error", "no_answer")
-        return self._kind.read(self._settings, reply)
+            return Verdict("provider_error", "no_answer"), False
+        return self._kind.read(self._settings, reply), reply.status < 500
+
+    def _move(self, moved: Breaker) -> None:
+        was, self._breaker = self._breaker.state, moved
+        if moved.state != was:
+            self._tell(CaptchaBreakerMoved(captcha=self._name, state=moved.state, was=was))
+
+
+def _now_ms() -> int:
+    return int(asyncio.get_running_loop().time() * 1000)

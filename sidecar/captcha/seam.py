@@ -7,15 +7,28 @@ kind's file name is its TOML `kind`.
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
+
+from pydantic import AfterValidator, Field
+
+from sidecar.config.model import called
+from sidecar.config.units import NonEmpty
 
 # pass            a person, as far as the verifier can tell
 # reject          a wrong token: counts in the captcha's `failures` bucket
 # spent           expired or used before: counts likewise
 # policy          a genuine token for another host or action, or a low score: counts likewise
+# unproven        the vendor's widget says that the vendor is down, which anybody can say: nobody gets in by it, and it
+#                 counts likewise
+# let_in          the same, where the configuration accepts it: proves nobody, and counts likewise
 # config          our key, account or parameters are wrong: nobody gets in until it is mended
 # provider_error  the verifier did not answer as documented: the captcha's `on_failure` decides
-Outcome = Literal["pass", "reject", "spent", "policy", "config", "provider_error"]
+Outcome = Literal["pass", "reject", "spent", "policy", "unproven", "let_in", "config", "provider_error"]
+
+# Where a vendor is asked, or its widget's script is.
+Endpoint = Annotated[NonEmpty, Field(pattern=r"^https?://"), AfterValidator(called)]
+# A key of an account: never shown when settings are printed.
+Key = Annotated[NonEmpty, Field(repr=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +37,10 @@ class Verdict:
 
     outcome: Outcome
     reason: str = ""
+
+
+# Of a verifier that is known not to answer.
+AWAY: Final = Verdict("provider_error", "away")
 
 
 class Verifier(Protocol):

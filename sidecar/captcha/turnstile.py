@@ -1,32 +1,30 @@
 """Cloudflare Turnstile: what to ask siteverify, and what its answer means. Pure.
 
 https://developers.cloudflare.com/turnstile/get-started/server-side-validation/ (read as stored in 2024-2026).
-A token lives 300 s and works once; the idempotency key lets the same question be asked again. `success` must be true
-or false as JSON has it, and the host and action that the configuration names must be those of the answer: a browser
-cannot forge them.
+A token lives 300 s and works once; the idempotency key lets the same question be asked again. The host and action that
+the configuration names must be those of the answer: a browser cannot forge them.
 """
 
 import functools
-import json
-import re
-from typing import Annotated, Any, Final
-from urllib.parse import quote_plus, urlsplit
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Final
+from urllib.parse import quote_plus
 
-from pydantic import AfterValidator, BeforeValidator, Field
-
-from sidecar.captcha.seam import Outcome, Verdict
-from sidecar.config.findings import UnfitError
-from sidecar.config.model import Captcha, called
-from sidecar.config.units import NonEmpty, Text, one_or_more, text_or_list
+from sidecar.captcha import siteverify
+from sidecar.captcha.seam import Endpoint, Key, Outcome, Verdict
+from sidecar.captcha.siteverify import Hostnames
+from sidecar.config.model import Captcha, Doubt
+from sidecar.config.units import Text
 from sidecar.outbound import HttpReply, HttpRequest
 
 MAX_TOKEN: Final = 2048  # documented
 LIFE_S: Final = 300.0  # documented
 ASK_AGAIN: Final = True  # the idempotency key
 
-_FIELDS: Final = (("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json"))
+# The secret for tests, with which every token passes.
+_TEST_KEYS: Final = frozenset({"1x0000000000000000000000000000000AA"})
 # The vendor's words -> ours; the first one listed here that an answer has, decides.
-_ERROR_CODES: Final[dict[str, Outcome]] = {
+_ERROR_CODES: Final[Mapping[str, Outcome]] = {
     "missing-input-secret": "config",
     "invalid-input-secret": "config",
     "bad-request": "config",
@@ -37,42 +35,22 @@ _ERROR_CODES: Final[dict[str, Outcome]] = {
 }
 
 
-def _spelt(host: str) -> str:
-    """Spell a host name in one way: lower case, no dot at its end, other scripts as IDNA writes them."""
-    name = host.lower().rstrip(".")
-    try:
-        return name.encode("idna").decode()
-    except UnicodeError:
-        return name
-
-
-def _host(value: str) -> str:
-    name = _spelt(value)
-    if re.fullmatch(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", name):
-        return name
-    try:
-        meant = urlsplit(value if "://" in value else f"//{value}").hostname or ""
-    except ValueError:
-        meant = ""
-    example = meant if re.fullmatch(r"[\w-]+(?:\.[\w-]+)*", meant) else "www.example.com"
-    raise UnfitError("is no host name alone", f'write "{example}", or a list of such')
-
-
 class Settings(Captcha):
     """[captcha.NAME] with kind = "turnstile"."""
 
-    secret: Annotated[NonEmpty, Field(repr=False)]
+    widget_keys: ClassVar = ("site_key", "action", "script")
+    page_needs: ClassVar = ("site_key",)
+
+    secret: Key
     site_key: Text = ""  # for the hosted page
-    # Those that a token may be from, in one spelling; none: not checked.
-    hostname: Annotated[
-        tuple[Annotated[Text, AfterValidator(_host)], ...],
-        BeforeValidator(one_or_more),
-        text_or_list(),
-    ] = ()
+    hostname: Hostnames = ()
     action: Text = ""  # empty: not checked
-    endpoint: Annotated[NonEmpty, Field(pattern=r"^https?://"), AfterValidator(called)] = (
-        "https://challenges.cloudflare.com/turnstile/v0/siteverify"
-    )
+    endpoint: Endpoint = "https://challenges.cloudflare.com/turnstile/v0/siteverify"
+    script: Endpoint = "https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit"
+
+    def doubtful(self) -> Iterable[Doubt]:
+        """The key for tests."""
+        return siteverify.test_key("secret", self.secret, _TEST_KEYS)
 
     @functools.cached_property
     def form_secret(self) -> str:
@@ -87,36 +65,15 @@ def identify(settings: Settings, token: str) -> str | Verdict:  # noqa: ARG001 -
 
 def request(settings: Settings, token: str, client_ip: str, now: float, nonce: str) -> HttpRequest:  # noqa: ARG001 - the seam's shape
     """Ask about one token. `nonce` is 32 hex digits: as a UUID it is the idempotency key."""
-    form = f"secret={settings.form_secret}&response={quote_plus(token)}"
-    if client_ip:
-        form += f"&remoteip={quote_plus(client_ip)}"
-    form += f"&idempotency_key={nonce[:8]}-{nonce[8:12]}-{nonce[12:16]}-{nonce[16:20]}-{nonce[20:]}"
-    return HttpRequest("POST", settings.endpoint, _FIELDS, form.encode())
+    key = f"&idempotency_key={nonce[:8]}-{nonce[8:12]}-{nonce[12:16]}-{nonce[16:20]}-{nonce[20:]}"
+    return siteverify.request(settings.endpoint, settings.form_secret, token, client_ip, key)
 
 
 def read(settings: Settings, reply: HttpReply) -> Verdict:
     """Read siteverify's answer. Only `success` true, with the configured host and action, passes."""
-    if reply.status != 200:
-        return Verdict("provider_error", f"http_{reply.status}")
-    try:
-        answer: Any = json.loads(reply.body)
-    except (ValueError, RecursionError):
-        return Verdict("provider_error", "not_json")
-    success = answer.get("success") if isinstance(answer, dict) else None
-    if success is True:
-        host = answer.get("hostname")
-        if settings.hostname and host not in settings.hostname:  # as it came: mostly in our spelling
-            host = _spelt(host) if isinstance(host, str) else None
-        if settings.hostname and host not in settings.hostname:
-            return Verdict("policy", "hostname")
-        if settings.action and answer.get("action") != settings.action:
-            return Verdict("policy", "action")
-        return Verdict("pass")
-    if success is False:
-        codes = answer.get("error-codes")
-        given = codes if isinstance(codes, list) else []
-        return next(
-            (Verdict(outcome, code) for code, outcome in _ERROR_CODES.items() if code in given),
-            Verdict("reject", "unknown_code"),
-        )
-    return Verdict("provider_error", "no_verdict")
+    found = siteverify.read(reply, _ERROR_CODES, settings.hostname)
+    if isinstance(found, Verdict):
+        return found
+    if settings.action and found.get("action") != settings.action:
+        return Verdict("policy", "action")
+    return Verdict("pass")

@@ -634,6 +634,13 @@ def _captchas(names: Sequence[str], path: KeyPath, draft: Draft, findings: Findi
             _unknown(name, draft.captcha, "captcha", place, findings)
         elif name in names[:index]:
             findings.tell(place, f"{findings.shown(place)} is there twice", "name it once")
+        elif (rules := draft.captcha[name]) is not None and rules.on_failure == "allow" and name != names[-1]:
+            findings.warn(
+                place,
+                f"{findings.shown(place)} lets everybody in while it is away, so nobody needs the next one",
+                f'write on_failure = "deny" in [captcha.{name}]',
+                ("captcha", name),
+            )
 
 
 def _route(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:
@@ -679,7 +686,8 @@ def _route_captcha(route: Route, path: KeyPath, draft: Draft, findings: Findings
             'say where the token is, such as captcha_token = "json:captcha"',
             captcha,
         )
-    if route.captcha_token is not None and not route.captcha:
+    is_told = any(path[: len(captcha)] == captcha for path in findings.told)
+    if route.captcha_token is not None and not route.captcha and not is_told:
         findings.tell(token, "has no meaning without captcha", "name a captcha, or leave it out", captcha)
     _steps_up(route.captcha, route.captcha_after, route.limits, path, draft, findings)
     if route.captcha_after is not None and draft.api is not None and not draft.api.captcha_after:

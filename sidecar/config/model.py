@@ -398,10 +398,19 @@ class Limit(Table):
 class Captcha(Table):
     """What every captcha kind has; a kind's Settings extend it."""
 
+    # The keys whose values the widget in a browser needs, so they are no secrets; and those that it cannot do without
+    # where the kind itself can.
+    widget_keys: ClassVar[tuple[str, ...]] = ()
+    page_needs: ClassVar[tuple[str, ...]] = ()
+
     kind: NonEmpty
     timeout: Annotated[Duration, Field(gt=0)] = 3.0
     on_failure: Literal["deny", "allow"] = "deny"
     failures: RateText = Rate(10, 60.0)
+
+    def widget(self) -> dict[str, str]:
+        """What the widget in a browser is told: no secret."""
+        return {key: str(getattr(self, key)) for key in self.widget_keys}
 
     def doubtful(self) -> Iterable["Doubt"]:
         """What works, and is likely not what was meant."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidecar.breaker import Breaker, of_text
+from sidecar.breaker import STATES, Breaker, of_text
 from sidecar.errors import StoreAwayError, StoreError
 from sidecar.events import BreakerMoved, BreakerSeen, Tell
 from sidecar.store.client import Script, Store
@@ -24,9 +24,6 @@ _REFRESH_S: Final = 0.5
 # Results told in one go, and results kept while the store is slow: the oldest news matters least.
 _BATCH: Final = 200
 _KEPT: Final = 5_000
-# The states as `breaker_state` tells them; a provider's is that of its worst segment.
-STATES: Final = {"closed": 0, "half_open": 1, "open": 2}
-
 _CLOSED: Final = Breaker()
 
 

@@ -233,7 +233,14 @@ def test_a_file_nested_without_end_is_refused(told: Told) -> None:
 def test_a_configuration_shows_no_secret_and_cannot_be_changed(env: Mapping[str, str]) -> None:
     config = load(EXAMPLE, env, kinds())
     shown = repr(config) + repr(dict(config.captcha)) + repr(dict(config.providers))
-    for name in ("SIDECAR_SECRET", "TURNSTILE_SECRET", "YIDUN_SECRET_KEY", "TWILIO_AUTH_TOKEN", "WEBHOOK_SECRET"):
+    for name in (
+        "SIDECAR_SECRET",
+        "TURNSTILE_SECRET",
+        "GEETEST_CAPTCHA_KEY",
+        "TENCENT_CAPTCHA_KEY",
+        "TWILIO_AUTH_TOKEN",
+        "WEBHOOK_SECRET",
+    ):
         assert env[name] not in shown
     for name in ("ALIYUN_SECRET", "TENCENT_SECRET", "JUHE_KEY", "QINIU_SECRET"):
         assert env[name] not in shown

@@ -43,7 +43,7 @@ def wrong(node: dict[str, Any], value: Any, at: str = "") -> Iterator[str]:
     if ("const" in node and value != node["const"]) or ("enum" in node and value not in node["enum"]):
         yield f"{at}: not a word of it"
     is_of_type = isinstance(value, TYPES[node.get("type", "object")]) and (
-        node.get("type") != "integer" or value is not True
+        node.get("type") not in {"integer", "number"} or value is not True
     )
     if "type" in node and not is_of_type:
         yield f"{at}: not of type {node['type']}"
@@ -83,7 +83,7 @@ def test_every_file_that_loads_is_valid(file: Path) -> None:
         ("wrong_units", {".server.drain: pattern", ".limits.ip.rate: pattern", ".limits.ip.burst: range"}),
         ("wrong_words", {".server.log_format: anyOf", ".code.length: range", ".captcha.altcha: oneOf"}),
         ("missing", {".limits.ip.rate: missing", ".routes[1].action: missing", ".providers.hook: oneOf"}),
-        ("later_keys", {".server.workers: not a word of it", ".captcha.recaptcha: oneOf"}),
+        ("later_keys", {".server.workers: not a word of it", ".captcha.slider: oneOf"}),
         ("money", {".pumping.mode: anyOf", ".pumping.ratio: not of type number", ".budget.daily: range"}),
     ],
 )

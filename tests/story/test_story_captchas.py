@@ -1,13 +1,15 @@
 """Several captchas on a route, tokens that work once, and verifiers that are away."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import Any
 
+import pytest
 import pytest_asyncio
-from captcha_simulators import TurnstileSimulator
+from aiohttp import web
+from captcha_simulators import ALL, Simulator, TencentSimulator, TurnstileSimulator
 from captcha_simulators import running as simulated
 from telling import PHONE, Sidecar, Start
 
@@ -34,11 +36,30 @@ captcha_token = "json:captcha"
 
 @pytest_asyncio.fixture
 async def turnstile() -> AsyncIterator[TurnstileSimulator]:
-    """A verifier whose `endpoint` is where it listens."""
+    """A verifier, running."""
     simulator = TurnstileSimulator(genuine={f"t{number}" for number in range(100)})
-    async with AsyncExitStack() as stack:
-        simulator.endpoint = await stack.enter_async_context(simulated(simulator))
+    async with simulated(simulator):
         yield simulator
+
+
+def guarded(simulator: Simulator, **more: Any) -> str:
+    """A table for a simulator, and a route that it guards alone."""
+    table = {"kind": simulator.kind, "endpoint": simulator.endpoint} | simulator.table | more
+    keys = "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
+    return f"""
+[captcha.mine]
+{keys}
+[[routes]]
+match = "POST /login"
+action = "guard"
+captcha = "mine"
+captcha_token = "json:captcha"
+[[routes]]
+match = "POST /form"
+action = "guard"
+captcha = "mine"
+captcha_token = "form:captcha"
+"""
 
 
 async def two(start: Start, turnstile: TurnstileSimulator, tables: str = TWO, **more: Any) -> Sidecar:
@@ -112,3 +133,76 @@ async def test_the_next_captcha_is_named_where_the_one_before_is_away(
     assert (reply.code, reply.json["captchas"]) == ("captcha_unavailable", ["altcha"])
     assert (await sidecar.ask("POST", "/send", **send(f"altcha:{await sidecar.solved()}"))).status == 202
     assert (await sidecar.ask("POST", "/login", json={"captcha": "t1"})).json["captchas"] == ["turnstile"]
+
+
+async def test_a_verifier_that_is_away_is_not_waited_for_by_everybody(
+    start: Start, turnstile: TurnstileSimulator
+) -> None:
+    """Five calls open its breaker: from then on it is refused at once, and the next one is what is offered."""
+    sidecar = await two(start, turnstile)
+    turnstile.answer = web.Response(status=503)
+    for number in range(5):
+        assert (await sidecar.ask("POST", "/send", **send(f"t{number}"))).code == "captcha_unavailable"
+    asked = len(turnstile.asked)
+    for _ in range(20):
+        reply = await sidecar.ask("POST", "/send", **send("t9"))
+        assert (reply.code, reply.json["captchas"]) == ("captcha_unavailable", ["altcha"])
+    assert (await sidecar.ask("POST", "/send", json={"phone": PHONE})).json["captchas"] == ["altcha"]
+    assert (await sidecar.ask("POST", "/login", json={})).json["captchas"] == ["turnstile"]
+    assert len(turnstile.asked) == asked
+    assert await sidecar.metric('sidecar_captcha_breaker_state{captcha="turnstile"}') == 2
+    assert await sidecar.metric('sidecar_captcha_tokens_total{captcha="turnstile",outcome="provider_error"}') == 25
+
+
+async def test_wrong_keys_are_no_way_to_ask_the_vendor_for_ever(start: Start, turnstile: TurnstileSimulator) -> None:
+    """A vendor may call our mistake what a token made it say, so each such answer stays counted."""
+    sidecar = await two(start, turnstile)
+    turnstile.secret = "0x-another"
+    replies = [await sidecar.ask("POST", "/login", json={"captcha": "t1"}) for _ in range(11)]
+    assert [reply.code for reply in replies] == ["captcha_unavailable"] * 10 + ["rate_limited"]
+    assert len(turnstile.asked) == 10
+
+
+@pytest.mark.parametrize("make", ALL.values(), ids=ALL)
+async def test_every_kind_guards_a_route(start: Start, make: type[Simulator]) -> None:
+    """Its token in JSON, as a text and, of several parts, as it is; and in a form; each once."""
+    simulator = make(genuine={"json", "form", "object"})
+    async with simulated(simulator):
+        sidecar = await start(guarded(simulator))
+        assert (await sidecar.ask("POST", "/login", json={"captcha": simulator.token("json")})).status == 200
+        assert (await sidecar.ask("POST", "/form", data={"captcha": simulator.token("form")})).status == 200
+        if simulator.token("object").startswith("{"):
+            parts = json.loads(simulator.token("object"))
+            assert (await sidecar.ask("POST", "/login", json={"captcha": parts})).status == 200
+            spelt = json.dumps(dict(reversed(parts.items())), separators=(" , ", " : "))
+            assert (await sidecar.ask("POST", "/login", json={"captcha": spelt})).code == "captcha_failed"
+        before = len(simulator.asked)
+        assert (await sidecar.ask("POST", "/form", data={"captcha": simulator.token("json")})).code == "captcha_failed"
+        assert len(simulator.asked) == before
+        assert (await sidecar.ask("POST", "/login", json={"captcha": simulator.token("no")})).code == "captcha_failed"
+        assert (await sidecar.ask("POST", "/login", json={})).code == "captcha_required"
+        assert len(sidecar.upstream.requests) == before
+
+
+async def test_a_ticket_that_the_browser_made_alone_lets_nobody_in(start: Start) -> None:
+    """It is refused as captcha_unavailable, so that a client tries the next captcha, and counts as a wrong token."""
+    simulator = TencentSimulator()
+    forged = {"ticket": "trerror_1001_2012345678_1772600767", "randstr": "@abc", "ret": 0}
+    async with simulated(simulator):
+        sidecar = await start(guarded(simulator))
+        replies = [await sidecar.ask("POST", "/login", json={"captcha": forged}) for _ in range(11)]
+        assert [reply.code for reply in replies] == ["captcha_unavailable"] * 10 + ["rate_limited"]
+        assert not sidecar.upstream.requests
+        assert await sidecar.metric('sidecar_captcha_tokens_total{captcha="mine",outcome="unproven"}') == 10
+    assert not simulator.asked
+
+
+async def test_such_a_ticket_proves_nobody_where_it_is_accepted(start: Start) -> None:
+    """Who is let in by it has no identity, and no more of it than wrong tokens a minute."""
+    simulator = TencentSimulator()
+    forged = {"ticket": "trerror_1001_2012345678_1772600767", "randstr": "@abc", "ret": 0}
+    async with simulated(simulator):
+        sidecar = await start(guarded(simulator, accept_fallback=True))
+        replies = [await sidecar.ask("POST", "/login", json={"captcha": forged}) for _ in range(11)]
+    assert [reply.status for reply in replies] == [200] * 10 + [429]
+    assert not any(request.values(b"x-verified-identity") for request in sidecar.upstream.requests)

@@ -9,7 +9,7 @@ from typing import Final
 from sidecar.on_demand import OnDemand
 
 # The seam, what calls out for a kind, and what several kinds read or write alike.
-_NO_KINDS: Final = frozenset({"seam", "remote", "acs3", "answer", "template"})
+_NO_KINDS: Final = frozenset({"seam", "remote", "answer", "template"})
 
 
 def kinds() -> Mapping[str, ModuleType]:

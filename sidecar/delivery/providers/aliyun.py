@@ -14,9 +14,10 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
+from sidecar import acs3
 from sidecar.config.model import CodeRules, Doubt, Provider
 from sidecar.config.units import NonEmpty, Text
-from sidecar.delivery.providers import acs3, answer
+from sidecar.delivery.providers import answer
 from sidecar.delivery.providers.seam import (
     Credential,
     Endpoint,

@@ -12,9 +12,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from sidecar import acs3
 from sidecar.config.model import Provider
 from sidecar.config.units import NonEmpty, Text, fitting
-from sidecar.delivery.providers import acs3, answer
+from sidecar.delivery.providers import answer
 from sidecar.delivery.providers.seam import (
     Credential,
     Endpoint,

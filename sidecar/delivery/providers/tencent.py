@@ -6,19 +6,14 @@ Success is `Code` "Ok" of the number itself, with a `SerialNo`. Not idempotent: 
 Receipts are not signed, and their `ext` is there only where Tencent enabled it.
 """
 
-import functools
-import hashlib
-import hmac
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from sidecar import tc3
 from sidecar.config.model import CodeRules, Doubt, Provider
 from sidecar.config.units import NonEmpty, Text
 from sidecar.delivery.providers import answer
@@ -40,11 +35,6 @@ from sidecar.recipient import Channel
 CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
 # Anything else is sent twice more.
 RECEIPT_REPLY: Final = ReceiptReply(200, MappingProxyType({"result": 0, "errmsg": "OK"}))
-
-_ALGORITHM: Final = "TC3-HMAC-SHA256"
-_WRITE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_CONTENT_TYPE: Final = "application/json"
-_SIGNED: Final = "content-type;host"
 
 # `Code`, of the number or of the whole call -> our word; a name without a dot is a whole family.
 _ERRORS: Final[Mapping[str, Fault]] = {
@@ -145,48 +135,19 @@ def request(settings: Settings, message: Message, now: float, nonce: str) -> Htt
     }
     if settings.sign_name:
         content["SignName"] = settings.sign_name
-    body = _WRITE(content).encode()
-    host = urlsplit(settings.endpoint).netloc
-    fields = {
-        "Host": host,
-        "Content-Type": _CONTENT_TYPE,
-        "X-TC-Action": "SendSms",
-        "X-TC-Version": "2021-01-11",
-        "X-TC-Timestamp": str(int(now)),
-        "X-TC-Region": settings.region,
-        "Authorization": sign("sms", host, int(now), body, (settings.secret_id, settings.secret_key)),
-    }
-    if settings.token:
-        fields["X-TC-Token"] = settings.token
-    # The signature is for the path "/".
-    return HttpRequest("POST", settings.endpoint.rstrip("/") + "/", tuple(fields.items()), body)
+    return tc3.request(
+        settings.endpoint,
+        ("sms", "SendSms", "2021-01-11"),
+        content,
+        key=(settings.secret_id, settings.secret_key),
+        now=now,
+        region=settings.region,
+        token=settings.token,
+    )
 
 
 def _is_fit(value: str) -> bool:
     return re.fullmatch("[0-9]{0,6}", value) is not None
-
-
-def sign(service: str, host: str, timestamp: int, body: bytes, key: tuple[str, str]) -> str:
-    """Give the Authorization of one call with a key (id, secret). `timestamp` in seconds; its date is UTC's."""
-    # Step 1: the request as the vendor writes it.
-    digest = hashlib.sha256(body).hexdigest()
-    canonical = f"POST\n/\n\ncontent-type:{_CONTENT_TYPE}\nhost:{host}\n\n{_SIGNED}\n{digest}"
-    # Steps 2 and 3: what is signed.
-    date = datetime.fromtimestamp(timestamp, UTC).isoformat()[:10]
-    scope = f"{date}/{service}/tc3_request"
-    to_sign = f"{_ALGORITHM}\n{timestamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    # Step 4: a key for this day and service.
-    signature = hmac.digest(_derived(key[1], date, service), to_sign.encode(), "sha256").hex()
-    # Step 5.
-    return f"{_ALGORITHM} Credential={key[0]}/{scope}, SignedHeaders={_SIGNED}, Signature={signature}"
-
-
-@functools.lru_cache(8)  # a few accounts, on one day
-def _derived(secret_key: str, date: str, service: str) -> bytes:
-    derived = f"TC3{secret_key}".encode()
-    for part in (date, service, "tc3_request"):
-        derived = hmac.digest(derived, part.encode(), "sha256")
-    return derived
 
 
 def read(reply: HttpReply, message: Message) -> Outcome:  # noqa: ARG001 - the seam's shape

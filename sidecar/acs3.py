@@ -1,4 +1,4 @@
-"""How is a request to Alibaba Cloud signed? ACS3-HMAC-SHA256, for parameters in the query. Pure.
+"""How is a request to Alibaba Cloud signed? ACS3-HMAC-SHA256, for parameters in the query or in a form. Pure.
 
 help.aliyun.com, "V3 request syntax and signature method" (public documentation, read 2026-11). The clock may be 15
 minutes off, and a nonce is good for one request.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from sidecar.outbound import HttpReply, HttpRequest
 
@@ -29,8 +29,12 @@ def request(
     now: float,
     nonce: str,
     security_token: str = "",
+    in_form: bool = False,
 ) -> HttpRequest:
-    """Sign one call (action, version) with a key (id, secret) at `now`, in seconds since the epoch."""
+    """Sign one call (action, version) with a key (id, secret) at `now`, in seconds since the epoch.
+
+    `in_form`: the parameters travel in the body, as those services have it whose pages say formData.
+    """
     action, version = call
     fields = {
         "host": urlsplit(endpoint).netloc,
@@ -42,7 +46,10 @@ def request(
     if security_token:
         fields["x-acs-accesskey-id"] = key[0]
         fields["x-acs-security-token"] = security_token
-    return signed("POST", endpoint, params, fields, b"", key)
+    if not in_form:
+        return signed("POST", endpoint, params, fields, b"", key)
+    fields["content-type"] = "application/x-www-form-urlencoded"
+    return signed("POST", endpoint, {}, fields, urlencode(params).encode(), key)
 
 
 def signed(
