@@ -10,6 +10,7 @@
 # make fuzz-proxy     coverage-guided fuzzing of both ends of the proxy path, FUZZ_SECONDS=3600
 # make fuzz-time      small inputs that cost much, searched by what they cost, FUZZ_SECONDS=3600
 # make mutants        changes one place of the program at a time, and says which change no test notices; an hour
+# make bench-lists    what an asn_file of 420,000 networks costs
 # make bench-start    how soon it is ready, and what memory it holds then
 # make bench-router   how soon a message arrives when vendors fail; about four minutes
 # make bench-routing  a simulated year under each strategy, and its picture; about a minute
@@ -22,7 +23,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pass bench-send bench-verify bench-flood bench-overload bench-limits bench-start fuzz-proxy fuzz-time format clean
+.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pass bench-send bench-verify bench-flood bench-overload bench-limits bench-lists bench-start fuzz-proxy fuzz-time format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -91,6 +92,9 @@ bench-limits: $(VENV)/.installed
 	-@test -f .bench/limits/.fetched || { $(PYTHON) -m venv .bench/limits && .bench/limits/bin/pip install --quiet \
 	  --disable-pip-version-check uvloop 'throttled-py[redis]>=3.5,<4' 'limits>=5.8,<6' 'redis[hiredis]<8' && touch .bench/limits/.fetched; }
 	$(BIN)/python bench/bench_limits.py $(BENCH)
+
+bench-lists: $(VENV)/.installed
+	$(BIN)/python bench/bench_lists.py $(BENCH)
 
 bench-start: $(VENV)/.installed
 	$(BIN)/python bench/start.py $(BENCH)

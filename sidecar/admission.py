@@ -166,7 +166,7 @@ class Admission:
         if not self._lists:
             return
         asker = self._lists.asker(visit.client.ip, lambda: visit.all("User-Agent"))
-        number = recipient.address if recipient is not None and recipient.channel == "sms" else None
+        number = recipient.address if recipient is not None and recipient.channel != "email" else None
         match = self._lists.match(asker, number)
         if match is not None:
             raise _blocked(match)

@@ -65,6 +65,7 @@ def _start(prefix: str) -> dict[str, Any]:
             "body_too_large",
             "invalid_recipient",
             "recipient_not_allowed",
+            "route_denied",
             "captcha_required",
             "captcha_failed",
             "captcha_unavailable",
@@ -91,7 +92,7 @@ def _status() -> dict[str, Any]:
             },
         ],
         "responses": {"200": {"description": "As it is now", "content": _json("Verification")}}
-        | _refusals("not_found", "store_unavailable"),
+        | _refusals("not_found", "route_denied", "store_unavailable"),
     }
 
 
@@ -115,6 +116,7 @@ def _check() -> dict[str, Any]:
             "captcha_failed",
             "captcha_unavailable",
             "rate_limited",
+            "route_denied",
             "store_unavailable",
         ),
     }
@@ -131,6 +133,8 @@ def _check_newest() -> dict[str, Any]:
             "malformed_request",
             "body_too_large",
             "invalid_recipient",
+            "recipient_not_allowed",
+            "route_denied",
             "code_required",
             "code_mismatch",
             "code_expired",
@@ -156,7 +160,7 @@ def _challenge() -> dict[str, Any]:
                 "content": {"application/json": {"schema": {"type": "object"}}},
             }
         }
-        | _refusals("not_found"),
+        | _refusals("not_found", "route_denied"),
     }
 
 

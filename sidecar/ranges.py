@@ -2,7 +2,7 @@
 
 Law: ranges may come in any order, and may lie in each other. Of those that have an address the one that begins last
 says its value, and of those that begin alike the narrowest: what is said of a network within another goes before what
-is said of the other. Half a million ranges cost a look-up as much as a hundred, and some 6 MB.
+is said of the other. Half a million ranges cost a look-up as much as a hundred do (bench/README.md).
 
 Values are whole numbers from 1 to 2^32-1 (a number of an autonomous system, or just 1); 0 is an address in no range.
 """
@@ -20,10 +20,10 @@ Version = Literal[4, 6]
 
 # IPv4 in IPv6, ::ffff:192.0.2.1 (RFC 4291 section 2.5.5.2).
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
-# As many are sorted at once: in C, which lets no other thread run meanwhile. About a millisecond.
-_RUN: Final = 1024
-# Ranges between two pauses, which are some two milliseconds of work.
-_BETWEEN_PAUSES: Final = 2048
+# As many are sorted at once: in C, which lets no other thread run meanwhile. Less than a millisecond.
+_RUN: Final = 512
+# Ranges between two pauses, which are less than a millisecond of work.
+_BETWEEN_PAUSES: Final = 512
 
 
 class Address(NamedTuple):

@@ -367,11 +367,18 @@ class Numbers(Table):
 Asn = Annotated[Positive, Field(le=(1 << 32) - 1)]
 
 
+# The beginning of numbers in E.164, up to whole ones: a country code is one.
+Beginning = Annotated[
+    Text,
+    fitting(r"\+[1-9][0-9]{0,14}", "is no beginning of a number", 'write "+" and the country code first: "+8816"'),
+]
+
+
 class Listed(Table):
     """A table of [[block]] or [[allow]]. Of its conditions each that is there must hold; of one's values, any."""
 
     cidr: tuple[Network, ...] = ()
-    prefix: tuple[Prefix, ...] = ()
+    prefix: tuple[Beginning, ...] = ()
     asn: tuple[Asn, ...] = ()
     asn_file: Text = ""  # a CSV: first and last address, or a network, and the number
     agent: tuple[NonEmpty, ...] = ()  # a part of User-Agent, in any case

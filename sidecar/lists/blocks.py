@@ -9,16 +9,16 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Final
 
-from sidecar import ranges
 from sidecar.errors import StoreAwayError
 from sidecar.events import BlockBegan, BlockEnded, Tell
 from sidecar.lists.rules import NOTHING_ADDED, Added, Beginnings
 from sidecar.lists.targets import Target, of_field
+from sidecar.ranges import Rows
 from sidecar.store.client import Script, Store
 
 _BLOCKS: Final = Script.load(Path(__file__).with_name("blocks.lua"))
@@ -90,6 +90,8 @@ class Blocks:
 
     def in_force(self) -> Added:
         """What is blocked now."""
+        if self._added is NOTHING_ADDED:
+            return NOTHING_ADDED
         if self._next_end <= self._clock():
             self._drop_ended()
         return self._added
@@ -132,15 +134,18 @@ class Blocks:
 
     def _made_anew(self) -> None:
         """Make what is looked up of what is known."""
-        networks = [network for field in self._known if (network := of_field(field)) is not None]
-        beginnings = [field for field in self._known if field.startswith("+")]
-        self._added = replace(
-            NOTHING_ADDED,
-            addresses=ranges.of_networks(networks) if networks else None,
-            beginnings=Beginnings(beginnings) if beginnings else None,
-            whole=frozenset(field[1:] for field in self._known if field.startswith("#")),
-        )
         self._next_end = min((ends_at for _, ends_at in self._known.values()), default=inf)
+        rows = Rows()
+        for field in self._known:
+            if (found := of_field(field)) is not None:
+                rows.add(*found, 1)
+        beginnings = [field for field in self._known if field.startswith("+")]
+        added = Added(
+            rows.ranges() if len(rows) else None,
+            Beginnings(beginnings) if beginnings else None,
+            frozenset(field[1:] for field in self._known if field.startswith("#")),
+        )
+        self._added = added or NOTHING_ADDED
 
 
 def _is_near(one: float, other: float) -> bool:

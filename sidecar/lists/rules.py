@@ -115,6 +115,7 @@ class Lists:
         """`added`: what administrators block now; `hashes`: of a whole number, as it stands in there."""
         self._block = tuple(map(_Rule.of, _joined(block)))
         self._allow = tuple(map(_Rule.of, _joined(allow)))
+        self._has_block = bool(block)
         self._networks = networks
         self._added = added
         self._hashes = hashes
@@ -122,7 +123,7 @@ class Lists:
 
     def __bool__(self) -> bool:
         """False while there is no block: then nothing need be asked."""
-        return bool(self._block) or bool(self._added())
+        return self._has_block or self._added() is not NOTHING_ADDED
 
     def asker(self, ip: str, agents: Callable[[], Iterable[str]]) -> Asker:
         """Name who asks. `agents`: the values of User-Agent, read only where a table has a condition on them."""
@@ -132,8 +133,9 @@ class Lists:
 
     def at_once(self, asker: Asker) -> Match | None:
         """Say what refuses an asker whatever number they ask for; None where the number may decide."""
-        if any(rule.holds_of(asker, self._networks) for rule in self._allow):
-            return None
+        for rule in self._allow:
+            if rule.holds_of(asker, self._networks):
+                return None
         for rule in self._block:
             if rule.beginnings is None and rule.holds_of(asker, self._networks):
                 return rule.match
@@ -141,8 +143,9 @@ class Lists:
 
     def match(self, asker: Asker, number: str | None) -> Match | None:
         """Say what refuses a request. `number`: in E.164; None where it asks for none."""
-        if any(rule.holds(asker, number, self._networks) for rule in self._allow):
-            return None
+        for rule in self._allow:
+            if rule.holds(asker, number, self._networks):
+                return None
         for rule in self._block:
             if rule.holds(asker, number, self._networks):
                 return rule.match
