@@ -29,7 +29,8 @@ _MOST_OCTETS: Final = 512 << 20
 _LONGEST: Final = 4096
 _MOST_ASN: Final = (1 << 32) - 1
 # Lines between two pauses, less than a millisecond of work, and how long others may run in one: an event loop that
-# waits for the interpreter gets it then, and not first after the five milliseconds that CPython lets a thread go on for.
+# waits for the interpreter gets it then, and not first after the five milliseconds for which CPython lets a thread go
+# on.
 _BETWEEN_PAUSES: Final = 256
 _PAUSE_S: Final = 0.0005
 # Files whose ranges are remembered: those of a configuration and of the one before it.
