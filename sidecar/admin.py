@@ -5,9 +5,9 @@ every instance out of the load balancer at once. Who wants more asks for it by n
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import parse_qs
 
 import structlog
@@ -28,6 +28,23 @@ _NEEDS: Final = ("store", "upstream")
 # Less than the second in which a kubelet wants its answer by default.
 _PROBE_S: Final = 0.5
 
+
+class Crew(Protocol):
+    """Who serves: one worker in this process, or several processes."""
+
+    async def metrics(self) -> Metrics:
+        """What all of them have counted together."""
+        ...
+
+    def ended_tasks(self) -> Mapping[str, str]:
+        """Their long-lived tasks that do not run now, each with the kind of its error."""
+        ...
+
+    def serving(self) -> int:
+        """How many of them serve."""
+        ...
+
+
 # Why something is not well; nothing when it is.
 Probe = Callable[[], Awaitable[str]]
 
@@ -44,7 +61,7 @@ class Admin:
         outbox_length: Callable[[], Awaitable[int]],
         life: Life,
         signer: Signer,
-        metrics: Metrics,
+        crew: Crew,
         new_id: Callable[[], str],
     ) -> None:
         self._prefix = prefix
@@ -53,8 +70,9 @@ class Admin:
         self._outbox_length = outbox_length
         self._life = life
         self._signer = signer
-        self._metrics = metrics
+        self._crew = crew
         self._new_id = new_id
+        self._outbox = 0
 
     def judge(self, request: Request, connection: Connection) -> Case:
         """Answer every request here."""
@@ -92,7 +110,7 @@ class Admin:
         store, upstream = await asyncio.gather(_in_time(self._store.why_not), _in_time(self._why_no_upstream))
         if self._life.is_draining:
             status = "draining"
-        elif self._life.is_starting(is_store_reached=self._store.was_reached):
+        elif not self._crew.serving() or self._life.is_starting(is_store_reached=self._store.was_reached):
             status = "starting"
         elif ("store" in needs and store) or ("upstream" in needs and upstream):
             status = "not_ready"
@@ -102,14 +120,17 @@ class Admin:
             "status": status,
             "store": {"takes_writes": not store} | ({"reason": store} if store else {}),
             "upstream": {"reachable": not upstream} | ({"reason": upstream} if upstream else {}),
-            "ended_tasks": dict(self._life.ended),
+            "workers": {"serving": self._crew.serving()},
+            "ended_tasks": {**self._life.ended, **self._crew.ended_tasks()},
         }
         return json_answer(200 if status == "ready" else 503, told)
 
     async def _exposition(self) -> Answer:
+        metrics = await self._crew.metrics()
         with suppress(StoreError):  # the last length is better than no metrics at all
-            self._metrics.outbox.set(await self._outbox_length())
-        return Answer(200, (("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),), self._metrics.text())
+            self._outbox = await self._outbox_length()
+        metrics.outbox.set(self._outbox)
+        return Answer(200, (("Content-Type", "text/plain; version=0.0.4; charset=utf-8"),), metrics.text())
 
 
 async def _refused(refusal: Refusal) -> Answer:

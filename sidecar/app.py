@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from sidecar import asn, captcha, outbound
-from sidecar.admin import Admin
+from sidecar.admin import Admin, Crew
 from sidecar.admission import Admission
 from sidecar.api import Api
 from sidecar.captcha.remote import Remote as RemoteCaptcha
@@ -93,7 +93,6 @@ class App:
     config: Config
     front: Front
     gate: Gate
-    admin: Admin
     courier: Courier
     life: Life
 
@@ -208,17 +207,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             metrics=metrics,
             quick_id=_quick_ids().__next__,
         )
-        admin = Admin(
-            prefix=config.api.prefix,
-            store=store,
-            why_no_upstream=forwarder.why_not,
-            outbox_length=outbox.length,
-            life=life,
-            signer=signer,
-            metrics=metrics,
-            new_id=_new_id,
-        )
-        app = App(config, front, gate, admin, courier, life)
+        app = App(config, front, gate, courier, life)
         delivering = life.keep("courier", courier.run, lambda: courier.is_draining)
         staying = [life.keep("instances", instances.stay), life.keep("blocks", blocks.run)]
         if files:
@@ -232,6 +221,29 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             left_s = max(life.left_s, _SETTLE_S) if life.is_draining else config.server.drain
             await asyncio.gather(front.drain(left_s), courier.drain(left_s))
             await ended(delivering, *staying)
+
+
+@asynccontextmanager
+async def administering(config: Config, store_url: str, life: Life, crew: Crew) -> AsyncIterator[Admin]:
+    """What the admin listener of the process shows each request to. Raises OSError, ValueError for keys."""
+    store = Store(store_url)
+    forwarder = Forwarder(config.upstream, lambda _: None, config.identity.header, Trusted(()))
+    signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
+    signer.jwks()
+    try:
+        yield Admin(
+            prefix=config.api.prefix,
+            store=store,
+            why_no_upstream=forwarder.why_not,
+            outbox_length=Outbox(store).length,
+            life=life,
+            signer=signer,
+            crew=crew,
+            new_id=_new_id,
+        )
+    finally:
+        await forwarder.close()
+        await store.close()
 
 
 @asynccontextmanager

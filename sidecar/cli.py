@@ -114,7 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     def config(made: argparse.ArgumentParser) -> None:
         made.add_argument("config", metavar="CONFIG.toml", type=Path, help="the configuration file")
 
-    config(command("run", _run, "run the sidecar in the foreground (SIGTERM drains, SIGHUP reloads)"))
+    serving = command("run", _run, "run the sidecar in the foreground (SIGTERM drains, SIGHUP reloads)")
+    config(serving)
+    serving.add_argument(
+        "--watch", action="store_true", help="reload when the configuration or a file it names changes"
+    )
     check = command("check", _check, "validate a configuration without side effects, and show its routes")
     config(check)
     check.add_argument("--strict", action="store_true", help="exit 2 on a warning, too")
@@ -153,7 +157,7 @@ def _run(options: argparse.Namespace) -> int:
     gc.disable()  # while it starts, as next to nothing of what is made then is garbage: a tenth of the time
     from sidecar.serve import run  # noqa: PLC0415 - see above
 
-    return run(options.config)
+    return run(options.config, watch=options.watch)
 
 
 def _check(options: argparse.Namespace) -> int:

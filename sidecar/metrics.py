@@ -7,9 +7,10 @@ The numbers are kept here, and made into the client library's families when some
 cost 2 µs a time, for they have a lock, and here one thread counts alone, the event loop's.
 """
 
+import operator
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
@@ -132,11 +133,16 @@ class Histogram(_Metric):
 
 
 class _LogLines(Collector):
-    """The log's own count, which its thread keeps."""
+    """The log's own count, which its thread keeps; `elsewhere` is what other processes' logs have counted."""
+
+    name: Final = "sidecar_log_lines_dropped"
+
+    def __init__(self) -> None:
+        self.elsewhere = 0
 
     def collect(self) -> Iterator[Metric]:
         text = "Log lines that could not be written: nobody reads, or the disk is full"
-        yield CounterMetricFamily("sidecar_log_lines_dropped", text, value=logs.dropped())
+        yield CounterMetricFamily(self.name, text, value=logs.dropped() + self.elsewhere)
 
 
 class Metrics:
@@ -215,7 +221,8 @@ class Metrics:
         self.task_ends = Counter(
             r, "sidecar_task_ends", "Long-lived tasks that ended, and were started again", ["task"]
         )
-        r.register(_LogLines())
+        self._log_lines = _LogLines()
+        r.register(self._log_lines)
         self._of_events: dict[type[Event], Callable[[Any], None]] = {
             RequestEnded: self._request,
             Verified: lambda event: self.verifications.inc(event.outcome),
@@ -238,6 +245,31 @@ class Metrics:
         counted = self._of_events.get(type(event))
         if counted is not None:
             counted(event)
+
+    def numbers(self) -> dict[str, Any]:
+        """All that was counted, as JSON carries it: by metric, of each series its labels, value, counts and age."""
+        return {
+            metric.name: [
+                [labels, series.value, series.counts, series.created] for labels, series in metric.series.items()
+            ]
+            for metric in self._all()
+        } | {_LogLines.name: logs.dropped()}
+
+    def add(self, numbers: Mapping[str, Any]) -> None:
+        """Add what another process has counted (`numbers`). Of a gauge that both have, the larger one stays."""
+        for metric in self._all():
+            for labels, value, counts, created in numbers.get(metric.name, ()):
+                series = metric.series.get(tuple(labels))
+                if series is None:
+                    series = metric.of(tuple(labels))
+                    series.created = created
+                series.value = max(series.value, value) if isinstance(metric, Gauge) else series.value + value
+                series.counts = list(map(operator.add, series.counts, counts))
+                series.created = min(series.created, created)
+        self._log_lines.elsewhere += numbers.get(_LogLines.name, 0)
+
+    def _all(self) -> list[_Metric]:
+        return [metric for metric in vars(self).values() if isinstance(metric, _Metric)]
 
     def text(self) -> bytes:
         """The exposition that `GET /metrics` answers."""

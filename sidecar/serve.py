@@ -1,13 +1,15 @@
-"""How does the sidecar live? Listeners, signals, drain, reload.
+"""How does the sidecar live? Listeners, signals, drain, reload; one worker in this process, or several beside it.
 
-A bad configuration never starts and never replaces a running good one. SIGTERM and SIGINT drain; SIGHUP reloads.
+A bad configuration never starts and never replaces a running good one. SIGTERM and SIGINT drain; SIGHUP reloads, and
+with `--watch` so does a file that has changed. The parent owns the listening sockets, the embedded store's child, the
+signals and the admin listener; whoever serves clients is a worker.
 """
 
 import asyncio
-import gc
+import math
 import os
 import signal
-import ssl
+import socket
 import sys
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -16,30 +18,34 @@ from typing import Final
 import structlog
 import uvloop
 
-from sidecar import logs
-from sidecar.app import App, kinds, running
-from sidecar.config.load import ConfigError, Problem, load
-from sidecar.config.model import Config, Server
+from sidecar import logs, systemd
+from sidecar.app import administering, kinds
+from sidecar.config.load import ConfigError, Problem, files_of, load
+from sidecar.config.model import Config
+from sidecar.fleet import Fleet
 from sidecar.life import Life, ended
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener
 from sidecar.proxy.client import Trusted
 from sidecar.proxy.proxy_protocol import Acceptor
-from sidecar.recipient import load_number_data
-from sidecar.sockets import bound, most_clients, raise_descriptors
+from sidecar.sockets import bound, raise_descriptors
 from sidecar.store.embedded import StoreMissingError, embedded
 from sidecar.store.instances import ForeignSecretError
+from sidecar.worker import Worker
 
 # What is bound or opened once; a reload that changes one of them is refused and says so.
-_FIXED: Final = ("listen", "socket_mode", "admin", "proxy_protocol", "tls", "state_dir", "log_format")
-_LOOK_S: Final = 0.05
+_FIXED: Final = (
+    "listen", "socket_mode", "admin", "workers", "proxy_protocol", "tls", "state_dir", "log_format",
+)  # fmt: skip
 # How long the end of the process waits for the last answer of the admin listener.
 _ADMIN_S: Final = 1.0
 # A second Ctrl-C by somebody who does not want to wait; wrappers pass the first one on twice, at once.
 _AGAIN_S: Final = 1.0
+# How often `--watch` looks. A file that is being written looks the same twice when it is whole.
+_WATCH_S: Final = 0.5
 
 
-def run(path: Path) -> int:
+def run(path: Path, *, watch: bool = False) -> int:
     """Run the sidecar in the foreground. Returns the exit code."""
     warnings: list[Problem] = []
     try:
@@ -52,7 +58,7 @@ def run(path: Path) -> int:
     for warning in warnings:
         _log_warning(warning)
     try:
-        uvloop.run(_Server(path, config).serve())
+        uvloop.run(_Server(path, config, watch=watch).serve())
     except (OSError, ValueError, StoreMissingError, ForeignSecretError) as error:
         structlog.get_logger().error("cannot_run", error=str(error))
         return 1
@@ -63,11 +69,12 @@ def run(path: Path) -> int:
 
 
 class _Server:
-    """One process: two listeners, and the configuration that they serve now."""
+    """The parent of its workers: what there is one of, and the configuration that is served now."""
 
-    def __init__(self, path: Path, config: Config) -> None:
+    def __init__(self, path: Path, config: Config, *, watch: bool) -> None:
         self._path = path
         self._config = config
+        self._watch = watch
         self._metrics = Metrics()
         self._life = Life(self._metrics.task_ends.inc)
         self._log = structlog.get_logger()
@@ -75,69 +82,67 @@ class _Server:
         self._reload = asyncio.Event()
         self._in_a_hurry = asyncio.Event()
         self._stopped_at = 0.0
-        self._tls = _tls(config.server)
-        self._app: App
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._crew: Worker | Fleet
 
     async def serve(self) -> None:
         """Serve until told to stop, then drain."""
         self._listen_to_signals()
         descriptors = raise_descriptors()
         server = self._config.server
+        given, given_admin = systemd.activated(os.environ, os.getpid())
         async with AsyncExitStack() as stack:
             url = self._config.store.url
             if url == "embedded":
                 url = await stack.enter_async_context(embedded(Path(server.state_dir), self._life))
-            apps = await stack.enter_async_context(AsyncExitStack())
-            self._app = await apps.enter_async_context(running(self._config, url, self._metrics, self._life))
-            admin = listener.Server(self._app.admin)
-            asking = Acceptor(bound(server.admin, server.socket_mode), Trusted(()), admin)
+            public = given or bound(server.listen, server.socket_mode)
+            self._crew = self._workers(public, url)
+            administration = await stack.enter_async_context(AsyncExitStack())
+            front = await administration.enter_async_context(administering(self._config, url, self._life, self._crew))
+            admin = listener.Server(front)
+            asking = Acceptor(given_admin or bound(server.admin, server.socket_mode), Trusted(()), admin)
             asking.start()
             stack.push_async_callback(admin.shutdown, _ADMIN_S)
             stack.push_async_callback(asking.close)
-            public = listener.Server(
-                self._app.front,
-                max_head=server.max_head,
-                keep_alive_s=server.keep_alive,
-                most=most_clients(descriptors),
-            )
-            listening = bound(server.listen, server.socket_mode)
-            accepting = Acceptor(listening, _heralds(server), public, tls=self._tls, room=public.room)
-            accepting.start()
-            stack.push_async_callback(accepting.close)
-            gc.freeze()  # what lives as long as the process is no garbage; looking through it took a tenth of a second
-            gc.enable()
+            await self._crew.begin()
             self._log.info(
                 "listening",
                 public=str(server.listen),
                 admin=str(server.admin),
                 pid=os.getpid(),
                 descriptors=descriptors,
+                workers=self._crew.serving(),
             )
-            loading = asyncio.create_task(_load_number_data())
-            stack.push_async_callback(ended, loading)
+            systemd.notify(os.environ, "READY=1")
+            watching = asyncio.create_task(self._watch_files()) if self._watch else None
             while not self._stop.is_set():
                 await _first(self._stop, self._reload)
                 if self._reload.is_set() and not self._stop.is_set():
                     self._reload.clear()
-                    apps = await self._reloaded(apps, url)
-                    public.front, admin.front = self._app.front, self._app.admin
-                    accepting.trusted = _heralds(self._config.server)
-                    public.max_head, public.keep_alive_s = self._config.server.max_head, self._config.server.keep_alive
-            server = self._config.server
-            self._life.drain(server.drain_delay + server.drain)
-            self._log.info("draining", seconds=server.drain, delay=server.drain_delay)
-            hurrying = asyncio.create_task(self._hurry(public))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._in_a_hurry.wait(), server.drain_delay)
-            await accepting.close()
-            await public.shutdown(self._life.left_s)
-            await ended(hurrying)
-            await asyncio.gather(*self._leaving, return_exceptions=True)
-            await apps.aclose()
+                    systemd.notify(os.environ, *systemd.reloading())
+                    administration = await self._reloaded(administration, admin, url)
+                    systemd.notify(os.environ, "READY=1")
+            await ended(*filter(None, [watching]))
+            await self._drain()
         self._log.info("stopped")
 
-    async def _reloaded(self, old: AsyncExitStack, url: str) -> AsyncExitStack:
+    def _workers(self, sockets: list[socket.socket], url: str) -> Worker | Fleet:
+        count = cores() if self._config.server.workers == "auto" else self._config.server.workers
+        if count == 1:
+            return Worker(self._config, url, sockets, self._metrics, self._life)
+        return Fleet(self._path, url, sockets, count)
+
+    async def _drain(self) -> None:
+        server = self._config.server
+        systemd.notify(os.environ, "STOPPING=1")
+        self._life.drain(server.drain_delay + server.drain)
+        self._log.info("draining", seconds=server.drain, delay=server.drain_delay)
+        hurrying = asyncio.create_task(self._hurry())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._in_a_hurry.wait(), server.drain_delay)
+        await self._crew.drain(self._life.left_s)
+        await ended(hurrying)
+
+    async def _reloaded(self, old: AsyncExitStack, admin: listener.Server, url: str) -> AsyncExitStack:
         """Replace the running configuration by the file's, or keep it and say why not."""
         try:
             # In a thread: an asn_file that was not read before takes seconds.
@@ -153,28 +158,37 @@ class _Server:
             return old
         new = AsyncExitStack()
         try:
-            app = await new.enter_async_context(running(config, url, self._metrics, self._life))
-            if self._tls is not None:
-                # A renewed certificate has the path of the old one; whoever connects from now on gets it.
-                self._tls.load_cert_chain(config.server.tls.cert, config.server.tls.key)
-        except (OSError, ValueError, ForeignSecretError) as error:
+            front = await new.enter_async_context(administering(config, url, self._life, self._crew))
+            why = await self._crew.reload(config)
+        except (OSError, ValueError) as error:
+            why = str(error)
+        if why:
             await new.aclose()
-            self._log.error("reload_refused", error=str(error))
+            self._log.error("reload_refused", error=why)
             return old
-        leaving, self._app, self._config = self._app, app, config
-        task = asyncio.create_task(_leave(leaving, old))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        admin.front = front
+        await old.aclose()
+        self._config = config
         self._log.info("reloaded")
         return new
 
-    async def _hurry(self, public: listener.Server) -> None:
+    async def _watch_files(self) -> None:
+        """Reload once a file of the configuration has changed, and is no longer being written."""
+        served = seen = await asyncio.to_thread(_looks, self._path)
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            now = await asyncio.to_thread(_looks, self._path)
+            if now == seen and now != served:
+                served = now
+                self._log.info("configuration_changed")
+                self._reload.set()
+            seen = now
+
+    async def _hurry(self) -> None:
         """Once somebody does not want to wait, break off what is under way."""
         await self._in_a_hurry.wait()
-        self._log.warning("drain_cut_short", connections=len(public.connections))
         self._life.drain(0)
-        for connection in list(public.connections):
-            connection.abort()
+        self._crew.hurry()
 
     def _told_to_stop(self, number: signal.Signals) -> None:
         """Stop; and at a Ctrl-C that comes a second or more later: now."""
@@ -192,39 +206,29 @@ class _Server:
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
 
 
-async def _load_number_data() -> None:
-    """Load what is known of numbers once all is ready, beside the first requests, which hardly notice."""
-    for _ in load_number_data():
-        await asyncio.sleep(0)
-    gc.freeze()
+def cores() -> int:
+    """How many processors this process may use: by its affinity, and by the quota of its control group."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no control group, or no quota ("max")
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(affinity, math.ceil(int(quota) / int(period))))
+    return affinity
+
+
+def _looks(path: Path) -> dict[str, tuple[int, ...] | None]:
+    """How each file of a configuration looks: which one it is, how long, and when it was written; None: not there."""
+    looks: dict[str, tuple[int, ...] | None] = {}
+    for name in (str(path), *files_of(path, os.environ)):
+        try:
+            found = Path(name).stat()  # through links: a mounted secret is a link that is pointed elsewhere
+            looks[name] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        except OSError:
+            looks[name] = None
+    return looks
 
 
 def _log_warning(warning: Problem) -> None:
     structlog.get_logger().warning("config", problem=str(warning))
-
-
-async def _leave(app: App, stack: AsyncExitStack) -> None:
-    """Take a replaced configuration down: its courier now, the rest once its last request is over.
-
-    That may be a download or a WebSocket of hours, and no reload shall cut it off. The drain at the end does.
-    """
-    await app.courier.drain(app.config.server.drain)
-    while app.front.in_flight:
-        await asyncio.sleep(_LOOK_S)
-    await stack.aclose()
-
-
-def _heralds(server: Server) -> Trusted:
-    """Whose connections begin with a header of the PROXY protocol."""
-    return Trusted(server.trusted_proxies if server.proxy_protocol else ())
-
-
-def _tls(server: Server) -> ssl.SSLContext | None:
-    if not server.tls.cert:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(server.tls.cert, server.tls.key)
-    return context
 
 
 async def _first(*events: asyncio.Event) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ CONFIG: Final = """
 listen = "{listen}"
 admin = "127.0.0.1:{admin_port}"
 state_dir = "{state}"
+workers = 1
 drain = "20s"
 drain_delay = "0s"
 socket_mode = "0660"
@@ -186,6 +187,7 @@ async def run(tmp_path: Path, store_url: str) -> AsyncIterator[Run]:
             env: Mapping[str, str] | None = None,
             limits: str = "",
             host: str = "127.0.0.1",
+            options: Sequence[str] = (),
             **changed: str,
         ) -> Child:
             upstream = await stack.enter_async_context(FakeUpstream())
@@ -200,7 +202,7 @@ async def run(tmp_path: Path, store_url: str) -> AsyncIterator[Run]:
             )
             path = tmp_path / "sidecar.toml"
             path.write_text(rewritten(text, more, changed), encoding="utf-8")
-            process = await stack.enter_async_context(_process(path, stdout, stderr, env, limits))
+            process = await stack.enter_async_context(_process(path, options, stdout, stderr, env, limits))
             child = Child(process, path, text, listen, admin_port, upstream)
             if serves and stderr == PIPE:
                 await child.line("listening")
@@ -213,9 +215,9 @@ async def run(tmp_path: Path, store_url: str) -> AsyncIterator[Run]:
 
 @asynccontextmanager
 async def _process(
-    path: Path, stdout: int, stderr: int, env: Mapping[str, str] | None, limits: str
+    path: Path, options: Sequence[str], stdout: int, stderr: int, env: Mapping[str, str] | None, limits: str
 ) -> AsyncIterator[Process]:
-    process = await command("run", str(path), stdout=stdout, stderr=stderr, env=env, limits=limits)
+    process = await command("run", str(path), *options, stdout=stdout, stderr=stderr, env=env, limits=limits)
     try:
         yield process
     finally:

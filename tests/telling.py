@@ -16,8 +16,10 @@ import pytest_asyncio
 from aiohttp import web
 from fakes import DEADLINE_S, FakeUpstream
 
-from sidecar.app import App, kinds, running
+from sidecar.admin import Admin
+from sidecar.app import App, administering, kinds, running
 from sidecar.config.load import load
+from sidecar.life import Life
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener
 from sidecar.proxy.proxy_protocol import Source
@@ -138,11 +140,30 @@ class Vendor:
         return str(mine()[-1]["code"])
 
 
+class Alone:
+    """Who serves in a test: this process."""
+
+    def __init__(self, metrics: Metrics, life: Life) -> None:
+        self._metrics = metrics
+        self._life = life
+
+    async def metrics(self) -> Metrics:
+        return self._metrics
+
+    def ended_tasks(self) -> dict[str, str]:
+        return dict(self._life.ended)
+
+    def serving(self) -> int:
+        return 1
+
+
 @dataclass
 class Sidecar:
     """A running sidecar and everything around it."""
 
     app: App
+    admin_front: Admin
+    metrics: Metrics
     listening: listener.Server
     port: int
     admin_port: int
@@ -220,11 +241,14 @@ async def start(tmp_path: Path, store_url: str) -> AsyncIterator[Start]:
             )
             path = tmp_path / "sidecar.toml"
             path.write_text(text + tables, encoding="utf-8")
-            app = await stack.enter_async_context(running(load(path, {}, kinds()), url, Metrics()))
+            config_read, metrics = load(path, {}, kinds()), Metrics()
+            app = await stack.enter_async_context(running(config_read, url, metrics))
+            crew = Alone(metrics, app.life)
+            admin = await stack.enter_async_context(administering(config_read, url, app.life, crew))
             port, listening = await serve_public(stack, app)
-            admin_port, _ = await serve(stack, app.admin)
+            admin_port, _ = await serve(stack, admin)
             session = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
-            return Sidecar(app, listening, port, admin_port, upstream, vendor, session, store)
+            return Sidecar(app, admin, metrics, listening, port, admin_port, upstream, vendor, session, store)
 
         yield begin
 

@@ -6,7 +6,7 @@ Kinds of captcha and provider are handed in, never imported.
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -43,7 +43,7 @@ from sidecar.config.schema import schema_of
 from sidecar.config.units import FROM_TOML, Rate
 from sidecar.config.where import KeyPath, places
 
-__all__ = ["ConfigError", "Kinds", "Problem", "describe", "load", "schema"]
+__all__ = ["ConfigError", "Kinds", "Problem", "describe", "files_of", "load", "schema"]
 
 _T = TypeVar("_T", bound=Table)
 
@@ -67,6 +67,8 @@ _API_LIMITS: Final[Mapping[str, Limit]] = {
     "ip": Limit(key="ip", rate=Rate(5, 60.0)),
     "to": Limit(key="to", rate=Rate(1, 60.0)),
 }
+# Keys whose value is a file's path: `files_of` names those too.
+_FILE_KEYS: Final = frozenset({"cert", "key", "ca", "asn_file"})
 _SYNTAX: Final = re.compile(r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (?P<column>\d+)|end of document)\)")
 
 
@@ -96,6 +98,33 @@ def load(path: Path, env: Mapping[str, str], kinds: Kinds, warn: Callable[[Probl
     for warning in findings.sorted():
         warn(warning)
     return Config(**_with_api_defaults(made, kinds))
+
+
+def files_of(path: Path, env: Mapping[str, str]) -> list[str]:
+    """The files that a configuration reads beside its own: `${file:…}`, certificates, keys, tables of numbers.
+
+    Never raises: of a file that is no configuration just now there are none.
+    """
+    found: list[str] = []
+    try:
+        _, raw = _read_toml(path)
+    except ConfigError:
+        return found
+    for key, value in _texts(raw):
+        found += re.findall(r"(?<!\$)\$\{file:([^{}]*)\}", value)
+        if key in _FILE_KEYS and value:
+            found.append(re.sub(r"(?<!\$)\$\{(\w+)\}", lambda place: env.get(place[1], ""), value))
+    return sorted(set(found))
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a TOML value, with the key that it stands under."""
+    if isinstance(value, str):
+        yield key, value
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        yield from _texts(inner, name)
+    for inner in value if isinstance(value, list) else ():
+        yield from _texts(inner, key)
 
 
 def schema(kinds: Kinds) -> dict[str, Any]:

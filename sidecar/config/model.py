@@ -82,6 +82,10 @@ class TlsServer(Table):
     key: Text = ""
 
 
+# Far more than any machine has cores for; a number beyond it is a mistake.
+_MOST_WORKERS: Final = 256
+
+
 def _public_url(value: str) -> str:
     right = 'write "https://HOST", and the path before api.prefix if there is one'
     if not value:
@@ -107,10 +111,19 @@ def _split_url(value: str, right: str) -> tuple[str, str, str]:
     return parts.scheme, host, value.removeprefix(f"{value.partition('://')[0]}://{parts.netloc}")
 
 
+def _worker_count(value: Any) -> Any:
+    if value != "auto" and (type(value) is not int or not 1 <= value <= _MOST_WORKERS):
+        raise UnfitError(
+            "is no number of workers", f'write a number from 1 to {_MOST_WORKERS}, or "auto" for one per core'
+        )
+    return value
+
+
 class Server(Table):
     listen: ListenText = Listen(host="127.0.0.1", port=8080)
     socket_mode: ModeText = 0o660
     admin: ListenText = Listen(host="127.0.0.1", port=9090)
+    workers: Annotated[int | Literal["auto"], BeforeValidator(_worker_count)] = 1
     public_url: Annotated[Text, AfterValidator(_public_url)] = ""
     trusted_proxies: tuple[Network, ...] = ()
     tls: TlsServer = TlsServer()
@@ -689,7 +702,6 @@ class Config(Table):
 # `*` stands for any name or index. Where one value alone is accepted it is the contract's default, and says nothing.
 # Kinds are not here: those that there are, are handed to `load`.
 LATER: Final[dict[str, tuple[Any, ...]]] = {
-    "server.workers": (1,),
     "store.on_failure": ("deny",),
 }
 

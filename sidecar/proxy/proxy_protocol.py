@@ -34,7 +34,7 @@ _PROXY: Final = 1
 _ADDRESSES: Final = {0x00: 0, 0x11: 12, 0x21: 36, 0x31: 216}
 _DATAGRAMS: Final = (0x12, 0x22, 0x32)
 # Connections accepted before the loop goes on to serve those that it has.
-_IN_A_ROW: Final = 64
+IN_A_ROW: Final = 64
 # As asyncio's own server: with no file descriptor left, the next try is so much later.
 _RETRY_S: Final = 1.0
 # With no room for another connection, the next look: those that wait in the system's queue hardly notice.
@@ -135,6 +135,7 @@ class Acceptor:
         header_s: float = HEADER_S,
         most_headers: int = MOST_HEADERS,
         room: Callable[[int], int] = lambda _accepting: 1,
+        in_a_row: int = IN_A_ROW,
     ) -> None:
         self.trusted = trusted
         self._sockets = sockets
@@ -143,6 +144,7 @@ class Acceptor:
         self._header_s = header_s
         self._most_headers = most_headers
         self._room = room
+        self._in_a_row = in_a_row
         self._log = structlog.get_logger()
         self._tasks: set[asyncio.Task[None]] = set()
         self._headers = 0
@@ -182,7 +184,7 @@ class Acceptor:
                 loop.remove_reader(listening)
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_IN_A_ROW):
+        for _ in range(self._in_a_row):
             if not self._accepts:
                 return
             if self._room(len(self._tasks)) <= 0:

@@ -275,6 +275,7 @@ async def test_readyz_says_of_store_and_upstream_how_they_are(start: Start, tmp_
             "status": "ready",
             "store": {"takes_writes": True},
             "upstream": {"reachable": True},
+            "workers": {"serving": 1},
             "ended_tasks": {},
         }
         assert await ready() == await ready("/readyz?needs=store,upstream") == (200, well)
@@ -342,7 +343,7 @@ async def test_a_failure_of_the_admin_listener_is_told_and_answered(
 ) -> None:
     """500, and its kind and place in the log."""
     sidecar = await start()
-    monkeypatch.setattr(sidecar.app.admin._metrics, "text", lambda: 1 / 0)
+    monkeypatch.setattr(sidecar.metrics, "text", lambda: 1 / 0)
     assert (await sidecar.admin("/metrics")).status == 500
     assert "ZeroDivisionError" in "".join(capfd.readouterr())
 
@@ -359,7 +360,7 @@ async def test_a_process_is_starting_until_it_has_reached_its_store(start: Start
         switch.symlink_to(url.removeprefix("unix://"))
         assert (await sidecar.admin("/readyz")).status == 200
         switch.unlink()
-        await sidecar.app.admin._store.close()
+        await sidecar.admin_front._store.close()
         again = await sidecar.admin("/readyz")
         assert (again.status, again.json["store"]["reason"]) == (200, f"no socket {switch}")
 

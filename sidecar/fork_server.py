@@ -1,0 +1,96 @@
+"""Who makes worker processes? A process that has loaded the program and a good configuration, and only forks.
+
+A fork of it serves within a few hundredths of a second where a new interpreter takes one, and shares the memory of what
+both have loaded. It has no thread and no event loop, so that forking is safe. It keeps the last good configuration:
+what is on disk by the time that a worker dies may be none.
+
+It is asked over a socket, one question at a time, and ends with it; what it says are lines of JSON: `fork` with a
+worker's control socket -> `{"forked": pid}`; `load` -> `{"loaded": ""}`, or what is wrong; `stop` closes its listening
+sockets. And it says `{"ended": pid, "status": wait status}` of each worker by itself.
+"""
+
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from sidecar import logs, worker
+from sidecar.app import kinds
+from sidecar.config.load import ConfigError, load
+from sidecar.recipient import load_number_data
+
+# A question is one word.
+_WORD: Final = 16
+
+
+def main(arguments: list[str]) -> int:
+    """`CONFIG.toml STORE_URL CONTROL_FD LISTENING_FD…`: fork until the control socket ends. Returns the exit code."""
+    path, store_url = Path(arguments[0]), arguments[1]
+    control = socket.socket(fileno=int(arguments[2]))
+    sockets = [socket.socket(fileno=int(number)) for number in arguments[3:]]
+    # A terminal's signals go to the whole group; the parent says what follows of them.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+    def say(**message: Any) -> None:
+        control.sendall(json.dumps(message).encode() + b"\n")
+
+    def reap(*_: object) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            say(ended=pid, status=status)
+
+    signal.signal(signal.SIGCHLD, reap)
+    try:
+        config = load(path, os.environ, kinds())
+    except ConfigError as error:
+        say(loaded=str(error))
+        return 2
+    for _ in load_number_data():
+        pass
+    gc.collect()
+    gc.freeze()  # a collection in a worker would write to every object of it, and share none
+    say(loaded="")
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(control, _WORD, 1)
+        if packet == b"fork":
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                code = worker.run(path, config, store_url, sockets, socket.socket(fileno=descriptors[0]))
+                logs.flush()
+                os._exit(code)
+            os.close(descriptors[0])
+            say(forked=pid)
+        elif packet == b"load":
+            try:
+                config = load(path, os.environ, kinds())
+                say(loaded="")
+            except ConfigError as error:
+                say(loaded=str(error))
+        elif packet == b"stop":
+            for one in sockets:
+                one.close()
+        else:
+            break
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with suppress(ChildProcessError):  # the last one is reaped: nobody is left behind
+        while True:
+            os.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,264 @@
+"""What serves clients? One process's public listener, courier and configuration; alone, or as one of several.
+
+A worker that runs alone is an object of its parent. One of several is a process that `fork_server` has made: it is told
+what to do over a socket, one line of JSON each way, and when that socket ends, so did the parent, and it drains.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvloop
+
+from sidecar import logs
+from sidecar.app import App, kinds, running
+from sidecar.config.load import ConfigError, load
+from sidecar.config.model import Config, Server
+from sidecar.life import Life, ended
+from sidecar.metrics import Metrics
+from sidecar.proxy import listener
+from sidecar.proxy.client import Trusted
+from sidecar.proxy.proxy_protocol import IN_A_ROW, Acceptor
+from sidecar.recipient import load_number_data
+from sidecar.sockets import most_clients, raise_descriptors
+from sidecar.store.instances import ForeignSecretError
+
+_LOOK_S: Final = 0.05
+# How often a worker process says what it has counted: so much is missing of what one had counted that was killed.
+REPORT_S: Final = 1.0
+
+
+class Worker:
+    """A configuration at work behind the public listener. `sockets` are bound and listening; `drain` closes them."""
+
+    def __init__(
+        self, config: Config, store_url: str, sockets: Sequence[socket.socket], metrics: Metrics, life: Life
+    ) -> None:
+        self._metrics = metrics
+        self._life = life
+        self._config = config
+        self._store_url = store_url
+        self._sockets = sockets
+        self._tls = _tls(config.server)
+        self._apps = AsyncExitStack()
+        self._app: App
+        self._public: listener.Server
+        self._accepting: Acceptor
+        self._loading: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._in_a_hurry = asyncio.Event()
+
+    async def begin(self, *, accepts_in_a_row: int = IN_A_ROW) -> None:
+        """Serve. Raises OSError, ValueError, ForeignSecretError."""
+        server = self._config.server
+        try:
+            self._app = await self._apps.enter_async_context(
+                running(self._config, self._store_url, self._metrics, self._life)
+            )
+        except BaseException:
+            for one in self._sockets:
+                one.close()
+            raise
+        self._public = listener.Server(
+            self._app.front,
+            max_head=server.max_head,
+            keep_alive_s=server.keep_alive,
+            most=most_clients(raise_descriptors()),
+        )
+        self._accepting = Acceptor(
+            self._sockets,
+            _heralds(server),
+            self._public,
+            tls=self._tls,
+            room=self._public.room,
+            in_a_row=accepts_in_a_row,
+        )
+        self._accepting.start()
+        gc.freeze()  # what lives as long as the process is no garbage; looking through it took a tenth of a second
+        gc.enable()
+        self._loading = asyncio.create_task(_load_number_data())
+
+    async def reload(self, config: Config) -> str:
+        """Replace the running configuration by another; what is under way is ended with the old one.
+
+        Kept connections meet the new one from their next request on. Says why not where that cannot be, and then
+        everything is as before.
+        """
+        new = AsyncExitStack()
+        try:
+            app = await new.enter_async_context(running(config, self._store_url, self._metrics, self._life))
+            if self._tls is not None:
+                # A renewed certificate has the path of the old one; whoever connects from now on gets it.
+                self._tls.load_cert_chain(config.server.tls.cert, config.server.tls.key)
+        except (OSError, ValueError, ForeignSecretError) as error:
+            await new.aclose()
+            return str(error)
+        task = asyncio.create_task(_leave(self._app, self._apps))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        self._app, self._apps, self._config = app, new, config
+        self._public.front = app.front
+        self._accepting.trusted = _heralds(config.server)
+        self._public.max_head, self._public.keep_alive_s = config.server.max_head, config.server.keep_alive
+        return ""
+
+    async def metrics(self) -> Metrics:
+        """What it has counted."""
+        return self._metrics
+
+    def ended_tasks(self) -> dict[str, str]:
+        """Its long-lived tasks that do not run now."""
+        return dict(self._life.ended)
+
+    def serving(self) -> int:
+        """One, once it serves."""
+        return int(self._loading is not None)
+
+    async def drain(self, within_s: float) -> None:
+        """Take no more connections, end what is under way within `within_s` seconds, and stop."""
+        self._life.drain(within_s)
+        hurrying = asyncio.create_task(self._hurry())
+        await self._accepting.close()
+        await self._public.shutdown(self._life.left_s)
+        await ended(*filter(None, (hurrying, self._loading)))
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+        await self._apps.aclose()
+
+    def hurry(self) -> None:
+        """Break off what is under way: somebody does not want to wait."""
+        self._in_a_hurry.set()
+
+    async def _hurry(self) -> None:
+        await self._in_a_hurry.wait()
+        structlog.get_logger().warning("drain_cut_short", connections=len(self._public.connections))
+        self._life.drain(0)
+        for connection in list(self._public.connections):
+            connection.abort()
+
+
+async def _leave(app: App, stack: AsyncExitStack) -> None:
+    """Take a replaced configuration down: its courier now, the rest once its last request is over.
+
+    That may be a download or a WebSocket of hours, and no reload shall cut it off. The drain at the end does.
+    """
+    await app.courier.drain(app.config.server.drain)
+    while app.front.in_flight:
+        await asyncio.sleep(_LOOK_S)
+    await stack.aclose()
+
+
+async def _load_number_data() -> None:
+    """Load what is known of numbers once all is ready, beside the first requests, which hardly notice."""
+    for _ in load_number_data():
+        await asyncio.sleep(0)
+    gc.freeze()
+
+
+def _heralds(server: Server) -> Trusted:
+    """Whose connections begin with a header of the PROXY protocol."""
+    return Trusted(server.trusted_proxies if server.proxy_protocol else ())
+
+
+def _tls(server: Server) -> ssl.SSLContext | None:
+    if not server.tls.cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(server.tls.cert, server.tls.key)
+    return context
+
+
+# One of several…
+
+
+def run(path: Path, config: Config, store_url: str, sockets: Sequence[socket.socket], control: socket.socket) -> int:
+    """Be a worker process until told to end, or nobody tells any more. Returns the exit code."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent says what follows of it
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    logs.configure(config.server.log_format)
+    logs.own_process()
+    try:
+        uvloop.run(_told(path, config, store_url, sockets, control))
+    except (OSError, ValueError, ForeignSecretError) as error:
+        structlog.get_logger().error("cannot_run", error=str(error))
+        return 1
+    except Exception as error:  # noqa: BLE001 - told by type and place, as Python would not tell it
+        structlog.get_logger().critical("crashed", exc_info=error)
+        return 1
+    return 0
+
+
+async def _told(
+    path: Path, config: Config, store_url: str, sockets: Sequence[socket.socket], control: socket.socket
+) -> None:
+    reader, writer = await asyncio.open_connection(sock=control)
+    metrics = Metrics()
+    worker = Worker(config, store_url, sockets, metrics, Life(metrics.task_ends.inc))
+    terminated = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
+    await worker.begin(accepts_in_a_row=1)  # several processes wake for a connection: each may have one
+
+    def say(**message: Any) -> None:
+        with suppress(OSError):
+            writer.write(json.dumps(message).encode() + b"\n")
+
+    def report() -> None:
+        say(report=metrics.numbers(), ended=worker.ended_tasks())
+
+    async def go_on_reporting() -> None:
+        while True:
+            await asyncio.sleep(REPORT_S)
+            report()
+
+    say(serves=os.getpid())
+    reporting = asyncio.create_task(go_on_reporting())
+    ending = asyncio.create_task(terminated.wait())
+    within_s: float | None = None
+    while within_s is None:
+        hearing = asyncio.create_task(_message(reader))
+        await asyncio.wait((hearing, ending), return_when=asyncio.FIRST_COMPLETED)
+        message = hearing.result() if hearing.done() else None
+        await ended(hearing)
+        match message:
+            case None:  # the parent has gone, or somebody ends this one alone
+                within_s = config.server.drain
+            case {"drain": float(seconds)}:
+                within_s = seconds
+            case {"report": _}:
+                report()
+            case {"reload": _}:
+                try:
+                    config = load(path, os.environ, kinds())
+                    say(reloaded=await worker.reload(config))
+                except ConfigError as error:
+                    say(reloaded=str(error))
+    hurrying = asyncio.create_task(_until_hurried(reader, worker))
+    await worker.drain(within_s)
+    report()
+    await ended(reporting, ending, hurrying)
+    with suppress(OSError):
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+async def _until_hurried(reader: asyncio.StreamReader, worker: Worker) -> None:
+    while (message := await _message(reader)) is not None:
+        if "hurry" in message:
+            worker.hurry()
+
+
+async def _message(reader: asyncio.StreamReader) -> dict[str, Any] | None:
+    """The next message of a control socket; None once it has ended."""
+    with suppress(OSError):
+        if line := await reader.readline():
+            return dict(json.loads(line))
+    return None

@@ -1,0 +1,237 @@
+"""sidecar/fleet.py, worker.py, fork_server.py: several workers as their operator has them, with real signals."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+import pytest
+from children import PATIENCE_S, Child, Run
+from fakes import OK, Message, Taken, read_content
+from vendors import vendor
+
+DENY = '[[routes]]\nmatch = "GET /closed"\naction = "deny"\n'
+TWO = {"workers": "2"}
+
+
+def pids(child: Child) -> list[int]:
+    """The process ids of the workers that the log has told of so far."""
+    return [line["worker"] for line in child.lines if line["event"] == "worker_serves"]
+
+
+async def serving(child: Child) -> int:
+    return int(json.loads((await child.asked("/readyz", child.admin_port))[1])["workers"]["serving"])
+
+
+def is_there(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+class Load:
+    """Clients that ask on kept connections and on new ones, one after the other, until told to stop."""
+
+    def __init__(self, child: Child, path: str = "/open") -> None:
+        self.statuses: list[int] = []
+        self.failures: list[BaseException] = []
+        self._child = child
+        self._path = path
+        self._stop = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._ask(is_kept=bool(n % 2))) for n in range(8)]
+        await self.more()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop.set()
+        await asyncio.wait(self._tasks)
+
+    async def more(self, count: int = 50) -> None:
+        """Wait for so many more answers."""
+        wanted = len(self.statuses) + count
+        async with asyncio.timeout(PATIENCE_S):
+            while len(self.statuses) < wanted:
+                await asyncio.sleep(0)
+
+    async def _ask(self, *, is_kept: bool) -> None:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=not is_kept)) as session:
+            while not self._stop.is_set():
+                try:
+                    async with session.get(self._child.url + self._path) as answer:
+                        await answer.read()
+                        self.statuses.append(answer.status)
+                except aiohttp.ClientError as error:
+                    self.failures.append(error)
+
+
+async def test_a_killed_worker_is_replaced_and_nothing_that_it_counted_is_lost(run: Run) -> None:
+    """The log says which and why, the others serve on, and the counters only grow."""
+    child = await run(**TWO, access_log='"off"')
+    for _ in range(20):
+        assert (await child.asked("/open"))[0] == 200
+    requests = 'sidecar_requests_total{action="pass",outcome="forwarded"}'
+    assert await child.metric(requests) == 20
+    killed = (pids(child))[0]
+    await asyncio.sleep(0)
+    os.kill(killed, signal.SIGKILL)
+    ended = await child.line("worker_ended")
+    assert (ended["worker"], "SIGKILL" in ended["why"]) == (killed, True)
+    again = await child.line("worker_serves")
+    assert again["worker"] not in {killed, (pids(child))[1]}
+    assert await serving(child) == 2
+    for _ in range(20):
+        assert (await child.asked("/open"))[0] == 200
+    assert await child.metric(requests) == 40
+
+
+async def test_what_a_killed_worker_accepted_is_sent(run: Run) -> None:
+    """202 means that it will be sent: whoever lives takes up what was leased."""
+    async with vendor() as hook:
+        hook.hangs(202, "{}")
+        tables = f'[providers.hook]\nkind = "webhook"\nurl = "{hook.url}"\nsecret = "s"\n'
+        child = await run(tables, **TWO, providers='["hook"]')
+        numbers = [f"+8613900000{n:03}" for n in range(20)]
+        for number in numbers:
+            assert await child.asks("/.sidecar/v1/verifications", {"to": number}) == 202
+        for pid in pids(child):
+            os.kill(pid, signal.SIGKILL)
+        hook.released.set()
+        hook.answers(202, "{}")
+        await child.until(_all_sent(hook, numbers))
+
+
+def _all_sent(hook: Any, numbers: list[str]) -> Callable[[], Awaitable[bool]]:
+    async def check() -> bool:
+        return {json.loads(asked.body)["to"] for asked in hook.asked} >= set(numbers)
+
+    return check
+
+
+async def test_a_reload_reaches_all_workers_and_fails_nobody(run: Run) -> None:
+    """Under load: no request fails, and each worker has the new routes, one made later too; not a bad file's."""
+    child = await run(**TWO)
+    before = pids(child)
+    async with Load(child) as load:
+        child.rewrite(DENY, **TWO)
+        await child.reload("reloaded")
+        for _ in range(30):  # on new connections, which go to either
+            assert (await child.asked("/closed"))[0] == 403
+        child.rewrite('[[routes]]\nmatch = "GET /open"\naction = "dney"\n', **TWO)
+        assert "routes[0].action" in (await child.reload("reload_refused"))["problems"][0]
+        os.kill(before[0], signal.SIGKILL)
+        await child.line("worker_serves")
+        for _ in range(30):
+            assert (await child.asked("/closed"))[0] == 403  # the new one has what was good last
+        await load.more()
+    assert set(load.statuses) == {200}
+    assert len(load.failures) <= 8  # those whose worker was killed
+
+
+async def test_a_drain_ends_what_is_under_way_in_every_worker(run: Run) -> None:
+    """SIGTERM: in-flight requests finish, new ones are refused, no process is left, the exit code is 0."""
+    may = asyncio.Event()
+
+    async def late(taken: Taken, message: Message) -> None:
+        await read_content(taken.reader, message)
+        await may.wait()
+        await taken.write(OK)
+
+    child = await run(**TWO)
+    child.upstream.answer = late
+    in_flight = [asyncio.create_task(child.asked("/slow")) for _ in range(10)]
+    await child.upstream.wait_for(lambda: len(child.upstream.requests) == 10)
+    child.process.send_signal(signal.SIGTERM)
+    await child.line("draining")
+    status, body = await child.asked("/readyz", child.admin_port)
+    assert (status, json.loads(body)["status"]) == (503, "draining")
+
+    async def is_closed() -> bool:
+        try:
+            async with asyncio.timeout(1):
+                await child.asked("/new")
+        except (aiohttp.ClientConnectorError, aiohttp.ServerDisconnectedError):
+            return True
+        except TimeoutError:
+            return False
+        return False
+
+    await child.until(is_closed)
+    may.set()
+    assert set(await asyncio.gather(*in_flight)) == {(200, b"ok")}
+    assert await child.ended() == 0
+    assert not [pid for pid in pids(child) if is_there(pid)]
+
+
+async def test_workers_end_with_their_parent(run: Run) -> None:
+    """A killed parent leaves nobody behind who would serve, or send, unseen."""
+    child = await run(**TWO, drain='"1s"')
+    workers = pids(child)
+    child.process.kill()
+    async with asyncio.timeout(PATIENCE_S):
+        while any(is_there(pid) for pid in workers):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_worker_is_replaced_though_whoever_made_it_was_killed(run: Run) -> None:
+    """The process that forks is made anew; the workers that it made serve on meanwhile."""
+    child = await run(**TWO)
+    first, second = pids(child)
+    maker = parent_of(first)
+    assert maker not in {child.process.pid, 1}
+    os.kill(maker, signal.SIGKILL)
+    os.kill(first, signal.SIGKILL)
+    replaced = await child.line("worker_serves")
+    assert replaced["worker"] not in {first, second}
+    assert await serving(child) == 2
+
+
+async def test_a_worker_that_is_ended_alone_drains_and_is_replaced(run: Run) -> None:
+    """SIGTERM to a worker is no end of the service."""
+    child = await run(**TWO)
+    os.kill((pids(child))[0], signal.SIGTERM)
+    ended = await child.line("worker_ended")
+    assert ended["why"] == "exit code 0"
+    await child.line("worker_serves")
+    assert (await child.asked("/open"))[0] == 200
+
+
+async def test_what_no_worker_can_use_is_no_service(run: Run, tmp_path: Path) -> None:
+    """Exit code 1 and a line that says what, as without workers."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "secret").write_text("")
+    child = await run(serves=False, secret='""', **TWO)
+    await child.line("cannot_run")
+    assert await child.ended() == 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_file_that_changes_is_loaded(run: Run, tmp_path: Path, workers: str) -> None:
+    """`--watch`: the configuration, or a mounted secret that is pointed elsewhere; what is bad is refused."""
+    (tmp_path / "one").write_text("whsec_b25lb25l")
+    (tmp_path / "two").write_text("whsec_dHdvdHdv")
+    mounted = tmp_path / "secret"
+    mounted.symlink_to(tmp_path / "one")
+    hook = f'[providers.hook]\nkind = "webhook"\nurl = "http://127.0.0.1:1"\nsecret = "${{file:{mounted}}}"\n'
+    child = await run(hook, options=["--watch"], workers=workers)
+    child.rewrite(hook + DENY, workers=workers)
+    await child.line("reloaded")
+    assert (await child.asked("/closed"))[0] == 403
+    again = tmp_path / "again"
+    again.symlink_to(tmp_path / "two")
+    again.rename(mounted)
+    await child.line("reloaded")
+    child.rewrite(hook + "[[routes]]\n", workers=workers)
+    await child.line("reload_refused")
+    assert (await child.asked("/closed"))[0] == 403
