@@ -48,6 +48,7 @@ _WATCH_S: Final = 0.5
 def run(path: Path, *, watch: bool = False) -> int:
     """Run the sidecar in the foreground. Returns the exit code."""
     warnings: list[Problem] = []
+    looks = _looks(path)
     try:
         config = load(path, os.environ, kinds(), warnings.append)
     except ConfigError as error:
@@ -58,7 +59,7 @@ def run(path: Path, *, watch: bool = False) -> int:
     for warning in warnings:
         _log_warning(warning)
     try:
-        uvloop.run(_Server(path, config, watch=watch).serve())
+        uvloop.run(_Server(path, config, looks, watch=watch).serve())
     except (OSError, ValueError, StoreMissingError, ForeignSecretError) as error:
         structlog.get_logger().error("cannot_run", error=str(error))
         return 1
@@ -71,9 +72,10 @@ def run(path: Path, *, watch: bool = False) -> int:
 class _Server:
     """The parent of its workers: what there is one of, and the configuration that is served now."""
 
-    def __init__(self, path: Path, config: Config, *, watch: bool) -> None:
+    def __init__(self, path: Path, config: Config, looks: "_Looks", *, watch: bool) -> None:
         self._path = path
         self._config = config
+        self._looks = looks  # of what was loaded last
         self._watch = watch
         self._metrics = Metrics()
         self._life = Life(self._metrics.task_ends.inc)
@@ -144,6 +146,7 @@ class _Server:
 
     async def _reloaded(self, old: AsyncExitStack, admin: listener.Server, url: str) -> AsyncExitStack:
         """Replace the running configuration by the file's, or keep it and say why not."""
+        self._looks = await asyncio.to_thread(_looks, self._path)
         try:
             # In a thread: an asn_file that was not read before takes seconds.
             config = await asyncio.to_thread(load, self._path, os.environ, kinds(), _log_warning)
@@ -174,12 +177,12 @@ class _Server:
 
     async def _watch_files(self) -> None:
         """Reload once a file of the configuration has changed, and is no longer being written."""
-        served = seen = await asyncio.to_thread(_looks, self._path)
+        seen = self._looks
         while True:
             await asyncio.sleep(_WATCH_S)
             now = await asyncio.to_thread(_looks, self._path)
-            if now == seen and now != served:
-                served = now
+            if now == seen and now != self._looks:
+                self._looks = now
                 self._log.info("configuration_changed")
                 self._reload.set()
             seen = now
@@ -215,9 +218,13 @@ def cores() -> int:
     return affinity
 
 
-def _looks(path: Path) -> dict[str, tuple[int, ...] | None]:
-    """How each file of a configuration looks: which one it is, how long, and when it was written; None: not there."""
-    looks: dict[str, tuple[int, ...] | None] = {}
+# Of each file: which one it is, how long, and when it was written; None: it is not there.
+_Looks = dict[str, tuple[int, ...] | None]
+
+
+def _looks(path: Path) -> _Looks:
+    """How each file of a configuration looks."""
+    looks: _Looks = {}
     for name in (str(path), *files_of(path, os.environ)):
         try:
             found = Path(name).stat()  # through links: a mounted secret is a link that is pointed elsewhere

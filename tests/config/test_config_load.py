@@ -274,8 +274,10 @@ def test_the_name_of_a_field_in_our_code_is_no_key(told: Told) -> None:
 
 def test_true_is_not_one(told: Told) -> None:
     assert told("[server]\nworkers = true") == [
-        "c.toml:2: server.workers: true is no number of workers, write a number from 1 to 256,"
-        ' or "auto" for one per core'
+        (
+            "c.toml:2: server.workers: true is no number of workers, write a number from 1 to 256,"
+            ' or "auto" for one per core'
+        )
     ]
 
 
