@@ -24,6 +24,8 @@ from sidecar.visit import Visit
 
 # What the hosted page can mend: a browser without a proof, or with one that is no longer good.
 _PAGE_CODES: Final = frozenset({"code_required", "code_expired", "too_many_attempts"})
+# What demanded a captcha where wrong codes alone did.
+_GUESSES: Final = ["code.failures"]
 # What a person can mend in the form itself, and what may go well another time.
 _WRONG_RECIPIENT: Final = frozenset({"invalid_recipient", "recipient_not_allowed", "recipient_unreachable"})
 _PASSING: Final = frozenset(
@@ -76,6 +78,8 @@ class Faces:
         """The page of a refusal: the one that verifies where that mends it, else one that says what is wrong."""
         route = visit.route
         is_dead = refusal.code in _PAGE_CODES or refusal.extra.get("attempts_left") == 0
+        # A token of the page's is no guess, so wrong codes demand no captcha of it; limits would.
+        is_dead = is_dead or (refusal.code == "captcha_required" and visit.log.get("captcha_demanded_by") == _GUESSES)
         needs_proof = is_dead and refusal.retry_after_s is None
         if needs_proof and route is not None and visit.resume is not None:
             return self.hosted_page(visit, visit.typed, _without_code(visit.resume, route))
@@ -125,6 +129,7 @@ class Faces:
         page = pages.hosted_page(
             prefix=self._config.api.prefix,
             captcha=captcha,
+            captcha_always=all(self._config.limits[name].mode != "captcha" for name in self._config.api.limits),
             to=to,
             resume=resume,
             code_length=self._config.code.length,

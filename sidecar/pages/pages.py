@@ -86,10 +86,11 @@ def hosted_page(
     nonce: str,
     example: str,
     brand: str = "",
+    captcha_always: bool = True,
 ) -> Page:
     """Make the page. `to` is the number as the form had it, or empty; `locale` is what `language.read` makes.
 
-    `example` is a telephone number to show.
+    `example` is a telephone number to show. Without `captcha_always` the captcha is shown once the API demands it.
     With `resume` the status is 403: it stands in place of the answer to a form that had no proof. `nonce` is fresh
     and unguessable per page, base64url; it lets the captcha widget's own style sheet in.
     Raises ValueError for a captcha kind that the page cannot show.
@@ -104,6 +105,7 @@ def hosted_page(
         "codeLength": code_length,
         "to": to.strip(),
         "captcha": None if captcha is None else captcha._asdict(),
+        "captchaAlways": captcha_always,
         "resume": None if resume is None else asdict(resume),
         "text": text,
     }

@@ -263,3 +263,63 @@ async def test_axe_finds_nothing(start: Start, tab: Tab, dark: bool, spoken: str
     findings["closed"] = await tab.findings(axe)
     assert {page: found for page, found in findings.items() if found} == {}
     assert await asyncio.wait_for(tab.run("document.documentElement.scrollWidth"), DEADLINE_S) <= 360
+
+
+async def test_a_captcha_appears_once_wrong_codes_demand_it_and_the_form_goes_on(start: Start, tab: Tab) -> None:
+    """By `captcha_after`: no widget while one types, then one that is solved by itself, and the right code is taken."""
+    site = Site({"phone": PHONE})
+    sidecar = await start("[api]\ncaptcha_after = 2\n" + SEND + ROUTE)
+    await opened(sidecar, tab, site)
+    await asked(tab)
+    code = await sidecar.vendor.code()
+    hidden = "document.querySelector('#captcha').hidden"
+    guess = code
+    for left in (4, 3):
+        await tab.type(guess := wrong(guess))
+        await tab.until(shows(ERROR, f"Tries left: {left}."))
+        assert await tab.run(hidden)
+    await tab.type(wrong(guess))
+    await tab.until(shows(ERROR, "Tries left: 2."))
+    assert not await tab.run(hidden)
+    assert await tab.run("document.querySelector('#captcha-again').contains(document.querySelector('altcha-widget'))")
+    await tab.type(code)
+    await tab.until("document.body.innerText === 'welcome'")
+    assert tab.complaints == []
+
+
+async def test_the_page_asks_for_a_captcha_only_where_a_limit_demands_one(start: Start, tab: Tab) -> None:
+    """The first message is asked for without; for the next one the widget appears, and it is sent."""
+    stepping = '[limits.free]\nkey = "to"\nrate = "1/1h"\nmode = "captcha"\n[api]\nlimits = ["free"]\n'
+    sidecar = await start(stepping + SEND + ROUTE)
+    await opened(sidecar, tab, Site({"phone": PHONE}))
+    assert await tab.run("document.querySelector('altcha-widget')") is None
+    await asked(tab)
+    await sidecar.vendor.code()
+    assert not [url for url in tab.urls if url.endswith("/challenge")]
+    await tab.until(f"!document.querySelector('{SEND_AGAIN}').disabled")
+    await tab.click(SEND_AGAIN)
+    await tab.type(await sidecar.vendor.code(count=2))
+    await tab.until("document.body.innerText === 'welcome'")
+    assert [url for url in tab.urls if url.endswith("/challenge")]
+    assert tab.complaints == []
+
+
+async def test_a_form_whose_codes_were_guessed_wrong_goes_on_by_the_page(start: Start, tab: Tab) -> None:
+    """The site's own form cannot show a captcha: the page takes over, and what it hands back is no guess."""
+    site = Site({"phone": PHONE, "code": "000000", "name": "Ann"})
+    after = 'captcha = "altcha"\ncaptcha_token = "form:captcha"\ncaptcha_after = 1\n'
+    sidecar = await start("[api]\ncaptcha_after = 1\n" + SEND + ROUTE + after)
+    assert (await sidecar.send()).status == 202
+    code = await sidecar.vendor.code()
+    for _ in range(2):
+        sidecar.upstream.answer = site.answer
+        await tab.visit(f"{sidecar.url}/")
+        await tab.run("HTMLFormElement.prototype.submit.call(document.forms[0])")
+        await tab.until("document.querySelector('main.card') && document.readyState === 'complete'")
+    await tab.until("document.querySelector('#ask:not([hidden])')")
+    await tab.click("#have")
+    await tab.until("document.activeElement.id === 'code'")
+    await tab.type(code)
+    await tab.until("document.body.innerText === 'welcome'")
+    assert site.sent == [f"phone={PHONE}&code=&name=Ann".encode()]
+    assert tab.complaints == []

@@ -81,17 +81,17 @@ export function createSidecar({ prefix = "/.sidecar" } = {}) {
      *
      * @param {string} id
      * @param {string} code
-     * @param {{signal?: AbortSignal}} [options]
+     * @param {{captcha?: string, signal?: AbortSignal}} [options]  a captcha's token after "captcha_required"
      * @returns {Promise<{status: "verified", token: string}>}
      */
-    check: (id, code, { signal } = {}) =>
-      call(`${base}/${encodeURIComponent(id)}/check`, { method: "POST", body: { code }, signal }),
+    check: (id, code, { captcha, signal } = {}) =>
+      call(`${base}/${encodeURIComponent(id)}/check`, { method: "POST", body: { code, captcha }, signal }),
 
     /**
      * Hand in the newest code of a recipient whose verification was started elsewhere: in another tab, or before a
      * reload.
      *
-     * @param {{to: string, code: string, channel?: "sms"|"email"}} ask
+     * @param {{to: string, code: string, channel?: "sms"|"email", captcha?: string}} ask
      * @param {{signal?: AbortSignal}} [options]
      * @returns {Promise<{status: "verified", token: string}>}
      */

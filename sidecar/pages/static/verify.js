@@ -26,8 +26,22 @@ const channelOf = (to) => (to.includes("@") ? "email" : undefined);
 
 // --- The captcha: `token()` resolves with a fresh token, `renew()` follows the use of one -------------------------
 
+// A captcha that nobody has demanded yet, or never will.
+const NO_CAPTCHA = { token: async () => undefined, renew() {} };
+let captcha = NO_CAPTCHA;
+let guarded = false; // the API has demanded one of a check, too
+
+/** Open the captcha that the API demands now. False where it was at hand already, so that asking again is no use. */
+function demanded(error, step) {
+  if (error.code !== "captcha_required" || page.captcha === null) return false;
+  if (captcha !== NO_CAPTCHA && (step === "ask" || guarded)) return false;
+  guarded ||= step === "enter";
+  if (captcha === NO_CAPTCHA) captcha = openCaptcha();
+  $("captcha").hidden = false;
+  return true;
+}
+
 function openCaptcha() {
-  if (page.captcha === null) return { token: async () => undefined, renew() {} };
   $("captcha").hidden = false;
   return page.captcha.kind === "turnstile" ? openTurnstile(page.captcha) : openAltcha(page.captcha);
 }
@@ -48,12 +62,15 @@ function openAltcha({ name }) {
     verificationRequired: say("error_captcha_required"),
   });
   const widget = document.createElement("altcha-widget");
-  const ready = new Promise((resolve) => widget.addEventListener("load", resolve, { once: true }));
+  // It begins by our call alone: two at once would break each other off.
+  const ready = new Promise((resolve) => widget.addEventListener("load", resolve, { once: true })).then(() => {
+    widget.verify().catch(() => {});
+  });
   widget.setAttribute("challenge", `${page.prefix}/captcha/${encodeURIComponent(name)}/challenge`);
   widget.setAttribute("language", page.language);
   widget.setAttribute(
     "configuration",
-    JSON.stringify({ auto: "onload", hideFooter: true, hideLogo: true, humanInteractionSignature: false }),
+    JSON.stringify({ auto: "off", hideFooter: true, hideLogo: true, humanInteractionSignature: false }),
   );
   $("captcha").append(widget);
   let solved = null; // a promise of the token while one is being made
@@ -129,7 +146,7 @@ function show(step) {
     $("captcha"),
     step === "enter" ? null : $("ask-error"),
   );
-  $("captcha").hidden = step === "enter" || page.captcha === null;
+  $("captcha").hidden = captcha === NO_CAPTCHA || (step === "enter" && !guarded);
 }
 
 function complain(step, message, input = null) {
@@ -186,17 +203,20 @@ async function send(step) {
   const to = recipient();
   complain(step, "");
   if (to === "") return complain(step, say("number_missing"), $("to"));
-  if (step === "enter" && page.captcha?.kind === "turnstile") $("captcha").hidden = false; // it may want a click
+  if (step === "enter" && captcha !== NO_CAPTCHA && page.captcha.kind === "turnstile") {
+    $("captcha").hidden = false; // it may want a click
+  }
   busy(button, "sending");
   let used = false;
-  try {
+  const start = async () => {
     const token = await captcha.token();
     used = true;
-    verification = await sidecar.start({
-      to,
-      captcha: token,
-      locale: page.language,
-      channel: channelOf(to),
+    return sidecar.start({ to, captcha: token, locale: page.language, channel: channelOf(to) });
+  };
+  try {
+    verification = await start().catch((error) => {
+      if (!demanded(error, "ask")) throw error;
+      return start();
     });
   } catch (error) {
     if (error.retryAfter > 0) closeFor(error.retryAfter, button, label, "wait");
@@ -297,12 +317,20 @@ async function check() {
   }
   lastTried = code;
   busy($("check"), "checking");
-  try {
+  let used = false;
+  const judge = async () => {
     const to = recipient();
-    const { token } =
-      verification === null
-        ? await sidecar.checkNewest({ to, code, channel: channelOf(to) })
-        : await sidecar.check(verification.id, code);
+    const token = guarded ? await captcha.token() : undefined;
+    used = guarded;
+    return verification === null
+      ? sidecar.checkNewest({ to, code, channel: channelOf(to), captcha: token })
+      : sidecar.check(verification.id, code, { captcha: token });
+  };
+  try {
+    const { token } = await judge().catch((error) => {
+      if (!demanded(error, "enter")) throw error;
+      return judge();
+    });
     finish(token);
   } catch (error) {
     if (error.attemptsLeft !== null) triesLeft = error.attemptsLeft;
@@ -313,6 +341,8 @@ async function check() {
     else idle($("check"), "check");
     if (error.code === "code_mismatch") $("code").value = "";
     complain("enter", withTries(words(error)), $("code"));
+  } finally {
+    if (used) captcha.renew();
   }
 }
 
@@ -389,7 +419,7 @@ function digits(text) {
 
 // --- Start ---------------------------------------------------------------------------------------------------------
 
-const captcha = openCaptcha();
+if (page.captcha !== null && page.captchaAlways) captcha = openCaptcha();
 $("known").textContent = page.to;
 $("known").dir = "ltr";
 $("ask-known").hidden = page.to === "";
