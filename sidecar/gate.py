@@ -87,7 +87,7 @@ class Grant:
     """Leave to go upstream: with which body and which proven identity, and what upstream's answer settles."""
 
     body: bytes
-    proven: Mapping[str, Any] | None = None
+    proven: str | None = None  # as claims of its JWT
     hold: Hold | None = None
     assent: Assent | None = None  # hears whether upstream says yes, where its status alone does not tell
 

@@ -1,6 +1,6 @@
 """How does upstream know? A JWT (RFC 7519) in one request field, bound to this very request.
 
-`claims` is pure; `Signer` holds the keys. Claim names are OpenID Connect's and RFC 8176's; `htm` and `htu` follow
+`Signer` holds the keys. Claim names are OpenID Connect's and RFC 8176's; `htm` and `htu` follow
 DPoP (RFC 9449), `body_sha256` is ours.
 """
 
@@ -8,8 +8,9 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as _text
 from typing import Any, Final
 
 from sidecar.config.model import Identity
@@ -18,7 +19,6 @@ from sidecar.recipient import Recipient
 
 # How often the key that signs is looked up.
 _LOOK_S: Final = 1.0
-_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +30,19 @@ class Bound:
     body: bytes
 
 
-def claims(rules: Identity, bound: Bound, now: float, jti: str) -> dict[str, Any]:
-    """The claims that every JWT has. `now` is in epoch seconds."""
-    issued = int(now)
-    return {
-        "iss": rules.issuer,
-        "aud": rules.audience,
-        "iat": issued,
-        "nbf": issued,
-        "exp": issued + max(1, int(rules.ttl)),
-        "jti": jti,
-        "htm": bound.method,
-        "htu": bound.path,
-        "body_sha256": hashlib.sha256(bound.body).hexdigest(),
-    }
+def of_recipient(recipient: Recipient, verification_id: str) -> str:
+    """The claims of a request that came with a verified proof, as members of a JSON object."""
+    channel, address = recipient.channel, _text(recipient.address)
+    name = "email" if channel == "email" else "phone_number"
+    return (
+        f'"sub":{address},"amr":["{channel}"],"verification_id":{_text(verification_id)},'
+        f'"{name}":{address},"{name}_verified":true'
+    )
 
 
-def of_recipient(recipient: Recipient, verification_id: str) -> dict[str, Any]:
-    """The claims of a request that came with a verified proof."""
-    proven: dict[str, Any] = {"sub": recipient.address, "amr": [recipient.channel], "verification_id": verification_id}
-    if recipient.channel == "email":
-        return proven | {"email": recipient.address, "email_verified": True}
-    return proven | {"phone_number": recipient.address, "phone_number_verified": True}
-
-
-def of_captcha() -> dict[str, Any]:
+def of_captcha() -> str:
     """The claims of a guarded request: a person, nobody says who."""
-    return {"amr": ["captcha"]}
+    return '"amr":["captcha"]'
 
 
 class Signer:
@@ -74,17 +60,25 @@ class Signer:
         self._keys = keys
         self._now = now
         self._new_id = new_id
+        self._issuer = f'"iss":{_text(rules.issuer)},"aud":{_text(rules.audience)}'
         self._head: tuple[str, bytes] = "", b""  # a key's id, and the head of every JWT that it signs
         self._current: tuple[float, SigningKey] | None = None  # which signs, and when that was last looked up
 
-    def sign(self, proven: Mapping[str, Any], bound: Bound) -> bytes:
+    def sign(self, proven: str, bound: Bound) -> bytes:
         """The JWT that says `proven` of the request `bound`: a compact JWS, RFC 7515 section 7.1."""
         now = self._now()
-        payload = {**claims(self._rules, bound, now, self._new_id()), **proven}
         key = self._key(now)
-        octets = self._headed(key) + _b64url(_json(payload).encode())
+        octets = self._headed(key) + _b64url(self._claims(proven, bound, int(now)).encode())
         signature = key.sign(octets) if key else hmac.digest(self._rules.secret.encode(), octets, "sha256")
         return b"%b.%b" % (octets, _b64url(signature))
+
+    def _claims(self, proven: str, bound: Bound, issued: int) -> str:
+        """What is `proven`, and the claims that every JWT has: as text, for to make JSON of a dict takes thrice as long."""
+        return (
+            f'{{{self._issuer},"iat":{issued},"nbf":{issued},"exp":{issued + max(1, int(self._rules.ttl))},'
+            f'"jti":{_text(self._new_id())},"htm":{_text(bound.method)},"htu":{_text(bound.path)},'
+            f'"body_sha256":"{hashlib.sha256(bound.body).hexdigest()}",{proven}}}'
+        )
 
     def _key(self, now: float) -> SigningKey | None:
         """The key that signs now, looked up once a second: a new one is published long before it signs."""
@@ -98,7 +92,7 @@ class Signer:
         kid = key.kid if key is not None else ""
         if not self._head[1] or self._head[0] != kid:
             said = {"typ": "JWT", "alg": self._rules.algorithm} | ({"kid": kid} if kid else {})
-            self._head = kid, _b64url(_json(said).encode()) + b"."
+            self._head = kid, _b64url(json.dumps(said, separators=(",", ":")).encode()) + b"."
         return self._head[1]
 
     def jwks(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The law: names are compared in the loosest way that any backend compares them, a
 name that only some backends read so, decides by what the next one does not see.
 """
 
+import functools
 import re
 import string
 import unicodedata
@@ -49,9 +50,22 @@ class _Alikes(dict[bytes, bytes]):
 _ALIKES: Final = _Alikes()
 
 
-def values(fields: Fields, name: bytes | str) -> list[bytes]:
+class Message(tuple[tuple[bytes, bytes], ...]):
+    """All fields of a message, of which several are asked for: the values of every name are found once."""
+
+    @functools.cached_property
+    def by_name(self) -> dict[bytes, list[bytes]]:
+        found: dict[bytes, list[bytes]] = {}
+        for name, value in self:
+            found.setdefault(_ALIKES[name], []).append(value)
+        return found
+
+
+def values(fields: Fields, name: bytes | str) -> Sequence[bytes]:
     """Return the values of a field in every spelling of its name, in order."""
     wanted = alike(name.encode("latin-1", "replace") if isinstance(name, str) else name)
+    if isinstance(fields, Message):
+        return fields.by_name.get(wanted, ())
     return [value for key, value in fields if _ALIKES[key] == wanted]
 
 

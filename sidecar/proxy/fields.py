@@ -17,7 +17,7 @@ from typing import Final
 from sidecar.overrides import field_targets, is_no_target, is_telling, may_hold_path
 from sidecar.proxy.client import Client
 from sidecar.proxy.messages import CRLF, ByName, Fields, RawFields, Request, Version
-from sidecar.spelling import alike
+from sidecar.spelling import Message, alike
 
 PSEUDONYM: Final = b"signup-sidecar"  # in Via, RFC 9110 section 7.6.3
 
@@ -123,7 +123,7 @@ def end_to_end(asked: Fields) -> RawFields:
     if asked.options <= _PLAIN_OPTIONS:
         return asked.raw
     named = _all_alike(asked.options) - _NEVER_NAMED
-    return tuple(pair for pair in asked.raw if alike(pair[0]) not in named)
+    return Message(pair for pair in asked.raw if alike(pair[0]) not in named)
 
 
 def request_id(asked: Fields) -> str:

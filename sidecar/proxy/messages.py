@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 from sidecar.errors import Refusal
+from sidecar.spelling import Message
 
 _T = TypeVar("_T")
 RawFields = Sequence[tuple[bytes, bytes]]
@@ -88,7 +89,7 @@ class Fields:
         self.options: frozenset[bytes] = frozenset()
         self.upgrade = b""
         self.binds_connection = False
-        self._raw: tuple[tuple[bytes, bytes], ...] | None = None
+        self._raw: Message | None = None
         framing: dict[bytes, list[bytes]] = {}
         for line in lines:
             name, colon, value = line.partition(b":")
@@ -103,12 +104,11 @@ class Fields:
             self._frame(framing)
 
     @property
-    def raw(self) -> tuple[tuple[bytes, bytes], ...]:
+    def raw(self) -> Message:
         """Every field, as a name and a value without the space around it."""
         if self._raw is None:
-            self._raw = tuple(
-                (name, line[len(name) + 1 :].strip(b" \t")) for name, line in zip(self.names, self.lines, strict=True)
-            )
+            named = zip(self.names, self.lines, strict=True)
+            self._raw = Message([(name, line[len(name) + 1 :].strip(b" \t")) for name, line in named])
         return self._raw
 
     def _frame(self, found: dict[bytes, list[bytes]]) -> None:
