@@ -73,7 +73,7 @@ class Signer:
         return b"%b.%b" % (octets, _b64url(signature))
 
     def _claims(self, proven: str, bound: Bound, issued: int) -> str:
-        """What is `proven`, and the claims that every JWT has: as text, for to make JSON of a dict takes thrice as long."""
+        """What is `proven`, and the claims that every JWT has: as text, which takes a third of the time of a dict."""
         return (
             f'{{{self._issuer},"iat":{issued},"nbf":{issued},"exp":{issued + max(1, int(self._rules.ttl))},'
             f'"jti":{_text(self._new_id())},"htm":{_text(bound.method)},"htu":{_text(bound.path)},'

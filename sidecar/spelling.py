@@ -50,7 +50,7 @@ class _Alikes(dict[bytes, bytes]):
 _ALIKES: Final = _Alikes()
 
 
-class Message(tuple[tuple[bytes, bytes], ...]):
+class Message(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - it keeps what was found
     """All fields of a message, of which several are asked for: the values of every name are found once."""
 
     @functools.cached_property
