@@ -159,7 +159,8 @@ class _Handler(logging.Handler):
             text = record.getMessage()
         except Exception:  # noqa: BLE001 - a library's line with too few arguments is still a line
             text = str(record.msg)
-        self._put(_line(record.levelname.lower(), {"event": text, "exc_info": record.exc_info}))
+        with suppress(MemoryError):  # the law of this module: who logs that there is no memory goes on
+            self._put(_line(record.levelname.lower(), {"event": text, "exc_info": record.exc_info}))
 
 
 class EventLog:

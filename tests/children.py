@@ -86,14 +86,18 @@ class Child:
 
     async def line(self, event: str) -> dict[str, Any]:
         """The next line of the log that tells of `event`."""
+        return await self.line_that(lambda line: line["event"] == event)
+
+    async def line_that(self, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The next line of the log that fits."""
         assert self.process.stderr is not None
         async with asyncio.timeout(PATIENCE_S):
             while raw := await self.process.stderr.readline():
                 self.log += raw.decode()
                 self.lines.append(json.loads(raw))
-                if self.lines[-1]["event"] == event:
+                if fits(self.lines[-1]):
                     return self.lines[-1]
-        raise AssertionError(f"no {event!r} in {self.log}")
+        raise AssertionError(f"no such line in {self.log}")
 
     def rewrite(self, more: str = "", **changed: str) -> None:
         """Write the configuration anew: what it was, with `more` tables, and keys with other values."""

@@ -8,6 +8,10 @@
 --
 -- Returns how many came back.
 
+-- Nothing is put aside for longer than a code lives (10 min); what is due later was put aside before the clock was set
+-- back, and is due now.
+local LONGEST = 11 * 60 * 1000
+
 local due = {}
 if ARGV[2] ~= '' then
   due[1] = redis.call('ZSCORE', KEYS[2], ARGV[2]) and ARGV[2]
@@ -15,6 +19,9 @@ else
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[1])
+  if #due == 0 then
+    due = redis.call('ZRANGEBYSCORE', KEYS[2], string.format('%.0f', now + LONGEST), '+inf', 'LIMIT', 0, ARGV[1])
+  end
 end
 local back = 0
 for _, id in ipairs(due) do

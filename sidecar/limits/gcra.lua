@@ -65,7 +65,13 @@ for i = 1, #KEYS - first do
   local interval, burst, enforce = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), ARGV[at + 3] == '1'
   local drain = interval * burst
   local tat = tonumber(redis.call('GET', key) or 0)
-  tat = math.min(math.max(tat, now), now + drain)
+  if tat > now + drain then
+    -- Fuller than full: the clock was set back, or the limit made smaller. Kept so, it would not leak until the clock
+    -- has caught up, and refuse everybody for so long.
+    tat = now + drain
+    keep(key, tat)
+  end
+  tat = math.max(tat, now)
   local early = tat + interval - drain - now
   refused = refused or (enforce and early > 0)
   buckets[i] = {key = key, interval = interval, drain = drain, tat = tat, early = early}

@@ -69,7 +69,8 @@ class Decision:
 def decide(limit: Limit, tat_us: int | None, now_us: int, cost: int = 1) -> Decision:
     """Decide on `cost` now, for a bucket that is empty at `tat_us`."""
     # A bucket is never more than full: after a clock was set back, or a limit made smaller, nobody waits longer than
-    # the limit says.
+    # the limit says. For that, whoever keeps TATs keeps the one given here, even where nothing was taken: the one that
+    # was too far ahead would be as far ahead at the next look.
     tat_us = min(max(tat_us or 0, now_us), now_us + limit.drain_us)
     after_us = tat_us + cost * limit.interval_us
     early_us = after_us - limit.drain_us - now_us

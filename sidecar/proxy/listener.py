@@ -11,6 +11,7 @@ import math
 import socket
 import ssl
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, Protocol, cast
@@ -48,6 +49,8 @@ SEND_S: Final = 60.0
 LINGER_S: Final = 5.0
 DISCARD_S: Final = 30.0
 TLS_LINGER_S: Final = 1.0
+# For connections that were broken off to say so, which they do in the loop's next turns.
+ABORT_S: Final = 1.0
 # A guarded content is small; a client that takes longer than this over it is not a sign-up form.
 GUARDED_S: Final = 20.0
 _LOOK_S: Final = 0.5
@@ -168,7 +171,10 @@ class Server:
         except TimeoutError:
             for connection in list(self.connections):
                 connection.abort()
-            await self._lost()
+            # Without memory, a transport may have died and told nobody: the process ends all the same.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ABORT_S):
+                    await self._lost()
         finally:
             self._looking.cancel()
 

@@ -7,11 +7,13 @@ anybody else none is looked for. Not one octet behind the header is taken, so TL
 """
 
 import asyncio
+import errno
 import ipaddress
+import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -247,14 +249,18 @@ class Acceptor:
                     self._headers -= 1
                     self._accept_or_not()
             ours.pop_all()  # the transport closes it
-        # A client that fails at TLS, or has left, is told by nobody to nobody.
-        with suppress(OSError):
+        try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 partial(self._factory, source),
                 connection,
                 ssl=self._tls,
                 ssl_shutdown_timeout=_SHUTDOWN_S if self._tls is not None else None,
             )
+        except OSError:
+            pass  # a client that fails at TLS, or has left, is told by nobody to nobody
+        except MemoryError:  # which passes, when others leave
+            if self._is_news("accept_failed"):
+                self._log.warning("accept_failed", reason=os.strerror(errno.ENOMEM), again_in_s=0.0)
 
     def _refused(self, peer: Source | None, reason: str) -> None:
         self._log.info("proxy_header_refused", reason=reason, peer=peer.ip if peer else "")

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from failing import GUARD, a_valkey, sees_a_store, sees_no_store, told
+from failing import GUARD, Shim, a_valkey, sees_a_store, sees_no_store, told
 from fakes import DEADLINE_S
 from stores import a_server, a_switch, greet, read_command
 from structlog.testing import capture_logs
@@ -245,3 +245,40 @@ async def until_ready(sidecar: Sidecar) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while (await sidecar.admin("/readyz")).status != 200:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("seconds", [3600, 86_400])
+async def test_its_clock_jumps_forwards(start: Start, tmp_path: Path, shim: Shim, seconds: int) -> None:
+    """Codes have expired and buckets are empty, as if so much time had gone by; all goes on from there."""
+    async with a_valkey(tmp_path / "store", env=shim.env) as store:
+        sidecar = await start(TABLES, url=store.url, to_rate="1/30m")
+        assert (await sidecar.send()).status == 202
+        code = await sidecar.vendor.code()
+        assert (await sidecar.send()).code == "rate_limited"
+        shim.jump(seconds)
+        assert (await sidecar.register(code)).code == "code_expired"
+        assert (await sidecar.send()).status == 202
+        assert (await sidecar.register(await sidecar.vendor.code(count=2))).status == 200
+        await sees_a_store(sidecar)
+
+
+@pytest.mark.parametrize("seconds", [3600, 86_400])
+async def test_its_clock_jumps_backwards(start: Start, tmp_path: Path, shim: Shim, seconds: int) -> None:
+    """Nobody waits longer than a limit says, codes work, and a message that was put aside comes back."""
+    async with a_valkey(tmp_path / "store", env=shim.env) as store:
+        shim.jump(seconds)
+        sidecar = await start(TABLES, url=store.url, to_rate="1/30m")
+        sidecar.vendor.status = 429
+        assert (await sidecar.send()).status == 202
+        await sidecar.vendor.wait_for(lambda: sidecar.vendor.asked >= 1)
+        while not await store.says("ZCARD", "{sidecar:outbox}:later"):
+            await asyncio.sleep(0.01)
+        sidecar.vendor.status = 202
+        shim.jump(0)
+        code = await sidecar.vendor.code()
+        refused = await sidecar.send()
+        assert (refused.code, int(refused.headers["Retry-After"]) <= 1800) == ("rate_limited", True)
+        assert (await sidecar.register(code)).status == 200
+        assert (await sidecar.send("13900000003")).status == 202
+        assert (await sidecar.register(await sidecar.vendor.code("+8613900000003"), "13900000003")).status == 200
+        await sees_a_store(sidecar)
