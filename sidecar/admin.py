@@ -14,7 +14,7 @@ import structlog
 
 from sidecar.api import jwks
 from sidecar.errors import Refusal, StoreError
-from sidecar.identity import Signer
+from sidecar.keyring import Keyring
 from sidecar.life import Life
 from sidecar.metrics import Metrics
 from sidecar.problem import Answer, json_answer
@@ -60,7 +60,7 @@ class Admin:
         why_no_upstream: Probe,
         outbox_length: Callable[[], Awaitable[int]],
         life: Life,
-        signer: Signer,
+        keyring: Keyring,
         crew: Crew,
         new_id: Callable[[], str],
     ) -> None:
@@ -69,7 +69,7 @@ class Admin:
         self._why_no_upstream = why_no_upstream
         self._outbox_length = outbox_length
         self._life = life
-        self._signer = signer
+        self._keyring = keyring
         self._crew = crew
         self._new_id = new_id
         self._outbox = 0
@@ -98,7 +98,7 @@ class Admin:
         if path == "/metrics":
             return await self._exposition()
         if path == f"{self._prefix}/jwks.json":
-            return jwks(self._signer)
+            return jwks(self._keyring)
         return json_answer(404, {"detail": "Here are /healthz, /readyz, /metrics"})
 
     async def _ready(self, needs: set[str]) -> Answer:

@@ -16,7 +16,7 @@ from sidecar.errors import Refusal
 from sidecar.events import Tell, Verified
 from sidecar.faces import Faces, preflight
 from sidecar.gate import Asked, Gate
-from sidecar.identity import Signer
+from sidecar.keyring import Keyring
 from sidecar.keys import JWKS_MAX_AGE_S
 from sidecar.openapi import document
 from sidecar.pages import pages
@@ -42,7 +42,7 @@ class Api:
         faces: Faces,
         verifications: Verifications,
         challengers: Mapping[str, BuiltIn],
-        signer: Signer,
+        keyring: Keyring,
         tell: Tell,
         receipts: Receipts,
     ) -> None:
@@ -51,7 +51,7 @@ class Api:
         self._faces = faces
         self._verifications = verifications
         self._challengers = challengers
-        self._signer = signer
+        self._keyring = keyring
         self._tell = tell
         self._receipts = receipts
         prefix = config.api.prefix
@@ -131,7 +131,7 @@ class Api:
             case "POST", ["receipts", name, token]:
                 return await self._receive(visit, name, token, body)
             case "GET", ["jwks.json"]:
-                return jwks(self._signer)
+                return jwks(self._keyring)
             case "GET", ["openapi.json"]:
                 return problem.json_answer(200, document(self._prefix, sends=self._config.api.send))
             case "GET", ["verify"] if self._has_page:
@@ -269,9 +269,9 @@ def _code(shown: str | int | None) -> str | int:
     return shown
 
 
-def jwks(signer: Signer) -> Answer:
+def jwks(keyring: Keyring) -> Answer:
     """The public keys, which upstreams may cache."""
-    body = json.dumps(signer.jwks()).encode()
+    body = json.dumps({"keys": keyring.keys()}).encode()
     fields = (("Content-Type", "application/jwk-set+json"), ("Cache-Control", f"public, max-age={JWKS_MAX_AGE_S}"))
     return Answer(200, fields, body)
 

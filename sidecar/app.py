@@ -42,6 +42,7 @@ from sidecar.faces import Faces
 from sidecar.front import Front
 from sidecar.gate import Gate
 from sidecar.identity import Signer
+from sidecar.keyring import Keyring
 from sidecar.keys import KeyFiles, SigningKey, read_pem
 from sidecar.life import Life, ended
 from sidecar.limits.buckets import Buckets, Meter
@@ -121,7 +122,10 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
 
         secret = Secret(server_secret(config), config.server.previous_secrets, os.urandom)
         signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
-        signer.jwks()  # a key that cannot be read is told now, and not to the first who is verified
+        keyring = _keyring(config, store, secret, signer, tell)
+        keyring.keys()  # a key that cannot be read is told now, and not to the first who is verified
+        with suppress(StoreAwayError, ReplyError):
+            await keyring.look()
         # With max_connections, a request waits for its connection as long as for its answer.
         # And where a route's `spend_when` asks for more than the status, for the content as long again.
         waits = 3 if any(route.spend_when for route in config.routes) else 2
@@ -195,7 +199,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         )
         challengers = {name: verifier for name, verifier in verifiers.items() if hasattr(verifier, "challenge")}
         receipts = Receipts(config.providers, vendors, receipts_url, ledger, courier.received)
-        api = Api(config, gate, faces, verifications, cast("dict[str, BuiltIn]", challengers), signer, tell, receipts)
+        api = Api(config, gate, faces, verifications, cast("dict[str, BuiltIn]", challengers), keyring, tell, receipts)
         front = Front(
             config=config,
             routes=routes,
@@ -209,7 +213,11 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         )
         app = App(config, front, gate, courier, life)
         delivering = life.keep("courier", courier.run, lambda: courier.is_draining)
-        staying = [life.keep("instances", instances.stay), life.keep("blocks", blocks.run)]
+        staying = [
+            life.keep("instances", instances.stay),
+            life.keep("blocks", blocks.run),
+            life.keep("keyring", keyring.run),
+        ]
         if files:
             staying.append(life.keep("asn_files", files.run))
         try:
@@ -228,8 +236,11 @@ async def administering(config: Config, store_url: str, life: Life, crew: Crew) 
     """What the admin listener of the process shows each request to. Raises OSError, ValueError for keys."""
     store = Store(store_url)
     forwarder = Forwarder(config.upstream, lambda _: None, config.identity.header, Trusted(()))
+    secret = Secret(server_secret(config), config.server.previous_secrets, os.urandom)
     signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
-    signer.jwks()
+    keyring = _keyring(config, store, secret, signer, lambda _: None)  # of which the workers tell
+    keyring.keys()
+    reading = life.keep("admin_keyring", keyring.run)
     try:
         yield Admin(
             prefix=config.api.prefix,
@@ -237,11 +248,12 @@ async def administering(config: Config, store_url: str, life: Life, crew: Crew) 
             why_no_upstream=forwarder.why_not,
             outbox_length=Outbox(store).length,
             life=life,
-            signer=signer,
+            keyring=keyring,
             crew=crew,
             new_id=_new_id,
         )
     finally:
+        await ended(reading)
         await forwarder.close()
         await store.close()
 
@@ -325,6 +337,10 @@ def _sends(config: Config, store: Store, secret: Secret, tell: Tell) -> Sends | 
     if config.pumping.mode == "off" and not config.budget.is_set and not has_price:
         return None
     return Sends(store, config, Prices(config.providers, config.delivery), secret.hash, tell)
+
+
+def _keyring(config: Config, store: Store, secret: Secret, signer: Signer, tell: Tell) -> Keyring:
+    return Keyring(store, secret, lambda: signer.jwks()["keys"], config.identity.ttl, time.time, tell)
 
 
 def _session(config: Config) -> outbound.Session:

@@ -514,3 +514,13 @@ class StoreBack(Event):
     level = "info"
     failures: int
     seconds: float = _rounded(1)
+
+
+@_event
+class KeysDiffer(Event):
+    """Instances on one store sign with different keys. `own` and `others` are key ids."""
+
+    name = "signing_keys_differ"
+    level = "warning"
+    own: str
+    others: str

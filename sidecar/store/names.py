@@ -14,7 +14,7 @@ shard only. So keys that one script uses carry one tag, decided here:
   whoever reads an id next to nothing of the number.
 - The outbox, what comes back to it and what is written with a message carry one tag. What is remembered for receipts
   carries another: the message, what vendors call it, and the receipts that came before it was known. The breakers are
-  one hash; `blocks`, `probe` and `instances` are used alone, so they need no tag.
+  one hash; `blocks`, `jwks`, `probe` and `instances` are used alone, so they need no tag.
 
 Hashes are keyed hashes made by the caller: no address, number or token ever stands in a key.
 """
@@ -115,6 +115,10 @@ class Names:
     def blocks(self) -> str:
         """Name what administrators have blocked. hash: what -> until when, and how it is shown."""
         return f"{self.prefix}:blocks"
+
+    def jwks(self) -> str:
+        """Name the public keys of all instances. hash: key id -> the key and until when, sealed."""
+        return f"{self.prefix}:jwks"
 
     def probe(self) -> str:
         """Name what is written to see whether the store takes writes. string."""
