@@ -17,6 +17,8 @@ import aiohttp
 import pytest_asyncio
 from fakes import FakeUpstream
 
+from sidecar.store.client import Store
+
 # A start takes a second on an idle machine; tests run on busy ones.
 PATIENCE_S: Final = 60.0
 
@@ -177,8 +179,11 @@ Run = Callable[..., Awaitable[Child]]
 
 @pytest_asyncio.fixture
 async def run(tmp_path: Path, store_url: str) -> AsyncIterator[Run]:
-    """Start sidecars as child processes, and wait until each serves."""
+    """Start sidecars as child processes, and wait until each serves; on a store without the last test's keys."""
     async with AsyncExitStack() as stack:
+        emptied = Store(store_url)
+        await emptied.execute(None, "FLUSHALL")
+        await emptied.close()
 
         async def begin(
             more: str = "",
