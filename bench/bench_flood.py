@@ -64,7 +64,7 @@ async def prepared(one: rig.Contestant) -> tuple[int, int]:
     bots = (
         f"X-Forwarded-For: 10.0.{n // 256}.{n % 256}" for n in range(1, ADDRESSES["full"] + 1) for _ in range(IP_BURST)
     )
-    bodies = (f'{{"phone":"{number}","captcha":"good-0"}}'.encode() for number in load.numbers)
+    bodies = (f'{{"phone":"{number}","captcha":"good-{number[-8:]}"}}'.encode() for number in load.numbers)
     filled = await load.closed(one.port, (load.post("/api/sms", body, bot) for bot, body in zip(bots, bodies)), 16)
     first = int(next(load.numbers)[3:]) + 1
     issued = await load.closed(one.port, itertools.islice(load.sends("/api/codes", None), GUESSED), 16)

@@ -29,6 +29,8 @@ _READABLE_MS: Final = 600_000
 _LONGEST_LIFE_MS: Final = 600_000
 # What it takes a slow message to arrive, and a person to type it in.
 _WORTH_SENDING_MS: Final = 60_000
+# So many dead codes are remembered, some 2 MB; of others the store is asked.
+_MOST_DEAD: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ class Verifications:
         self._test_codes = test_codes
         self._urandom = urandom
         self._hold_ms = int(hold_s * 1000)
+        # Verifications whose code was killed by wrong tries, the longest dead first. None ever lives again.
+        self._dead: dict[str, None] = {}
 
     def code(self, verification_id: str, recipient: Recipient) -> str | None:
         """The code to send and to expect; None when no accepted secret made the id."""
@@ -300,7 +304,10 @@ class Verifications:
         for recipient_hash, reply in zip(recipient_hashes, looked, strict=True):
             found = await reply
             if found is not None:
-                return await self._judged(found.decode(), recipient, recipient_hash, code, count)
+                verification_id = found.decode()
+                if verification_id in self._dead:  # and not expired, or it would be nobody's current one
+                    raise _killed()
+                return await self._judged(verification_id, recipient, recipient_hash, code, count)
         raise Refusal("code_expired", "no_verification", "No code is waiting for this recipient. Ask for a new one.")
 
     async def _judged(
@@ -335,11 +342,16 @@ class Verifications:
             case [b"mismatch", left]:
                 raise Refusal("code_mismatch", "wrong_code", extra={"attempts_left": left})
             case [b"too_many"]:
-                raise Refusal(
-                    "too_many_attempts", "code_killed", "Too many wrong tries: the code is dead. Ask for a new one."
-                )
+                self._dead[verification_id] = None
+                if len(self._dead) > _MOST_DEAD:
+                    del self._dead[next(iter(self._dead))]
+                raise _killed()
             case _:
                 raise RuntimeError(f"check.lua answered {answer!r}")
+
+
+def _killed() -> Refusal:
+    return Refusal("too_many_attempts", "code_killed", "Too many wrong tries: the code is dead. Ask for a new one.")
 
 
 def _same(expected: str | None, code: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from sidecar import logs
 from sidecar.config.model import CodeRules
 from sidecar.config.units import Rate
 from sidecar.errors import Refusal
-from sidecar.recipient import parse
+from sidecar.recipient import Recipient, parse
 from sidecar.secret import Secret
 from sidecar.store.client import Store
+from sidecar.verification import verifications as module
 from sidecar.verification.verifications import Hold, Proof, Verifications
 
 PHONE = parse("+8613900000001", "sms", "CN")
@@ -86,6 +88,34 @@ async def test_forty_wrong_answers_at_once_count_every_one(store: Store) -> None
     found = Counter(await asyncio.gather(*(outcome(verifications, Proof("code", wrong(code))) for _ in range(40))))
     assert found == {f"code_mismatch {left}": 1 for left in range(5)} | {"too_many_attempts": 35}
     assert await outcome(verifications, Proof("code", code)) == "too_many_attempts"
+
+
+async def test_a_dead_code_is_not_judged_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once found dead, tries at it are neither counted nor looked at; the next code is. So many are remembered."""
+    monkeypatch.setattr(module, "_MOST_DEAD", 1)
+    verifications = make(store)
+    counted = []
+
+    async def count(recipient: Recipient, is_right: bool) -> Callable[[], None]:
+        counted.append(is_right)
+        return await uncounted(recipient, is_right)
+
+    async def guessed(recipient: Recipient, code: str) -> str:
+        with pytest.raises(Refusal) as refused:
+            await verifications.hold(recipient, Proof("code", code), count)
+        return refused.value.code
+
+    for recipient in (PHONE, OTHER, PHONE):
+        issued = await verifications.issue(recipient, 0)
+        assert issued.fresh
+        code = verifications.code(issued.id, recipient)
+        assert code is not None
+        found = [await guessed(recipient, wrong(code)) for _ in range(5 + 1)]
+        assert found == ["code_mismatch"] * 5 + ["too_many_attempts"]
+        counted.clear()
+        assert [await guessed(recipient, shown) for shown in (wrong(code), code)] == ["too_many_attempts"] * 2
+        assert not counted
+    assert len(verifications._dead) == 1
 
 
 async def test_a_held_code_is_in_use_and_a_released_one_is_free(store: Store) -> None:
