@@ -90,19 +90,22 @@ class Api:
         """True when the target is under the prefix."""
         return raw_path.startswith(self._prefix) and raw_path[len(self._prefix) :][:1] in {"", "/", "?"}
 
-    def refused_at_once(self, visit: Visit) -> Refusal | None:
-        """Say which list forbids a visit, without reading what it asks.
+    def is_open(self, visit: Visit) -> bool:
+        """True for what backends and vendors ask for, and what is the same for everybody: no list forbids it.
 
-        Open to all is what backends and vendors ask for, and what is the same for everybody: a vendor's receipts come
-        from the network of a cloud that may well be blocked.
+        A vendor's receipts come from the network of a cloud that may well be blocked.
         """
         match visit.method, self._parts(visit):
             case "OPTIONS", _:
-                return None
+                return True
             case _, ["receipts", *_] | ["jwks.json"] | ["openapi.json"] | ["client.js"] | ["static", _]:
-                return None
+                return True
             case _:
-                return self._gate.blocked_at_once(visit)
+                return False
+
+    def refused_at_once(self, visit: Visit) -> Refusal | None:
+        """Say which list forbids a visit, without reading what it asks."""
+        return None if self.is_open(visit) else self._gate.blocked_at_once(visit)
 
     def _parts(self, visit: Visit) -> list[str]:
         """The names in the path, below the prefix."""

@@ -233,7 +233,9 @@ class Front:
             route,
         )
         may_change = action in _COSTLY or (action == "api" and request.method == "POST")
-        if may_change and (share := self._crowd.saw(visit.client.ip, visit.started)) is not None:
+        # Not a vendor's receipts, all of which come from a few addresses.
+        is_clients = may_change and (action != "api" or not self._api.is_open(visit))
+        if is_clients and (share := self._crowd.saw(visit.client.ip, visit.started)) is not None:
             self._tell_of_crowd(share, visit)
         if may_change and (
             self._under_way >= _MOST_UNDER_WAY or self._line.is_behind(was_refused=connection.was_refused)

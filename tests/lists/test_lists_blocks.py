@@ -124,6 +124,7 @@ async def test_no_more_than_so_many_and_those_that_are_over_take_no_room(store: 
     assert blocks is not None
     assert len(blocks) == MOST
     assert not await register.add(target("192.0.2.0/24"), 60)
+    assert await store.execute(store.names.blocks(), "HLEN", store.names.blocks()) == MOST + 1  # and the version
     assert await register.add(target("10.0.0.0/24"), 120)
     assert await register.remove(target("10.0.1.0/24"))
     assert await register.add(target("192.0.2.0/24"), 0)

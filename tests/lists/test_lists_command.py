@@ -152,6 +152,30 @@ async def test_what_cannot_be_blocked_is_refused_with_what_would_be_right(
     assert right in answer[2]
 
 
+async def test_an_asn_file_that_changes_is_in_force_without_a_signal(run: Run, tmp_path: Path) -> None:
+    """A bad one is not, at no signal either: what it said before stays, and the log and `check` tell its line."""
+    networks = tmp_path / "asn.csv"
+    networks.write_text("203.0.113.0/24,64500\n")
+    child = await run(GUARD + f'[[block]]\nasn = [64500]\nasn_file = "{networks}"\n', trusted_proxies=TRUST)
+    assert [await status(child, ip) for ip in ("203.0.113.9", "198.51.100.9")] == [403, 200]
+    networks.write_text("198.51.100.0,198.51.100.255,64500\n203.0.113.0/24,64501\n")
+    await child.line("asn_file_read")
+    assert [await status(child, ip) for ip in ("203.0.113.9", "198.51.100.9")] == [200, 403]
+    networks.write_text("198.51.100.0,64500\n")
+    refused = await child.line("asn_file_refused")
+    assert (refused["level"], refused["file"], refused["line"]) == ("error", str(networks), 1)
+    told = (await child.reload("reload_refused"))["problems"]
+    assert len(told) == 1
+    assert "block[0].asn_file: " in told[0]
+    assert 'line 1: "64500" is no address' in told[0]
+    code, _, err = await said("check", str(child.path))
+    assert (code, err.strip()) == (2, told[0])
+    assert [await status(child, ip) for ip in ("203.0.113.9", "198.51.100.9")] == [200, 403]
+    networks.write_text("203.0.113.0/24,64500\n")
+    await child.reload("reloaded")
+    assert [await status(child, ip) for ip in ("203.0.113.9", "198.51.100.9")] == [403, 200]
+
+
 async def test_a_store_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
     path = tmp_path / "sidecar.toml"
     path.write_text(f'[server]\nstate_dir = "{tmp_path / "state"}"\n[store]\nurl = "unix://{tmp_path / "none.sock"}"\n')

@@ -167,13 +167,14 @@ async def test_what_is_refused_at_a_glance_asks_no_store(start: Start, monkeypat
         assert reply.code == "route_denied"
 
 
-async def test_whoever_is_blocked_by_a_form_of_another_method_is_refused_too(start: Start) -> None:
-    """A request that a method-override would turn into a guarded one is judged as that."""
-    sidecar = await start(ROUTES.replace("POST /login", "PUT /login") + BLOCK, config=TRUSTING)
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
-    reply = await sidecar.ask("POST", "/login", data="_method=PUT", headers=of(INSIDE) | form)
-    assert reply.code == "route_denied"
-    assert (await sidecar.ask("POST", "/login", data="a=b", headers=of(INSIDE) | form)).status == 200
+async def test_a_form_that_names_a_guarded_method_is_refused_and_one_that_passes_is_not(start: Start) -> None:
+    """A request that an override turns into a guarded one is judged as that; any other flows on for who is blocked."""
+    mixed = '[[routes]]\nmatch = "PUT /mixed"\naction = "guard"\n[[routes]]\nmatch = "POST /mixed"\naction = "pass"\n'
+    sidecar = await start(ROUTES.replace("POST /login", "PUT /login") + mixed + BLOCK, config=TRUSTING)
+    form = of(INSIDE, Content_Type="application/x-www-form-urlencoded")
+    for path in ("/login", "/mixed"):
+        assert (await sidecar.ask("POST", path, data="_method=PUT", headers=form)).code == "route_denied"
+        assert (await sidecar.ask("POST", path, data="a=b", headers=form)).status == 200
 
 
 # Nearly all clients at one address…
@@ -224,6 +225,18 @@ async def test_a_second_proxy_that_is_not_named_is_told_of(start: Start, told: l
         await sidecar.ask("POST", "/login", headers=of(f"198.51.100.{number % 250}, 192.0.2.77"))
     [line] = shared(told)
     assert (line["address"], line["forwarded_for"]) == ("192.0.2.77", True)
+
+
+async def test_vendors_receipts_are_no_clients(start: Start, told: list[Any]) -> None:
+    """All of them come from a few addresses."""
+    sidecar = await start(ROUTES, config=TRUSTING)
+    for _ in range(WINDOW):
+        await sidecar.ask("POST", "/.sidecar/receipts/hook/0123456789abcdef", json={}, headers=of("192.0.2.77"))
+    assert await sidecar.metric("sidecar_busiest_address_share") == 0
+    for _ in range(WINDOW):
+        await sidecar.ask("POST", "/.sidecar/v1/verifications/check", json={}, headers=of("192.0.2.77"))
+    assert await sidecar.metric("sidecar_busiest_address_share") == 1
+    assert len(shared(told)) == 1
 
 
 async def test_one_client_that_asks_for_nearly_all_says_nothing_of_a_proxy(start: Start, told: list[Any]) -> None:
