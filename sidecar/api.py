@@ -56,8 +56,7 @@ class Api:
         self._receipts = receipts
         prefix = config.api.prefix
         # The page asks for a code here, so there is none where nothing is sent.
-        kinds = {config.captcha[name].kind for name in config.api.captcha}
-        self._has_page = config.api.send and kinds <= pages.CAPTCHA_KINDS
+        self._has_page = config.api.send
         self._prefix = prefix
         # The API's own send, as a route: what the gate needs to know of it.
         self._route = Route.model_validate(

@@ -121,14 +121,10 @@ class Faces:
 
     def hosted_page(self, visit: Visit, to: str, resume: Resume | None) -> Answer:
         """The page that verifies a recipient, and then sends the form again that it stands in for."""
-        captcha = None
-        for name in self._config.api.captcha[:1]:
-            rules = self._config.captcha[name]
-            keys = (getattr(rules, "site_key", ""), getattr(rules, "action", ""))
-            captcha = pages.Captcha(name, rules.kind, *keys)
+        rules = [(name, self._config.captcha[name]) for name in self._config.api.captcha]
         page = pages.hosted_page(
             prefix=self._config.api.prefix,
-            captcha=captcha,
+            captchas=[pages.Captcha(name, one.kind, one.widget()) for name, one in rules],
             captcha_always=all(self._config.limits[name].mode != "captcha" for name in self._config.api.limits),
             to=to,
             resume=resume,

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from sidecar import language
 from sidecar.asn import AsnFileError
-from sidecar.config.findings import Findings, UnfitError, any_of, one_of, show
+from sidecar.config.findings import Findings, UnfitError, any_of, one_of, show, spell
 from sidecar.config.model import (
     LANGUAGE_RANGE,
     Api,
@@ -93,9 +93,6 @@ _ON_ALL: Final = ("to_prefix", "country", "global")
 
 # Limits on what is asked: whoever uses them up keeps others out.
 _ON_WHAT: Final = frozenset({"to", "to_prefix", "country", "route", "global"})
-
-# The captcha kinds that the hosted page can show (pages.CAPTCHA_KINDS).
-_ON_PAGE: Final = ("altcha", "turnstile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -753,12 +750,13 @@ def _route_page(route: Route, path: KeyPath, draft: Draft, findings: Findings) -
         )
     for name in draft.api.captcha if draft.api is not None else ():
         rules = draft.captcha.get(name)
-        if rules is not None and rules.kind not in _ON_PAGE:
-            findings.tell(
-                (*path, "browser"),
-                f"shows the captcha of [api], and the page cannot show the kind {show(rules.kind)}",
-                f"name one of kind {any_of(_ON_PAGE)} as api.captcha",
-            )
+        for key in rules.page_needs if rules is not None else ():
+            if not getattr(rules, key):
+                findings.tell(
+                    ("captcha", name, key),
+                    f"is missing, and the page of {spell(path)} shows this captcha by it",
+                    f'write {key} = "…", or another captcha in [api]',
+                )
 
 
 def _route_limits(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:

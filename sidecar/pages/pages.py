@@ -1,19 +1,21 @@
 """What does a browser see of us? The hosted page that verifies a number, and the few files that it loads.
 
-Everything comes from this folder; the page asks no other host, except for Turnstile's script where that is the
-captcha. The law: no inline script at all, and nothing of the request reaches the page but escaped. Texts are in
+Everything comes from this folder; the page asks no other host, except for those of the vendors whose captchas it shows.
+The law: no inline script at all, and nothing of the request reaches the page but escaped. Texts are in
 `locales/`, English being the list of keys. Files are read once. Never speaks HTTP: the caller sends what it gets here.
 """
 
 import hashlib
 import html
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from sidecar import language
 
@@ -24,11 +26,10 @@ _STATIC: Final = {
     "client.js": "text/javascript; charset=utf-8",
     "verify.js": "text/javascript; charset=utf-8",
     "verify.css": "text/css; charset=utf-8",
+    "captcha.js": "text/javascript; charset=utf-8",
     "altcha.min.js": "text/javascript; charset=utf-8",
 }
 _RIGHT_TO_LEFT: Final = frozenset({"ar"})
-_TURNSTILE: Final = "https://challenges.cloudflare.com"
-
 
 Texts = Mapping[str, str]
 
@@ -47,16 +48,56 @@ class Page:
 
 
 class Captcha(NamedTuple):
-    """The captcha that the page shows: the TOML name, the kind, and what Turnstile's widget needs."""
+    """A captcha that the page may show: the TOML name, the kind, and what its widget needs: no secret.
+
+    `keys["script"]` is the address of a vendor's script.
+    """
 
     name: str
     kind: str
-    site_key: str = ""
-    action: str = ""
+    keys: Mapping[str, str] = MappingProxyType({})
 
 
-# The captcha kinds that the hosted page can show.
-CAPTCHA_KINDS: Final = frozenset({"altcha", "turnstile"})
+class Sources(NamedTuple):
+    """What a captcha's widget loads beside its script: sources of a Content-Security-Policy, for each directive."""
+
+    script: tuple[str, ...] = ()
+    style: tuple[str, ...] = ()
+    connect: tuple[str, ...] = ()
+    frame: tuple[str, ...] = ()
+    img: tuple[str, ...] = ()
+    media: tuple[str, ...] = ()
+    font: tuple[str, ...] = ()
+    worker: tuple[str, ...] = ()
+
+
+_HCAPTCHA: Final = ("https://hcaptcha.com", "https://*.hcaptcha.com")
+_RECAPTCHA: Final = tuple(f"https://www.{host}/recaptcha/" for host in ("google.com", "gstatic.com", "recaptcha.net"))
+_GEETEST: Final = ("https://*.geetest.com", "https://*.geevisit.com", "https://*.gsensebot.com")
+_YIDUN: Final = ("https://*.126.net", "https://*.127.net", "https://*.dun.163.com", "https://*.dun.163yun.com")
+_TENCENT: Final = ("https://*.captcha.qcloud.com", "https://*.captcha.gtimg.com", "https://captcha.gtimg.com")
+_ALIYUN: Final = ("https://*.alicdn.com", "https://*.aliyuncs.com")
+# By captcha kind; each of them can be shown. Turnstile's, hCaptcha's and reCAPTCHA's pages name theirs; those of the
+# others are the hosts that their scripts are known to ask.
+CAPTCHA_KINDS: Final[Mapping[str, Sources]] = MappingProxyType(
+    {
+        # It works in workers made from blobs; its style sheet comes in by the page's nonce.
+        "altcha": Sources(worker=("blob:",)),
+        "turnstile": Sources(frame=("https://challenges.cloudflare.com",)),
+        "hcaptcha": Sources(script=_HCAPTCHA, style=_HCAPTCHA, connect=_HCAPTCHA, frame=_HCAPTCHA),
+        "recaptcha": Sources(
+            script=_RECAPTCHA, connect=_RECAPTCHA, frame=(*_RECAPTCHA, "https://recaptcha.google.com/recaptcha/")
+        ),
+        "geetest": Sources(
+            script=_GEETEST, style=_GEETEST, connect=_GEETEST, img=_GEETEST, media=_GEETEST, font=_GEETEST
+        ),
+        "yidun": Sources(script=_YIDUN, style=_YIDUN, connect=_YIDUN, img=_YIDUN, media=_YIDUN),
+        "tencent": Sources(
+            script=_TENCENT, style=_TENCENT, connect=_TENCENT, frame=_TENCENT, img=_TENCENT, media=_TENCENT
+        ),
+        "aliyun": Sources(script=_ALIYUN, style=_ALIYUN, connect=_ALIYUN, img=(*_ALIYUN, "data:"), media=_ALIYUN),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +119,7 @@ class Resume:
 def hosted_page(
     *,
     prefix: str,
-    captcha: Captcha | None,
+    captchas: Sequence[Captcha],
     to: str,
     resume: Resume | None,
     code_length: int,
@@ -90,13 +131,11 @@ def hosted_page(
 ) -> Page:
     """Make the page. `to` is the number as the form had it, or empty; `locale` is what `language.read` makes.
 
-    `example` is a telephone number to show. Without `captcha_always` the captcha is shown once the API demands it.
+    `captchas` in the order in which they are shown: the next one where the one before cannot be had. Without
+    `captcha_always` they are shown once the API demands one. `example` is a telephone number to show.
     With `resume` the status is 403: it stands in place of the answer to a form that had no proof. `nonce` is fresh
     and unguessable per page, base64url; it lets the captcha widget's own style sheet in.
-    Raises ValueError for a captcha kind that the page cannot show.
     """
-    if captcha is not None and captcha.kind not in CAPTCHA_KINDS:
-        raise ValueError(f"the hosted page cannot show the captcha kind {captcha.kind}")
     spoken = speak(locale)
     text = {name: with_number(sentence, example) for name, sentence in texts(spoken).items()}
     config = {
@@ -104,7 +143,7 @@ def hosted_page(
         "language": spoken,
         "codeLength": code_length,
         "to": to.strip(),
-        "captcha": None if captcha is None else captcha._asdict(),
+        "captchas": [{"name": one.name, "kind": one.kind, **one.keys} for one in captchas],
         "captchaAlways": captcha_always,
         "resume": None if resume is None else asdict(resume),
         "text": text,
@@ -119,13 +158,15 @@ def hosted_page(
         nonce=html.escape(nonce),
         code_pattern=f"[0-9]{{{code_length}}}",
         intro=html.escape(text["intro" if resume is None else "intro_form"]),
-        widget="" if captcha is None or captcha.kind != "altcha" else _WIDGET.substitute(prefix=html.escape(prefix)),
+        widget=_WIDGET.substitute(prefix=html.escape(prefix))
+        if [one.kind for one in captchas[:1]] == ["altcha"]
+        else "",
         config=_json_for_html(config),
     )
     return Page(
         body.encode(),
         "text/html; charset=utf-8",
-        page_fields(spoken, _content_security_policy(captcha, resume, nonce)),
+        page_fields(spoken, _content_security_policy(captchas, resume, nonce)),
         200 if resume is None else 403,
     )
 
@@ -182,23 +223,28 @@ def languages() -> tuple[str, ...]:
 _WIDGET: Final = Template('<script type="module" src="$prefix/static/altcha.min.js"></script>')
 
 
-def _content_security_policy(captcha: Captcha | None, resume: Resume | None, nonce: str) -> str:
-    """The least that the page and its captcha widget run with."""
-    scripts, styles = "'self'", "'self'"
+def _content_security_policy(captchas: Sequence[Captcha], resume: Resume | None, nonce: str) -> str:
+    """The least that the page and its captchas' widgets run with."""
+    directives = {"script": ["'self'"], "style": ["'self'"], "connect": ["'self'"]}
+    for captcha in captchas:
+        if captcha.kind == "altcha":
+            directives["style"].append(f"'nonce-{nonce}'")
+        if script := captcha.keys.get("script"):
+            directives["script"].append(_origin(script))
+        for name, sources in CAPTCHA_KINDS[captcha.kind]._asdict().items():
+            directives.setdefault(name, []).extend(sources)
     # The page's own forms never leave by themselves. The one that it sends on may: its answer is often a redirect to
     # another origin, which browsers hold against form-action too, after upstream has done the work.
-    more = "" if resume is not None else "; form-action 'none'"
-    if captcha is not None and captcha.kind == "altcha":
-        # It works in workers made from blobs, and adds one style sheet of its own, by the nonce in the page's meta.
-        styles += f" 'nonce-{nonce}'"
-        more += "; worker-src blob:"
-    if captcha is not None and captcha.kind == "turnstile":
-        scripts += f" {_TURNSTILE}"
-        more += f"; frame-src {_TURNSTILE}"
-    return (
-        f"default-src 'none'; script-src {scripts}; style-src {styles}; connect-src 'self'; "
-        f"frame-ancestors 'none'; base-uri 'none'{more}"
-    )
+    policy = ["default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"]
+    policy += ["form-action 'none'"] if resume is None else []
+    policy += [f"{name}-src {' '.join(dict.fromkeys(sources))}" for name, sources in directives.items() if sources]
+    return "; ".join(policy)
+
+
+def _origin(url: str) -> str:
+    """Scheme and host of an address, which the configuration has checked, as a policy writes them."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _json_for_html(value: Any) -> str:

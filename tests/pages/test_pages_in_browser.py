@@ -44,7 +44,7 @@ class Sidecar:
     def page(self, request: web.Request, to: str, resume: pages.Resume | None) -> web.Response:
         page = pages.hosted_page(
             prefix="/.sidecar",
-            captcha=pages.Captcha("altcha", "altcha"),
+            captchas=[pages.Captcha("altcha", "altcha")],
             to=to,
             resume=resume,
             code_length=6,

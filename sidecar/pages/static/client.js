@@ -22,15 +22,17 @@ const TIMEOUT_MS = 15_000;
  * @property {number} status  the HTTP status, 0 without an answer
  * @property {?number} retryAfter  seconds to wait before the next try, where the server said so
  * @property {?number} attemptsLeft  wrong codes still allowed, with "code_mismatch"
+ * @property {string[]} captchas  the names of those that are offered, with "captcha_required" and "captcha_unavailable"
  */
 export class SidecarError extends Error {
-  constructor(code, { status = 0, detail = "", retryAfter = null, attemptsLeft = null } = {}) {
+  constructor(code, { status = 0, detail = "", retryAfter = null, attemptsLeft = null, captchas = [] } = {}) {
     super(detail || code);
     this.name = "SidecarError";
     this.code = code;
     this.status = status;
     this.retryAfter = retryAfter;
     this.attemptsLeft = attemptsLeft;
+    this.captchas = captchas;
   }
 }
 
@@ -123,6 +125,7 @@ async function call(url, { method = "GET", body, wait = 0, seen, signal }) {
       detail: answer?.detail,
       retryAfter: seconds(reply.headers.get("Retry-After")),
       attemptsLeft: Number.isInteger(answer?.attempts_left) ? answer.attempts_left : null,
+      captchas: Array.isArray(answer?.captchas) ? answer.captchas : [],
     });
   } catch (error) {
     throw error instanceof SidecarError ? error : new SidecarError("network");

@@ -1,7 +1,8 @@
 // The hosted page's behaviour: a person's number, a captcha, a code; then the form that was held back goes on.
 // What to show comes from the page itself (#config); what to say, from its texts.
 
-import { createSidecar, SidecarError } from "../client.js";
+import { createSidecar } from "../client.js";
+import { openCaptcha } from "./captcha.js";
 
 const page = JSON.parse(document.getElementById("config").textContent);
 const sidecar = createSidecar({ prefix: page.prefix });
@@ -24,117 +25,61 @@ let triesLeft = null; // of the code, as the API said last
 const recipient = () => page.to || $("to").value.trim();
 const channelOf = (to) => (to.includes("@") ? "email" : undefined);
 
-// --- The captcha: `token()` resolves with a fresh token, `renew()` follows the use of one -------------------------
+// --- The captcha ---------------------------------------------------------------------------------------------------
 
 // A captcha that nobody has demanded yet, or never will.
-const NO_CAPTCHA = { token: async () => undefined, renew() {} };
+const NO_CAPTCHA = { current: null, token: async () => undefined, renew() {}, moveOn: () => false };
 let captcha = NO_CAPTCHA;
 let guarded = false; // the API has demanded one of a check, too
 
+function openCaptchas() {
+  captcha = openCaptcha($("captcha"), page.captchas, {
+    prefix: page.prefix,
+    language: page.language,
+    texts: {
+      label: say("captcha_label"),
+      checking: say("captcha_checking"),
+      done: say("captcha_done"),
+      error: say("captcha_error"),
+      expired: say("captcha_expired"),
+      required: say("error_captcha_required"),
+    },
+  });
+}
+
 /** Open the captcha that the API demands now. False where it was at hand already, so that asking again is no use. */
-function demanded(error, step) {
-  if (error.code !== "captcha_required" || page.captcha === null) return false;
-  if (captcha !== NO_CAPTCHA && (step === "ask" || guarded)) return false;
-  guarded ||= step === "enter";
-  if (captcha === NO_CAPTCHA) captcha = openCaptcha();
-  $("captcha").hidden = false;
+function demanded(error, isCheck) {
+  if (error.code !== "captcha_required" || page.captchas.length === 0) return false;
+  if (captcha !== NO_CAPTCHA && (!isCheck || guarded)) return false;
+  guarded ||= isCheck;
+  if (captcha === NO_CAPTCHA) openCaptchas();
   return true;
 }
 
-function openCaptcha() {
-  $("captcha").hidden = false;
-  return page.captcha.kind === "turnstile" ? openTurnstile(page.captcha) : openAltcha(page.captcha);
-}
-
-const unavailable = () => new SidecarError("captcha_unavailable");
-
-function openAltcha({ name }) {
-  // Its script stands before this one, and has run or failed by now.
-  if (!customElements.get("altcha-widget")) return { token: () => Promise.reject(unavailable()), renew() {} };
-  globalThis.$altcha.i18n.set(page.language, {
-    label: say("captcha_label"),
-    loading: say("captcha_checking"),
-    verifying: say("captcha_checking"),
-    verified: say("captcha_done"),
-    error: say("captcha_error"),
-    expired: say("captcha_expired"),
-    waitAlert: say("captcha_checking"),
-    verificationRequired: say("error_captcha_required"),
-  });
-  const widget = document.createElement("altcha-widget");
-  // It begins by our call alone: two at once would break each other off.
-  const ready = new Promise((resolve) => widget.addEventListener("load", resolve, { once: true })).then(() => {
-    widget.verify().catch(() => {});
-  });
-  widget.setAttribute("challenge", `${page.prefix}/captcha/${encodeURIComponent(name)}/challenge`);
-  widget.setAttribute("language", page.language);
-  widget.setAttribute(
-    "configuration",
-    JSON.stringify({ auto: "off", hideFooter: true, hideLogo: true, humanInteractionSignature: false }),
-  );
-  $("captcha").append(widget);
-  let solved = null; // a promise of the token while one is being made
-  async function solve() {
-    await ready;
-    if (widget.getState() === "verified") return widget.querySelector("input[name=altcha]").value;
-    // It may be at work already, by itself.
-    const done = new Promise((resolve, reject) => {
-      const heard = ({ detail }) => {
-        if (detail.state === "verified") resolve(detail.payload);
-        else if (detail.state === "error") reject(unavailable());
-        else return;
-        widget.removeEventListener("statechange", heard);
-      };
-      widget.addEventListener("statechange", heard);
-    });
-    if (widget.getState() !== "verifying") widget.verify().catch(() => {});
-    return done;
+/** Ask the API with a captcha's token where it demands one, and with the next captcha's where the one before is away. */
+async function withToken(step, isCheck, ask) {
+  for (let others = page.captchas.length - 1; ; ) {
+    showCaptcha(step, !isCheck);
+    const isUsed = (!isCheck || guarded) && captcha !== NO_CAPTCHA;
+    const token = isUsed ? await captcha.token() : undefined;
+    let isNext = false; // another captcha is shown, and has made its own
+    try {
+      return await ask(token);
+    } catch (error) {
+      isNext = isUsed && others > 0 && captcha.moveOn(error);
+      if (isNext) others -= 1;
+      else if (!demanded(error, isCheck)) throw error;
+    } finally {
+      if (isUsed && !isNext) captcha.renew();
+    }
   }
-  return {
-    token: () => (solved ??= solve().finally(() => (solved = null))),
-    renew: () => ready.then(() => widget.reset()),
-  };
 }
 
-function openTurnstile({ site_key: sitekey, action }) {
-  let waiting = []; // who waits for a token
-  let token = null;
-  let failed = false;
-  const answer = () => {
-    for (const { resolve, reject } of waiting) failed ? reject(unavailable()) : resolve(token);
-    waiting = [];
-  };
-  const settle = (value) => {
-    [token, failed] = [value, value === null];
-    answer();
-  };
-  let widget = null;
-  const script = document.createElement("script");
-  script.src = "https://challenges.cloudflare.com/turnstile/v0/api.js?render=explicit";
-  script.onerror = () => settle(null);
-  script.onload = () => {
-    widget = globalThis.turnstile.render($("captcha"), {
-      sitekey,
-      action: action || undefined,
-      language: page.language,
-      size: "flexible",
-      callback: settle,
-      "error-callback": () => settle(null),
-      "expired-callback": () => (token = null),
-    });
-  };
-  document.head.append(script);
-  return {
-    token: () =>
-      new Promise((resolve, reject) => {
-        waiting.push({ resolve, reject });
-        if (token !== null || failed) answer();
-      }),
-    renew() {
-      [token, failed] = [null, false];
-      if (widget !== null) globalThis.turnstile.reset(widget);
-    },
-  };
+/** In the second step it is hidden until it is needed: for a check, or to ask again where it may want a click. */
+function showCaptcha(step, isAsked = false) {
+  const { current } = captcha;
+  const isNeeded = step === "ask" || guarded || (isAsked && current?.kind !== "altcha");
+  $("captcha").hidden = current === null || !isNeeded;
 }
 
 // --- What the person sees ------------------------------------------------------------------------------------------
@@ -146,7 +91,7 @@ function show(step) {
     $("captcha"),
     step === "enter" ? null : $("ask-error"),
   );
-  $("captcha").hidden = captcha === NO_CAPTCHA || (step === "enter" && !guarded);
+  showCaptcha(step);
 }
 
 function complain(step, message, input = null) {
@@ -203,27 +148,15 @@ async function send(step) {
   const to = recipient();
   complain(step, "");
   if (to === "") return complain(step, say("number_missing"), $("to"));
-  if (step === "enter" && captcha !== NO_CAPTCHA && page.captcha.kind === "turnstile") {
-    $("captcha").hidden = false; // it may want a click
-  }
   busy(button, "sending");
-  let used = false;
-  const start = async () => {
-    const token = await captcha.token();
-    used = true;
-    return sidecar.start({ to, captcha: token, locale: page.language, channel: channelOf(to) });
-  };
   try {
-    verification = await start().catch((error) => {
-      if (!demanded(error, "ask")) throw error;
-      return start();
-    });
+    verification = await withToken(step, false, (token) =>
+      sidecar.start({ to, captcha: token, locale: page.language, channel: channelOf(to) }),
+    );
   } catch (error) {
     if (error.retryAfter > 0) closeFor(error.retryAfter, button, label, "wait");
     else idle(button, label);
     return complain(step, words(error), error.code === "invalid_recipient" && step === "ask" ? $("to") : null);
-  } finally {
-    if (used) captcha.renew();
   }
   idle($("send"), "send");
   enter("code_sent_to", to);
@@ -317,21 +250,14 @@ async function check() {
   }
   lastTried = code;
   busy($("check"), "checking");
-  let used = false;
-  const judge = async () => {
-    const to = recipient();
-    const token = guarded ? await captcha.token() : undefined;
-    used = guarded;
-    return verification === null
-      ? sidecar.checkNewest({ to, code, channel: channelOf(to), captcha: token })
-      : sidecar.check(verification.id, code, { captcha: token });
-  };
   try {
-    const { token } = await judge().catch((error) => {
-      if (!demanded(error, "enter")) throw error;
-      return judge();
-    });
-    finish(token);
+    const to = recipient();
+    const verified = await withToken("enter", true, (token) =>
+      verification === null
+        ? sidecar.checkNewest({ to, code, channel: channelOf(to), captcha: token })
+        : sidecar.check(verification.id, code, { captcha: token }),
+    );
+    finish(verified.token);
   } catch (error) {
     if (error.attemptsLeft !== null) triesLeft = error.attemptsLeft;
     if (error.code === "code_mismatch" && triesLeft === 0) return end(say("error_too_many_attempts"));
@@ -341,8 +267,6 @@ async function check() {
     else idle($("check"), "check");
     if (error.code === "code_mismatch") $("code").value = "";
     complain("enter", withTries(words(error)), $("code"));
-  } finally {
-    if (used) captcha.renew();
   }
 }
 
@@ -419,7 +343,7 @@ function digits(text) {
 
 // --- Start ---------------------------------------------------------------------------------------------------------
 
-if (page.captcha !== null && page.captchaAlways) captcha = openCaptcha();
+if (page.captchas.length > 0 && page.captchaAlways) openCaptchas();
 $("known").textContent = page.to;
 $("known").dir = "ltr";
 $("ask-known").hidden = page.to === "";
@@ -427,7 +351,7 @@ $("ask-number").hidden = page.to !== "";
 show("ask");
 if (page.to === "") $("to").focus();
 else $("send").focus();
-if (!window.isSecureContext && page.captcha?.kind === "altcha") complain("ask", say("insecure"));
+if (!window.isSecureContext && captcha.current?.kind === "altcha") complain("ask", say("insecure"));
 
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
