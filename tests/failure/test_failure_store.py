@@ -177,6 +177,9 @@ async def test_read_only(start: Start, tmp_path: Path) -> None:
             await sees_no_store(sidecar, "READONLY")
             await store.says("REPLICAOF", "NO", "ONE")
             await sees_a_store(sidecar)
+            async with asyncio.timeout(DEADLINE_S):
+                while not told(lines, "store_back"):
+                    await asyncio.sleep(0.01)
         assert "READONLY" in {line["reason"] for line in told(lines, "store_away")}
         assert len(told(lines, "store_back")) == 1
 
