@@ -5,7 +5,7 @@
 -- KEYS    the asker's, its site's and all's count, each a string "COUNT AT": what it was at AT, microseconds since the
 --         epoch; absent for nothing
 -- ARGV[1] to [3] how long each takes to fade to 1/e, milliseconds
--- ARGV[4] what is given: added to the asker's count, and to its site's while the asker's is not over ARGV[6]
+-- ARGV[4] what is given: added to the asker's count, and to its site's; the less, the more the asker's is over ARGV[6]
 -- ARGV[5] what is solved: added to all's count
 -- ARGV[6] how much is usual for one asker
 -- Returns the three counts, in thousandths
@@ -24,7 +24,7 @@ end
 local counts = {faded(1), faded(2), faded(3)}
 local given, solved = tonumber(ARGV[4]), tonumber(ARGV[5])
 counts[1] = counts[1] + given
-local added = {given, counts[1] <= tonumber(ARGV[6]) and given or 0, solved}
+local added = {given, given > 0 and given * math.min(1, tonumber(ARGV[6]) / counts[1]) or 0, solved}
 counts[2] = counts[2] + added[2]
 counts[3] = counts[3] + added[3]
 

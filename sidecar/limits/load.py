@@ -4,7 +4,7 @@ A bucket says whether something may happen; this says how often it happens, so t
 fades to 1/e in its period, so where something comes at a steady rate, the count comes to what a period brings. All
 instances count in the store, by the store's clock, so that they agree and none forgets by starting again.
 
-What costs nothing to ask for counts against whoever asks, and against a site no more than is usual of each of its
+What costs nothing to ask for counts against whoever asks, and against a site about as much as is usual of each of its
 addresses: else one address could make it dear for everybody. Against all counts only what somebody has worked for.
 """
 
@@ -42,7 +42,8 @@ class Counts:
         """Count so many more, `past_s` seconds later."""
         past_s = max(0.0, past_s)
         own = self.own * math.exp(-past_s / usual.own.period_s) + given
-        site = self.site * math.exp(-past_s / usual.site.period_s) + (given if own <= usual.own.count else 0)
+        # At a steady rate, an address over the usual adds just the usual.
+        site = self.site * math.exp(-past_s / usual.site.period_s) + given * min(1.0, usual.own.count / max(own, 1.0))
         return Counts(own, site, self.in_all * math.exp(-past_s / usual.in_all.period_s) + solved)
 
     def shares(self, usual: Usual) -> tuple[float, float, float]:

@@ -1,6 +1,7 @@
 """load.lua against load.py, on a real store: who makes it dear for whom, and what is forgotten."""
 
 import hashlib
+import math
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -64,16 +65,27 @@ async def test_the_script_counts_as_the_formula_does(
 
 
 async def test_what_an_address_asks_for_is_dear_for_itself_alone(store: Store) -> None:
-    """A thousand challenges that nobody solves: its own count, no more of its site than is usual, nothing of all."""
+    """A thousand challenges at once that nobody solves: its own count, half of its site's usual, nothing of all."""
     one = load(store)
     for _ in range(1000):
         await one.count(HOME, given=1, solved=0)
     own, site, in_all = await looked(one, HOME)
     assert own > 90
-    assert 0.09 < site <= 0.1
+    assert site == pytest.approx(0.1 + 0.1 * math.log(1000 / 10), rel=0.05)
     assert in_all == 0
     assert (await looked(one, NEIGHBOUR))[0] == 0
     assert await looked(one, ELSEWHERE) == (0, 0, 0)
+
+
+async def test_a_busy_address_adds_the_usual_to_its_site_and_no_more(store: Store) -> None:
+    """At whatever steady rate: fifty times the usual for hours is one usual address more."""
+    usual = Usual(*USUAL)
+    for times in (2, 50):
+        counts = Counts()
+        for _ in range(60 * times):
+            counts = counts.after(60 / times, usual, given=1, solved=0)
+        assert counts.own == pytest.approx(10 * times, rel=0.1)
+        assert counts.site == pytest.approx(10, rel=0.3)
 
 
 async def test_a_site_of_many_addresses_is_one_site(store: Store) -> None:
