@@ -394,8 +394,10 @@ class Courier:
             noting = self._note(message_id, entry, way.segment, holders)
             # Step 6: tell, and put aside what comes back. Then those receipts are taken that came early.
             await self._tell_of(leased, entry, message, result, way, what, is_open=is_open)
+            if noting is not None:
+                await self._take_early(*noting)
+        if (noting := self._note(message_id, entry, way.segment, holders)) is not None:
             await self._take_early(*noting)
-        await self._take_early(*self._note(message_id, entry, way.segment, holders))
         # Step 7: now that every attempt is over, what has it cost? Unsaid, it costs what was reserved for it.
         if paid and self._sends is not None:
             with suppress(StoreError):
@@ -498,11 +500,14 @@ class Courier:
         except StoreError:
             return None  # it is taken when the message is noted
 
-    def _note(self, message_id: str, entry: Entry, segment: str, holders: dict[str, str | None]) -> _Note:
-        """Have it remembered who has a message, or may have it, where a receipt may come. The store is asked at once.
+    def _note(self, message_id: str, entry: Entry, segment: str, holders: dict[str, str | None]) -> _Note | None:
+        """Have it remembered who has a message, or may have it. The store is asked at once; None: no receipt may come.
 
         Without it a receipt moves nothing, and nothing else is lost.
         """
+        if not self._ledger.hears(holders):
+            holders.clear()
+            return None
         note = functools.partial(self._ledger.note, message_id, entry.verification_id, segment, dict(holders))
         holders.clear()
         return note, note()

@@ -352,9 +352,14 @@ class Front:
         task = asyncio.current_task()
         assert task is not None
         visit.stop = task.cancel  # not before: a task that is cancelled before its first step tells nobody
+        costs = int(visit.max_content != NOTHING)  # until it is decided
+        self._under_way += costs
         try:
             try:
-                decided = await self._decided(visit, deciding)
+                try:
+                    decided = await deciding
+                finally:
+                    self._under_way -= costs
                 if isinstance(decided, Grant):
                     visit.connection.was_refused = False
                     stays_open = await self._gate.carry(visit, decided)
@@ -370,15 +375,6 @@ class Front:
             raise
         except Exception as error:  # noqa: BLE001 - as in _serve
             self._fail(visit, error)
-
-    async def _decided(self, visit: Visit, deciding: Coroutine[Any, Any, Grant | Answer]) -> Grant | Answer:
-        """Wait for a decision; it counts as under way meanwhile, if it costs something."""
-        costs = int(visit.max_content != NOTHING)
-        self._under_way += costs
-        try:
-            return await deciding
-        finally:
-            self._under_way -= costs
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for what clients began and did not wait for, at most `timeout_s` seconds."""

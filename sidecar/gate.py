@@ -14,8 +14,8 @@ import functools
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
@@ -127,14 +127,6 @@ class Admitted:
     send_ticket: str = ""  # of what `[pumping]` and `[budget]` have counted
     to_give_back: tuple[str, ...] = ()  # what the captcha's step spent and the last step gives back
     is_past_captcha: bool = False  # one was demanded and solved, so that no limit demands another
-
-
-@dataclass(slots=True)
-class Once:
-    """What an Idempotency-Key led to before; its claim while this request runs, "" for none."""
-
-    answer: dict[str, Any] | None = None
-    claim: str = ""
 
 
 class Gate:
@@ -256,22 +248,23 @@ class Gate:
 
     # The stories…
 
-    async def decide(self, visit: Visit, asked: Asked) -> Grant | Answer:
-        """Decide about a visit. Raises Refusal, StoreError."""
+    def decide(self, visit: Visit, asked: Asked) -> Coroutine[Any, Any, Grant | Answer]:
+        """Give the story that decides about a visit. It raises Refusal, StoreError; and so does this, Refusal."""
         route = visit.route
-        if route is None:
-            return Grant(asked.body)  # it was read to see whether it passes
+        if route is None or route.action == "pass":
+            return self._pass(asked)  # it was read to see whether it passes
         match route.action:
-            case "pass":
-                return Grant(asked.body)
             case "guard":
-                return await self._guard(visit, route, asked)
+                return self._guard(visit, route, asked)
             case "send":
-                return await self._send_route(visit, route, asked)
+                return self._send_route(visit, route, asked)
             case "verify":
-                return await self._verify(visit, route, asked)
+                return self._verify(visit, route, asked)
             case _:
                 raise Refusal("route_denied", "deny", "This route is closed.")
+
+    async def _pass(self, asked: Asked) -> Grant:
+        return Grant(asked.body)
 
     async def _guard(self, visit: Visit, route: Route, asked: Asked) -> Grant:
         """Captcha and limits, then upstream, with a JWT that says only that."""
@@ -291,28 +284,42 @@ class Gate:
         return problem.json_answer(202, sent.document(), [location])
 
     async def send(self, visit: Visit, route: Route, asked: Asked) -> Sent:
-        """Admit, make a verification, queue its message."""
+        """Send once: what names an Idempotency-Key again gets the answer that its first request came to."""
         recipient = asked.recipient
         assert recipient is not None
         visit.log["to"] = recipient.masked
-        async with self._once(route, recipient, asked.idempotency_key) as once:
-            if once.answer is not None:
-                visit.log["outcome"] = "repeated"
-                return Sent(recipient=recipient, **once.answer)
-            admitted = await self._admit(visit, route, recipient, asked)
-            issued: Issued | None = None
-            try:
-                issued = await self._verifications.issue(recipient, admitted.again_in_s)
-                sent = Sent(issued.id, recipient, int(issued.expires_in_s), admitted.again_in_s)
-                await self._queue(visit, recipient, asked.locale, issued, admitted, self._answered(once, sent))
-            except (Refusal, ReplyError):
-                # Surely not queued. When the store does not answer it may have been, and what was spent stays spent.
-                with suppress(StoreError):
-                    if issued is not None:
-                        await self._verifications.withdraw(issued)
-                    await self._buckets.refund(admitted.tickets)
-                await self._give_back_send(admitted.send_ticket)
-                raise
+        if not asked.idempotency_key:
+            return await self._send(visit, route, asked, recipient, "")
+        if len(asked.idempotency_key) > MAX_KEY:
+            raise Refusal("malformed_request", "idempotency_key", f"Idempotency-Key: {MAX_KEY} characters at most.")
+        claim = self._idempotency.key(route.match, recipient.identity, asked.idempotency_key)
+        before = await self._idempotency.claim(claim)
+        if before is not None:
+            visit.log["outcome"] = "repeated"
+            return Sent(recipient=recipient, **json.loads(before))
+        try:
+            return await self._send(visit, route, asked, recipient, claim)
+        finally:
+            with suppress(StoreError):
+                await self._idempotency.forget(claim)
+
+    async def _send(self, visit: Visit, route: Route, asked: Asked, recipient: Recipient, claim: str) -> Sent:
+        """Admit, make a verification, queue its message. `claim`: the Idempotency-Key's, "" for none."""
+        admitted = await self._admit(visit, route, recipient, asked)
+        issued: Issued | None = None
+        try:
+            issued = await self._verifications.issue(recipient, admitted.again_in_s)
+            sent = Sent(issued.id, recipient, int(issued.expires_in_s), admitted.again_in_s)
+            answered = self._answered(claim, sent) if claim else None
+            await self._queue(visit, recipient, asked.locale, issued, admitted, answered)
+        except (Refusal, ReplyError):
+            # Surely not queued. When the store does not answer it may have been, and what was spent stays spent.
+            with suppress(StoreError):
+                if issued is not None:
+                    await self._verifications.withdraw(issued)
+                await self._buckets.refund(admitted.tickets)
+            await self._give_back_send(admitted.send_ticket)
+            raise
         self._tell(Verified(outcome="started" if issued.fresh else "resent"))
         visit.log |= {"outcome": "queued", "verification": sent.id}
         return sent
@@ -636,31 +643,10 @@ class Gate:
 
     # Queueing the message…
 
-    @asynccontextmanager
-    async def _once(self, route: Route, recipient: Recipient, idempotency_key: str) -> AsyncIterator[Once]:
-        """One story per Idempotency-Key: `answer` is what the first one came to."""
-        if not idempotency_key:
-            yield Once()
-            return
-        if len(idempotency_key) > MAX_KEY:
-            raise Refusal("malformed_request", "idempotency_key", f"Idempotency-Key: {MAX_KEY} characters at most.")
-        key = self._idempotency.key(route.match, recipient.identity, idempotency_key)
-        before = await self._idempotency.claim(key)
-        if before is not None:
-            yield Once(json.loads(before))
-            return
-        try:
-            yield Once(claim=key)
-        finally:
-            with suppress(StoreError):
-                await self._idempotency.forget(key)
-
-    def _answered(self, once: Once, sent: Sent) -> Answered | None:
-        """What is kept of an answer for the repeats of its request; None where these name no key."""
-        if not once.claim:
-            return None
+    def _answered(self, claim: str, sent: Sent) -> Answered:
+        """What is kept of an answer for the repeats of its request."""
         answer = {"id": sent.id, "expires_in_s": sent.expires_in_s, "resend_in_s": sent.resend_in_s}
-        return self._idempotency.kept(once.claim, json.dumps(answer).encode())
+        return self._idempotency.kept(claim, json.dumps(answer).encode())
 
     async def _queue(
         self,
@@ -680,7 +666,7 @@ class Gate:
         await self._put(
             Entry(
                 verification_id=issued.id,
-                sealed=self._secret.seal(recipient.address),
+                sealed=issued.sealed,
                 locale=locale,
                 tickets=admitted.tickets,
                 send_ticket=admitted.send_ticket,

@@ -36,10 +36,15 @@ def read(*wishes: str) -> str:
 
     Each wish is a tag (BCP 47) or a list of them with weights, as Accept-Language has it; the first wish goes first.
     """
+    return _read(tuple([wish[: _MAX_CHARS + 1] for wish in wishes]))  # what is behind is not read, nor remembered
+
+
+@functools.lru_cache(_REMEMBERED)
+def _read(wishes: tuple[str, ...]) -> str:
     wanted: dict[str, None] = {}
     unwanted: dict[str, None] = {}
     for wish in wishes:
-        takes, refuses = _ranges(wish[: _MAX_CHARS + 1])  # whatever is behind is not read, and not remembered either
+        takes, refuses = _ranges(wish)
         wanted |= dict.fromkeys(takes)
         unwanted |= dict.fromkeys(refuses)
     both = [*wanted, *(f"{tag};q=0" for tag in unwanted if tag not in wanted)]

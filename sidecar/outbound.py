@@ -10,6 +10,7 @@ read; the connection is kept for the next call. Whatever ends a call in another 
 
 import asyncio
 import base64
+import functools
 import ipaddress
 import re
 import ssl
@@ -23,6 +24,7 @@ from sidecar.config.proxies import Proxies
 from sidecar.errors import Refusal
 from sidecar.hosts import Host
 from sidecar.proxy.messages import (
+    CRLF,
     Answer,
     Chunked,
     Content,
@@ -42,6 +44,8 @@ _MAX_COMPRESSED: Final = 2 * MAX_REPLY
 # How long an unused connection is kept: shorter than what vendors' load balancers allow (60 s is common), for a request
 # that meets their closing has no known outcome.
 IDLE_S: Final = 15.0
+# Heads of requests that are remembered, of each origin. Few: those of some kinds hold what is one message's alone.
+_HEADS: Final = 8
 # How long a name's addresses are believed.
 _ADDRESSES_S: Final = 60.0
 _PORTS: Final = {"http": 80, "https": 443}
@@ -228,7 +232,7 @@ class _Origin:
             self._adds["authorization"] = f"Authorization: Basic {base64.b64encode(userinfo.encode()).decode()}\r\n"
         if self.is_forwarded and to_proxy:
             self._adds["proxy-authorization"] = to_proxy
-        self._added: dict[tuple[str, ...], str] = {}
+        self._kept_head = functools.lru_cache(_HEADS)(self._head)
         self._tunnel = b""
         if proxy is not None and self._is_secure:
             asked = f"{bracketed}:{port}"
@@ -241,21 +245,22 @@ class _Origin:
 
     def write(self, request: HttpRequest) -> bytes:
         """Write a request, and the fields it lacks. Raises ValueError for what HTTP cannot carry."""
-        fields, body = request.fields, request.body
-        names = tuple([name for name, _ in fields])
-        added = self._added.get(names)
-        if added is None:  # a kind names the same fields each time
-            given = {name.lower() for name in names}
-            added = self._added[names] = "".join([line for name, line in self._adds.items() if name not in given])
-        target = request.url[self._skipped :].partition("#")[0]
+        head, body = self._kept_head(request.method, request.url, request.fields), request.body
+        if body or request.method not in _WITHOUT_CONTENT:
+            return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+        return head + CRLF
+
+    def _head(self, method: str, url: str, fields: tuple[tuple[str, str], ...]) -> bytes:
+        """Write a head up to its content's length. Many kinds have the same for each message."""
+        given = {name.lower() for name, _ in fields}
+        added = "".join([line for name, line in self._adds.items() if name not in given])
+        target = url[self._skipped :].partition("#")[0]
         if not target.startswith("/"):
             target = f"/{target}"
         lines = "".join([f"{name}: {value}\r\n" for name, value in fields])
         if _NO_TARGET.search(target) or not lines.count("\r") == lines.count("\n") == len(fields) or "\0" in lines:
             raise ValueError("an octet that HTTP cannot carry there")
-        length = f"Content-Length: {len(body)}\r\n" if body or request.method not in _WITHOUT_CONTENT else ""
-        start = f"{request.method} {self._before_target}{target} HTTP/1.1\r\n"
-        return f"{start}{added}{lines}{length}\r\n".encode() + body
+        return f"{method} {self._before_target}{target} HTTP/1.1\r\n{added}{lines}".encode()
 
     def take_idle(self) -> "_Connection | None":
         """Give the connection used last, if it is still open."""

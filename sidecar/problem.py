@@ -10,6 +10,8 @@ from typing import Any, Final
 from sidecar.config.model import Reply
 from sidecar.errors import CODES, Refusal
 
+# `json.dumps` would make an encoder for each answer.
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _PROBLEM: Final = (("Content-Type", "application/problem+json"), ("Cache-Control", "no-store"))
 
 
@@ -24,7 +26,7 @@ class Answer:
 
 def json_answer(status: int, document: Any, fields: Sequence[tuple[str, str]] = ()) -> Answer:
     """A JSON answer that no cache may keep."""
-    body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    body = _encode(document).encode()
     return Answer(status, (("Content-Type", "application/json"), ("Cache-Control", "no-store"), *fields), body)
 
 
@@ -70,6 +72,6 @@ def _written(code: str, detail: str, extra: tuple[tuple[str, Any], ...]) -> tupl
         "request_id": "",
         **dict(extra),
     }
-    text = json.dumps(members, ensure_ascii=False, separators=(",", ":"))
+    text = _encode(members)
     before, mark, after = text.partition('"request_id":"')
     return (before + mark).encode(), after.encode()

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidecar.breaker import STATES, Breaker, of_text
+from sidecar.breaker import STATES, WINDOW, Breaker, of_text
 from sidecar.errors import StoreAwayError, StoreError
 from sidecar.events import BreakerMoved, BreakerSeen, Tell
 from sidecar.store.client import Script, Store
@@ -51,6 +51,8 @@ class Breakers:
         # The store's clock less ours, milliseconds.
         self._ahead_ms = 0.0
         self._results: deque[tuple[str, int, int, int, int]] = deque(maxlen=_KEPT)
+        # How many results of a field in one generation stand last among these, all of them fine.
+        self._fine: dict[tuple[str, int], int] = {}
         # There are results that should not wait for the next look.
         self._news = asyncio.Event()
 
@@ -72,8 +74,12 @@ class Breakers:
         return breaker if won else None
 
     def record(self, key: Key, generation: int, *, fine: bool, failures: int, open_for_s: float) -> None:
-        """Count a result, some time soon."""
-        self._results.append((key.field, generation, int(fine), failures, int(open_for_s * 1000)))
+        """Count a result, some time soon. More fine ones in a row than a breaker looks back on say nothing new."""
+        field = key.field
+        fine_ones = self._fine[field, generation] = self._fine.get((field, generation), 0) + 1 if fine else 0
+        if fine_ones > WINDOW:
+            return
+        self._results.append((field, generation, int(fine), failures, int(open_for_s * 1000)))
         if not fine or self.of(key).state != "closed" or len(self._results) >= _BATCH:
             self._news.set()
 
@@ -107,6 +113,7 @@ class Breakers:
 
     async def _tell(self) -> None:
         results = [self._results.popleft() for _ in range(min(_BATCH, len(self._results)))]
+        self._fine.clear()
         arguments: list[str | int] = [word for result in results for word in result]
         now, *texts = await self._store.run(_BREAKER, [self._key], ["record", *arguments])
         for result, text in zip(results, texts, strict=True):

@@ -31,6 +31,15 @@ class Seen:
     due: float = 0.0
     confirmed: float = 0.0
 
+    def plus(self, other: "Seen") -> "Seen":
+        """What both have seen, at the same time."""
+        return Seen(
+            self.tried + other.tried,
+            self.in_time + other.in_time,
+            self.due + other.due,
+            self.confirmed + other.confirmed,
+        )
+
     def faded(self, after_s: float) -> "Seen":
         """The same, so many seconds later."""
         left = 0.5 ** (max(0.0, after_s) / HALF_LIFE_S)

@@ -195,10 +195,12 @@ class Race:
                 await asyncio.sleep(next_at - now)
             else:
                 break
-        now = self._clock()
-        later = {provider: max(0.0, at - now) for provider, at in self._later.items()}
-        later.update((provider, 0.0) for provider in self._to_come)
-        refusals = max(self._refusals.values(), default=0)
+        later = _NOBODY
+        if self._later or self._to_come:
+            now = self._clock()
+            later = {provider: max(0.0, at - now) for provider, at in self._later.items()}
+            later |= dict.fromkeys(self._to_come, 0.0)
+        refusals = max(self._refusals.values()) if self._refusals else 0
         return Result(self._kind(), self._winner, tuple(self._over), self._holders(), later, refusals)
 
     async def _cancel(self) -> None:
@@ -341,13 +343,13 @@ class Race:
         return max(refusal.retry_after_s or 0.0, pause_s)
 
     def _holders(self) -> tuple[str, ...]:
-        over = (attempted.provider for attempted in self._over if attempted.came_to != "refused")
-        return tuple(dict.fromkeys([*over, *(one.provider for one in self._under_way.values())]))
+        over = [attempted.provider for attempted in self._over if attempted.came_to != "refused"]
+        return tuple(dict.fromkeys([*over, *[one.provider for one in self._under_way.values()]]))
 
     def _kind(self) -> Kind:
         if self._winner is not None:
             return "accepted"
-        kinds: set[Kind] = {attempted.came_to for attempted in self._over}
+        kinds = {attempted.came_to for attempted in self._over}
         return "uncertain" if "uncertain" in kinds else "lost" if "lost" in kinds else "refused"
 
 

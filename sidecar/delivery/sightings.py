@@ -16,7 +16,7 @@ from sidecar.store.client import Script, Store
 
 _SEEN: Final = Script.load(Path(__file__).with_name("seen.lua"))
 _EVERY_S: Final = 0.5
-# Sightings told in one go, and kept while the store is slow.
+# Of so many providers and segments sightings are told in one go, and kept while the store is slow.
 _BATCH: Final = 200
 _KEPT: Final = 5_000
 
@@ -27,7 +27,7 @@ class Sightings:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._key = store.names.seen()
-        self._told: list[tuple[str, Seen]] = []
+        self._told: dict[str, Seen] = {}
         # Provider and segment -> what was seen, and when, in the store's milliseconds.
         self._read: dict[str, tuple[Seen, int]] = {}
         self._ahead_ms = 0.0
@@ -40,8 +40,12 @@ class Sightings:
 
     def add(self, provider: str, segment: str, seen: Seen) -> None:
         """Tell of it, some time soon."""
-        if len(self._told) < _KEPT:
-            self._told.append((f"{provider}|{segment}", seen))
+        field = f"{provider}|{segment}"
+        before = self._told.get(field)
+        if before is not None:
+            self._told[field] = before.plus(seen)
+        elif len(self._told) < _KEPT:
+            self._told[field] = seen
 
     async def run(self) -> None:
         """Tell and read until cancelled."""
@@ -52,9 +56,9 @@ class Sightings:
 
     async def look(self) -> None:
         """Tell what was seen here, and read what was seen everywhere. Raises StoreAwayError."""
-        told, self._told = self._told[:_BATCH], self._told[_BATCH:]
         arguments: list[str | int] = [repr(HALF_LIFE_S)]
-        for field, seen in told:
+        for field in tuple(self._told)[:_BATCH]:
+            seen = self._told.pop(field)
             arguments += (field, repr(seen.tried), repr(seen.in_time), repr(seen.due), repr(seen.confirmed))
         now_ms, *flat = await self._store.run(_SEEN, [self._key], arguments)
         self._ahead_ms = now_ms - time.monotonic() * 1000

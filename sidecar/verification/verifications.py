@@ -35,11 +35,15 @@ _MOST_DEAD: Final = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A verification that a message will be sent for. `fresh` is False when the living code goes out again."""
+    """A verification that a message will be sent for. `fresh` is False when the living code goes out again.
+
+    `sealed` is the recipient, as its message may have it, too.
+    """
 
     id: str
     expires_in_s: float
     fresh: bool
+    sealed: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,7 @@ class Verifications:
         """
         recipient_hash = self._secret.hash(recipient.identity)
         new = codes.new_id(self._secret, recipient_hash, self._urandom(codes.RANDOM))
+        sealed = self._secret.seal(recipient.address)
         rules = self._rules
         key = self._names.verification(new)
         verification_id, life_ms, fresh = await self._store.run(
@@ -181,13 +186,13 @@ class Verifications:
                 _READABLE_MS,
                 rules.attempts,
                 rules.resend,
-                self._secret.seal(recipient.address),
+                sealed,
                 int(again_in_s * 1000),
                 _LONGEST_LIFE_MS,
                 _WORTH_SENDING_MS,
             ],
         )
-        return Issued(verification_id.decode(), life_ms / 1000, bool(fresh))
+        return Issued(verification_id.decode(), life_ms / 1000, bool(fresh), sealed)
 
     async def read(self, verification_id: str) -> Record | None:
         """Look one up; None when there is none (any more). Raises StoreAwayError."""
