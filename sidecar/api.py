@@ -148,8 +148,9 @@ class Api:
             raise Refusal("route_denied", "api_send", "Codes are sent elsewhere; here they are checked only.")
         body = intake.read_json_object(content, visit.raw)
         sent = await self._gate.send(visit, self._route, self._asked(visit, body))
-        location = f"{self._prefix}/v1/verifications/{sent.id}"
-        return problem.json_answer(202, sent.document(), [("Location", location)])
+        answer = problem.json_answer(202, sent.document())
+        answer.location = f"{self._prefix}/v1/verifications/{sent.id}"
+        return answer
 
     def _asked(self, visit: Visit, body: Mapping[str, Any]) -> Asked:
         """The body of `POST /v1/verifications`. Raises Refusal(malformed_request, invalid_recipient)."""

@@ -279,12 +279,13 @@ class Courier:
 
     def _begin_next(self) -> None:
         """Begin with as many as a turn of the loop may, in their order."""
+        loop = asyncio.get_running_loop()
         for _ in range(min(_AT_ONCE, len(self._next))):
-            delivery = asyncio.create_task(self._deliver(*self._next.popleft()))
+            delivery = loop.create_task(self._deliver(*self._next.popleft()))
             self._deliveries.add(delivery)
             delivery.add_done_callback(self._deliveries.discard)
         if self._next:
-            asyncio.get_running_loop().call_soon(self._begin_next)
+            loop.call_soon(self._begin_next)
 
     async def _renew(self) -> None:
         """Say every two seconds that our leases are in use."""

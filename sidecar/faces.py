@@ -59,7 +59,7 @@ class Faces:
         fields: tuple[tuple[str, str], ...] = (*answer.fields, ("Vary", "Origin"))
         if origin := self.allowed_origin([value.encode() for value in visit.all("Origin")]):
             fields = (*fields, ("Access-Control-Allow-Origin", origin), *_READABLE)
-        return Answer(answer.status, fields, answer.body)
+        return replace(answer, fields=fields)
 
     # A refusal…
 
@@ -136,10 +136,10 @@ class Faces:
         )
         return _of_page(page)
 
-    def sent_page(self, visit: Visit, recipient: Recipient, fields: Sequence[tuple[str, str]]) -> Answer:
+    def sent_page(self, visit: Visit, recipient: Recipient) -> Answer:
         """The page that says that a message is on its way."""
         prefix, brand = self._config.api.prefix, self._config.code.brand
-        return _of_page(told.sent_page(recipient.masked, prefix=prefix, brand=brand, locale=visit.locale), fields)
+        return _of_page(told.sent_page(recipient.masked, prefix=prefix, brand=brand, locale=visit.locale))
 
     # Scripts of another origin…
 

@@ -96,6 +96,7 @@ class Front:
         self._tell = tell
         self._count = metrics.requests.inc
         self._quick_id = quick_id
+        self._loop = asyncio.get_running_loop()
         self._line = Line()
         self._shedding = Line(slice_s=_SHED_S)  # what is refused because the other is behind
         self._running: set[asyncio.Task[None]] = set()  # the loop itself keeps none
@@ -309,7 +310,7 @@ class Front:
             elif isinstance(deciding, Answer):
                 self._answer(visit, deciding)
             else:
-                task = asyncio.create_task(self._run(visit, deciding))
+                task = self._loop.create_task(self._run(visit, deciding))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer

@@ -92,7 +92,7 @@ class Grant:
     assent: Assent | None = None  # hears whether upstream says yes, where its status alone does not tell
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as Grant
 class Sent:
     """What a `send` came to: the message is queued."""
 
@@ -276,20 +276,26 @@ class Gate:
         sent = await self.send(visit, route, asked)
         if route.wait:
             sent = replace(sent, status=await self._wait_for_provider(sent.id, route.wait))
-        location = ("Location", f"{self._config.api.prefix}/v1/verifications/{sent.id}")
         if route.reply is not None:
-            return problem.shaped(route.reply, [location])
-        if visit.wants_page:
-            return self._faces.sent_page(visit, sent.recipient, [location])
-        return problem.json_answer(202, sent.document(), [location])
+            answer = problem.shaped(route.reply)
+        elif visit.wants_page:
+            answer = self._faces.sent_page(visit, sent.recipient)
+        else:
+            answer = problem.json_answer(202, sent.document())
+        answer.location = f"{self._config.api.prefix}/v1/verifications/{sent.id}"
+        return answer
 
-    async def send(self, visit: Visit, route: Route, asked: Asked) -> Sent:
-        """Send once: what names an Idempotency-Key again gets the answer that its first request came to."""
+    def send(self, visit: Visit, route: Route, asked: Asked) -> Coroutine[Any, Any, Sent]:
+        """Give the story that sends. It raises Refusal, StoreError."""
         recipient = asked.recipient
         assert recipient is not None
         visit.log["to"] = recipient.masked
-        if not asked.idempotency_key:
-            return await self._send(visit, route, asked, recipient, "")
+        if asked.idempotency_key:
+            return self._send_once(visit, route, asked, recipient)
+        return self._send(visit, route, asked, recipient, "")
+
+    async def _send_once(self, visit: Visit, route: Route, asked: Asked, recipient: Recipient) -> Sent:
+        """Send, unless a request with the same Idempotency-Key has: then its answer is given again."""
         if len(asked.idempotency_key) > MAX_KEY:
             raise Refusal("malformed_request", "idempotency_key", f"Idempotency-Key: {MAX_KEY} characters at most.")
         claim = self._idempotency.key(route.match, recipient.identity, asked.idempotency_key)

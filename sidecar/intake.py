@@ -44,7 +44,7 @@ _MAX_KEPT: Final = 64
 _CONTROL: Final = re.compile(r"[\0-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every request
 class Ask:
     """What a request asks for, as raw text: nothing here is parsed or believed yet. Empty texts are None."""
 

@@ -56,7 +56,7 @@ _CODED: Final = b"content-encoding"
 _NO_TARGET: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every call
 class HttpRequest:
     """A request, its URL already percent-encoded: the octets given here are those that leave."""
 
@@ -69,7 +69,7 @@ class HttpRequest:
         return f"HttpRequest({self.method})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every call
 class HttpReply:
     """An answer. `fields` has lower-case names."""
 

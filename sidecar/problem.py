@@ -17,11 +17,12 @@ _PROBLEM: Final = (("Content-Type", "application/problem+json"), ("Cache-Control
 
 @dataclass(slots=True)  # not frozen: it is made for every request
 class Answer:
-    """A whole answer: status, fields, body."""
+    """A whole answer: status, fields, body. `location`: where what was made is found, the field that no two share."""
 
     status: int
     fields: tuple[tuple[str, str], ...]
     body: bytes
+    location: str = ""
 
 
 def json_answer(status: int, document: Any, fields: Sequence[tuple[str, str]] = ()) -> Answer:

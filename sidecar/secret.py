@@ -5,6 +5,7 @@ that `server.previous_secrets` makes a rotation seamless.
 """
 
 import base64
+import binascii
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
@@ -24,9 +25,12 @@ _KEPT: Final = 1024
 _MAX_KEPT: Final = 256
 
 
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+
+
 def b64url(data: bytes) -> str:
     """Base64url without padding, RFC 4648 section 5."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode()
 
 
 def unb64url(text: str) -> bytes:

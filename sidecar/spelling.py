@@ -63,7 +63,7 @@ class Message(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - it keeps what
 
 def values(fields: Fields, name: bytes | str) -> Sequence[bytes]:
     """Return the values of a field in every spelling of its name, in order."""
-    wanted = alike(name.encode("latin-1", "replace") if isinstance(name, str) else name)
+    wanted = _ALIKES[name.encode("latin-1", "replace") if isinstance(name, str) else name]
     if isinstance(fields, Message):
         return fields.by_name.get(wanted, ())
     return [value for key, value in fields if _ALIKES[key] == wanted]

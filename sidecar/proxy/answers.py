@@ -110,6 +110,8 @@ def own(answer: problem.Answer, request: Request, request_id: str, *, stays_open
     """Write an answer of our own for the client of that request. RFC 9110 sections 6.6.1, 8.6, 15."""
     status, body = answer.status, answer.body
     head = _beginning(status, answer.fields) + request_id.encode()
+    if answer.location:
+        head = b"%b\r\nLocation: %b" % (head, _visible(answer.location))
     if status in {204, 304}:
         body = b""  # a route's own shape may have some
     else:
@@ -131,6 +133,12 @@ def _beginning(status: int, pairs: tuple[tuple[str, str], ...]) -> bytes:
     if head.count(b"\n") != len(lines) - 1 or head.count(b"\r") != len(lines) - 1 or b"\0" in head:
         raise ValueError("a field holds CR, LF or NUL")
     return head
+
+
+def _visible(value: str) -> bytes:
+    if not value.isprintable():
+        raise ValueError("a field holds what nobody sees")
+    return value.encode("latin-1")
 
 
 @functools.lru_cache(1)

@@ -70,10 +70,6 @@ class _Command:
         self.read = read
         self.script = script
 
-    @property
-    def is_over(self) -> bool:
-        return self.reply.done()
-
     def answered(self, reply: Any, now: float) -> None:
         self.store.take(self, reply, now)
 

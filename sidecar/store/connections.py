@@ -28,13 +28,10 @@ _MOST_WAITING: Final = 1024
 
 
 class Command(Asked, Protocol):
-    """A command that can wait for a connection. `octets`: as it goes out."""
+    """A command that can wait for a connection. `octets`: as it goes out; `reply`: done when nobody waits for it."""
 
     octets: bytes
-
-    @property
-    def is_over(self) -> bool:
-        """True when nobody waits for its reply any more."""
+    reply: asyncio.Future[Any]
 
 
 class Shared:
@@ -109,7 +106,7 @@ class Shared:
             self._write(wire)
 
     def _write(self, wire: Wire) -> None:
-        commands = [command for command in self._unsent if not command.is_over]
+        commands = [command for command in self._unsent if not command.reply.done()]
         self._unsent.clear()
         if commands:
             wire.write(b"".join([command.octets for command in commands]), commands)

@@ -19,6 +19,9 @@ from sidecar.unreachable import why
 Word = str | int | float | bytes
 Hear = Callable[[], None]
 
+# Writes a command as RESP has it. Text is UTF-8. (Its stub speaks of tuples of one word.)
+pack: Final = cast("Callable[[tuple[Word, ...]], bytes]", hiredis.pack_command)
+
 # Of a reply that has not wholly arrived.
 _MORE: Final = object()
 
@@ -165,12 +168,6 @@ class Wire(asyncio.Protocol):
         if self._has_turn and self._transport is not None:
             self._take(-1)  # what has come is whole, whatever became of the connection
         self.end(why(error, self.place) if isinstance(error, OSError) else "")
-
-
-def pack(command: tuple[Word, ...]) -> bytes:
-    """Write a command as RESP has it. Text is UTF-8."""
-    # Its stub speaks of tuples of one word.
-    return cast("bytes", hiredis.pack_command(command))  # type: ignore[arg-type]
 
 
 def _nothing() -> None:

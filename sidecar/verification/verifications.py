@@ -33,7 +33,7 @@ _WORTH_SENDING_MS: Final = 60_000
 _MOST_DEAD: Final = 16_384
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every send
 class Issued:
     """A verification that a message will be sent for. `fresh` is False when the living code goes out again.
 
