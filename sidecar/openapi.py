@@ -208,7 +208,9 @@ def _refusals(*codes: str) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     text = {"type": "string"}
-    demanded = {"type": "string", "description": "The captcha token, where the answer was captcha_required"}
+    # Of several parts it may stand as it is; of several captchas it names its own.
+    token = {"type": ["string", "object"], "description": "The captcha token, or NAME:TOKEN where there are several"}
+    demanded = token | {"description": "The captcha token, where the answer was captcha_required"}
     return {
         "Start": {
             "type": "object",
@@ -222,7 +224,7 @@ def _schemas() -> dict[str, Any]:
                     "description": "BCP 47; or Accept-Language says it",
                     "examples": ["zh-CN"],
                 },
-                "captcha": {"type": "string", "description": "The captcha token"},
+                "captcha": token,
             },
         },
         "Check": {
@@ -275,6 +277,11 @@ def _schemas() -> dict[str, Any]:
                 "code": {"enum": list(CODES)},
                 "request_id": text,
                 "attempts_left": {"type": "integer", "description": "With code_mismatch, if a try was counted"},
+                "captchas": {
+                    "type": "array",
+                    "items": text,
+                    "description": "With captcha_required and captcha_unavailable: the names of those that are offered",
+                },
             },
         },
     }
