@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from math import inf
 
@@ -135,12 +136,12 @@ async def test_no_more_than_so_many_and_those_that_are_over_take_no_room(store: 
 
 async def test_while_the_store_is_away_what_is_known_stays_until_its_end(store: Store, store_url: str) -> None:
     """A store that is gone lets nobody in whom it had blocked, and keeps nobody out for longer."""
-    async with a_switch(store_url) as way, a_store(way.url, prefix=store.names.prefix, timeout_s=0.3) as far:
-        one = Instance(far)
-        await Register(store).add(target("203.0.113.0/24"), 60)
-        await one.blocks.look()
-        way.path = "/nowhere"
-        await way.silence()
+    async with AsyncExitStack() as stack:
+        async with a_switch(store_url) as way:
+            far = await stack.enter_async_context(a_store(way.url, prefix=store.names.prefix, timeout_s=0.3))
+            one = Instance(far)
+            await Register(store).add(target("203.0.113.0/24"), 60)
+            await one.blocks.look()
         await Register(store).remove(target("203.0.113.0/24"))
         for _ in range(3):
             with pytest.raises(StoreAwayError):
