@@ -15,6 +15,7 @@
 # make bench-router   how soon a message arrives when vendors fail; about four minutes
 # make bench-captcha  what a flood pays for each message, and what a person: its table and picture; about a minute
 # make bench-routing  a simulated year under each strategy, and its picture; about a minute
+# make bench-pumping  two simulated weeks of sign-ups with SMS pumping in them, and their picture; about ten minutes
 # make test-backends  the ways round the gate, tried on real backends (from PyPI, npm and Go; PHP, Ruby, Perl and Tomcat from Debian, as root)
 # make test-browser   the pages in a real Chromium, which it installs where it may (Debian, as root)
 
@@ -24,7 +25,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-limits bench-lists bench-start fuzz-proxy fuzz-time format clean
+.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pumping bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-limits bench-lists bench-start fuzz-proxy fuzz-time format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -124,6 +125,11 @@ bench-captcha: $(VENV)/.installed-dev
 	$(BIN)/python bench/captcha_cost.py --out $(VENV)/captcha_cost.json
 	@test -x .venv-bench/bin/python || { $(PYTHON) -m venv .venv-bench && .venv-bench/bin/pip install --quiet matplotlib; }
 	.venv-bench/bin/python bench/captcha_cost.py --plot $(VENV)/captcha_cost.json docs/images/captcha-cost.png
+
+bench-pumping: $(VENV)/.installed-dev
+	$(BIN)/python bench/bench_pumping.py --out $(VENV)/pumping.json $(BENCH)
+	@test -x .venv-bench/bin/python || { $(PYTHON) -m venv .venv-bench && .venv-bench/bin/pip install --quiet matplotlib; }
+	PYTHONPATH=. .venv-bench/bin/python bench/bench_pumping.py --plot $(VENV)/pumping.json docs/images/pumping.png
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -12,8 +12,8 @@
 -- ARGV[4] period, milliseconds
 --
 -- judge     KEYS[3] ip       hash: "*" for all countries, and each country -> a counter
---           KEYS[4] trust    string: a counter
---           KEYS[5..] counters, the address range's last; none where only the budget looks: then no KEYS[3] and [4] either
+--           KEYS[4] near     string: the counter of a network and country
+--           KEYS[5..] counters; none where only the budget looks: then no KEYS[3] and [4] either
 --           A counter is "TAT window verified verified-before", TAT in milliseconds since the epoch, 0 when empty
 --           ARGV[5] enforce       "1": a broken rule refuses; "0": it is told
 --           ARGV[6] the same for a budget
@@ -26,8 +26,8 @@
 --           ARGV[14] ratio, thousandths
 --           ARGV[15] countries of an address
 --           ARGV[16] floor of an address
---           ARGV[17..] three a counter: floor; "1" if it counts numbers, "0" for messages; "1" if trust passes it
---           Returns now; the entry's number, 0 when refused; what it passed by (0 nothing, 1 number, 2 range);
+--           ARGV[17..] three a counter: floor; "1" if it counts numbers, "0" for messages; "1" if a network passes it
+--           Returns now; the entry's number, 0 when refused; what it passed by (0 nothing, 1 number, 2 network);
 --           what the day has cost, in all and in the country; 1 where a budget is gone over first today, for both;
 --           and three for each broken rule: its number in pumping.RULES, open, threshold
 -- verified  Returns now, the open sends, and how many of them were suspected
@@ -40,7 +40,6 @@ if now == 0 then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local DAY = 86400000
-local window = math.floor(now / period)
 local day = math.floor(now / DAY)
 
 local function whole(number)
@@ -60,10 +59,15 @@ local function load(name)
   return read(key and redis.call('HGET', base .. key, field) or (not key and redis.call('GET', base .. name)) or nil)
 end
 
+-- A network's counters have a longer period.
+local function period_of(name)
+  return string.sub(name, 1, 5) == 'near:' and 7 * period or period
+end
+
 local function save(name, counter)
   local key, field = string.match(name, '^(.-)/(.+)$')
   -- Until it is empty, and nothing of it was lately.
-  local left = math.max(counter.tat, (counter.window + 2) * period) - now
+  local left = math.max(counter.tat, (counter.window + 2) * period_of(name)) - now
   if counter.verified + counter.before == 0 then
     left = counter.tat - now
   end
@@ -85,21 +89,22 @@ local function save(name, counter)
   end
 end
 
-local function lately(counter)
-  local current, before = counter.verified, counter.before
+local function lately(counter, of)
+  local window, current, before = math.floor(now / of), counter.verified, counter.before
   if counter.window == window - 1 then
     current, before = 0, current
   elseif counter.window < window then
     current, before = 0, 0
   end
-  return current + math.floor(before * (period - now % period) / period)
+  return current + math.floor(before * (of - now % of) / of)
 end
 
-local function level(counter)
-  return math.min(math.max(counter.tat - now, 0), period)
+local function level(counter, of)
+  return math.min(math.max(counter.tat - now, 0), of)
 end
 
-local function verify(counter)
+local function verify(counter, of)
+  local window = math.floor(now / of)
   if counter.window == window - 1 then
     counter.verified, counter.before = 0, counter.verified
   elseif counter.window < window then
@@ -215,9 +220,7 @@ if ARGV[1] == 'verified' then
     end
   end
   for _, name in ipairs(names) do
-    if string.sub(name, 1, 6) ~= 'trust:' then
-      verify(seen[name])
-    end
+    verify(seen[name], period_of(name))
     save(name, seen[name])
   end
   redis.call('DEL', KEYS[1])
@@ -236,21 +239,21 @@ local broken, fills = {}, {}
 local passed_by, is_only_passable = 0, true
 
 local function threshold_of(counter, floor, ratio)
-  return floor + math.floor(ratio * lately(counter) / 1000)
+  return floor + math.floor(ratio * lately(counter, period) / 1000)
 end
 
-local function amount_of(threshold)
-  return math.max(1, math.floor(period / threshold))
+local function amount_of(threshold, of)
+  return math.max(1, math.floor(of / threshold))
 end
 
 local function look(rule, name, floor, ratio)
   local counter = load(name)
   local threshold = threshold_of(counter, floor, ratio)
-  local amount = amount_of(threshold)
+  local amount = amount_of(threshold, period)
   fills[#fills + 1] = {name, amount, counter}
-  local is_full = level(counter) + amount > period
+  local is_full = level(counter, period) + amount > period
   if is_full and rule ~= 8 then
-    broken[#broken + 1] = {rule, math.ceil(level(counter) * threshold / period), threshold}
+    broken[#broken + 1] = {rule, math.ceil(level(counter, period) * threshold / period), threshold}
   end
   return is_full, counter
 end
@@ -267,14 +270,14 @@ if #KEYS > 2 then
   if is_new then
     is_only_passable = not look(7, own .. '/*', tonumber(ARGV[16]), permille) and is_only_passable
     local is_open, counter = look(8, own .. '/' .. country, 1, 1000)
-    if not is_open and lately(counter) == 0 then
+    if not is_open and lately(counter, period) == 0 then
       local count, flat = 0, redis.call('HGETALL', KEYS[3])
       for i = 1, #flat, 2 do
         if flat[i] ~= '*' and flat[i] ~= country then
           local other = read(flat[i + 1])
-          if level(other) + amount_of(threshold_of(other, 1, 1000)) > period then
+          if level(other, period) + amount_of(threshold_of(other, 1, 1000), period) > period then
             count = count + 1
-          elseif level(other) == 0 and lately(other) == 0 then
+          elseif level(other, period) == 0 and lately(other, period) == 0 then
             redis.call('HDEL', KEYS[3], flat[i])
           end
         end
@@ -285,19 +288,20 @@ if #KEYS > 2 then
       end
     end
   end
+  local near = string.sub(KEYS[4], #base + 1)
+  local counter, amount = load(near), 0
   if #broken > 0 then
-    local trusted = lately(load(string.sub(KEYS[#KEYS], #base + 1)))
+    local known, of = lately(counter, period_of(near)), period_of(near)
     if verified > 0 and verified + tonumber(ARGV[11]) > now and #entries < tonumber(ARGV[12]) then
       passed_by = 1
-    elseif trusted > 0 and is_only_passable then
-      local name = string.sub(KEYS[4], #base + 1)
-      local counter, amount = load(name), amount_of(math.max(1, math.floor(permille * trusted / 1000)))
-      if level(counter) + amount <= period then
-        passed_by = 2
-        fills[#fills + 1] = {name, amount, counter}
+    elseif known > 0 and is_only_passable then
+      local more = amount_of(2 + math.floor(2 * permille * known / 1000), of)  -- NEAR_FLOOR, NEAR_TIMES
+      if level(counter, of) + more <= of then
+        passed_by, amount = 2, more
       end
     end
   end
+  fills[#fills + 1] = {near, amount, counter}
 end
 local is_suspected = #broken > 0 and passed_by == 0
 
@@ -319,10 +323,10 @@ if not (is_suspected and enforce) and not (over and enforce_budget) then
     .. (is_suspected and '1' or '0')
   for _, fill in ipairs(fills) do
     local name, amount, counter = fill[1], fill[2], fill[3]
-    local before = level(counter)
-    amount = is_suspected and 0 or math.min(amount, period - before)
+    local before = level(counter, period_of(name))
+    amount = is_suspected and 0 or math.min(amount, period_of(name) - before)
     text = text .. ' ' .. name .. '=' .. whole(amount)
-    if not is_suspected then
+    if amount > 0 then
       counter.tat = now + before + amount
       save(name, counter)
     end

@@ -23,8 +23,9 @@ A day's period, a floor of 20 and a ratio of 0.3, for a country where 100 were v
 
 Two things let a send pass that a rule would refuse, or whoever fills a counter could lock out everybody in it:
 - its number was verified in the last seven days, and has no more than two sends open: it passes every rule;
-- its address range has verified sends, and room in a small counter of its own: it passes those rules that many honest
-  people share, country and prefix.
+- from its network (an IPv4 /16, an IPv6 /32) numbers of its country were verified in the last seven periods, and there
+  is room in that network's own counter for the country: it passes the rules that many honest people share, country
+  and prefix.
 """
 
 from dataclasses import dataclass, field
@@ -36,6 +37,12 @@ KNOWN_MS: Final = 7 * DAY_MS
 MOST_OPEN: Final = 3
 # Entries of a number that are kept; those before them stay unverified.
 MOST_ENTRIES: Final = 16
+# How many periods a network's counters look back and take to be empty: a small country's people are few in a day.
+NEAR_PERIODS: Final = 7
+# Its threshold, where anything was verified: 2 + 2 x ratio x verified. Under attack it is all that a network's honest
+# people have, and with less they are refused for their own slips: see bench/bench_pumping.py.
+_NEAR_FLOOR: Final = 2
+_NEAR_TIMES: Final = 2
 # What is one per address and country: as many unverified sends as verified ones, and one more.
 _COUNTRY_FLOOR: Final = 1
 _COUNTRY_PERMILLE: Final = 1000
@@ -51,13 +58,13 @@ RULES: Final[tuple[Rule, ...]] = (
     "budget", "budget_country",
 )  # fmt: skip
 # The rules on one counter each, but for `ip`: what part of the floor is theirs, whether they count numbers and not
-# messages (a person whose message is late asks again), and whether a trusted address range passes them.
+# messages (a person whose message is late asks again), and whether a network that is known for the country passes them.
 # Fewer are normal where honest numbers seldom meet: two of ten neighbours in one day are a coincidence, five are not.
 _COUNTED: Final[tuple[tuple[Rule, int, bool, bool], ...]] = (
     ("country", 1, False, True),
     ("prefix", 1, False, True),
-    ("thousand", 2, True, False),
-    ("hundred", 4, True, False),
+    ("thousand", 4, True, False),
+    ("hundred", 5, True, False),
     ("ten", 8, True, False),
     ("ip_prefix", 1, False, False),
 )
@@ -75,8 +82,8 @@ class Rules:
 
     @property
     def counted(self) -> tuple[tuple[int, bool, bool], ...]:
-        """Of each counter of `Sending.names`: its floor, whether it counts numbers, whether trust passes it."""
-        return tuple((-(-self.floor // part), distinct, trusting) for _, part, distinct, trusting in _COUNTED)
+        """Of each counter of `Sending.names`: its floor, whether it counts numbers, whether a network passes it."""
+        return tuple((-(-self.floor // part), distinct, passable) for _, part, distinct, passable in _COUNTED)
 
     @property
     def ip_floor(self) -> int:
@@ -88,20 +95,25 @@ class Rules:
 class Sending:
     """One send that is asked for. Texts but the country are hashed.
 
-    `names`: of its counters, as `names_of` makes them; empty where only the budget looks at it, as `ip` and `ip_prefix`
-    then are. Money is in millionths: what it may cost, and the budgets of a day, -1 for none.
+    `names`: of its counters, as `names_of` makes them; empty where only the budget looks at it, and `ip` and `network`
+    are then. Money is in millionths: what it may cost, and the budgets of a day, -1 for none.
     """
 
     number: str
     country: str
     ip: str = ""
-    ip_prefix: str = ""
+    network: str = ""
     names: tuple[str, ...] = ()
     price: int = 0
     daily: int = -1
     by_country: int = -1
     enforce: bool = True  # a rule that is broken refuses it; else it is sent, and told
     enforce_budget: bool = True
+
+    @property
+    def near(self) -> str:
+        """Name the counter of its network and country."""
+        return f"near:{self.network}:{self.country}"
 
 
 def names_of(country: str, blocks: tuple[str, str, str, str], ip_prefix: str) -> tuple[str, ...]:
@@ -184,7 +196,7 @@ class Judged:
     now_ms: int
     entry: int
     broken: tuple[Broken, ...] = ()
-    passed_by: Literal["", "number", "range"] = ""
+    passed_by: Literal["", "number", "network"] = ""
     spent: tuple[int, int] = (0, 0)
     alarms: tuple[Rule, ...] = ()
 
@@ -237,12 +249,12 @@ class Book:
         living = number.living(now_ms, self.rules.period_ms)
         broken: list[Broken] = []
         fills: list[tuple[str, int]] = []
-        passed_by: Literal["", "number", "range"] = ""
+        passed_by: Literal["", "number", "network"] = ""
         if sending.names:
             broken, fills = self._look(sending, now_ms, is_new=not living)
             if broken:
-                passed_by, trusted = self._pass(sending, number, len(living), broken, now_ms)
-                fills += trusted
+                passed_by = self._pass(sending, number, len(living), broken, now_ms)
+            fills.append((sending.near, self._near_amount(sending, now_ms) if passed_by == "network" else 0))
         is_suspected = bool(broken) and not passed_by
         self._turn_day(now_ms)
         over = self._over(sending)
@@ -252,7 +264,7 @@ class Book:
         self.alarmed.update(scopes[rule] for rule in judged.alarms)
         if not (is_suspected and sending.enforce) and not (over and sending.enforce_budget):
             filled = {
-                name: 0 if is_suspected else self._counter(name).fill(amount, now_ms, self.rules.period_ms)
+                name: 0 if is_suspected else self._counter(name).fill(amount, now_ms, self._period_ms(name))
                 for name, amount in fills
             }
             if sending.names:
@@ -277,8 +289,7 @@ class Book:
                 self._counter(name).take_out(amount, now_ms)
                 names[name] = None
         for name in names:
-            if not name.startswith("trust:"):
-                self._counter(name).verify(now_ms, self.rules.period_ms)
+            self._counter(name).verify(now_ms, self._period_ms(name))
         if living:
             known.verified_ms = now_ms
         known.entries = {}
@@ -303,6 +314,9 @@ class Book:
 
     def _counter(self, name: str) -> Counter:
         return self.counters.setdefault(name, Counter())
+
+    def _period_ms(self, name: str) -> int:
+        return self.rules.period_ms * (NEAR_PERIODS if name.startswith("near:") else 1)
 
     def _look(self, sending: Sending, now_ms: int, *, is_new: bool) -> tuple[list[Broken], list[tuple[str, int]]]:
         """Find the broken rules, and what the send would fill. `is_new`: its number has no other send open."""
@@ -343,19 +357,22 @@ class Book:
 
     def _pass(
         self, sending: Sending, number: Number, open_: int, broken: list[Broken], now_ms: int
-    ) -> tuple[Literal["", "number", "range"], list[tuple[str, int]]]:
-        """Tell by what a send passes broken rules, and what that fills."""
+    ) -> Literal["", "number", "network"]:
+        """Tell by what a send passes broken rules."""
         if number.verified_ms and number.verified_ms + KNOWN_MS > now_ms and open_ < MOST_OPEN:
-            return "number", []
-        passable = {rule for (rule, *_, is_trusting) in _COUNTED if is_trusting}
-        verified = self._counter(sending.names[-1]).lately(now_ms, self.rules.period_ms)
-        if verified and passable.issuperset(one.rule for one in broken):
-            period_ms = self.rules.period_ms
-            amount = max(1, period_ms // max(1, self.rules.permille * verified // 1000))
-            name = f"trust:{sending.ip_prefix}"
-            if self._counter(name).level_ms(now_ms, period_ms) + amount <= period_ms:
-                return "range", [(name, amount)]
-        return "", []
+            return "number"
+        passable = {rule for (rule, *_, is_passable) in _COUNTED if is_passable}
+        period_ms = self._period_ms(sending.near)
+        near = self._counter(sending.near)
+        is_known = near.lately(now_ms, period_ms) > 0 and passable.issuperset(one.rule for one in broken)
+        if is_known and near.level_ms(now_ms, period_ms) + self._near_amount(sending, now_ms) <= period_ms:
+            return "network"
+        return ""
+
+    def _near_amount(self, sending: Sending, now_ms: int) -> int:
+        period_ms = self._period_ms(sending.near)
+        verified = self._counter(sending.near).lately(now_ms, period_ms)
+        return max(1, period_ms // (_NEAR_FLOOR + _NEAR_TIMES * self.rules.permille * verified // 1000))
 
     def _turn_day(self, now_ms: int) -> None:
         day = now_ms // DAY_MS

@@ -28,7 +28,7 @@ _AGAIN_S: Final = 3600.0
 _FIRST: Final = 7
 # The rules on money; all others are on what is never verified.
 _BUDGETS: Final[tuple[Rule, ...]] = ("budget", "budget_country")
-_PASSED_BY: Final[tuple[Literal["", "number", "range"], ...]] = ("", "number", "range")
+_PASSED_BY: Final[tuple[Literal["", "number", "network"], ...]] = ("", "number", "network")
 
 
 class Prices:
@@ -98,8 +98,9 @@ class Sends:
             number = recipient.address
             prefix, thousand, hundred, ten = (self._hash(number[:-digits]) for digits in (4, 3, 2, 1))
             found.ip = self._hash(client_key("ip", ip))
-            found.ip_prefix = self._hash(client_key("ip_prefix", ip))
-            found.names = pumping.names_of(country, (prefix, thousand, hundred, ten), found.ip_prefix)
+            found.network = self._hash(client_key("network", ip))
+            ip_prefix = self._hash(client_key("ip_prefix", ip))
+            found.names = pumping.names_of(country, (prefix, thousand, hundred, ten), ip_prefix)
         elif not found.price or not self._budget.is_set:
             return None
         return found
@@ -112,7 +113,7 @@ class Sends:
         """
         keys = [self._base + f"number:{sending.number}", self._base + "money"]
         if sending.names:
-            keys += [self._base + f"ip:{sending.ip}", self._base + f"trust:{sending.ip_prefix}"]
+            keys += [self._base + f"ip:{sending.ip}", self._base + sending.near]
             keys += [self._base + name for name in sending.names]
         arguments = (
             *self._first("judge", now_ms),

@@ -22,7 +22,7 @@ def sending(number: str = "+8613800000000", ip: str = "203.0.113.1", country: st
     """A send as it stands in the model; what is hashed in the product stands plain here."""
     ip_prefix = ip.rpartition(".")[0]
     blocks = number[:-4], number[:-3], number[:-2], number[:-1]
-    made = Sending(number, country, ip, ip_prefix, names_of(country, blocks, ip_prefix))
+    made = Sending(number, country, ip, ip_prefix.rpartition(".")[0], names_of(country, blocks, ip_prefix))
     return replace(made, **more)
 
 
@@ -50,7 +50,7 @@ class Step:
 
 steps = st.builds(
     Step,
-    what=st.sampled_from(["judge", "judge", "judge", "judge", "verified", "give_back", "paid"]),
+    what=st.sampled_from(["judge", "judge", "judge", "sign_up", "sign_up", "verified", "give_back", "paid"]),
     number=st.one_of(st.integers(0, 30), st.sampled_from([0, 1, 100, 1000, 10_000, 55_555])),
     ip=st.integers(0, 5),
     country=st.sampled_from(["CN", "US", "DE", "FR", "TG"]),
@@ -87,7 +87,7 @@ class InStore:
         rules = self.rules
         keys = [f"{self.base}number:{one.number}", f"{self.base}money"]
         if one.names:
-            keys += [f"{self.base}ip:{one.ip}", f"{self.base}trust:{one.ip_prefix}"]
+            keys += [f"{self.base}ip:{one.ip}", self.base + one.near]
             keys += [self.base + name for name in one.names]
         arguments: list[str | int] = [
             int(one.enforce),
@@ -112,7 +112,7 @@ class InStore:
 
 def flat(judged: Judged) -> list[int]:
     """What the script answers of a judgement."""
-    said = [judged.now_ms, judged.entry, ("", "number", "range").index(judged.passed_by), *judged.spent]
+    said = [judged.now_ms, judged.entry, ("", "number", "network").index(judged.passed_by), *judged.spent]
     said += [int("budget" in judged.alarms), int("budget_country" in judged.alarms)]
     for one in judged.broken:
         said += [RULES.index(one.rule) + 1, one.open, one.threshold]
@@ -130,7 +130,7 @@ async def test_the_script_judges_as_the_model_does(store: Store, rules: Rules, s
         day = now_ms // DAY_MS
         for again in range(step.repeat):
             number = f"+86138{step.number + again:08}"
-            if step.what == "judge":
+            if step.what in {"judge", "sign_up"}:
                 one = sending(
                     number,
                     f"203.0.{step.ip % 2}.{step.ip}",
@@ -142,14 +142,114 @@ async def test_the_script_judges_as_the_model_does(store: Store, rules: Rules, s
                     by_country=step.by_country,
                 )
                 if not step.is_watched:
-                    one = replace(one, names=(), ip="", ip_prefix="")
+                    one = replace(one, names=(), ip="", network="")
                 assert await script.judge(one, now_ms) == flat(book.judge(one, now_ms))
-            elif step.what == "verified":
+            if step.what in {"verified", "sign_up"}:
                 assert await script.ask("verified", number, now_ms) == [now_ms, *book.verified(number, now_ms)]
-            elif step.what == "give_back":
+            if step.what == "give_back":
                 was_there = book.give_back(number, step.entry, now_ms)
                 assert await script.ask("give_back", number, now_ms, step.entry) == [now_ms, int(was_there)]
-            else:
+            if step.what == "paid":
                 more = step.price - 300_000
                 book.paid(day, step.country, more, now_ms)
                 assert await script.ask("paid", number, now_ms, day, step.country, more) == [now_ms]
+
+
+# What the rules mean…
+
+
+def far(index: int) -> str:
+    """A number that is nobody's neighbour."""
+    return f"+86138{100_003 * index:08}"
+
+
+def strange(index: int) -> str:
+    """An address in a network of its own."""
+    return f"{10 + index // 256}.{index % 256}.0.1"
+
+
+def judge_many(book: Book, numbers: range, now_ms: int) -> list[bool]:
+    """Judge a send to each number from an address of its own: which were let through?"""
+    return [bool(book.judge(sending(far(index), strange(index)), now_ms).entry) for index in numbers]
+
+
+def test_a_threshold_grows_with_what_is_verified() -> None:
+    """Twenty, and three for every ten that were verified in the last day; one comes back each day / threshold."""
+    book = Book(RULES_OF_A_DAY)
+    assert judge_many(book, range(21), START_MS) == [True] * 20 + [False]
+    book = Book(RULES_OF_A_DAY)
+    for index in range(100):
+        assert book.judge(sending(far(1000 + index), strange(1000 + index)), START_MS).entry
+        assert book.verified(far(1000 + index), START_MS) == (1, 0)
+    assert judge_many(book, range(51), START_MS) == [True] * 50 + [False]
+    later_ms = START_MS + DAY_MS // 50
+    assert judge_many(book, range(60, 62), later_ms) == [True, False]
+    book.verified(far(0), later_ms)
+    assert judge_many(book, range(70, 72), later_ms) == [True, False]
+
+
+def test_after_a_day_nothing_is_left_of_an_attack() -> None:
+    """A counter that was filled is empty a period later; half of it after half a period."""
+    book = Book(RULES_OF_A_DAY)
+    judge_many(book, range(20), START_MS)
+    assert judge_many(book, range(100, 111), START_MS + DAY_MS // 2) == [True] * 10 + [False]
+    assert judge_many(book, range(200, 221), START_MS + 2 * DAY_MS) == [True] * 20 + [False]
+
+
+def test_a_message_that_is_asked_for_again_is_no_second_neighbour() -> None:
+    """Whose message is late asks again, and is refused neither as a neighbour of himself nor as many numbers."""
+    book = Book(replace(RULES_OF_A_DAY, floor=100))
+    assert all(book.judge(sending(), START_MS + 61_000 * again).entry for again in range(12))
+
+
+def test_a_refused_send_fills_nothing() -> None:
+    """Who is stopped by his block of neighbours does not close the country for the others."""
+    book = Book(RULES_OF_A_DAY)
+    for index in range(1000):
+        book.judge(sending(f"+8613800000{index:03}", strange(index)), START_MS)
+    assert judge_many(book, range(2000, 2016), START_MS) == [True] * 15 + [False]  # five of the thousand went through
+
+
+def test_a_number_that_was_verified_passes_for_a_week_with_two_sends_open() -> None:
+    """Its third is judged as anybody's, and so is its first after seven days."""
+    book = Book(RULES_OF_A_DAY)
+    assert book.judge(sending(), START_MS).entry
+    book.verified("+8613800000000", START_MS)
+    attacked_ms = START_MS + 6 * DAY_MS
+    judge_many(book, range(1, 30), attacked_ms)
+    assert [book.judge(sending(), attacked_ms).passed_by for _ in range(4)] == ["number"] * 3 + [""]
+    attacked_ms = START_MS + 8 * DAY_MS
+    judge_many(book, range(30, 60), attacked_ms)
+    assert not book.judge(sending(), attacked_ms).entry
+
+
+def test_observing_fills_as_enforcing_would() -> None:
+    """What would be refused is told each time, and changes nothing for what comes after it."""
+    book = Book(RULES_OF_A_DAY)
+    asked = [sending(far(index), strange(index), enforce=False) for index in range(60)]
+    judged = [book.judge(one, START_MS) for one in asked]
+    assert [bool(one.rules) for one in judged] == [False] * 20 + [True] * 40
+    assert all(one.entry for one in judged)
+    assert book.verified(far(59), START_MS) == (1, 1)
+    assert book.verified(far(0), START_MS) == (1, 0)
+    assert [bool(book.judge(sending(far(70 + n), strange(70 + n)), START_MS).entry) for n in range(3)] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_budget_ends_with_the_day_of_utc() -> None:
+    """What was spent on one day is not the next day's, and what of it comes back late changes nothing."""
+    book = Book(RULES_OF_A_DAY)
+    priced: dict[str, Any] = {"names": (), "price": 600_000, "daily": 1_000_000}
+    evening_ms = (START_MS // DAY_MS + 1) * DAY_MS - 1
+    first = book.judge(sending(**priced), evening_ms)
+    second = book.judge(sending(**priced), evening_ms)
+    assert (first.entry, second.entry, second.alarms) == (1, 0, ("budget",))
+    assert book.judge(sending(**priced), evening_ms).alarms == ()
+    third = book.judge(sending(**priced), evening_ms + 1)
+    assert (third.entry, third.spent) == (2, (600_000, 600_000))
+    book.paid(evening_ms // DAY_MS, "CN", 5_000_000, evening_ms + 1)
+    assert book.give_back("+8613800000000", 1, evening_ms + 1)
+    assert book.spent[""] == 600_000

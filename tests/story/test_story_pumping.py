@@ -90,8 +90,10 @@ async def test_a_locked_country_lets_its_own_people_in(start: Start) -> None:
         assert (await send(sidecar, far(index), ip(index))).status == 202
     assert (await send(sidecar, far(5), ip(5))).code == "rate_limited"
     assert (await send(sidecar, known, ip(6))).status == 202  # the number
-    assert (await send(sidecar, far(91), "192.0.2.200")).status == 202  # the network, once
-    assert (await send(sidecar, far(92), "192.0.2.201")).code == "rate_limited"
+    for index in (91, 92):
+        assert (await send(sidecar, far(index), f"192.0.{index}.1")).status == 202  # the network, twice
+    assert (await send(sidecar, far(93), "192.0.93.1")).code == "rate_limited"
+    assert (await send(sidecar, "+14155550100", "192.0.94.1")).status == 202
 
 
 async def test_an_address_with_many_countries_is_refused(start: Start) -> None:
