@@ -328,6 +328,8 @@ class Sent:
     Refusal(upstream_unavailable, upstream_timeout) while nothing of the answer is sent; later it is cut off, `is_cut`.
     """
 
+    __slots__ = ("_broken_off", "_connection", "_ear", "_ended", "_exchange", "_held", "_listener", "_status")
+
     def __init__(self, exchange: Exchange, connection: Connection, listener: Listener | None) -> None:
         loop = asyncio.get_running_loop()
         self._exchange = exchange

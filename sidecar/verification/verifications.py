@@ -84,6 +84,8 @@ class Hold:
     `lasts_s`: how many seconds after it was taken the store lets somebody else hold the proof.
     """
 
+    __slots__ = ("_holder", "_open", "_recipient_hash", "_verifications", "id", "lasts_s")
+
     def __init__(
         self, verifications: "Verifications", verification_id: str, recipient_hash: str, holder: str, lasts_s: float
     ) -> None:
