@@ -26,6 +26,8 @@ from sidecar.visit import Visit
 
 # Limits on who asks, decided before the captcha; all others are on what is asked, decided after it.
 _WHO: Final = ("ip", "header:")  # ip, ip_prefix, header:NAME
+# Limits on what all ask for.
+_OF_ALL: Final = ("route", "global")
 # How many askers' wrong codes a whole site may show: IPv4's /24, IPv6's /48.
 _ASKERS_OF_A_SITE: Final = 10
 
@@ -191,6 +193,11 @@ class Admission:
         # Of several, the token says which one is asked.
         if len(route.captcha) == 1 and not terms.steps_up:
             yield self._of_wrong_tokens(visit, route.captcha[0])
+
+    def demanding(self, visit: Visit, route: Route) -> list[Bucket]:
+        """The buckets that may demand a route's captcha: those that are known from a request's head alone."""
+        limits = [one for one in self._terms(route).limits if one.meter.demands]
+        return [self._bucket(one, visit, route, None) for one in limits if one.is_who or one.key in _OF_ALL]
 
     def claim(self, captcha: str, token_id: str) -> Bucket:
         """The bucket that takes one token of a captcha, once."""

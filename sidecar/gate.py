@@ -180,9 +180,21 @@ class Gate:
             return blocked
         if _has_form_in_page(visit, route):
             return None
-        if route.captcha and intake.surely_lacks(route.captcha_token, body) and not self._admission.steps_up(route):
+        lacks_token = bool(route.captcha) and intake.surely_lacks(route.captcha_token, body)
+        if lacks_token and not self._admission.steps_up(route):
             return _no_token_at_once(self._offered(route))
-        return self._known_to_be_full(visit, route)
+        known = self._known_to_be_full(visit, route)
+        if known is None and lacks_token and self._surely_demands(visit, route):
+            return _no_token_at_once(self._offered(route))
+        return known
+
+    def _surely_demands(self, visit: Visit, route: Route) -> bool:
+        """Say whether a limit demands the captcha of a route that steps up, as far as is known without the store."""
+        demanded = self._buckets.demanding(self._admission.demanding(visit, route))
+        if not demanded or (route.action == "send" and visit.header("Idempotency-Key")):
+            return False  # what is asked again under its key has its answer already
+        visit.log["captcha_demanded_by"] = list(demanded)
+        return True
 
     def blocked_at_once(self, visit: Visit) -> Refusal | None:
         """Say which list forbids a visit whatever it asks for."""

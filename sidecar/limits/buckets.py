@@ -30,6 +30,9 @@ _MOST_FULL: Final = 65_536
 # How long a full bucket is believed to be full without asking again: another process may have given back to it.
 _BELIEVED_S: Final = 10.0
 
+# What follows a bucket's name where it is remembered as one that demands a captcha.
+_DEMAND: Final = " captcha"
+
 # How much of an address one customer has. A home or a phone gets one IPv4 address, or a whole IPv6 /64; a site gets an
 # IPv4 /24 or an IPv6 /48 (RFC 6177). Counting single IPv6 addresses would count nothing.
 # A network operator has its IPv4 in parts of /16 and smaller, and gets an IPv6 /32 (RIPE-738 section 5.1).
@@ -161,6 +164,14 @@ class Buckets:
             retry_after_s = max(retry_after_s, takes_at - now)
         return Ruling(False, retry_after_s, tuple(refused)) if refused else None
 
+    def demanding(self, buckets: Iterable[Bucket]) -> tuple[str, ...]:
+        """Name the buckets that demand a captcha, as far as that is known without the store: as `full` has it."""
+        if not self._full:
+            return ()
+        now = self._clock()
+        known = [(bucket.meter, self._full.get(f"{bucket.key}{_DEMAND}")) for bucket in buckets]
+        return tuple([meter.name for meter, one in known if meter.demands and one is not None and one[0] > now])
+
     async def peek(self, buckets: Iterable[Bucket]) -> Ruling:
         """Tell what `spend` would say now, and take nothing."""
         return await self.spend((), looking_at=buckets)
@@ -248,6 +259,8 @@ class Buckets:
                 observed.append(meter.name)
             elif not is_solved:
                 demanded.append(meter.name)
+                # Apart from what refuses: other meters may see more room in the same bucket.
+                self._remember(f"{bucket.key}{_DEMAND}", asked_at, asked_at + retry / 1e6, asked_at + reset / 1e6)
         if demanded and not refused:
             return Ruling(False, observed=tuple(observed), demanded=tuple(demanded))
         if not refused:
@@ -268,6 +281,7 @@ class Buckets:
     def _forget(self, keys: Iterable[str]) -> None:
         for key in keys:
             self._full.pop(key, None)
+            self._full.pop(f"{key}{_DEMAND}", None)
 
 
 def _once_each(buckets: Iterable[Bucket]) -> dict[str, Bucket]:

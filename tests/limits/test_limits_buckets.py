@@ -402,6 +402,24 @@ async def test_a_full_bucket_that_demands_a_captcha_refuses_until_one_is_solved(
     assert ruling.tickets == (ip.ticket,)
 
 
+async def test_a_demand_is_known_without_the_store_until_there_is_room(store: Store) -> None:
+    """Of that meter alone; another one, which sees more room in the bucket, refuses nobody by it."""
+    clock = Clock()
+    buckets, whole, part = Buckets(store, clock), a_bucket(store, "guesses", 5), demanding(store, "guesses", 1)
+    taken = await buckets.spend([part])
+    assert buckets.demanding([part]) == ()
+    assert (await buckets.spend([part])).demanded == ("guesses",)
+    assert buckets.demanding([part, whole]) == ("guesses",)
+    assert buckets.full([whole, part]) is None
+    clock.now = 10.0
+    assert buckets.demanding([part]) == (), "another process may have given back"
+    await buckets.spend([part])
+    assert buckets.demanding([part]) == ("guesses",)
+    await buckets.refund(taken.tickets)
+    assert buckets.demanding([part]) == ()
+    assert (await buckets.spend([part])).allowed
+
+
 async def test_a_refusal_goes_before_a_demand(store: Store) -> None:
     """Of what refuses and what demands, the states tell only of what refuses, and the wait is for that."""
     buckets, ip, free = Buckets(store), a_bucket(store, "ip", 1), demanding(store, "free", 1)

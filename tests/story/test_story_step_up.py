@@ -94,12 +94,12 @@ async def test_a_token_that_nobody_demands_is_not_used_up(start: Start) -> None:
 
 async def test_of_many_at_once_so_many_go_without_a_captcha_as_the_limit_says(start: Start) -> None:
     """Forty at once with none, and then forty with one each: two of the first, all of the second."""
-    sidecar = await start(stepping("global"))
+    sidecar = await start(stepping("global"), config=TRUSTING)
     phones = [f"139000004{n:02}" for n in range(40)]
     found = Counter([reply.status for reply in await asyncio.gather(*(send(sidecar, phone) for phone in phones))])
     assert found == {202: 2, 403: 38}
     tokens = [await sidecar.solved() for _ in phones]
-    solved = (send(sidecar, phone, captcha=token) for phone, token in zip(phones, tokens, strict=True))
+    solved = (send(sidecar, phones[n], captcha=token, ip=f"192.0.2.{n}") for n, token in enumerate(tokens))
     assert {reply.status for reply in await asyncio.gather(*solved)} == {202}
 
 
@@ -113,12 +113,12 @@ async def test_what_is_refused_spends_nothing(start: Start) -> None:
 
 
 async def test_nobody_solves_a_captcha_for_nothing(start: Start) -> None:
-    """Over a limit that refuses, too, one is refused at once; and the token that came along still works later."""
+    """Over a limit that refuses, too, one is refused; and the token that came along still works later."""
     sidecar = await start(stepping("ip", "1/1h"), ip_rate="2/1h", config=TRUSTING)
     assert (await send(sidecar)).status == 202
     assert (await send(sidecar, captcha=await sidecar.solved())).status == 202
     token = await sidecar.solved()
-    for more in ({}, {"captcha": token}):
+    for more in ({"captcha": token}, {}):
         refused = await send(sidecar, **more)
         assert (refused.status, refused.code) == (429, "rate_limited")
         assert '"ip"' in refused.headers["RateLimit"]
@@ -126,6 +126,26 @@ async def test_nobody_solves_a_captcha_for_nothing(start: Start) -> None:
     for _ in range(2):
         again = await send(sidecar, ip="192.0.2.2", captcha=token)
         assert again.status == 202
+
+
+@pytest.mark.parametrize("key", ["ip", "global", "route"])
+async def test_a_flood_without_captchas_is_told_so_without_the_store(
+    start: Start, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a limit is known to be full; who brings a token, or repeats what was answered, is not refused by it."""
+    sidecar = await start(stepping(key, "1/1h"))
+    once = {"Idempotency-Key": "once"}
+    first = await sidecar.ask("POST", "/send", json={"phone": PHONE}, headers=once)
+    assert first.status == 202
+    assert (await send(sidecar)).code == "captcha_required"
+    spend = sidecar.app.gate._buckets.spend
+    monkeypatch.setattr(sidecar.app.gate._buckets, "spend", None)
+    refused = await send(sidecar)
+    assert (refused.code, refused.json["captchas"]) == ("captcha_required", ["altcha"])
+    again = await sidecar.ask("POST", "/send", json={"phone": PHONE}, headers=once)
+    assert (again.status, again.body) == (202, first.body)
+    monkeypatch.setattr(sidecar.app.gate._buckets, "spend", spend)
+    assert (await send(sidecar, captcha=await sidecar.solved())).status == 202
 
 
 async def test_a_test_number_is_asked_as_who_asks_and_not_as_what_is_asked(start: Start) -> None:
