@@ -54,6 +54,11 @@ class Breaker:
         """As the store has it."""
         return f"{self.state} {self.generation} {self.run} {self.window or '-'} {self.until_ms}"
 
+    @property
+    def is_spotless(self) -> bool:
+        """True when it is closed, and knows of no failure: one more fine result need not be told to it."""
+        return self.state == "closed" and not self.run and "0" not in self.window
+
     def may_be_probed(self, now_ms: int) -> bool:
         """True when one attempt may find out whether the provider is back."""
         return self.state != "closed" and now_ms >= self.until_ms

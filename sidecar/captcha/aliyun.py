@@ -76,7 +76,10 @@ class Settings(Captcha):
 def identify(settings: Settings, token: str) -> str | Verdict:  # noqa: ARG001 - the seam's shape
     """Give what the token is known by: itself, in one spelling where it is JSON."""
     found = answer.members(token)
-    return token if found is None else json.dumps(found, sort_keys=True)
+    try:
+        return token if found is None else json.dumps(found, sort_keys=True)
+    except RecursionError:  # reading takes less depth than writing
+        return Verdict("reject", "too_deep")
 
 
 def request(settings: Settings, token: str, client_ip: str, now: float, nonce: str) -> HttpRequest:  # noqa: ARG001 - the seam's shape

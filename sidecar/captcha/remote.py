@@ -97,6 +97,8 @@ class Remote:
             self._move(probing)
         generation = self._breaker.generation
         verdict, is_answer = await self._ask(token, client_ip)
+        if is_answer and self._breaker.is_spotless:
+            return verdict  # nothing to count: one more good answer changes nothing
         self._move(
             breaker.record(
                 self._breaker, generation, fine=is_answer, failures=_FAILURES, open_for_ms=_OPEN_MS, now_ms=_now_ms()

@@ -168,6 +168,14 @@ class TestEveryRemoteKind:
                     outcome = REMOTE[name].read(policed(good), HttpReply(200, {}, json.dumps(changed).encode())).outcome
                     assert outcome != "pass" or says_yes(name, changed), changed
 
+    @pytest.mark.parametrize("depth", [1, 50, 300, 900, 950, 980, 990, 1000, 1500, 5000])
+    def test_no_token_is_too_much(self, name: str, depth: int) -> None:
+        """Of whatever depth: it has a name, or is refused."""
+        for text in ('{"a":' * depth + "1" + "}" * depth, "[" * depth, '{"ticket":' + "[" * depth + "]" * depth + "}"):
+            for token in (text, text[: REMOTE[name].MAX_TOKEN]):
+                found = REMOTE[name].identify(table(name), token)
+                assert isinstance(found, str) or found.outcome == "reject"
+
     def test_a_deeply_nested_answer_is_a_provider_error(self, name: str) -> None:
         assert judged(REMOTE[name], name, b"[" * 60_000) == "provider_error"
 

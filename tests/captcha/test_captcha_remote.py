@@ -310,6 +310,20 @@ async def test_a_vendor_that_is_away_is_not_asked_by_everybody(
     assert moves == [("closed", "open"), ("open", "half_open"), ("half_open", "closed")]
 
 
+async def test_half_of_the_last_twenty_calls_open_the_breaker_too(session: outbound.Session) -> None:
+    """A vendor that answers every other call is not waited for; what went well before counts for nothing."""
+    simulator = TurnstileSimulator(genuine={f"t{number}" for number in range(60)})
+    async with running(simulator):
+        verifier = ask(session, simulator)
+        for number in range(30):
+            assert await verdict(verifier, f"t{number}") == Verdict("pass")
+        for number in range(30, 50):
+            assert not verifier.is_away
+            simulator.answer = web.Response(status=503) if number % 2 == 0 else None
+            await verdict(verifier, f"t{number}")
+        assert verifier.is_away
+
+
 async def test_a_probe_that_fails_keeps_the_breaker_open(
     session: outbound.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
