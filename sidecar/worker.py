@@ -29,7 +29,7 @@ from sidecar.proxy import listener
 from sidecar.proxy.client import Trusted
 from sidecar.proxy.proxy_protocol import IN_A_ROW, Acceptor
 from sidecar.recipient import load_number_data
-from sidecar.sockets import most_clients, raise_descriptors
+from sidecar.sockets import most_clients, most_held, raise_descriptors
 from sidecar.store.instances import ForeignSecretError
 
 _LOOK_S: Final = 0.05
@@ -73,6 +73,7 @@ class Worker:
             max_head=server.max_head,
             keep_alive_s=server.keep_alive,
             most=most_clients(raise_descriptors()),
+            most_held=most_held(os.cpu_count() or 1 if server.workers == "auto" else server.workers),
         )
         self._accepting = Acceptor(
             self._sockets,

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -156,6 +157,7 @@ async def passing(
     send_s: float = listener.SEND_S,
     content_s: float = listener.CONTENT_S,
     guarded_s: float = listener.GUARDED_S,
+    most_held: int = sys.maxsize,
 ) -> AsyncIterator[Passing]:
     """Run one in front of the upstream at `url`, on a free port or the unix socket at `path`.
 
@@ -185,6 +187,7 @@ async def passing(
         send_s=send_s,
         content_s=content_s,
         guarded_s=guarded_s,
+        most_held=most_held,
     )
     listening = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
     listening.bind(path or ("127.0.0.1", 0))

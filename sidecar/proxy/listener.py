@@ -16,6 +16,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, Protocol, cast
 
+import structlog
+
 from sidecar.errors import Refusal
 from sidecar.problem import Answer
 from sidecar.proxy import answers, messages
@@ -58,6 +60,10 @@ _LOOK_S: Final = 0.5
 # most that there may be, the oldest connections first, as nginx drains its reusable connections.
 _IDLE_S: Final = 1.0
 _MAKE_ROOM: Final = 1 / 16
+# A connection surely holds less than this (a head, as much again twice, a guarded content, what its client does not
+# take): with fewer of them nobody need add up. And what one must hold to be broken off for it.
+_MOST_EACH: Final = 1 << 20
+_WORTH: Final = 4 << 10
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What could not be read has no request; it is told like one.
@@ -115,8 +121,12 @@ class Server:
         content_s: float = CONTENT_S,
         guarded_s: float = GUARDED_S,
         most: int = sys.maxsize,
+        most_held: int = sys.maxsize,
     ) -> None:
-        """Must run inside the loop. `max_head` is in octets; `most` connections may be open at once."""
+        """Must run inside the loop. `max_head` is in octets.
+
+        `most` connections may be open at once, and hold `most_held` octets together.
+        """
         self.front = front
         self.max_head = max_head
         self.keep_alive_s = keep_alive_s
@@ -125,6 +135,7 @@ class Server:
         self.content_s = content_s
         self.guarded_s = guarded_s
         self.most = most
+        self.most_held = most_held
         self.connections: dict[Connection, None] = {}  # the oldest first
         self.is_closing = False
         self.loop = asyncio.get_running_loop()
@@ -193,7 +204,27 @@ class Server:
         now = self.loop.time()
         for connection in [one for one in self.connections if one.due <= now or one.send_due <= now]:
             connection.look(now)
+        if len(self.connections) * _MOST_EACH > self.most_held:
+            self._shed()
         self._looking = self.loop.call_later(self._look_s, self._look)
+
+    def _shed(self) -> None:
+        """Break off the oldest connections that hold something, where all together hold too much.
+
+        Each is within its limits; without this, enough of them would have the system kill the process, and with it all.
+        """
+        held = [(one, one.held) for one in self.connections]
+        left = total = sum(octets for _, octets in held)
+        shed = 0
+        for connection, octets in held:
+            if left <= self.most_held:
+                break
+            if octets >= _WORTH:
+                connection.abort()
+                left -= octets
+                shed += 1
+        if shed:
+            structlog.get_logger().warning("connections_shed", count=shed, held=total, most=self.most_held)
 
 
 class Connection(asyncio.Protocol):
@@ -589,6 +620,12 @@ class Connection(asyncio.Protocol):
     def is_idle(self) -> bool:
         """True when no request is being served here, nor the rest of one discarded."""
         return self.state in {"idle", "closing"}
+
+    @property
+    def held(self) -> int:
+        """How many octets it keeps in memory: what came and is not served yet, and what its client does not take."""
+        unwritten = _unwritten(self.transport) if self.transport is not None else 0
+        return len(self._tail) + len(self._collected) + unwritten
 
     @property
     def idle_since(self) -> float:

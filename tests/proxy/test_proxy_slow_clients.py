@@ -4,14 +4,15 @@ import asyncio
 import math
 import socket
 import ssl
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import LOOPBACK, Authority, serving
-from fakes import FakeUpstream, Message, Taken, write_until_stalled
+from fakes import DEADLINE_S, FakeUpstream, Message, RawClient, Taken, write_until_stalled
 from proxied import passing
+from structlog.testing import capture_logs
 
 from sidecar.proxy import listener
 from sidecar.proxy.writes import Writes
@@ -263,3 +264,30 @@ async def test_a_client_that_takes_its_answer_still_is_not_idle(
                 while piece := await loop.sock_recv(client, 65536):
                     octets += piece
     assert octets.count(b"HTTP/1.1 200") == len(upstream.requests) == 2
+
+
+async def test_clients_that_hold_too_much_together_make_way() -> None:
+    """Half a head each, within every limit of its own: the oldest are broken off, and who comes is served."""
+    many, most, each = 60, 1 << 20, 60_000
+    async with FakeUpstream() as upstream, passing(upstream.url, most_held=most, content_s=0.4) as sidecar:
+        with capture_logs() as lines:
+            async with AsyncExitStack() as stack:
+                clients = [await stack.enter_async_context(sidecar.client()) for _ in range(many)]
+                for client in clients:
+                    await client.send(b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"x" * each)
+                ended = [asyncio.create_task(_is_ended(client)) for client in clients[: many - most // each]]
+                async with asyncio.timeout(DEADLINE_S):
+                    assert all(await asyncio.gather(*ended))
+                newest = clients[-1]
+                await newest.send(b"\r\n\r\n")
+                assert (await newest.answer()).status == 200
+                async with sidecar.client() as client:
+                    assert (await client.ask()).status == 200
+        shed = [line for line in lines if line["event"] == "connections_shed"]
+        assert many - most // each <= sum(line["count"] for line in shed) < many
+
+
+async def _is_ended(client: RawClient) -> bool:
+    with suppress(ConnectionError):
+        return await client.reader.read() == b""
+    return True
