@@ -1,6 +1,7 @@
 """A breaker's moves, and that the store's script makes the same."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,33 @@ async def test_that_all_is_well_is_told_with_the_next_look_and_before_any_failur
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def written(store: Store) -> int:
+    """How many hash fields the store has written in its life: one for each result that it is told."""
+    said = await store.execute(None, "INFO", "commandstats")
+    return sum(map(int, re.findall(rb"cmdstat_hset:calls=([0-9]+)", said)))
+
+
+@pytest.mark.parametrize(
+    "results", ["1" * 19 + "0" * 4, "1" * 300 + "0" * 4, "0" * 3 + "1" * 21 + "0" * 4, "01" * 4 + "1" * 40]
+)
+async def test_fine_results_that_are_not_told_would_have_changed_nothing(store: Store, results: str) -> None:
+    """The store's breaker is what the table makes of all results, and no more than a window of fine ones is told."""
+    key = Key("a", "CN")
+    breakers = Breakers(store, {"a": None}, lambda *_: None)
+    for fine in results:
+        breakers.record(key, 0, fine=fine == "1", failures=5, open_for_s=60)
+    before = await written(store)
+    task = asyncio.create_task(breakers.run())
+    try:
+        async with asyncio.timeout(10):
+            while breakers.of(key) != after(results):
+                await asyncio.sleep(0)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    assert await written(store) - before < 60
 
 
 async def test_breaker_that_one_worker_opens_is_honoured_by_another(store: Store) -> None:

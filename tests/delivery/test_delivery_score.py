@@ -100,6 +100,17 @@ async def test_what_one_worker_saw_another_knows(store: Store) -> None:
     assert other.of(("a",), "US")["a"].due == pytest.approx(1, rel=0.01)
 
 
+async def test_however_much_was_seen_is_told_with_one_look(store: Store) -> None:
+    """Thousands of messages of a few providers: nothing waits for a later look, and nothing is lost."""
+    sightings = Sightings(store)
+    for number in range(6_000):
+        sightings.add("ab"[number % 2], "CN", Seen(tried=1, in_time=number % 3 == 0))
+    await sightings.look()
+    seen = sightings.of(("a", "b"), "CN")
+    assert [seen[name].tried for name in "ab"] == pytest.approx([3_000, 3_000], rel=0.01)
+    assert [seen[name].in_time for name in "ab"] == pytest.approx([1_000, 1_000], rel=0.01)
+
+
 async def test_script_fades_as_the_formula_says(store: Store) -> None:
     """What was seen one half life ago counts half."""
     seconds, _ = await store.execute(None, "TIME")
