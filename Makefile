@@ -25,7 +25,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pumping bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-limits bench-lists bench-start fuzz-proxy fuzz-time format clean
+.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pumping bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-limits bench-lists bench-start fuzz-proxy fuzz-time version-before format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -130,6 +130,10 @@ bench-pumping: $(VENV)/.installed-dev
 	$(BIN)/python bench/bench_pumping.py --out $(VENV)/pumping.json $(BENCH)
 	@test -x .venv-bench/bin/python || { $(PYTHON) -m venv .venv-bench && .venv-bench/bin/pip install --quiet matplotlib; }
 	PYTHONPATH=. .venv-bench/bin/python bench/bench_pumping.py --plot $(VENV)/pumping.json docs/images/pumping.png
+
+# The package as it is committed, for the test that runs the version before beside the next one.
+version-before:
+	git archive --format=tar HEAD sidecar | xz -9e > tests/data/versions/$$(git log -1 --format=%cs).tar.xz
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
