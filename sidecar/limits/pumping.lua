@@ -2,8 +2,8 @@
 -- are pumping.py's, whose Book has a method of each name here; the clock is the store's, or the caller's where it says.
 --
 -- Call    EVALSHA pumping <n> KEYS ARGV
--- KEYS[1] number   hash: "verified" when it was last, milliseconds since the epoch; "last" the number of its last entry;
---                  and each entry by its number: "at day country price suspected counter=amount …"
+-- KEYS[1] number   hash: "verified" when it was last, milliseconds since the epoch; "near" the network and country of the
+--                  send that was; "last" the number of its last entry; and each entry by its number: "at day country price suspected counter=amount …"
 -- KEYS[2] money    hash: "day" days since the epoch; "total" and each "in:COUNTRY": what it has cost, millionths;
 --                  "alarmed:…" 1 once it was told that this is over its budget
 -- ARGV[1] what is asked: "judge", "verified", "give_back" or "paid"
@@ -160,11 +160,13 @@ end
 
 -- What is known of the number: when it was verified, its last entry's number, and its living entries, oldest first.
 local function number()
-  local verified, last, entries = 0, 0, {}
+  local verified, near, last, entries = 0, '', 0, {}
   local flat = redis.call('HGETALL', KEYS[1])
   for i = 1, #flat, 2 do
     if flat[i] == 'verified' then
       verified = tonumber(flat[i + 1])
+    elseif flat[i] == 'near' then
+      near = flat[i + 1]
     elseif flat[i] == 'last' then
       last = tonumber(flat[i + 1])
     else
@@ -178,7 +180,7 @@ local function number()
     end
   end
   table.sort(entries, function(one, other) return one.number < other.number end)
-  return verified, last, entries
+  return verified, near, last, entries
 end
 
 if ARGV[1] == 'paid' then
@@ -203,15 +205,19 @@ if ARGV[1] == 'give_back' then
 end
 
 if ARGV[1] == 'verified' then
-  local _, last, entries = number()
+  local _, _, last, entries = number()
   if #entries == 0 then
     return {now, 0, 0}
   end
-  local names, seen, suspected = {}, {}, 0
+  local names, seen, suspected, near = {}, {}, 0, ''
   for _, entry in ipairs(entries) do
     suspected = suspected + (entry.suspected and 1 or 0)
+    near = ''
     for _, filled in ipairs(entry.filled) do
       local name = filled[1]
+      if string.sub(name, 1, 5) == 'near:' then
+        near = name
+      end
       if not seen[name] then
         seen[name] = load(name)
         names[#names + 1] = name
@@ -224,7 +230,7 @@ if ARGV[1] == 'verified' then
     save(name, seen[name])
   end
   redis.call('DEL', KEYS[1])
-  redis.call('HSET', KEYS[1], 'verified', whole(now), 'last', whole(last))
+  redis.call('HSET', KEYS[1], 'verified', whole(now), 'near', near, 'last', whole(last))
   redis.call('PEXPIRE', KEYS[1], whole(604800000))  -- KNOWN_MS
   return {now, #entries, suspected}
 end
@@ -233,7 +239,7 @@ end
 
 local enforce, enforce_budget, country, price = ARGV[5] == '1', ARGV[6] == '1', ARGV[7], tonumber(ARGV[8])
 local permille = tonumber(ARGV[14])
-local verified, last, entries = number()
+local verified, verified_near, last, entries = number()
 local is_new = #entries == 0
 local broken, fills = {}, {}
 local passed_by, is_only_passable = 0, true
@@ -292,7 +298,8 @@ if #KEYS > 2 then
   local counter, amount = load(near), 0
   if #broken > 0 then
     local known, of = lately(counter, period_of(near)), period_of(near)
-    if verified > 0 and verified + tonumber(ARGV[11]) > now and #entries < tonumber(ARGV[12]) then
+    local is_lately = verified > 0 and verified + tonumber(ARGV[11]) > now
+    if is_lately and verified_near == near and #entries < tonumber(ARGV[12]) then
       passed_by = 1
     elseif known > 0 and is_only_passable then
       local more = amount_of(2 + math.floor(2 * permille * known / 1000), of)  -- NEAR_FLOOR, NEAR_TIMES

@@ -22,7 +22,8 @@ A day's period, a floor of 20 and a ratio of 0.3, for a country where 100 were v
 3. None is: there is room for another after a day / 50, which is 29 minutes.
 
 Two things let a send pass that a rule would refuse, or whoever fills a counter could lock out everybody in it:
-- its number was verified in the last seven days, and has no more than two sends open: it passes every rule;
+- its number was verified in the last seven days by a send from the same network (from any, whoever fills a rule could
+  find out which numbers are known here), and has no more than two sends open: it passes every rule;
 - from its network (an IPv4 /16, an IPv6 /32) numbers of its country were verified in the last seven periods, and there
   is room in that network's own counter for the country: it passes the rules that many honest people share, country
   and prefix.
@@ -220,9 +221,10 @@ class Entry:
 
 @dataclass(slots=True)
 class Number:
-    """What is known of a recipient. `verified_ms`: when it was last, 0 for never."""
+    """What is known of a recipient. `verified_ms`: when it was last, 0 for never; `near`: of the send that was."""
 
     verified_ms: int = 0
+    near: str = ""
     last: int = 0
     entries: dict[int, Entry] = field(default_factory=dict)
 
@@ -292,6 +294,7 @@ class Book:
             self._counter(name).verify(now_ms, self._period_ms(name))
         if living:
             known.verified_ms = now_ms
+            known.near = next((name for name in living[max(living)].filled if name.startswith("near:")), "")
         known.entries = {}
         return len(living), sum(entry.suspected for entry in living.values())
 
@@ -359,7 +362,8 @@ class Book:
         self, sending: Sending, number: Number, open_: int, broken: list[Broken], now_ms: int
     ) -> Literal["", "number", "network"]:
         """Tell by what a send passes broken rules."""
-        if number.verified_ms and number.verified_ms + KNOWN_MS > now_ms and open_ < MOST_OPEN:
+        is_lately = number.verified_ms > 0 and number.verified_ms + KNOWN_MS > now_ms
+        if is_lately and number.near == sending.near and open_ < MOST_OPEN:
             return "number"
         passable = {rule for (rule, *_, is_passable) in _COUNTED if is_passable}
         period_ms = self._period_ms(sending.near)

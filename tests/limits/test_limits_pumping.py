@@ -211,12 +211,13 @@ def test_a_refused_send_fills_nothing() -> None:
 
 
 def test_a_number_that_was_verified_passes_for_a_week_with_two_sends_open() -> None:
-    """Its third is judged as anybody's, and so is its first after seven days."""
+    """Its fourth is judged as anybody's, and so is its first from elsewhere, or after seven days."""
     book = Book(RULES_OF_A_DAY)
     assert book.judge(sending(), START_MS).entry
     book.verified("+8613800000000", START_MS)
     attacked_ms = START_MS + 6 * DAY_MS
     judge_many(book, range(1, 30), attacked_ms)
+    assert not book.judge(sending(ip="192.0.2.1"), attacked_ms).entry
     assert [book.judge(sending(), attacked_ms).passed_by for _ in range(4)] == ["number"] * 3 + [""]
     attacked_ms = START_MS + 8 * DAY_MS
     judge_many(book, range(30, 60), attacked_ms)
