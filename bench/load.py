@@ -150,10 +150,17 @@ async def closed(port: int, requests: Iterator[bytes], connections: int, seconds
     return await load.end()
 
 
-async def opened(port: int, requests: Iterator[bytes], per_s: float, seconds: float, connections: int) -> Answers:
+async def opened(
+    port: int,
+    requests: Iterator[bytes],
+    per_s: float,
+    seconds: float,
+    connections: int,
+    begins: Callable[[], None] = lambda: None,
+) -> Answers:
     """Ask at a fixed rate, as a front proxy with so many connections would; what is unanswered in the end has status 0.
 
-    Where no connection is free, a request waits for one.
+    Where no connection is free, a request waits for one. `begins` is called once all are open.
     """
     free, waiting = deque(), deque()
 
@@ -165,6 +172,7 @@ async def opened(port: int, requests: Iterator[bytes], per_s: float, seconds: fl
 
     load = _Load(port, is_free)
     await load.open(connections)
+    begins()
     load.begin()
     total = int(per_s * seconds)
     for number in range(total):
