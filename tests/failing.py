@@ -49,7 +49,7 @@ class Server:
         """Start it, or start it again on the data that it has."""
         self.home.mkdir(exist_ok=True)
         words = ["--port", "0", "--unixsocket", "valkey.sock", "--dir", ".", "--save", "", "--appendonly", "yes"]
-        words += [*self.options, *options]
+        words += ["--repl-diskless-sync-delay", "0", *self.options, *options]
         self.process = await asyncio.create_subprocess_exec(
             find_server(), *words, cwd=self.home, env={**os.environ, **self.env}, stdout=DEVNULL, stderr=DEVNULL
         )
