@@ -11,6 +11,7 @@
 # make fuzz-time      small inputs that cost much, searched by what they cost, FUZZ_SECONDS=3600
 # make mutants        changes one place of the program at a time, and says which change no test notices; an hour
 # make bench-lists    what an asn_file of 420,000 networks costs
+# make bench-slider   what solvers achieve against the slider's pictures (OpenCV, in a venv of its own); about fifteen minutes
 # make bench-start    how soon it is ready, and what memory it holds then
 # make bench-router   how soon a message arrives when vendors fail; about four minutes
 # make bench-captcha  what a flood pays for each message, and what a person: its table and picture; about a minute
@@ -25,7 +26,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pumping bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-limits bench-lists bench-start fuzz-proxy fuzz-time version-before format clean
+.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pumping bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-limits bench-lists bench-slider bench-start fuzz-proxy fuzz-time version-before format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -97,6 +98,12 @@ bench-limits: $(VENV)/.installed
 
 bench-lists: $(VENV)/.installed
 	$(BIN)/python bench/bench_lists.py $(BENCH)
+
+bench-slider: $(VENV)/.installed
+	@test -x .bench/solver/bin/python || $(PYTHON) -m venv .bench/solver
+	@.bench/solver/bin/pip install --quiet --disable-pip-version-check 'opencv-python-headless>=4.10,<6'
+	$(BIN)/python bench/slider.py $(BENCH)
+	.bench/solver/bin/python bench/slider_solver.py .bench/slider
 
 bench-start: $(VENV)/.installed
 	$(BIN)/python bench/start.py $(BENCH)

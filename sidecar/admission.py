@@ -199,6 +199,10 @@ class Admission:
         limits = [one for one in self._terms(route).limits if one.meter.demands]
         return [self._bucket(one, visit, route, None) for one in limits if one.is_who or one.key in _OF_ALL]
 
+    def counting(self, visit: Visit, captcha: str) -> Solve:
+        """Plan how a step of solving a built-in captcha counts. What a route asks beside is asked there."""
+        return Solve(captcha, None, (), self._of_wrong_tokens(visit, captcha))
+
     def claim(self, captcha: str, token_id: str) -> Bucket:
         """The bucket that takes one token of a captcha, once."""
         return self._claims[captcha].bucket(self._hashes(token_id)[0])

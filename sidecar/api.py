@@ -128,6 +128,8 @@ class Api:
                 return await self._check(visit, verification_id, body)
             case "GET", ["captcha", name, "challenge"]:
                 return await self._challenge(visit, name)
+            case "POST", ["captcha", name, "challenge"]:
+                return await self._step(visit, name, body)
             case "POST", ["receipts", name]:
                 return await self._receive(visit, name, None, body)
             case "POST", ["receipts", name, token]:
@@ -252,7 +254,16 @@ class Api:
         captcha = self._challengers.get(name)
         if captcha is None:
             raise Refusal("not_found", "no_challenge", "This captcha is not built in.")
-        return problem.json_answer(200, await captcha.challenge(visit.client.ip))
+        told = await captcha.challenge(visit.client.ip)
+        if hasattr(captcha, "step"):
+            told |= pages.widget_texts(visit.locale)
+        return problem.json_answer(200, told)
+
+    async def _step(self, visit: Visit, name: str, content: bytes) -> Answer:
+        """Take a step of a captcha that is solved in steps. Raises as `Gate.step`."""
+        if not hasattr(self._challengers.get(name), "step"):
+            raise Refusal("not_found", "no_steps", "This captcha is not solved in steps.")
+        return problem.json_answer(200, await self._gate.step(visit, name, intake.read_json_object(content, visit.raw)))
 
 
 def _captcha_token(body: Mapping[str, Any]) -> str | None:

@@ -220,6 +220,12 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         ]
         if files:
             staying.append(life.keep("asn_files", files.run))
+        # Not among those: it ends a process, and what is cancelled twice has no time to.
+        drawing = [
+            life.keep(f"captcha.{name}", verifier.run)
+            for name, verifier in verifiers.items()
+            if hasattr(verifier, "run")
+        ]
         try:
             yield app
         finally:
@@ -228,7 +234,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             # With the process, in what is left of its time; replaced by a reload, in its own.
             left_s = max(life.left_s, _SETTLE_S) if life.is_draining else config.server.drain
             await asyncio.gather(front.drain(left_s), courier.drain(left_s))
-            await ended(delivering, *staying)
+            await ended(delivering, *staying, *drawing)
 
 
 @asynccontextmanager

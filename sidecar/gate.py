@@ -18,12 +18,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 from sidecar import identity, intake, problem
 from sidecar.admission import Admission, Allow, Screen, Solve, Spend, Step
 from sidecar.assent import Assent
-from sidecar.captcha.seam import AWAY, Verdict, Verifier
+from sidecar.captcha.seam import AWAY, InSteps, Verdict, Verifier
 from sidecar.config.model import Config, Route
 from sidecar.delivery.outbox import Answered, Entry
 from sidecar.errors import Refusal, StoreError
@@ -581,6 +581,31 @@ class Gate:
             return Verdict("spent", "used"), await self._spend_on_captcha(step, ())
         return await verifier.verify(step.token, visit.client.ip), tickets
 
+    async def step(self, visit: Visit, captcha: str, shown: Mapping[str, Any]) -> dict[str, Any]:
+        """Take one step of solving a built-in captcha: gives what its widget is told. Each may be tried once.
+
+        A wrong one counts as a wrong token does. Raises Refusal(captcha_failed, captcha_unavailable, rate_limited),
+        StoreError.
+        """
+        verifier = cast("InSteps", self._captchas[captcha])
+        counting = self._admission.counting(visit, captcha)
+        step = verifier.step(shown, visit.client.ip)
+        if isinstance(step, Verdict):
+            await self._spend_on_captcha(counting, ())
+            raise _wrong_step(step)
+        tickets = await self._spend_on_captcha(counting, (self._admission.claim(captcha, step.id),))
+        if not tickets:
+            await self._spend_on_captcha(counting, ())
+            raise _wrong_step(Verdict("spent", "used"))
+        told = await step.judge()
+        if isinstance(told, Verdict) and told.outcome != "provider_error":
+            raise _wrong_step(told)
+        with suppress(StoreError):
+            await self._buckets.refund(tickets if isinstance(told, Verdict) else tickets[:1])
+        if isinstance(told, Verdict):
+            raise Refusal("captcha_unavailable", told.reason, "Try again in a moment.", retry_after_s=1)
+        return told
+
     async def _spend_on_captcha(self, step: Solve, claims: tuple[Bucket, ...]) -> tuple[str, ...]:
         """Count a token as a wrong one, and claim it where there is one to claim: gives the tickets, in this order.
 
@@ -732,6 +757,10 @@ def _no_token(offered: tuple[str, ...]) -> Refusal:
 
 # Of these the same one is returned, and never raised.
 _no_token_at_once = functools.lru_cache(256)(_no_token)
+
+
+def _wrong_step(verdict: Verdict) -> Refusal:
+    return Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
 
 
 def _limited(ruling: Ruling) -> Refusal:

@@ -28,7 +28,7 @@ def document(prefix: str, *, sends: bool = True) -> dict[str, Any]:
             "/v1/verifications/{id}": {"get": _status()},
             "/v1/verifications/{id}/check": {"post": _check()},
             "/v1/verifications/check": {"post": _check_newest()},
-            "/captcha/{name}/challenge": {"get": _challenge()},
+            "/captcha/{name}/challenge": {"get": _challenge(), "post": _step()},
             "/receipts/{provider}": {"post": _receive("Signed", "provider")},
             "/receipts/{provider}/{receipt_token}": {"post": _receive("Unsigned", "provider", "receipt_token")},
             "/jwks.json": {"get": _read("jwks", "The public keys (RFC 7517)", "application/jwk-set+json")},
@@ -156,11 +156,39 @@ def _challenge() -> dict[str, Any]:
         "parameters": [_path("name")],
         "responses": {
             "200": {
-                "description": "For the ALTCHA widget, which solves it to a captcha token",
+                "description": "For the widget of ALTCHA or of the slider, which solves it",
                 "content": {"application/json": {"schema": {"type": "object"}}},
             }
         }
         | _refusals("not_found", "route_denied"),
+    }
+
+
+def _step() -> dict[str, Any]:
+    return {
+        "operationId": "takeStep",
+        "summary": "The next step of a captcha that is solved in steps: the slider's picture, then its token",
+        "parameters": [_path("name")],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"type": "object", "description": "As its widget sends it"}}},
+        },
+        "responses": {
+            "200": {
+                "description": "For the slider's widget; the last step gives the captcha token",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            }
+        }
+        | _refusals(
+            "malformed_request",
+            "body_too_large",
+            "captcha_failed",
+            "captcha_unavailable",
+            "rate_limited",
+            "not_found",
+            "route_denied",
+            "store_unavailable",
+        ),
     }
 
 

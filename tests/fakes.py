@@ -279,6 +279,10 @@ class Calm:
     def asker(self, ip: str) -> str:
         return f"hash of {ip}"
 
+    def site(self, ip: str) -> str:
+        """IPv4's /24."""
+        return f"hash of {ip.rpartition('.')[0]}"
+
     def count(self, ip: str, *, given: int, solved: int) -> "asyncio.Future[tuple[float, float, float]]":
         """Nothing is usual, and less than that is asked."""
         counted = asyncio.get_running_loop().create_future()

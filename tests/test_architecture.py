@@ -42,6 +42,7 @@ PURE = [
     "captcha.recaptcha",
     "captcha.siteverify",
     "captcha.tencent",
+    "captcha.slider_track",
     "captcha.turnstile",
     "captcha.yidun",
     "delivery.plan",
@@ -128,7 +129,14 @@ def test_every_kind_over_http_is_pure() -> None:
     """A kind is two pure functions and a Settings; what is asked over HTTP goes through outbound.call."""
     kinds = [name for name in ALL if name.startswith(("captcha.", "delivery.providers."))]
     machinery = {"captcha.seam", "captcha.remote", "delivery.providers.seam", "delivery.providers.remote"}
-    built_in = {"captcha.altcha", "delivery.providers.console", "delivery.providers.smtp"}
+    built_in = {
+        "captcha.altcha",
+        "captcha.slider",
+        "captcha.slider_maker",
+        "captcha.slider_picture",
+        "delivery.providers.console",
+        "delivery.providers.smtp",
+    }
     for name in set(kinds) - machinery - built_in:
         assert name in PURE, f"{name}: add it to PURE"
 

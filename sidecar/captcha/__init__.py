@@ -8,7 +8,9 @@ from typing import Final
 
 from sidecar.on_demand import OnDemand
 
-_NO_KINDS: Final = frozenset({"seam", "remote", "answer", "siteverify"})
+_NO_KINDS: Final = frozenset(
+    {"seam", "remote", "answer", "siteverify", "slider_maker", "slider_picture", "slider_track"}
+)
 
 
 def kinds() -> Mapping[str, ModuleType]:

@@ -5,7 +5,7 @@ A kind over HTTP is a pure module with `Settings`, `identify(...)`, `request(...
 kind's file name is its TOML `kind`.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Protocol
 
@@ -74,6 +74,17 @@ class Verifier(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a captcha that is solved in steps: claimed by its `id`, and then judged, once.
+
+    `judge` gives the widget's next document, or says what is wrong; it may raise StoreError.
+    """
+
+    id: str
+    judge: Callable[[], Awaitable[dict[str, Any] | Verdict]]
+
+
 class BuiltIn(Verifier, Protocol):
     """A captcha that needs no vendor."""
 
@@ -89,9 +100,21 @@ class Load(Protocol):
         """Name an address so that nobody learns which it is."""
         ...
 
+    def site(self, ip: str) -> str:
+        """Name the site of an address, likewise."""
+        ...
+
     def count(self, ip: str, *, given: int, solved: int) -> Awaitable[tuple[float, float, float]]:
         """Count challenges that an address is given, or has solved; tell how many times the usual each count is then.
 
         Its own, its site's and all's. Counted whether or not it is awaited. Raises StoreError.
         """
+        ...
+
+
+class InSteps(BuiltIn, Protocol):
+    """A built-in captcha that asks its widget more than once before there is a token."""
+
+    def step(self, shown: Mapping[str, Any], client_ip: str) -> Step | Verdict:
+        """Look at what the widget shows next. No I/O; bounded whatever is shown."""
         ...

@@ -65,6 +65,10 @@ class Load:
         """Name an address, hashed."""
         return self._hashed(f"{self._name} {client_key('ip', ip)}")
 
+    def site(self, ip: str) -> str:
+        """Name the site of an address, hashed: IPv4's /24, IPv6's /48."""
+        return self._hashed(f"{self._name} {client_key('ip_prefix', ip)}")
+
     def count(self, ip: str, *, given: int, solved: int) -> Awaitable[tuple[float, float, float]]:
         """Count what an address is given and has solved; tell how many times the usual each count is then.
 
@@ -73,7 +77,7 @@ class Load:
         names = self._store.names
         keys = [
             names.load(self._name, self.asker(ip)),
-            names.load(self._name, self._hashed(f"{self._name} {client_key('ip_prefix', ip)}")),
+            names.load(self._name, self.site(ip)),
             names.load(self._name, ""),
         ]
         args = [*self._periods_ms, given, solved, self._usual.own.count]

@@ -28,6 +28,7 @@ _STATIC: Final = {
     "verify.css": "text/css; charset=utf-8",
     "captcha.js": "text/javascript; charset=utf-8",
     "altcha.min.js": "text/javascript; charset=utf-8",
+    "slider.js": "text/javascript; charset=utf-8",
 }
 _RIGHT_TO_LEFT: Final = frozenset({"ar"})
 
@@ -83,6 +84,7 @@ CAPTCHA_KINDS: Final[Mapping[str, Sources]] = MappingProxyType(
     {
         # It works in workers made from blobs; its style sheet comes in by the page's nonce.
         "altcha": Sources(worker=("blob:",)),
+        "slider": Sources(),  # it draws into a canvas, and its style sheet is made by script
         "turnstile": Sources(frame=("https://challenges.cloudflare.com",)),
         "hcaptcha": Sources(script=_HCAPTCHA, style=_HCAPTCHA, connect=_HCAPTCHA, frame=_HCAPTCHA),
         "recaptcha": Sources(
@@ -221,6 +223,13 @@ def languages() -> tuple[str, ...]:
 
 
 _WIDGET: Final = Template('<script type="module" src="$prefix/static/altcha.min.js"></script>')
+
+
+def widget_texts(locale: str) -> dict[str, Any]:
+    """What the slider's widget says, and in which language: it is on other people's pages, too."""
+    spoken = speak(locale)
+    own = {name.removeprefix("slider_"): text for name, text in texts(spoken).items() if name.startswith("slider_")}
+    return {"language": spoken, "direction": direction(spoken), "text": own}
 
 
 def _content_security_policy(captchas: Sequence[Captcha], resume: Resume | None, nonce: str) -> str:

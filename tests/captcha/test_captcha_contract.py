@@ -31,6 +31,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "aliyun": {"access_key_id": "k", "access_key_secret": "my-secret", "scene_id": "s"},
     "yidun": {"captcha_id": "c", "secret_id": "s", "secret_key": "my-secret"},
     "altcha": {},
+    "slider": {},
 }
 
 
@@ -63,8 +64,19 @@ def policed(vector: dict[str, Any]) -> Captcha:
 
 def test_the_kinds_are_the_files_of_the_folder() -> None:
     files = {file.stem for file in Path(captcha.__file__ or "").parent.glob("*.py")}
-    assert set(KINDS) == files - {"__init__", "seam", "remote", "answer", "siteverify"}
-    assert {"turnstile", "hcaptcha", "recaptcha", "yidun", "geetest", "tencent", "aliyun", "altcha"} <= set(KINDS)
+    assert set(KINDS) == files - {
+        "__init__",
+        "seam",
+        "remote",
+        "answer",
+        "siteverify",
+        "slider_maker",
+        "slider_picture",
+        "slider_track",
+    }
+    assert {"turnstile", "hcaptcha", "recaptcha", "yidun", "geetest", "tencent", "aliyun", "altcha", "slider"} <= set(
+        KINDS
+    )
 
 
 @pytest.mark.parametrize("vector", REPLIES, ids=[vector["id"] for vector in REPLIES])

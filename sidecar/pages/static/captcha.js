@@ -39,7 +39,9 @@ export function openCaptcha(place, captchas, { prefix = "/.sidecar", language = 
     if (spec === undefined) return null;
     const box = document.createElement("div");
     place.replaceChildren(box);
-    const opened = WIDGETS[spec.kind]({ spec, box, prefix, language, texts });
+    // For who cannot solve it: the next one, if there is any.
+    const next = captchas.length > 1 ? moveToNext : null;
+    const opened = WIDGETS[spec.kind]({ spec, box, prefix, language, texts, next });
     // One that cannot be had is not waited for until somebody needs it.
     opened.failed?.then(() => opened === widget && at + 1 < captchas.length && show(at + 1));
     return opened;
@@ -49,6 +51,12 @@ export function openCaptcha(place, captchas, { prefix = "/.sidecar", language = 
     widget?.close?.();
     at = index;
     widget = open();
+  }
+
+  function moveToNext() {
+    show((at + 1) % captchas.length);
+    place.tabIndex = -1; // the button that led here is gone, and focus with it
+    place.focus();
   }
 
   return {
@@ -243,6 +251,34 @@ function altcha({ spec, box, prefix, language, texts }) {
   };
 }
 
+function slider({ spec, box, prefix, language, next }) {
+  let told;
+  const failed = new Promise((resolve) => (told = resolve));
+  const widget = document.createElement("sidecar-slider");
+  widget.setAttribute("challenge", `${prefix}/captcha/${encodeURIComponent(spec.name)}/challenge`);
+  widget.setAttribute("language", language);
+  widget.toggleAttribute("alternative", next !== null);
+  widget.addEventListener("switch", () => next?.());
+  widget.addEventListener("statechange", ({ detail }) => detail.state === "error" && told());
+  box.append(widget);
+  import("./slider.js").catch(told);
+  return {
+    failed,
+    /** Nobody waits for a hand: until the piece is in its place, the person is led to it. */
+    token: async () => {
+      if (widget.state === "verified") return widget.token;
+      if (customElements.get("sidecar-slider") === undefined) throw unavailable();
+      if (widget.state === "error") {
+        widget.reset();
+        throw unavailable();
+      }
+      widget.focus();
+      throw closed();
+    },
+    renew: () => widget.reset?.(),
+  };
+}
+
 function turnstile({ spec, box, language }) {
   return calledBack(spec.script, ({ settle, fail, expire }) => {
     const id = globalThis.turnstile.render(box, {
@@ -371,4 +407,4 @@ function aliyun({ spec, box, language }) {
   });
 }
 
-const WIDGETS = { altcha, turnstile, hcaptcha, recaptcha, geetest, yidun, tencent, aliyun };
+const WIDGETS = { altcha, slider, turnstile, hcaptcha, recaptcha, geetest, yidun, tencent, aliyun };

@@ -351,7 +351,7 @@ $("ask-number").hidden = page.to !== "";
 show("ask");
 if (page.to === "") $("to").focus();
 else $("send").focus();
-if (!window.isSecureContext && captcha.current?.kind === "altcha") complain("ask", say("insecure"));
+if (!window.isSecureContext && ["altcha", "slider"].includes(captcha.current?.kind)) complain("ask", say("insecure"));
 
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
