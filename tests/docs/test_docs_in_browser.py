@@ -16,8 +16,7 @@ REGISTER = '[[routes]]\nmatch = "POST /api/register"\naction = "verify"\nto = "j
 
 
 def shown(kind: str) -> Snippet:
-    (found,) = [one for one in snippets() if (one.document, one.kind) == ("docs/front-end.md", kind)]
-    return found
+    return next(one for one in snippets() if (one.document, one.kind) == ("docs/front-end.md", kind))
 
 
 def page(content: str, fields: str = "") -> bytes:

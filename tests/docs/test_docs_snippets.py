@@ -55,9 +55,9 @@ PATIENCE_S: Final = 50.0
 Runner = Callable[[Snippet, Start, Path, str], Awaitable[None]]
 
 
-async def begun(start: Start, store_url: str) -> Sidecar:
+async def begun(start: Start, store_url: str, more: str = "") -> Sidecar:
     """A sidecar with the routes that the documents speak of."""
-    return await start(f'{TABLES}[store]\nurl = "{store_url}"\n', config=CONFIG)
+    return await start(f'{TABLES}{more}[store]\nurl = "{store_url}"\n', config=CONFIG)
 
 
 def placed(text: str, sidecar: Sidecar) -> str:
@@ -224,7 +224,7 @@ async def html(snippet: Snippet, start: Start, tmp_path: Path, store_url: str) -
             found.extend(value for name, value in attrs if name in {"src", "challenge"} and value)
 
     Sources().feed(snippet.text)
-    sidecar = await begun(start, store_url)
+    sidecar = await begun(start, store_url, '[captcha.slider]\nkind = "slider"\n')
     for source in found:
         if source.startswith("/.sidecar/"):
             assert (await sidecar.ask("GET", source)).status == 200, source

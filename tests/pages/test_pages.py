@@ -246,7 +246,9 @@ def test_every_text_is_used_and_every_used_text_is_there() -> None:
     chosen = {"intro", "intro_form"} | {key for key in ENGLISH if re.match("error_|status_|reason_", key)}
     chosen |= set(re.findall(r'"([a-z_]+)"', Path(told.__file__).read_text("utf-8")))
     widget = (FOLDER / "static" / "slider.js").read_text("utf-8")
-    of_widget = {f"slider_{key}" for key in re.findall(r'(?:(?:say|reset|load)\((?:why \|\| )?"|= text\.)([a-z_]+)', widget)}
+    of_widget = {
+        f"slider_{key}" for key in re.findall(r'(?:(?:say|reset|load)\((?:why \|\| )?"|= text\.)([a-z_]+)', widget)
+    }
     assert of_widget <= set(ENGLISH)
     chosen |= of_widget
     assert said <= set(ENGLISH)
