@@ -3,9 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable
+from typing import Any
 
+import pytest
 from fakes import DEADLINE_S
 from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, TEST_NUMBER, VERIFY, Reply, Sidecar, Start
+
+from sidecar.store.client import Store
 
 ANY_CHANNEL = (SEND + VERIFY).replace('to = "json:phone"', 'to = "json:phone"\nchannel = "auto"')
 TRUSTING = CONFIG.replace("[server]", '[server]\ntrusted_proxies = ["127.0.0.0/8"]')
@@ -140,6 +144,32 @@ async def test_what_is_not_judged_costs_nothing(start: Start) -> None:
         "code_mismatch": 1,
         "too_many_attempts": 1,
     }
+
+
+async def test_a_guess_at_a_number_that_has_had_its_wrong_codes_asks_the_store_nothing(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known to be full: the right code is refused as a wrong one is, and nobody else's is."""
+    sidecar = await start(config=ruled(failures="3/1h"))
+    for number in (PHONE, OTHER):
+        await sent_id(sidecar, number)
+    code, others = await sidecar.vendor.code(), await sidecar.vendor.code("+8613900000002")
+    assert await counted(*(sidecar.register(GUESS) for _ in range(4))) == {"code_mismatch": 3, "too_many_attempts": 1}
+
+    asked: list[str] = []
+    real = Store.execute
+
+    def execute(store: Store, key: str | None, verb: str, *args: Any, **more: Any) -> Any:
+        asked.append(verb)
+        return real(store, key, verb, *args, **more)
+
+    monkeypatch.setattr(Store, "execute", execute)
+    refused = [await sidecar.register(shown) for shown in (GUESS, code)]
+    assert [(reply.status, reply.code) for reply in refused] == [(429, "too_many_attempts")] * 2
+    assert all(0 < int(reply.headers["Retry-After"]) <= 3600 / 3 for reply in refused)
+    assert "GET" not in asked, "its newest code was not even looked up"
+    assert (await sidecar.register(others, OTHER)).status == 200
+    assert "GET" in asked
 
 
 async def test_a_new_code_does_not_reset_the_failures(start: Start) -> None:
