@@ -139,7 +139,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         verifications = Verifications(
             store, secret, config.code, config.numbers.test, os.urandom, hold_s, tell, verified
         )
-        buckets = Buckets(store)
+        buckets = Buckets(store, instances=lambda: instances.seen)
         outbox = Outbox(store)
         verifiers = _verifiers(config, session, secret, store, tell)
 

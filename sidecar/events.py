@@ -524,3 +524,8 @@ class KeysDiffer(Event):
     level = "warning"
     own: str
     others: str
+
+
+@_event
+class DecidedAlone(Event):
+    """This process's own buckets decided about a guarded request, as the store is away."""

@@ -27,7 +27,7 @@ from sidecar.captcha.seam import AWAY, InSteps, Verdict, Verifier
 from sidecar.config.model import Config, Route
 from sidecar.delivery.outbox import Answered, Entry
 from sidecar.errors import Refusal, StoreError
-from sidecar.events import CaptchaBroken, CaptchaJudged, SettleFailed, StoreRefused, Tell, Verified
+from sidecar.events import CaptchaBroken, CaptchaJudged, DecidedAlone, SettleFailed, StoreRefused, Tell, Verified
 from sidecar.faces import Faces
 from sidecar.identity import Bound, Signer
 from sidecar.limits.buckets import Bucket, Buckets, Ruling
@@ -495,7 +495,10 @@ class Gate:
             looking_at=step.looked,
             giving_back=back,
             is_solved=step.solve is None or admitted.is_past_captcha,
+            may_decide_alone=self._may_decide_alone(visit),
         )
+        if ruling.is_alone:
+            self._tell(DecidedAlone())
         if ruling.observed:
             visit.log["observed_limits"] = list(ruling.observed)
         if judging is not None:
@@ -573,12 +576,12 @@ class Gate:
             return AWAY, ()
         token_id = verifier.look(step.token)
         if isinstance(token_id, Verdict):
-            return token_id, await self._spend_on_captcha(step, ())
+            return token_id, await self._spend_on_captcha(visit, step, ())
         # Counted beforehand, so that a hundred wrong ones at once are not more than one after another; and claimed in
         # the same turn, so that of a hundred with one token one is judged.
-        tickets = await self._spend_on_captcha(step, (self._admission.claim(step.captcha, token_id),))
+        tickets = await self._spend_on_captcha(visit, step, (self._admission.claim(step.captcha, token_id),))
         if not tickets:
-            return Verdict("spent", "used"), await self._spend_on_captcha(step, ())
+            return Verdict("spent", "used"), await self._spend_on_captcha(visit, step, ())
         return await verifier.verify(step.token, visit.client.ip), tickets
 
     async def step(self, visit: Visit, captcha: str, shown: Mapping[str, Any]) -> dict[str, Any]:
@@ -606,18 +609,24 @@ class Gate:
             raise Refusal("captcha_unavailable", told.reason, "Try again in a moment.", retry_after_s=1)
         return told
 
-    async def _spend_on_captcha(self, step: Solve, claims: tuple[Bucket, ...]) -> tuple[str, ...]:
+    async def _spend_on_captcha(self, visit: Visit, step: Solve, claims: tuple[Bucket, ...]) -> tuple[str, ...]:
         """Count a token as a wrong one, and claim it where there is one to claim: gives the tickets, in this order.
 
         Gives none where it is claimed already, and counts nothing then. Raises Refusal(rate_limited).
         """
-        ruling = await self._buckets.spend((step.failures, *claims), looking_at=step.who)
+        ruling = await self._buckets.spend(
+            (step.failures, *claims), looking_at=step.who, may_decide_alone=self._may_decide_alone(visit)
+        )
         if ruling.allowed:
             return ruling.tickets
         claimed = {claim.meter.name for claim in claims}
         if ruling.refused[0].name in claimed:
             return ()
         raise _limited(replace(ruling, refused=tuple(one for one in ruling.refused if one.name not in claimed)))
+
+    def _may_decide_alone(self, visit: Visit) -> bool:
+        """True where this process's own buckets may decide while the store is away; never of a message or a proof."""
+        return self._config.store.on_failure == "local" and visit.route is not None and visit.route.action == "guard"
 
     def _tell_broken(self, step: Solve, verdict: Verdict) -> None:
         if verdict is not AWAY:  # the breaker has told it for all

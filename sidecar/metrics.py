@@ -30,6 +30,7 @@ from sidecar.events import (
     BudgetSpent,
     CaptchaBreakerMoved,
     CaptchaJudged,
+    DecidedAlone,
     Event,
     MessageConcluded,
     MessagePaid,
@@ -218,6 +219,9 @@ class Metrics:
         self.budget_alarms = Counter(r, "sidecar_budget_alarms", "Days on which a budget was reached", ["scope"])
         self.upstream_seconds = Histogram(r, "sidecar_upstream_seconds", "Time to upstream's status line")
         self.store_seconds = Histogram(r, "sidecar_store_seconds", "Time of one store command")
+        self.decided_alone = Counter(
+            r, "sidecar_decided_alone", "Decisions by this process's own buckets, as the store was away"
+        )
         self.task_ends = Counter(
             r, "sidecar_task_ends", "Long-lived tasks that ended, and were started again", ["task"]
         )
@@ -225,6 +229,7 @@ class Metrics:
         r.register(self._log_lines)
         self._of_events: dict[type[Event], Callable[[Any], None]] = {
             RequestEnded: self._request,
+            DecidedAlone: lambda _: self.decided_alone.inc(),
             Verified: lambda event: self.verifications.inc(event.outcome),
             CaptchaJudged: lambda event: self.captcha_tokens.inc(event.captcha, event.outcome),
             CaptchaBreakerMoved: lambda event: self.captcha_breaker_state.set(STATES[event.state], event.captcha),

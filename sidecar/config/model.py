@@ -233,6 +233,8 @@ def _store_url(value: str) -> str:
 
 class Store(Table):
     url: Annotated[NonEmpty, AfterValidator(_store_url)] = "embedded"
+    # `guard` routes while the store is away: refused, or decided by this process's own buckets.
+    on_failure: Literal["deny", "local"] = "deny"
 
 
 # Fields with which a message is framed or routed (RFC 9110, RFC 9112); an identity in one of them breaks it.
@@ -701,9 +703,7 @@ class Config(Table):
 # Keys of the contract whose feature comes in a later version: path -> the values that are accepted now, or () for none.
 # `*` stands for any name or index. Where one value alone is accepted it is the contract's default, and says nothing.
 # Kinds are not here: those that there are, are handed to `load`.
-LATER: Final[dict[str, tuple[Any, ...]]] = {
-    "store.on_failure": ("deny",),
-}
+LATER: Final[dict[str, tuple[Any, ...]]] = {}
 
 # The words that the contract has for a key, now or later; any other word is simply wrong.
 CONTRACT_WORDS: Final[dict[str, tuple[str, ...]]] = {

@@ -15,8 +15,9 @@ from typing import Final, Literal, Self
 
 from sidecar.config import model
 from sidecar.config.units import Rate
-from sidecar.errors import LimitState
+from sidecar.errors import LimitState, StoreAwayError
 from sidecar.limits.gcra import Limit
+from sidecar.limits.local import Local
 from sidecar.store.client import Script, Store
 from sidecar.store.names import Names
 
@@ -119,7 +120,7 @@ class Ruling:
     refused, the states of all of them, those that refused first. `demanded`: the names of full buckets that demand a
     captcha; where nothing is refused, it is all that is missing. `observed`: the names of observing buckets that would
     have refused. `tickets`: of what was spent here, and only that; empty after a peek or a refusal. `again_in_s`: when
-    allowed, until every enforcing bucket would take one more.
+    allowed, until every enforcing bucket would take one more. `is_alone`: this process decided, as the store is away.
     """
 
     allowed: bool
@@ -129,14 +130,19 @@ class Ruling:
     demanded: tuple[str, ...] = ()
     tickets: tuple[str, ...] = ()
     again_in_s: float = 0.0
+    is_alone: bool = False
 
 
 class Buckets:
-    """The leaky buckets of one store. `clock`: seconds of a monotonic clock."""
+    """The leaky buckets of one store. `clock`: seconds of a monotonic clock; `instances`: how many share the store."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, store: Store, clock: Callable[[], float] = time.monotonic, instances: Callable[[], int] = lambda: 1
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._instances = instances
+        self._local = Local()
         # Buckets that the store has called full, the oldest news first: name -> until when that is believed, when it
         # takes one, when it is empty.
         self._full: dict[str, tuple[float, float, float]] = {}
@@ -183,11 +189,13 @@ class Buckets:
         looking_at: Iterable[Bucket] = (),
         giving_back: Sequence[str] = (),
         is_solved: bool = False,
+        may_decide_alone: bool = False,
     ) -> Ruling:
         """Take one from every bucket, or nothing from any; nothing either where one of `looking_at` would refuse.
 
         `giving_back`: tickets that are refunded in the same step, beforehand and whatever is ruled. `is_solved`: a
-        captcha was solved, so none is demanded. One step in the store for all of it.
+        captcha was solved, so none is demanded. One step in the store for all of it; while the store is away, this
+        process's own buckets decide where they may.
         """
         spent, looked = _once_each(buckets), _once_each(looking_at)
         if looked:
@@ -201,12 +209,34 @@ class Buckets:
         args: list[str | int] = ["0", len(keys), len(spent), *intervals]
         for bucket in decided:
             args += bucket.meter.solved_words if is_solved else bucket.meter.words
+        is_alone = False
         try:
             answer = await self._store.run(_GCRA, keys + [bucket.key for bucket in decided], args)
+        except StoreAwayError:
+            if not may_decide_alone:
+                raise
+            is_alone = True
+            answer = self._alone(giving_back, decided, len(looked), is_solved=is_solved)
         finally:
             if keys:
                 self._forget(keys)
-        return self._ruling(decided, len(looked), answer, 1 + len(keys), asked_at, is_solved=is_solved)
+        ruling = self._ruling(decided, len(looked), answer, 1 + len(keys), asked_at, is_solved=is_solved)
+        ruling.is_alone = is_alone
+        return ruling
+
+    def _alone(
+        self, giving_back: Sequence[str], decided: Sequence[Bucket], looked: int, *, is_solved: bool
+    ) -> list[int]:
+        """Answer as gcra.lua would, of this process's own buckets."""
+        instances = self._instances()
+        for key, interval in zip(*_of_tickets(giving_back), strict=True):
+            self._local.give_back(key, int(interval), instances)
+        asked = [
+            (bucket.key, bucket.meter.limit, (bucket.meter.solved_words if is_solved else bucket.meter.words)[2] == "1")
+            for bucket in decided
+        ]
+        now, *said = self._local.spend(asked, looked, int(self._clock() * 1_000_000), instances)
+        return [now, *[0] * len(giving_back), *said]
 
     async def refund(self, tickets: Sequence[str], once: str = "") -> None:
         """Give back what was spent. Each ticket once: given twice, it lets one more through.

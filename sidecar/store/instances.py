@@ -41,6 +41,7 @@ class Instances:
         self._ahead_s = 0.0  # our clock of the store's, as it was told last
         self._member = f"{fingerprint}:{name}"
         self._accepted = accepted
+        self.seen = 1  # how many there were when they were last seen, with us
 
     async def join(self) -> None:
         """Say that we live, unless strangers do. Raises ForeignSecretError, StoreAwayError."""
@@ -54,6 +55,7 @@ class Instances:
                 " (while rotating: the others' in previous_secrets)"
             )
         await self._store.execute(key, "ZADD", key, now_s, self._member)
+        self.seen = len({*living, self._member.encode()})
         await self._store.execute(key, "ZREMRANGEBYSCORE", key, "-inf", now_s - _GONE_S)
 
     async def stay(self) -> None:
