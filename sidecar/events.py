@@ -528,4 +528,4 @@ class KeysDiffer(Event):
 
 @_event
 class DecidedAlone(Event):
-    """This process's own buckets decided about a guarded request, as the store is away."""
+    """A process's own buckets decided about a guarded request, as the store is away."""

@@ -594,11 +594,11 @@ class Gate:
         counting = self._admission.counting(visit, captcha)
         step = verifier.step(shown, visit.client.ip)
         if isinstance(step, Verdict):
-            await self._spend_on_captcha(counting, ())
+            await self._spend_on_captcha(visit, counting, ())
             raise _wrong_step(step)
-        tickets = await self._spend_on_captcha(counting, (self._admission.claim(captcha, step.id),))
+        tickets = await self._spend_on_captcha(visit, counting, (self._admission.claim(captcha, step.id),))
         if not tickets:
-            await self._spend_on_captcha(counting, ())
+            await self._spend_on_captcha(visit, counting, ())
             raise _wrong_step(Verdict("spent", "used"))
         told = await step.judge()
         if isinstance(told, Verdict) and told.outcome != "provider_error":

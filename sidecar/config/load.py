@@ -6,7 +6,7 @@ Kinds of captcha and provider are handed in, never imported.
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,8 +18,6 @@ from sidecar.config.checks import Draft, check
 from sidecar.config.expand import expand
 from sidecar.config.findings import ConfigError, Findings, Problem, any_of, describe, one_of, show, spell
 from sidecar.config.model import (
-    CONTRACT_WORDS,
-    LATER,
     Api,
     Budget,
     Captcha,
@@ -90,7 +88,6 @@ def load(path: Path, env: Mapping[str, str], kinds: Kinds, warn: Callable[[Probl
     text, raw = _read_toml(path)
     findings = Findings(str(path), raw, places(text), _homes())
     content = expand(findings, raw, env)
-    _refuse_later(findings, content)
     draft, made = _make(findings, content, kinds)
     check(draft, kinds.messages(draft.code) if draft.code is not None else {}, kinds.networks, findings, env)
     if findings.problems:
@@ -176,43 +173,6 @@ def _homes() -> dict[str, str]:
     return {key: right for key, right in homes if keys.count(key) == 1}
 
 
-# What is in the contract, and not in this version…
-
-
-def _refuse_later(findings: Findings, content: dict[str, Any]) -> None:
-    """Tell keys and words whose feature comes later, and take them out of `content`."""
-    for pattern, accepted in LATER.items():
-        for path, holder in _holders(content, tuple(pattern.split("."))):
-            value = holder[path[-1]]
-            contract = CONTRACT_WORDS.get(pattern)
-            if any(type(value) is type(word) and value == word for word in accepted):
-                if len(accepted) > 1:
-                    continue
-            elif contract is not None and value not in contract:
-                right = one_of(str(value), [str(word) for word in accepted])
-                findings.tell(path, f"{findings.shown(path)} is not known here", right)
-            elif accepted:
-                right = "[]" if accepted == ([],) else any_of(map(str, accepted)) if contract else show(accepted[0])
-                what = "is" if contract is None else f"{findings.shown(path)} is"
-                findings.tell(path, f"{what} not in this version", f"leave it out, or write {right}")
-            else:
-                findings.tell(path, "is not in this version", "leave it out")
-            del holder[path[-1]]
-
-
-def _holders(value: Any, pattern: Sequence[str], path: KeyPath = ()) -> list[tuple[KeyPath, Any]]:
-    """Every path in `value` that fits `pattern`, with the table that its last key is in."""
-    first, rest = pattern[0], pattern[1:]
-    inner: list[tuple[str | int, Any]] = []
-    if isinstance(value, dict):
-        inner = [(name, value[name]) for name in value if first in {"*", name}]
-    elif isinstance(value, list) and first == "*":
-        inner = list(enumerate(value))
-    if not rest:
-        return [((*path, name), value) for name, _ in inner]
-    return [found for name, below in inner for found in _holders(below, rest, (*path, name))]
-
-
 # Each table by itself…
 
 
@@ -294,8 +254,6 @@ def _of_kinds(
             made[name] = _validated(findings, kinds[kind], value, path[:-1])
         elif kind is None:
             findings.tell(path, "is missing", f"write kind = {any_of(kinds)}")
-        elif kind in CONTRACT_WORDS[f"{table}.*.kind"]:
-            findings.tell(path, f"{findings.shown(path)} is not in this version", f"write {any_of(kinds)}")
         else:
             findings.tell(path, f"{findings.shown(path)} is not known here", one_of(str(kind), kinds))
     return made

@@ -698,22 +698,3 @@ class Config(Table):
     budget: Budget = Budget()
     api: Api = Api()
     routes: tuple[Route, ...] = ()
-
-
-# Keys of the contract whose feature comes in a later version: path -> the values that are accepted now, or () for none.
-# `*` stands for any name or index. Where one value alone is accepted it is the contract's default, and says nothing.
-# Kinds are not here: those that there are, are handed to `load`.
-LATER: Final[dict[str, tuple[Any, ...]]] = {}
-
-# The words that the contract has for a key, now or later; any other word is simply wrong.
-CONTRACT_WORDS: Final[dict[str, tuple[str, ...]]] = {
-    "store.on_failure": ("deny", "local"),
-    "captcha.*.kind": (
-        "turnstile", "hcaptcha", "recaptcha", "yidun", "geetest", "tencent", "aliyun", "altcha", "slider",
-    ),
-    "providers.*.kind": (
-        "twilio", "aliyun", "aliyun-intl", "tencent", "juhe", "qiniu", "smtp", "webhook", "console",
-    ),
-    "delivery.*.strategy": ("priority", "weighted", "adaptive"),
-    "delivery.*.on_silence": ("switch", "wait"),
-}  # fmt: skip

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from sidecar.config.model import LATER, Captcha, Config, Provider
+from sidecar.config.model import Captcha, Config, Provider
 from sidecar.config.units import Listen, Rate, spell_duration, spell_size
 
 _PLACE: Final = r"\$\{"
@@ -33,7 +33,6 @@ def schema_of(captcha: Mapping[str, type[Captcha]], providers: Mapping[str, type
         }
     for base in (Captcha, Provider):
         definitions.pop(base.__name__, None)
-    _allow_defaults_of_later(whole)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "title": "Signup Sidecar"}
 
 
@@ -77,16 +76,3 @@ def _open_to_places(node: Any) -> Any:
         del node["type"]
         node["anyOf"] = [choice, {"type": "string", "pattern": _PLACE}]
     return node
-
-
-def _allow_defaults_of_later(whole: dict[str, Any]) -> None:
-    """A key of a later version may say what is so in this one."""
-    for pattern, accepted in LATER.items():
-        if not accepted:
-            continue
-        table, *between, key = pattern.split(".")
-        node = whole["properties"][table]
-        reference = node.get("$ref") or node.get("items" if between else "", {}).get("$ref", "")
-        described = whole["$defs"].get(reference.rpartition("/")[2], {})
-        if key not in described.get("properties", {key: None}):
-            described["properties"][key] = {"enum": list(accepted), "default": accepted[0]}

@@ -220,7 +220,8 @@ class Buckets:
         finally:
             if keys:
                 self._forget(keys)
-        ruling = self._ruling(decided, len(looked), answer, 1 + len(keys), asked_at, is_solved=is_solved)
+        heard_of = None if is_alone else asked_at
+        ruling = self._ruling(decided, len(looked), answer, 1 + len(keys), heard_of, is_solved=is_solved)
         ruling.is_alone = is_alone
         return ruling
 
@@ -261,11 +262,14 @@ class Buckets:
         looked: int,
         answer: Sequence[int],
         first: int,
-        asked_at: float,
+        asked_at: float | None,
         *,
         is_solved: bool,
     ) -> Ruling:
-        """Read the script's answer: `first` is where it speaks of the first bucket, and `looked` are not spent."""
+        """Read the script's answer: `first` is where it speaks of the first bucket, and `looked` are not spent.
+
+        `asked_at`: when the store was asked; None where it was not, and full buckets are none that it calls so.
+        """
         observed, demanded, tickets = [], [], []
         refused = False
         retry_us = again_us = 0
@@ -284,13 +288,13 @@ class Buckets:
                 refused = True
                 retry_us = max(retry_us, retry)
                 # From when it was asked, which is before the store looked: never later than the truth.
-                self._remember(bucket.key, asked_at, asked_at + retry / 1e6, asked_at + reset / 1e6)
+                self._remember(bucket.key, asked_at, retry / 1e6, reset / 1e6)
             elif not meter.demands:
                 observed.append(meter.name)
             elif not is_solved:
                 demanded.append(meter.name)
                 # Apart from what refuses: other meters may see more room in the same bucket.
-                self._remember(f"{bucket.key}{_DEMAND}", asked_at, asked_at + retry / 1e6, asked_at + reset / 1e6)
+                self._remember(f"{bucket.key}{_DEMAND}", asked_at, retry / 1e6, reset / 1e6)
         if demanded and not refused:
             return Ruling(False, observed=tuple(observed), demanded=tuple(demanded))
         if not refused:
@@ -302,9 +306,11 @@ class Buckets:
                 states[allowed].append(bucket.meter.state(remaining, reset / 1e6))
         return Ruling(False, retry_us / 1e6, (*states[0], *states[1]), tuple(observed), tuple(demanded))
 
-    def _remember(self, key: str, asked_at: float, takes_at: float, empty_at: float) -> None:
+    def _remember(self, key: str, asked_at: float | None, takes_in_s: float, empty_in_s: float) -> None:
+        if asked_at is None:
+            return
         self._full.pop(key, None)
-        self._full[key] = (min(takes_at, asked_at + _BELIEVED_S), takes_at, empty_at)
+        self._full[key] = (asked_at + min(takes_in_s, _BELIEVED_S), asked_at + takes_in_s, asked_at + empty_in_s)
         if len(self._full) > _MOST_FULL:
             del self._full[next(iter(self._full))]
 

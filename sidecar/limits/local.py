@@ -1,8 +1,8 @@
 """What do buckets say while the store is away? This process's own, in memory, in the words of `gcra.lua`'s answer.
 
 For `guard` routes with `store.on_failure = "local"` alone. Each instance takes its share: a limit is divided by the
-instances that were last seen. Nothing of it outlives the outage in the store, and a token that was used here may be used
-once at each other instance: that is the price of serving at all, and why it takes a word in the configuration.
+instances that were last seen. Nothing of it outlives the outage in the store, and a token that was used here may be
+used once at each other instance: that is the price of serving at all, and why it takes a word in the configuration.
 """
 
 from collections.abc import Sequence

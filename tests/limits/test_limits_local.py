@@ -5,7 +5,7 @@ from itertools import repeat
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_limits_script import GCRA, Ask, stories
+from limits.test_limits_script import GCRA, Ask, stories
 
 import sidecar.limits.local
 from sidecar.limits.gcra import Limit
