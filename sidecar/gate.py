@@ -71,7 +71,7 @@ TOKEN_COOKIE: Final = "sidecar-verification"  # noqa: S105 - a cookie's name; th
 class Asked:
     """What is asked, parsed once: by `read` for a route, by `api` for the sidecar's own endpoint.
 
-    `recipient` and `proof` are None where the route has none, or only observes and could not read them.
+    `recipient` and `proof` are None where the route has none, or hands on what it could not read, as it only observes.
     """
 
     body: bytes = b""
@@ -220,6 +220,8 @@ class Gate:
         try:
             asked = self._read(visit, route, body)
         except Refusal as refusal:
+            if route.action == "send":
+                raise  # observed or not: there is nobody to send to
             self._observe(visit, route, refusal)
             return Asked(body)
         if (
@@ -435,8 +437,8 @@ class Gate:
         except Refusal as refusal:
             if refusal.code != "captcha_required":
                 raise
-        await self._step_up(visit, route, self._admission.solve(visit, route, token), admitted)
         try:
+            await self._step_up(visit, route, self._admission.solve(visit, route, token), admitted)
             return await hold(partial(self._count, visit, admitted, None))
         finally:
             await self._give_back(admitted)

@@ -442,6 +442,23 @@ async def test_observe_sends_what_enforce_would_refuse(start: Start) -> None:
     assert await sidecar.metric('sidecar_observed_refusals_total{code="rate_limited"}') == 2
 
 
+@pytest.mark.parametrize(
+    ("asked", "status", "code"),
+    [
+        ({"json": {"phone": "nobody"}}, 422, "invalid_recipient"),
+        ({"json": {}}, 400, "malformed_request"),
+        ({"data": b"{", "headers": {"Content-Type": "application/json"}}, 400, "malformed_request"),
+    ],
+)
+async def test_observed_too_nothing_is_sent_to_nobody(
+    start: Start, asked: dict[str, Any], status: int, code: str
+) -> None:
+    """A request that names no recipient is refused by a route that observes as by any other."""
+    sidecar = await start(MAIN.replace('action = "send"', 'action = "send"\nmode = "observe"'))
+    reply = await sidecar.ask("POST", "/send", **asked)
+    assert (reply.status, reply.code) == (status, code)
+
+
 async def test_an_observed_limit_never_refuses(start: Start) -> None:
     """A limit's own `mode = "observe"` counts beside enforcing ones."""
     config = CONFIG.replace('key = "to"', 'key = "to"\nmode = "observe"')

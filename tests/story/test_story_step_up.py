@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
+from captcha_simulators import TurnstileSimulator, running
 from fakes import DEADLINE_S
 from structlog.testing import capture_logs
 from telling import CONFIG, E164, OTHER, PHONE, SEND, TEST_NUMBER, VERIFY, Reply, Sidecar, Start
@@ -342,3 +343,34 @@ async def test_an_observed_route_judges_the_code_though_a_captcha_would_be_deman
         await guess(sidecar)
     assert (await guess(sidecar, code)).status == 200
     assert [len(request.values(b"x-verified-identity")) for request in sidecar.upstream.requests] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("by", ["route", "api"])
+async def test_a_token_that_nobody_judged_may_be_shown_again_with_the_code(start: Start, by: str) -> None:
+    """The vendor did not answer, after three wrong codes: the same token is judged once it does."""
+    simulator = TurnstileSimulator(genuine={"t1"})
+    async with running(simulator):
+        table = f"""
+[captcha.turnstile]
+kind = "turnstile"
+secret = "0x-simulated-secret"
+endpoint = "{simulator.endpoint}"
+timeout = "500ms"
+"""
+        guessed = GUESSED.replace('captcha = "altcha"', 'captcha = "turnstile"')
+        sidecar = await start(
+            f'{table}[api]\ncaptcha = "turnstile"\ncaptcha_after = 3\n{SEND}{guessed}',
+        )
+        started = await sent(sidecar)
+        code = await sidecar.vendor.code()
+        path = "/register" if by == "route" else f"/.sidecar/v1/verifications/{started}/check"
+
+        async def shown(what: str, **more: str) -> Reply:
+            named = {"phone": PHONE} if by == "route" else {}
+            return await sidecar.ask("POST", path, json={"code": what} | named | more)
+
+        assert [(await shown(GUESS)).code for _ in range(4)] == ["code_mismatch"] * 3 + ["captcha_required"]
+        simulator.silent = True
+        assert (await shown(code, captcha="t1")).code == "captcha_unavailable"
+        simulator.silent = False
+        assert (await shown(code, captcha="t1")).status == 200
