@@ -49,7 +49,7 @@ class _Process:
         self.reported = asyncio.Event()
         self._reader = reader
         self._writer = writer
-        self._reloaded: asyncio.Future[str] | None = None
+        self._reloaded: asyncio.Future[str | None] | None = None
 
     def say(self, **message: Any) -> None:
         with suppress(OSError):
@@ -66,19 +66,29 @@ class _Process:
                     case {"serves": _}:
                         self.serves.set()
                         structlog.get_logger().info("worker_serves", worker=self.pid)
-                    case {"reloaded": why} if self._reloaded is not None:
-                        self._reloaded.set_result(why)
-                        self._reloaded = None
+                    case {"reloaded": why}:
+                        self._answered(why)
         self._writer.close()
         self.over.set()
-        if self._reloaded is not None:
-            self._reloaded.set_result("")  # it was killed meanwhile, and its successor has the new configuration
+        self._answered(None)
 
-    async def reload(self) -> str:
-        """Have it replace its configuration; says why not. Raises TimeoutError."""
+    def _answered(self, why: str | None) -> None:
+        if self._reloaded is not None and not self._reloaded.done():  # nobody waits for it any more
+            self._reloaded.set_result(why)
+
+    async def reload(self) -> str | None:
+        """Have it replace its configuration; says why not, and None where it has ended. Raises TimeoutError."""
+        if self.over.is_set():
+            return None
         answer = self._reloaded = asyncio.get_running_loop().create_future()
         self.say(reload=True)
         return await asyncio.wait_for(answer, _START_S)
+
+    def kill(self) -> None:
+        """End it at once, if it has not ended."""
+        if not self.over.is_set():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
 
 class Fleet:
@@ -119,17 +129,29 @@ class Fleet:
     async def reload(self, config: Config) -> str:  # noqa: ARG002 - each reads the file itself
         """Have one after another replace its configuration by the file's; says why the first that could not did not."""
         async with self._lock:
-            forking = await self._fork_server()
-            if why := await forking.load():
+            if why := await (await self._fork_server()).load():
                 return why
-        for process in list(self._processes):
+        asked: set[_Process] = set()
+        is_used = False
+        while waiting := self._processes - asked:  # those too that are made meanwhile
+            process = waiting.pop()
+            asked.add(process)
             try:
                 why = await process.reload()
             except TimeoutError:
-                os.kill(process.pid, signal.SIGKILL)  # whoever takes its place has the new one
+                process.kill()
+                continue
+            if why is None:
                 continue
             if why:
                 return why
+            is_used = True
+            await self._use()  # so that whoever takes the place of a dead one gets it too
+        if is_used:
+            return ""
+        if any(process.serves.is_set() for process in asked):
+            return "every worker ended before it could use it"
+        await self._use()  # nobody serves by the old one either
         return ""
 
     async def drain(self, within_s: float) -> None:
@@ -146,8 +168,7 @@ class Fleet:
             await asyncio.wait(over, timeout=within_s + _END_S)
         await ended(*over, *self._keeping)
         for process in self._processes:
-            if not process.over.is_set():
-                os.kill(process.pid, signal.SIGKILL)
+            process.kill()
         if self._forking is not None:
             await self._forking.close()
 
@@ -208,11 +229,16 @@ class Fleet:
         with its:
             async with self._lock:
                 pid = await (await self._fork_server()).fork(its)
-        ours.setblocking(False)
-        process = _Process(*await asyncio.open_connection(sock=ours, limit=_MAX_LINE), pid)
-        self._processes.add(process)
+                ours.setblocking(False)
+                process = _Process(*await asyncio.open_connection(sock=ours, limit=_MAX_LINE), pid)
+                self._processes.add(process)
         process.task = asyncio.create_task(process.hear())  # type: ignore[attr-defined]
         return process
+
+    async def _use(self) -> None:
+        """Have new workers get the configuration that was loaded last."""
+        async with self._lock:
+            await (await self._fork_server()).use()
 
     async def _fork_server(self) -> "_ForkServer":
         """The fork server; another one where it has died. Raises OSError, ValueError."""
@@ -261,6 +287,11 @@ class _ForkServer:
         """Have it load the configuration; says what is wrong with it."""
         self._control.send(b"load")
         return str((await self._answer())["loaded"])
+
+    async def use(self) -> None:
+        """Have it make workers of what it has loaded last."""
+        self._control.send(b"use")
+        await self._answer()
 
     async def fork(self, control: socket.socket) -> int:
         """Have it make a worker with that control socket; gives its process id."""

@@ -1,12 +1,13 @@
 """Who makes worker processes? A process that has loaded the program and a good configuration, and only forks.
 
 A fork of it serves within a few hundredths of a second where a new interpreter takes one, and shares the memory of what
-both have loaded. It has no thread and no event loop, so that forking is safe. It keeps the last good configuration:
-what is on disk by the time that a worker dies may be none.
+both have loaded. It has no thread and no event loop, so that forking is safe. It keeps the last configuration that a
+worker could use: what is on disk by the time that a worker dies may be none.
 
 It is asked over a socket, one question at a time, and ends with it; what it says are lines of JSON: `fork` with a
-worker's control socket -> `{"forked": pid}`; `load` -> `{"loaded": ""}`, or what is wrong; `stop` closes its listening
-sockets. And it says `{"ended": pid, "status": wait status}` of each worker by itself.
+worker's control socket -> `{"forked": pid}`; `load` -> `{"loaded": ""}`, or what is wrong; `use` -> `{"used": true}`: new
+workers get what was loaded last; `stop` closes its listening sockets. And it says `{"ended": pid, "status": wait
+status}` of each worker by itself.
 """
 
 import gc
@@ -61,6 +62,7 @@ def main(arguments: list[str]) -> int:
     gc.collect()
     gc.freeze()  # a collection in a worker would write to every object of it, and share none
     say(loaded="")
+    loaded = config
     while True:
         packet, descriptors, _, _ = socket.recv_fds(control, _WORD, 1)
         if packet == b"fork":
@@ -76,10 +78,13 @@ def main(arguments: list[str]) -> int:
             say(forked=pid)
         elif packet == b"load":
             try:
-                config = load(path, os.environ, kinds())
+                loaded = load(path, os.environ, kinds())
                 say(loaded="")
             except ConfigError as error:
                 say(loaded=str(error))
+        elif packet == b"use":
+            config = loaded
+            say(used=True)
         elif packet == b"stop":
             for one in sockets:
                 one.close()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from children import PATIENCE_S, Child, Run
 from fakes import OK, Message, Taken, read_content
 from vendors import vendor
+
+from sidecar.fleet import _Process
 
 DENY = '[[routes]]\nmatch = "GET /closed"\naction = "deny"\n'
 TWO = {"workers": "2"}
@@ -137,6 +140,42 @@ async def test_a_reload_reaches_all_workers_and_fails_nobody(run: Run) -> None:
         await load.more()
     assert set(load.statuses) == {200}
     assert len(load.failures) <= 8  # those whose worker was killed
+
+
+async def test_a_configuration_that_no_worker_could_use_is_nobodys(run: Run) -> None:
+    """It is read without a fault, and another instance has another secret: a worker made later has the old one."""
+    child = await run(**TWO)
+    child.rewrite(DENY, secret='"another-secret-another-secret-another"', **TWO)
+    assert "server.secret" in (await child.reload("reload_refused"))["error"]
+    for pid in pids(child):
+        os.kill(pid, signal.SIGKILL)
+    for _ in range(2):
+        await child.line("worker_serves")
+    assert (await child.asked("/closed"))[0] == 200
+    child.rewrite(DENY, **TWO)
+    await child.reload("reloaded")
+    assert (await child.asked("/closed"))[0] == 403
+
+
+async def test_a_worker_that_has_ended_holds_up_no_reload() -> None:
+    """It is passed over, whether it ended before it was asked or afterwards; and one that is late ends nobody."""
+    ours, its = socket.socketpair()
+    process = _Process(*await asyncio.open_connection(sock=ours), os.getpid())
+    hearing = asyncio.create_task(process.hear())
+    asked = asyncio.create_task(process.reload())
+    await asyncio.sleep(0)
+    asked.cancel()
+    with suppress(asyncio.CancelledError):
+        await asked
+    again = asyncio.create_task(process.reload())
+    its.sendall(b'{"reloaded": ""}\n')
+    assert await again == ""
+    again = asyncio.create_task(process.reload())
+    await asyncio.sleep(0)
+    its.close()
+    assert await again is None
+    await hearing
+    assert await process.reload() is None
 
 
 async def test_a_drain_ends_what_is_under_way_in_every_worker(run: Run) -> None:
