@@ -92,9 +92,14 @@ class _Process:
 
 
 class Fleet:
-    """So many worker processes on the same listening sockets; `drain` closes this process's."""
+    """So many worker processes on the same listening sockets; `drain` closes this process's.
 
-    def __init__(self, path: Path, store_url: str, sockets: Sequence[socket.socket], count: int) -> None:
+    `metrics` are this process's own; what workers that have ended had counted is added to them.
+    """
+
+    def __init__(
+        self, path: Path, store_url: str, sockets: Sequence[socket.socket], count: int, metrics: Metrics
+    ) -> None:
         self._path = path
         self._store_url = store_url
         self._sockets = sockets
@@ -103,7 +108,7 @@ class Fleet:
         self._lock = asyncio.Lock()  # one question at a time
         self._processes: set[_Process] = set()
         self._keeping: list[asyncio.Task[None]] = []
-        self._past = Metrics()
+        self._metrics = metrics
         self._is_ending = False
         self._log = structlog.get_logger()
 
@@ -129,8 +134,8 @@ class Fleet:
     async def reload(self, config: Config) -> str:  # noqa: ARG002 - each reads the file itself
         """Have one after another replace its configuration by the file's; says why the first that could not did not."""
         async with self._lock:
-            if why := await (await self._fork_server()).load():
-                return why
+            if wrong := await (await self._fork_server()).load():
+                return wrong
         asked: set[_Process] = set()
         is_used = False
         while waiting := self._processes - asked:  # those too that are made meanwhile
@@ -178,7 +183,7 @@ class Fleet:
             process.say(hurry=True)
 
     async def metrics(self) -> Metrics:
-        """What all of them have counted, the dead ones too."""
+        """What all of them have counted, the dead ones and this process too."""
         for process in self._processes:
             process.reported.clear()
             process.say(report=True)
@@ -186,8 +191,8 @@ class Fleet:
             async with asyncio.timeout(_REPORT_WAIT_S):
                 for process in list(self._processes):
                     await process.reported.wait()
-        together = Metrics()
-        together.add(self._past.numbers())
+        together = Metrics(dropped=int)  # this process's log is counted in its own metrics
+        together.add(self._metrics.numbers())
         for process in self._processes:
             together.add(process.counted)
         return together
@@ -206,7 +211,7 @@ class Fleet:
         while True:
             await process.over.wait()
             self._processes.discard(process)
-            self._past.add(process.counted)
+            self._metrics.add(process.counted, has_ended=True)
             if self._is_ending:
                 return
             if time.monotonic() - process.began > _WELL_S:

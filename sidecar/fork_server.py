@@ -5,8 +5,8 @@ both have loaded. It has no thread and no event loop, so that forking is safe. I
 worker could use: what is on disk by the time that a worker dies may be none.
 
 It is asked over a socket, one question at a time, and ends with it; what it says are lines of JSON: `fork` with a
-worker's control socket -> `{"forked": pid}`; `load` -> `{"loaded": ""}`, or what is wrong; `use` -> `{"used": true}`: new
-workers get what was loaded last; `stop` closes its listening sockets. And it says `{"ended": pid, "status": wait
+worker's control socket -> `{"forked": pid}`; `load` -> `{"loaded": ""}`, or what is wrong; `use` -> `{"used": true}`:
+new workers get what was loaded last; `stop` closes its listening sockets. And it says `{"ended": pid, "status": wait
 status}` of each worker by itself.
 """
 

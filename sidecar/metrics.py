@@ -138,18 +138,23 @@ class _LogLines(Collector):
 
     name: Final = "sidecar_log_lines_dropped"
 
-    def __init__(self) -> None:
+    def __init__(self, dropped: Callable[[], int]) -> None:
+        self._dropped = dropped
         self.elsewhere = 0
+
+    @property
+    def value(self) -> int:
+        return self._dropped() + self.elsewhere
 
     def collect(self) -> Iterator[Metric]:
         text = "Log lines that could not be written: nobody reads, or the disk is full"
-        yield CounterMetricFamily(self.name, text, value=logs.dropped() + self.elsewhere)
+        yield CounterMetricFamily(self.name, text, value=self.value)
 
 
 class Metrics:
-    """The metrics of one process."""
+    """The metrics of one process. `dropped`: the lines that its log could not write."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropped: Callable[[], int] = logs.dropped) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
         r = self.registry
         self.requests = Counter(
@@ -225,7 +230,7 @@ class Metrics:
         self.task_ends = Counter(
             r, "sidecar_task_ends", "Long-lived tasks that ended, and were started again", ["task"]
         )
-        self._log_lines = _LogLines()
+        self._log_lines = _LogLines(dropped)
         r.register(self._log_lines)
         self._of_events: dict[type[Event], Callable[[Any], None]] = {
             RequestEnded: self._request,
@@ -258,11 +263,16 @@ class Metrics:
                 [labels, series.value, series.counts, series.created] for labels, series in metric.series.items()
             ]
             for metric in self._all()
-        } | {_LogLines.name: logs.dropped()}
+        } | {_LogLines.name: self._log_lines.value}
 
-    def add(self, numbers: Mapping[str, Any]) -> None:
-        """Add what another process has counted (`numbers`). Of a gauge that both have, the larger one stays."""
+    def add(self, numbers: Mapping[str, Any], *, has_ended: bool = False) -> None:
+        """Add what another process has counted (`numbers`). Of a gauge that both have, the larger one stays.
+
+        `has_ended`: that process is no more, so its gauges say nothing of now.
+        """
         for metric in self._all():
+            if has_ended and isinstance(metric, Gauge):
+                continue
             for labels, value, counts, created in numbers.get(metric.name, ()):
                 series = metric.series.get(tuple(labels))
                 if series is None:

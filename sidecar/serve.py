@@ -131,7 +131,7 @@ class _Server:
         count = cores() if self._config.server.workers == "auto" else self._config.server.workers
         if count == 1:
             return Worker(self._config, url, sockets, self._metrics, self._life)
-        return Fleet(self._path, url, sockets, count)
+        return Fleet(self._path, url, sockets, count, self._metrics)
 
     async def _drain(self) -> None:
         server = self._config.server

@@ -125,3 +125,20 @@ def test_every_event_is_counted_once_where_it_belongs() -> None:
     assert counted(receipt) == {'sidecar_receipts_total{provider="hook",state="delivered"} 1.0'}
     assert counted(BreakerSeen(provider="hook", state=2)) == {'sidecar_breaker_state{provider="hook"} 2.0'}
     assert counted(RequestsRefused(route=None, action="send", code="x", count=9, clients=1)) == set()
+
+
+def test_what_has_ended_counts_on_and_its_gauges_say_nothing() -> None:
+    """Counters of a process that is no more are kept; a breaker that it had open is not open any more."""
+    one, other = Metrics(dropped=lambda: 2), Metrics(dropped=lambda: 3)
+    for metrics in (one, other):
+        metrics.count(BreakerSeen(provider="hook", state=2))
+        metrics.count(MessageConcluded(outcome="sent"))
+    one.add(other.numbers(), has_ended=True)
+    alone, both = Metrics(dropped=int), Metrics(dropped=int)
+    alone.add(one.numbers(), has_ended=True)
+    both.add(one.numbers())
+    both.add(other.numbers())
+    assert "sidecar_breaker_state{" not in alone.text().decode()
+    assert 'sidecar_breaker_state{provider="hook"} 2.0' in both.text().decode()
+    assert 'sidecar_messages_total{outcome="sent"} 3.0' in both.text().decode()
+    assert "sidecar_log_lines_dropped_total 8.0" in both.text().decode()
