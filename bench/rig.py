@@ -212,7 +212,9 @@ class Contestant:
         return statistics.median(self.figures[figure]) if self.figures[figure] else float("nan")
 
 
-def _sidecar(source: Path, python: str, port: int, store_path: Path, ip_rate: str, is_profiled: bool) -> list[str]:
+def _sidecar(
+    source: Path, python: str, port: int, store_path: Path, ip_rate: str, is_profiled: bool, more: str
+) -> list[str]:
     path = WORK / f"guarded-{port}.toml"
     shutil.rmtree(WORK / f"state-{port}", ignore_errors=True)
     path.write_text(
@@ -220,6 +222,7 @@ def _sidecar(source: Path, python: str, port: int, store_path: Path, ip_rate: st
             **dict(port=port, admin=free_port(), work=WORK, store=store_path, ip_rate=ip_rate),
             **dict(upstream=UPSTREAM, siteverify=SITEVERIFY, twilio=TWILIO),
         )
+        + more
     )
     how = [str(HERE / "profiled.py"), str(PROFILE)] if is_profiled else ["-m", "sidecar"]
     return ["env", f"PYTHONPATH={source}", python, *how, "run", str(path)]
@@ -251,8 +254,11 @@ def missing() -> str:
 
 
 @contextmanager
-def guarded(args: argparse.Namespace, ip_rate: str = "1000000/1s") -> Iterator[list[Contestant]]:
-    """Run upstream, the vendors and the wanted contestants, each with a store of its own, until the block ends."""
+def guarded(args: argparse.Namespace, ip_rate: str = "1000000/1s", more: str = "") -> Iterator[list[Contestant]]:
+    """Run upstream, the vendors and the wanted contestants, each with a store of its own, until the block ends.
+
+    `more`: tables that each sidecar's configuration has besides.
+    """
     WORK.mkdir(exist_ok=True)
     (WORK / ".gitignore").write_text("*\n")
     (WORK / "node").mkdir(exist_ok=True)
@@ -271,7 +277,7 @@ def guarded(args: argparse.Namespace, ip_rate: str = "1000000/1s") -> Iterator[l
             if source is None:
                 command = _express(one.port, path, ip_rate)
             else:
-                command = _sidecar(*source, one.port, path, ip_rate, args.profile)
+                command = _sidecar(*source, one.port, path, ip_rate, args.profile, more)
             one.pid = stack.enter_context(running(TEST_CORE, command, one.port)).pid
             found.append(one)
         yield found
