@@ -41,12 +41,16 @@ class Screen:
 
 @dataclass(slots=True)  # not frozen: it is made for every request
 class Solve:
-    """Have a verifier judge the token; `who` is looked at and a wrong token counted in `failures`, both beforehand."""
+    """Have a verifier judge the token; `who` is looked at and a wrong token counted in `failures`, both beforehand.
 
-    captcha: str  # the one of the route's that the token is of
+    `others`: the same by the route's other captchas, in their order, where the token does not name the one it is of.
+    """
+
+    captcha: str
     token: str | None
     who: tuple[Bucket, ...]
     failures: Bucket
+    others: tuple["Solve", ...] = ()
 
 
 @dataclass(slots=True)  # not frozen: it is made for every request
@@ -177,8 +181,10 @@ class Admission:
         """Plan the step of a route's captcha. What would demand one is not looked at: it is being solved."""
         enforced = [one for one in self._terms(route).limits if one.is_who and not one.meter.demands]
         who = tuple([self._bucket(one, visit, route, None) for one in enforced])
-        captcha, token = of_captcha(route.captcha, token)
-        return Solve(captcha, token, who, self._of_wrong_tokens(visit, captcha))
+        captchas, token = of_captchas(route.captcha, token)
+        first, *others = (Solve(name, token, who, self._of_wrong_tokens(visit, name)) for name in captchas)
+        first.others = tuple(others)
+        return first
 
     def steps_up(self, route: Route) -> bool:
         """True where a route's captcha is demanded only when a limit is full, or after so many wrong codes."""
@@ -262,17 +268,16 @@ class Admission:
         return self._failures[captcha].bucket(self._hashes(client_key("ip", visit.client.ip))[0])
 
 
-def of_captcha(captchas: Sequence[str], token: str | None) -> tuple[str, str | None]:
-    """Say which of a route's captchas a token is of, and what the verifier is to see of it.
+def of_captchas(captchas: tuple[str, ...], token: str | None) -> tuple[tuple[str, ...], str | None]:
+    """Say which of a route's captchas a token may be of, and what a verifier is to see of it.
 
-    "NAME:TOKEN" names one of them; a token that names none is the first one's. No vendor's token begins with a name and
-    a colon, so there is one reading.
+    "NAME:TOKEN" names one of them. No vendor's token begins with a name and a colon, so there is one reading.
     """
     if token is not None and ":" in token:
         name, _, rest = token.partition(":")
         if name in captchas:
-            return name, rest
-    return captchas[0], token
+            return (name,), rest
+    return captchas, token
 
 
 def _blocked(match: Match) -> Refusal:

@@ -21,7 +21,7 @@ from sidecar.admin import Admin, Crew
 from sidecar.admission import Admission
 from sidecar.api import Api
 from sidecar.captcha.remote import Remote as RemoteCaptcha
-from sidecar.captcha.seam import BuiltIn, Verifier
+from sidecar.captcha.seam import BuiltIn, Verifier, is_built_in
 from sidecar.config.load import Kinds
 from sidecar.config.model import Config
 from sidecar.config.proxies import Proxies
@@ -197,7 +197,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             tell=tell,
             now=time.time,
         )
-        challengers = {name: verifier for name, verifier in verifiers.items() if hasattr(verifier, "challenge")}
+        challengers = {name: verifier for name, verifier in verifiers.items() if is_built_in(verifier)}
         receipts = Receipts(config.providers, vendors, receipts_url, ledger, courier.received)
         api = Api(config, gate, faces, verifications, cast("dict[str, BuiltIn]", challengers), keyring, tell, receipts)
         front = Front(

@@ -14,7 +14,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, TypeVar, cast
 from sidecar import identity, intake, problem
 from sidecar.admission import Admission, Allow, Screen, Solve, Spend, Step
 from sidecar.assent import Assent
-from sidecar.captcha.seam import AWAY, InSteps, Verdict, Verifier
+from sidecar.captcha.seam import AWAY, InSteps, Verdict, Verifier, is_built_in
 from sidecar.config.model import Config, Route
 from sidecar.delivery.outbox import Answered, Entry
 from sidecar.errors import Refusal, StoreError
@@ -546,9 +546,40 @@ class Gate:
                 await self._sends.give_back(ticket)
 
     async def _solve(self, visit: Visit, route: Route, step: Solve, admitted: Admitted) -> None:
-        """Ask the verifier about a token. A person is proven only where it says so: not where `on_failure` lets in."""
+        """Ask the verifier about a token; where it judges none, and the token names none, the next one's.
+
+        Of the next ones only a yes counts: what else they say of a token that may not be theirs is no judgement.
+        """
         if not step.token:
             raise _no_token(self._offered(route))
+        first: Refusal | None = None
+        for one in self._may_be_of(step):
+            await self._give_back(admitted)
+            try:
+                await self._ask_verifier(visit, route, one, admitted)
+            except Refusal as refusal:
+                first = first or refusal
+                if refusal.code != "captcha_unavailable":
+                    break
+            else:
+                return
+        assert first is not None  # a token may be of one captcha at least
+        raise first
+
+    def _may_be_of(self, step: Solve) -> Sequence[Solve]:
+        """By which captchas a token is judged: a built-in one knows its own, and is shown no vendor's."""
+        if not step.others:
+            return (step,)
+        built_in = {one.captcha for one in (step, *step.others) if is_built_in(self._captchas[one.captcha])}
+        for one in (step, *step.others):
+            if one.captcha in built_in and isinstance(self._captchas[one.captcha].look(one.token or ""), str):
+                return (one,)
+        if step.captcha in built_in:
+            return (step,)
+        return (step, *(one for one in step.others if one.captcha not in built_in))
+
+    async def _ask_verifier(self, visit: Visit, route: Route, step: Solve, admitted: Admitted) -> None:
+        """Ask one verifier. A person is proven only where it says so: not where `on_failure` lets in."""
         verdict, tickets = await self._judged(visit, step)
         self._tell(CaptchaJudged(captcha=step.captcha, outcome=verdict.outcome))
         match verdict.outcome:

@@ -93,6 +93,11 @@ class BuiltIn(Verifier, Protocol):
         ...
 
 
+def is_built_in(verifier: Verifier) -> bool:
+    """True for a captcha that needs no vendor: it knows a token of its own from any other."""
+    return hasattr(verifier, "challenge")
+
+
 class Load(Protocol):
     """How much is asked of one built-in captcha just now, by one address, by its site and by all."""
 

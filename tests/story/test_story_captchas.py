@@ -79,9 +79,43 @@ async def test_a_token_says_which_captcha_it_is_of(start: Start, turnstile: Turn
     assert (await sidecar.ask("POST", "/send", **send(f"altcha:{await sidecar.solved()}"))).status == 202
     assert (await sidecar.ask("POST", "/send", **send("altcha:t3"))).code == "captcha_failed"
     assert len(turnstile.asked) == 2
-    for wrong in (await sidecar.solved(), "nobody:t3", "Turnstile:t3"):
+    for wrong in ("nobody:t3", "Turnstile:t3"):
         assert (await sidecar.ask("POST", "/send", **send(wrong))).code == "captcha_failed"
     assert (await sidecar.ask("POST", "/login", **send(f"altcha:{await sidecar.solved()}"))).code == "captcha_failed"
+
+
+async def test_a_built_in_captcha_knows_its_own_token(start: Start, turnstile: TurnstileSimulator) -> None:
+    """It need not be named, whether the vendor answers or not, and no vendor is shown it."""
+    sidecar = await two(start, turnstile)
+    token = await sidecar.solved()
+    assert (await sidecar.ask("POST", "/send", **send(token))).status == 202
+    turnstile.silent = True
+    assert (await sidecar.ask("POST", "/send", **send(await sidecar.solved()))).status == 202
+    assert turnstile.asked == []
+    turnstile.silent = False
+    assert (await sidecar.ask("POST", "/send", **send(token))).code == "captcha_failed"
+    assert (await sidecar.ask("POST", "/login", json={"captcha": await sidecar.solved()})).code == "captcha_failed"
+    assert len(turnstile.asked) == 1
+
+
+async def test_the_next_verifier_judges_a_token_that_names_none_where_the_first_judges_none(
+    start: Start, turnstile: TurnstileSimulator
+) -> None:
+    """Its yes counts, once; its no leaves the question open, so that the client is told of the other captchas."""
+    other = TurnstileSimulator(genuine={"t1", "t2"})
+    async with simulated(other):
+        second = TWO.split("[[routes]]", maxsplit=1)[0].replace("[captcha.turnstile]", "[captcha.second]")
+        listed = TWO.replace('["turnstile", "altcha"]', '["turnstile", "second", "altcha"]')
+        sidecar = await two(start, turnstile, second.replace("ENDPOINT", other.endpoint) + listed)
+        assert (await sidecar.ask("POST", "/send", **send("t3"))).status == 202
+        assert other.asked == []
+        turnstile.silent = True
+        assert (await sidecar.ask("POST", "/send", **send("t1"))).status == 202
+        assert (await sidecar.ask("POST", "/send", **send("turnstile:t2"))).code == "captcha_unavailable"
+        assert [asked["response"] for asked in other.asked] == ["t1"]
+        refused = await sidecar.ask("POST", "/send", **send("t99"))
+        assert (refused.code, refused.json["captchas"]) == ("captcha_unavailable", ["second", "altcha"])
+        assert (await sidecar.ask("POST", "/send", **send("t1"))).code == "captcha_failed"
 
 
 async def test_a_refusal_names_the_captchas_that_are_offered(start: Start, turnstile: TurnstileSimulator) -> None:
