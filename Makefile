@@ -6,6 +6,7 @@
 # make bench-send bench-verify  the cost of a guarded send and of a verify, beside Express by hand (nginx, node, npm)
 # make bench-flood    what a flood does to everybody else, beside Express and nginx (wrk)
 # make bench-overload whether it sheds or sinks when it is offered more than it can carry
+# make bench-oracle   whether the time of an answer tells that a number is known
 # make bench-limits   what a decision of two buckets costs, beside throttled-py and limits (PyPI)
 # make fuzz-proxy     coverage-guided fuzzing of both ends of the proxy path, FUZZ_SECONDS=3600
 # make fuzz-time      small inputs that cost much, searched by what they cost, FUZZ_SECONDS=3600
@@ -26,7 +27,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pumping bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-limits bench-lists bench-slider bench-start fuzz-proxy fuzz-time version-before format clean
+.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pumping bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-oracle bench-limits bench-lists bench-slider bench-start fuzz-proxy fuzz-time version-before format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -84,7 +85,7 @@ bench-pass: $(VENV)/.installed
 
 # `make bench-send BENCH="--seconds 2 --runs 1 --only ours"` measures a change; `BENCH=--profile` shows where its time goes.
 EXPRESS := express@5 rate-limiter-flexible@11 ioredis@5 undici@7 jose@6
-bench-send bench-verify bench-flood bench-overload: $(VENV)/.installed
+bench-send bench-verify bench-flood bench-overload bench-oracle: $(VENV)/.installed
 	@mkdir -p .bench/node
 	-@command -v npm >/dev/null && ! test -d .bench/node/node_modules/jose && \
 	  npm install --prefix .bench/node --no-audit --no-fund --silent $(EXPRESS)
