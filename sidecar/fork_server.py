@@ -90,6 +90,8 @@ def main(arguments: list[str]) -> int:
                 one.close()
         else:
             break
+    for one in sockets:  # whoever takes the place of a parent that was killed listens there, while workers drain
+        one.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with suppress(ChildProcessError):  # the last one is reaped: nobody is left behind
         while True:

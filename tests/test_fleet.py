@@ -223,6 +223,34 @@ async def test_workers_end_with_their_parent(run: Run) -> None:
             await asyncio.sleep(0.02)
 
 
+async def test_whoever_takes_a_killed_parents_place_can_listen_at_once(run: Run) -> None:
+    """Workers that drain go on with what is under way, and nobody holds the port meanwhile."""
+    may = asyncio.Event()
+
+    async def late(taken: Taken, message: Message) -> None:
+        await read_content(taken.reader, message)
+        await may.wait()
+        await taken.write(OK)
+
+    child = await run(**TWO, drain='"300s"')
+    child.upstream.answer = late
+    in_flight = asyncio.create_task(child.asked("/slow"))
+    await child.upstream.wait_for(lambda: len(child.upstream.requests) == 1)
+    child.process.kill()
+    host, _, port = child.listen.rpartition(":")
+
+    async def is_free() -> bool:
+        with socket.socket() as one, suppress(OSError):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind((host, int(port)))
+            return True
+        return False
+
+    await child.until(is_free)
+    may.set()
+    assert await in_flight == (200, b"ok")
+
+
 async def test_a_worker_is_replaced_though_whoever_made_it_was_killed(run: Run) -> None:
     """The process that forks is made anew; the workers that it made serve on meanwhile."""
     child = await run(**TWO)
