@@ -34,6 +34,8 @@ def main(arguments: list[str]) -> int:
     path, store_url = Path(arguments[0]), arguments[1]
     control = socket.socket(fileno=int(arguments[2]))
     sockets = [socket.socket(fileno=int(number)) for number in arguments[3:]]
+    for one in (control, *sockets):
+        one.set_inheritable(False)  # a program that a worker starts would hold the port
     # A terminal's signals go to the whole group; the parent says what follows of them.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -224,7 +224,7 @@ async def test_workers_end_with_their_parent(run: Run) -> None:
 
 
 async def test_whoever_takes_a_killed_parents_place_can_listen_at_once(run: Run) -> None:
-    """Workers that drain go on with what is under way, and nobody holds the port meanwhile."""
+    """Workers that drain go on with what is under way; nobody holds the port meanwhile, no child of theirs either."""
     may = asyncio.Event()
 
     async def late(taken: Taken, message: Message) -> None:
@@ -232,7 +232,7 @@ async def test_whoever_takes_a_killed_parents_place_can_listen_at_once(run: Run)
         await may.wait()
         await taken.write(OK)
 
-    child = await run(**TWO, drain='"300s"')
+    child = await run('[captcha.slider]\nkind = "slider"\n', **TWO, drain='"300s"', captcha='"slider"')
     child.upstream.answer = late
     in_flight = asyncio.create_task(child.asked("/slow"))
     await child.upstream.wait_for(lambda: len(child.upstream.requests) == 1)
