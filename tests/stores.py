@@ -82,7 +82,11 @@ class Switch:
             writer.transport.abort()
 
     async def take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs, ours = await asyncio.open_unix_connection(self.path)
+        try:
+            theirs, ours = await asyncio.open_unix_connection(self.path)
+        except OSError:  # nobody is there just now
+            writer.transport.abort()
+            return
         self._writers += [writer, ours]
         for source, sink in ((reader, ours), (theirs, writer)):
             self._copying.add(asyncio.create_task(self._copy(source, sink, is_late=source is theirs)))

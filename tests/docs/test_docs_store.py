@@ -17,9 +17,9 @@ WORDS = {
 def made() -> dict[str, str]:
     """Each kind of key by its method: the name, with words for what is handed in, and the Redis types it tells."""
     found: dict[str, str] = {}
-    for name, method in inspect.getmembers(Names("sidecar"), inspect.ismethod):
-        if name.startswith("_"):
-            continue
+    names = Names("sidecar")
+    for name in [name for name, value in vars(Names).items() if inspect.isfunction(value) and name[0] != "_"]:
+        method = getattr(names, name)
         words = [WORDS[parameter] for parameter in inspect.signature(method).parameters]
         found[name] = method(*(["ROHASH"] if name == "idempotency" else words)).replace(":ROHASH", ":HASH")
     return {name: key.replace(":ROID", ":ID") for name, key in found.items()}

@@ -1,6 +1,7 @@
 """How does content pass, and what stands around it? Ranges, trailers, interim and early answers, cut anywhere."""
 
 import asyncio
+import re
 
 import pytest
 from fakes import OK, FakeUpstream, Message, Taken, read_content
@@ -118,9 +119,12 @@ async def test_requests_that_come_octet_by_octet_are_what_they_are(sidecar: Pass
         assert [(await client.answer()).content for _ in range(3)] == [b"ok"] * 3
     assert [request.target for request in upstream.requests] == [b"/a", b"/b", b"/next"]
     if sidecar.relays:
-        assert seen == [b"abc", b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\nX: y\r\n\r\n", b""]
-    else:
-        assert seen == [b"abc", b"abc", b""]
+        chunks, _, trailers = seen[1].partition(b"0\r\n")
+        # What came in one read leaves as one chunk, and how many octets that are is the machine's affair.
+        assert re.sub(rb"[123]\r\n(\w+)\r\n", rb"\1", chunks) == b"abc"
+        assert trailers == b"X: y\r\n\r\n"
+        seen[1] = b"abc"
+    assert seen == [b"abc", b"abc", b""]
 
 
 async def test_an_answer_that_comes_octet_by_octet_is_what_it_is(sidecar: Passing, upstream: FakeUpstream) -> None:
