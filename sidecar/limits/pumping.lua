@@ -27,7 +27,8 @@
 --           ARGV[15] countries of an address
 --           ARGV[16] floor of an address
 --           ARGV[17..] three a counter: floor; "1" if it counts numbers, "0" for messages; "1" if a network passes it
---           Returns now; the entry's number, 0 when refused; what it passed by (0 nothing, 1 number, 2 network);
+--           Returns now; the entry's number, 0 when refused; what it passed by (0 nothing, 1 number, 2 network,
+--           3 reserve);
 --           what the day has cost, in all and in the country; 1 where a budget is gone over first today, for both;
 --           and three for each broken rule: its number in pumping.RULES, open, threshold
 -- verified  Returns now, the open sends, and how many of them were suspected
@@ -40,6 +41,7 @@ if now == 0 then
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local DAY = 86400000
+local KNOWN_WINDOWS = 7  -- NEAR_PERIODS
 local day = math.floor(now / DAY)
 
 local function whole(number)
@@ -59,6 +61,11 @@ local function load(name)
   return read(key and redis.call('HGET', base .. key, field) or (not key and redis.call('GET', base .. name)) or nil)
 end
 
+-- How much a counter holds.
+local function with_reserve(of)
+  return of + math.floor(of / 4)  -- RESERVE_PART
+end
+
 -- A network's counters have a longer period.
 local function period_of(name)
   return string.sub(name, 1, 5) == 'near:' and 7 * period or period
@@ -66,8 +73,9 @@ end
 
 local function save(name, counter)
   local key, field = string.match(name, '^(.-)/(.+)$')
-  -- Until it is empty, and nothing of it was lately.
-  local left = math.max(counter.tat, (counter.window + 2) * period_of(name)) - now
+  -- Until it is empty, and nothing of it was lately; of an address in all countries, until it is not known any more.
+  local windows = field == '*' and KNOWN_WINDOWS + 1 or 2
+  local left = math.max(counter.tat, (counter.window + windows) * period_of(name)) - now
   if counter.verified + counter.before == 0 then
     left = counter.tat - now
   end
@@ -83,7 +91,7 @@ local function save(name, counter)
     .. whole(counter.before)
   if key then
     redis.call('HSET', base .. key, field, text)
-    redis.call('PEXPIRE', base .. key, whole(2 * period))
+    redis.call('PEXPIRE', base .. key, whole(math.max(left, redis.call('PTTL', base .. key))))
   else
     redis.call('SET', base .. name, text, 'PX', whole(left))
   end
@@ -100,7 +108,7 @@ local function lately(counter, of)
 end
 
 local function level(counter, of)
-  return math.min(math.max(counter.tat - now, 0), of)
+  return math.min(math.max(counter.tat - now, 0), with_reserve(of))
 end
 
 local function verify(counter, of)
@@ -252,6 +260,11 @@ local function amount_of(threshold, of)
   return math.max(1, math.floor(of / threshold))
 end
 
+-- Was anything verified there in this window or the seven before it?
+local function is_known(counter)
+  return counter.verified + counter.before > 0 and counter.window + KNOWN_WINDOWS >= math.floor(now / period)
+end
+
 local function look(rule, name, floor, ratio)
   local counter = load(name)
   local threshold = threshold_of(counter, floor, ratio)
@@ -262,6 +275,11 @@ local function look(rule, name, floor, ratio)
     broken[#broken + 1] = {rule, math.ceil(level(counter, period) * threshold / period), threshold}
   end
   return is_full, counter
+end
+
+-- Country and prefix are the first that a send fills.
+local function has_reserve(fill)
+  return level(fill[3], period) + fill[2] <= with_reserve(period)
 end
 
 if #KEYS > 2 then
@@ -301,10 +319,12 @@ if #KEYS > 2 then
     local is_lately = verified > 0 and verified + tonumber(ARGV[11]) > now
     if is_lately and verified_near == near and #entries < tonumber(ARGV[12]) then
       passed_by = 1
-    elseif known > 0 and is_only_passable then
+    elseif is_only_passable then
       local more = amount_of(2 + math.floor(2 * permille * known / 1000), of)  -- NEAR_FLOOR, NEAR_TIMES
-      if level(counter, of) + more <= of then
+      if known > 0 and level(counter, of) + more <= of then
         passed_by, amount = 2, more
+      elseif (known > 0 or is_known(load(own .. '/*'))) and has_reserve(fills[1]) and has_reserve(fills[2]) then
+        passed_by = 3
       end
     end
   end
@@ -331,7 +351,8 @@ if not (is_suspected and enforce) and not (over and enforce_budget) then
   for _, fill in ipairs(fills) do
     local name, amount, counter = fill[1], fill[2], fill[3]
     local before = level(counter, period_of(name))
-    amount = is_suspected and 0 or math.min(amount, period_of(name) - before)
+    local most = passed_by == 3 and with_reserve(period_of(name)) or period_of(name)
+    amount = is_suspected and 0 or math.min(amount, math.max(0, most - before))
     text = text .. ' ' .. name .. '=' .. whole(amount)
     if amount > 0 then
       counter.tat = now + before + amount

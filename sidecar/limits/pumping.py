@@ -21,12 +21,15 @@ A day's period, a floor of 20 and a ratio of 0.3, for a country where 100 were v
 2. One of the 50 is verified: there is room for another, at once.
 3. None is: there is room for another after a day / 50, which is 29 minutes.
 
-Two things let a send pass that a rule would refuse, or whoever fills a counter could lock out everybody in it:
+Three things let a send pass that a rule would refuse, or whoever fills a counter could lock out everybody in it:
 - its number was verified in the last seven days by a send from the same network (from any, whoever fills a rule could
   find out which numbers are known here), and has no more than two sends open: it passes every rule;
 - from its network (an IPv4 /16, an IPv6 /32) numbers of its country were verified in the last seven periods, and there
   is room in that network's own counter for the country: it passes the rules that many honest people share, country
-  and prefix.
+  and prefix;
+- such a network has no room of its own, or it is only the address from which numbers of any country were verified in
+  this window or the seven before it: it passes country and prefix as far as their reserve goes, a quarter of what is
+  normal. A counter loses no more in a period by it: who is known goes before who is not.
 """
 
 from dataclasses import dataclass, field
@@ -44,6 +47,8 @@ NEAR_PERIODS: Final = 7
 # people have, and with less they are refused for their own slips: see bench/bench_pumping.py.
 _NEAR_FLOOR: Final = 2
 _NEAR_TIMES: Final = 2
+# What part of a period a counter holds in reserve.
+RESERVE_PART: Final = 4
 # What is one per address and country: as many unverified sends as verified ones, and one more.
 _COUNTRY_FLOOR: Final = 1
 _COUNTRY_PERMILLE: Final = 1000
@@ -53,6 +58,7 @@ ALL: Final = "*"
 Rule = Literal[
     "country", "prefix", "thousand", "hundred", "ten", "ip_prefix", "ip", "countries_per_ip", "budget", "budget_country"
 ]
+PassedBy = Literal["", "number", "network", "reserve"]
 # In the order in which the script numbers them.
 RULES: Final[tuple[Rule, ...]] = (
     "country", "prefix", "thousand", "hundred", "ten", "ip_prefix", "ip", "countries_per_ip",
@@ -130,6 +136,14 @@ def names_of(country: str, blocks: tuple[str, str, str, str], ip_prefix: str) ->
     )
 
 
+def with_reserve(period_ms: int) -> int:
+    """Say how much a counter holds with its reserve: what only those fill who are known where they ask from.
+
+    As much leaks in a period however full it is, so a reserve is used at the cost of strangers, who wait for it.
+    """
+    return period_ms + period_ms // RESERVE_PART
+
+
 @dataclass(slots=True)
 class Counter:
     """A level and what was verified: in the window numbered `window`, and in the one before it."""
@@ -159,14 +173,18 @@ class Counter:
         self.window = max(self.window, window)
         self.verified += 1
 
-    def level_ms(self, now_ms: int, period_ms: int) -> int:
-        """How long until it is empty: a period at most, whatever the clock did."""
-        return min(max(self.tat_ms - now_ms, 0), period_ms)
+    def is_known(self, now_ms: int, period_ms: int) -> bool:
+        """Tell whether anything was verified there in this window or the seven before it."""
+        return self.verified + self.verified_before > 0 and self.window + NEAR_PERIODS >= now_ms // period_ms
 
-    def fill(self, amount_ms: int, now_ms: int, period_ms: int) -> int:
-        """Fill it, no more than it holds; gives by how much."""
+    def level_ms(self, now_ms: int, period_ms: int) -> int:
+        """How long until it is empty: no longer than it holds, reserve included, whatever the clock did."""
+        return min(max(self.tat_ms - now_ms, 0), with_reserve(period_ms))
+
+    def fill(self, amount_ms: int, now_ms: int, period_ms: int, most_ms: int) -> int:
+        """Fill it, to `most_ms` at most; gives by how much."""
         level = self.level_ms(now_ms, period_ms)
-        amount_ms = min(amount_ms, period_ms - level)
+        amount_ms = min(amount_ms, max(0, most_ms - level))
         self.tat_ms = now_ms + level + amount_ms
         return amount_ms
 
@@ -197,7 +215,7 @@ class Judged:
     now_ms: int
     entry: int
     broken: tuple[Broken, ...] = ()
-    passed_by: Literal["", "number", "network"] = ""
+    passed_by: PassedBy = ""
     spent: tuple[int, int] = (0, 0)
     alarms: tuple[Rule, ...] = ()
 
@@ -251,11 +269,11 @@ class Book:
         living = number.living(now_ms, self.rules.period_ms)
         broken: list[Broken] = []
         fills: list[tuple[str, int]] = []
-        passed_by: Literal["", "number", "network"] = ""
+        passed_by: PassedBy = ""
         if sending.names:
             broken, fills = self._look(sending, now_ms, is_new=not living)
             if broken:
-                passed_by = self._pass(sending, number, len(living), broken, now_ms)
+                passed_by = self._pass(sending, number, len(living), broken, fills, now_ms)
             fills.append((sending.near, self._near_amount(sending, now_ms) if passed_by == "network" else 0))
         is_suspected = bool(broken) and not passed_by
         self._turn_day(now_ms)
@@ -265,10 +283,11 @@ class Book:
         judged.alarms = tuple(one.rule for one in over if scopes[one.rule] not in self.alarmed)
         self.alarmed.update(scopes[rule] for rule in judged.alarms)
         if not (is_suspected and sending.enforce) and not (over and sending.enforce_budget):
-            filled = {
-                name: 0 if is_suspected else self._counter(name).fill(amount, now_ms, self._period_ms(name))
-                for name, amount in fills
-            }
+            filled = {}
+            for name, amount in fills:
+                period_ms = self._period_ms(name)
+                most_ms = with_reserve(period_ms) if passed_by == "reserve" else period_ms
+                filled[name] = 0 if is_suspected else self._counter(name).fill(amount, now_ms, period_ms, most_ms)
             if sending.names:
                 self.countries.setdefault(sending.ip, set()).add(sending.country)
             number.last += 1
@@ -359,8 +378,14 @@ class Book:
         return counter.level_ms(now_ms, period_ms) + max(1, period_ms // threshold) > period_ms
 
     def _pass(
-        self, sending: Sending, number: Number, open_: int, broken: list[Broken], now_ms: int
-    ) -> Literal["", "number", "network"]:
+        self,
+        sending: Sending,
+        number: Number,
+        open_: int,
+        broken: list[Broken],
+        fills: list[tuple[str, int]],
+        now_ms: int,
+    ) -> PassedBy:
         """Tell by what a send passes broken rules."""
         is_lately = number.verified_ms > 0 and number.verified_ms + KNOWN_MS > now_ms
         if is_lately and number.near == sending.near and open_ < MOST_OPEN:
@@ -368,10 +393,19 @@ class Book:
         passable = {rule for (rule, *_, is_passable) in _COUNTED if is_passable}
         period_ms = self._period_ms(sending.near)
         near = self._counter(sending.near)
-        is_known = near.lately(now_ms, period_ms) > 0 and passable.issuperset(one.rule for one in broken)
+        if not passable.issuperset(one.rule for one in broken):
+            return ""
+        is_known = near.lately(now_ms, period_ms) > 0
         if is_known and near.level_ms(now_ms, period_ms) + self._near_amount(sending, now_ms) <= period_ms:
             return "network"
-        return ""
+        period_ms = self.rules.period_ms
+        is_known = is_known or self._counter(f"ip:{sending.ip}/{ALL}").is_known(now_ms, period_ms)
+        country_and_prefix = [(self._counter(name), amount) for name, amount in fills[:2]]
+        has_room = all(
+            counter.level_ms(now_ms, period_ms) + amount <= with_reserve(period_ms)
+            for counter, amount in country_and_prefix
+        )
+        return "reserve" if is_known and has_room else ""
 
     def _near_amount(self, sending: Sending, now_ms: int) -> int:
         period_ms = self._period_ms(sending.near)

@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from sidecar.config.model import Budget, Config, Delivery, Provider, Pumping, Route
 from sidecar.errors import Refusal
 from sidecar.events import BudgetReached, BudgetSpent, MessagePaid, SendSuspected, SuspectVerified, Tell
 from sidecar.limits import pumping
 from sidecar.limits.buckets import client_key
-from sidecar.limits.pumping import DAY_MS, RULES, Broken, Judged, Rule, Rules, Sending
+from sidecar.limits.pumping import DAY_MS, RULES, Broken, Judged, PassedBy, Rule, Rules, Sending
 from sidecar.recipient import Recipient
 from sidecar.store.client import Script, Store
 
@@ -28,7 +28,7 @@ _AGAIN_S: Final = 3600.0
 _FIRST: Final = 7
 # The rules on money; all others are on what is never verified.
 _BUDGETS: Final[tuple[Rule, ...]] = ("budget", "budget_country")
-_PASSED_BY: Final[tuple[Literal["", "number", "network"], ...]] = ("", "number", "network")
+_PASSED_BY: Final[tuple[PassedBy, ...]] = ("", "number", "network", "reserve")
 
 
 class Prices:

@@ -112,7 +112,7 @@ class InStore:
 
 def flat(judged: Judged) -> list[int]:
     """What the script answers of a judgement."""
-    said = [judged.now_ms, judged.entry, ("", "number", "network").index(judged.passed_by), *judged.spent]
+    said = [judged.now_ms, judged.entry, ("", "number", "network", "reserve").index(judged.passed_by), *judged.spent]
     said += [int("budget" in judged.alarms), int("budget_country" in judged.alarms)]
     for one in judged.broken:
         said += [RULES.index(one.rule) + 1, one.open, one.threshold]
@@ -153,6 +153,24 @@ async def test_the_script_judges_as_the_model_does(store: Store, rules: Rules, s
                 more = step.price - 300_000
                 book.paid(day, step.country, more, now_ms)
                 assert await script.ask("paid", number, now_ms, day, step.country, more) == [now_ms]
+
+
+async def test_the_script_has_the_models_reserve(store: Store) -> None:
+    """From when an address is known until it is forgotten, and as large: a story that chance seldom tells."""
+    book, script = Book(RULES_OF_A_DAY), InStore(store, RULES_OF_A_DAY)
+    passed_by = []
+    known = sending("+33612345678", country="FR")
+    assert await script.judge(known, START_MS) == flat(book.judge(known, START_MS))
+    assert await script.ask("verified", known.number, START_MS) == [START_MS, *book.verified(known.number, START_MS)]
+    for day in (1, 7, 8):
+        now_ms = (START_MS // DAY_MS + day) * DAY_MS
+        strangers = [sending(far(100 * day + index), strange(100 * day + index)) for index in range(20)]
+        for one in [*strangers, *(sending(far(100 * day + 50 + index)) for index in range(7))]:
+            judged = book.judge(one, now_ms)
+            assert await script.judge(one, now_ms) == flat(judged)
+            passed_by.append(judged.passed_by)
+    assert passed_by.count("reserve") == 10
+    assert passed_by[-7:] == [""] * 7
 
 
 # What the rules mean…
@@ -218,10 +236,57 @@ def test_a_number_that_was_verified_passes_for_a_week_with_two_sends_open() -> N
     attacked_ms = START_MS + 6 * DAY_MS
     judge_many(book, range(1, 30), attacked_ms)
     assert not book.judge(sending(ip="192.0.2.1"), attacked_ms).entry
-    assert [book.judge(sending(), attacked_ms).passed_by for _ in range(4)] == ["number"] * 3 + [""]
+    near = sending(ip="203.0.9.1")  # from an address where nothing was verified, in the same network
+    assert [book.judge(near, attacked_ms).passed_by for _ in range(4)] == ["number"] * 3 + [""]
     attacked_ms = START_MS + 8 * DAY_MS
     judge_many(book, range(30, 60), attacked_ms)
     assert not book.judge(sending(), attacked_ms).entry
+
+
+def test_where_somebody_verified_a_quarter_more_is_normal() -> None:
+    """In a country that is full, an address that is known from any country has five more."""
+    book = Book(RULES_OF_A_DAY)
+    exit_ = {"ip": "203.0.113.1", "country": "FR"}
+    assert book.judge(sending("+33612345678", **exit_), START_MS).entry
+    book.verified("+33612345678", START_MS)
+    attacked_ms = START_MS + 6 * DAY_MS
+    assert judge_many(book, range(21), attacked_ms) == [True] * 20 + [False]
+    assert not book.judge(sending(far(50), "203.0.113.2"), attacked_ms).entry
+    judged = [book.judge(sending(far(60 + index)), attacked_ms) for index in range(6)]
+    assert [one.passed_by for one in judged] == ["reserve"] * 5 + [""]
+    assert judged[5].rules[0].rule == "country"
+    attacked_ms = START_MS + 9 * DAY_MS
+    judge_many(book, range(100, 121), attacked_ms)
+    assert not book.judge(sending(far(130)), attacked_ms).entry
+
+
+def test_the_reserve_does_not_excuse_neighbours() -> None:
+    """It is for country and prefix alone: a run of numbers ends at the third of ten, wherever it is asked from."""
+    book = Book(RULES_OF_A_DAY)
+    book.judge(sending(), START_MS)
+    book.verified("+8613800000000", START_MS)
+    judge_many(book, range(1, 30), START_MS)
+    run = [book.judge(sending(f"+861390000000{index}"), START_MS) for index in range(10)]
+    assert [one.entry > 0 for one in run] == [True] * 3 + [False] * 7
+
+
+def test_who_asks_from_known_addresses_gets_no_more_through() -> None:
+    """A reserve is no more a day: ten days of asking bring its own size, once, wherever they are asked from."""
+    through = []
+    for is_known in (False, True):
+        book = Book(RULES_OF_A_DAY)
+        count = 0
+        for index in range(10 * 24 * 4):
+            now_ms = START_MS + index * DAY_MS // 96
+            ip = strange(index)
+            if is_known:
+                number = f"+3361{index:07}0"
+                assert book.judge(sending(number, ip, "FR"), now_ms).entry
+                book.verified(number, now_ms)
+            count += bool(book.judge(sending(far(index), ip), now_ms).entry)
+        through.append(count)
+    assert through[0] > 200
+    assert through[0] <= through[1] <= through[0] + 5
 
 
 def test_observing_fills_as_enforcing_would() -> None:
