@@ -489,8 +489,11 @@ class Gate:
                 admitted.tickets, admitted.again_in_s = ruling.tickets, math.ceil(ruling.again_in_s)
 
     async def _spend(self, visit: Visit, step: Spend, admitted: Admitted) -> Ruling:
-        # Asked before the limits are, so that both travel together.
-        judging = None if step.sending is None else self._judge(visit, step.sending)
+        may_be_demanded = step.solve is not None and not admitted.is_past_captcha
+        judging = None
+        if step.sending is not None and not may_be_demanded:
+            # Asked before the limits are, so that both travel together.
+            judging = self._judge(visit, step.sending)
         back, admitted.to_give_back = admitted.to_give_back, ()
         ruling = await self._buckets.spend(
             step.buckets,
@@ -503,6 +506,10 @@ class Gate:
             self._tell(DecidedAlone())
         if ruling.observed:
             visit.log["observed_limits"] = list(ruling.observed)
+        if step.sending is not None and may_be_demanded and ruling.allowed:
+            # Not before: a flood that solves nothing would fill what the neighbours of a number share, if only for the
+            # turn until it is given back.
+            judging = self._judge(visit, step.sending)
         if judging is not None:
             await self._rule(visit, await judging, ruling, admitted)
         return ruling

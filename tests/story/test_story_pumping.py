@@ -262,3 +262,19 @@ async def test_what_is_off_asks_the_store_nothing(start: Start) -> None:
     assert await sidecar.store.execute(None, "KEYS", "*:sends}*") == []
     assert await sidecar.metric('sidecar_message_cost_total{country="CN",provider="hook"}') == pytest.approx(0.05)
     assert json.dumps(sidecar.vendor.messages)
+
+
+async def test_whoever_solves_nothing_counts_for_nothing_meanwhile(start: Start) -> None:
+    """Over a limit that demands a captcha, a send is not judged before one is solved: nobody is refused beside it."""
+    limit = '[limits.free]\nkey = "global"\nrate = "1/1h"\nmode = "captcha"\n'
+    stepping = MAIN.replace('limits = ["ip", "to"]', 'limits = ["free"]', 1)
+    sidecar = await start("[budget]\ndaily = 0.05\n" + limit + stepping, config=PRICED)
+    reached = 'sidecar_budget_alarms_total{scope="daily"}'
+    asked = {"phone": str(far(1))}
+    assert (await sidecar.ask("POST", "/send", json=asked)).status == 202
+    for wrong in ({}, {"captcha": "wrong"}):
+        refused = await sidecar.ask("POST", "/send", json=asked | wrong)
+        assert refused.code == ("captcha_failed" if wrong else "captcha_required")
+    assert await sidecar.metric(reached) == 0
+    assert (await sidecar.ask("POST", "/send", json=asked | {"captcha": await sidecar.solved()})).code == "rate_limited"
+    assert await sidecar.metric(reached) == 1
