@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 # What decides: the gate, the readings, the proofs, the limits, the way of a message.
 MODULES = (
-    "gate.py", "front.py", "admission.py", "intake.py", "routes.py", "spelling.py",
+    "gate.py", "admitting.py", "front.py", "line.py", "admission.py", "intake.py", "routes.py", "spelling.py",
     "verification/*.py", "limits/*.py", "delivery/*.py",
 )  # fmt: skip
 # A mutant that hangs is noticed, too: by pytest's own limit for one test, or by this one for all.

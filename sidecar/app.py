@@ -19,6 +19,7 @@ from typing import Final, cast
 from sidecar import asn, captcha, outbound
 from sidecar.admin import Admin, Crew
 from sidecar.admission import Admission
+from sidecar.admitting import Admitting
 from sidecar.api import Api
 from sidecar.captcha.remote import Remote as RemoteCaptcha
 from sidecar.captcha.seam import BuiltIn, Verifier, is_built_in
@@ -174,21 +175,24 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         with suppress(StoreAwayError, ReplyError):  # its task tells what is wrong
             await blocks.look()
         lists = Lists(config.block, config.allow, files.ranges, blocks.in_force, secret.hashes)
+        admission = Admission(
+            config,
+            store.names,
+            secret.hashes,
+            {name: verifier.life_s for name, verifier in verifiers.items()},
+            lists,
+            sends.sending if sends is not None else None,
+        )
+        admitting = Admitting(
+            config=config, admission=admission, buckets=buckets, sends=sends, captchas=verifiers, tell=tell
+        )
         gate = Gate(
             config=config,
-            admission=Admission(
-                config,
-                store.names,
-                secret.hashes,
-                {name: verifier.life_s for name, verifier in verifiers.items()},
-                lists,
-                sends.sending if sends is not None else None,
-            ),
+            admission=admission,
             faces=faces,
             forwarder=forwarder,
             buckets=buckets,
-            sends=sends,
-            captchas=verifiers,
+            admitting=admitting,
             verifications=verifications,
             idempotency=Idempotency(store, secret),
             put=courier.put,

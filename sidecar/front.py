@@ -17,13 +17,14 @@ from typing import Any, Final
 import structlog
 
 from sidecar import overrides
+from sidecar.admitting import as_refusal
 from sidecar.api import Api
 from sidecar.config.model import Config, Route
 from sidecar.crowd import WINDOW, Crowd, Share
 from sidecar.errors import Refusal, StoreError
 from sidecar.events import AddressShareSeen, ClientsShareAddress, RequestEnded, Tell
 from sidecar.faces import Faces
-from sidecar.gate import Gate, Grant, as_refusal
+from sidecar.gate import Gate, Grant
 from sidecar.line import Line
 from sidecar.metrics import Metrics
 from sidecar.overrides import Upload, may_name_another

@@ -1,9 +1,9 @@
 """The story of a request: what is asked, whether it may, and what goes upstream.
 
 `read` makes an `Asked` of a request, from its head and its content alone. `decide` walks through `guard`, `send` or
-`verify`, top to bottom, and comes to an answer or to a `Grant`; the first `Refusal` ends it. `carry` takes a grant to
-upstream, and settles it with what upstream says. The sidecar's own API makes the same `Asked`, and calls the same
-`send`.
+`verify`, top to bottom, and comes to an answer or to a `Grant`; the first `Refusal` ends it. Who is let in, `admitting`
+says. `carry` takes a grant to upstream, and settles it with what upstream says. The sidecar's own API makes the same
+`Asked`, and calls the same `send`.
 
 Invariant: what may pass is listed here. Every step answers with a value or raises, and `carry` is the only line that
 hands a request to upstream.
@@ -12,27 +12,24 @@ hands a request to upstream.
 import asyncio
 import functools
 import json
-import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar
 
 from sidecar import identity, intake, problem
-from sidecar.admission import Admission, Allow, Screen, Solve, Spend, Step
+from sidecar.admission import Admission
+from sidecar.admitting import Admitted, Admitting, guessed_too_much, limited, no_token
 from sidecar.assent import Assent
-from sidecar.captcha.seam import AWAY, InSteps, Verdict, Verifier, is_built_in
 from sidecar.config.model import Config, Route
 from sidecar.delivery.outbox import Answered, Entry
 from sidecar.errors import Refusal, StoreError
-from sidecar.events import CaptchaBroken, CaptchaJudged, DecidedAlone, SettleFailed, StoreRefused, Tell, Verified
+from sidecar.events import SettleFailed, Tell, Verified
 from sidecar.faces import Faces
 from sidecar.identity import Bound, Signer
-from sidecar.limits.buckets import Bucket, Buckets, Ruling
-from sidecar.limits.pumping import Sending
-from sidecar.limits.sends import Ruled, Sends
+from sidecar.limits.buckets import Buckets
 from sidecar.problem import Answer
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import Recipient
@@ -114,21 +111,6 @@ class Sent:
         }
 
 
-@dataclass(slots=True)
-class Admitted:
-    """What it took to be let in: the tickets of what was spent, and the seconds until another would be allowed.
-
-    `solved`: a person was really proven, and not let in because the verifier is away.
-    """
-
-    solved: bool = False
-    tickets: tuple[str, ...] = ()
-    again_in_s: int = 0
-    send_ticket: str = ""  # of what `[pumping]` and `[budget]` have counted
-    to_give_back: tuple[str, ...] = ()  # what the captcha's step spent and the last step gives back
-    is_past_captcha: bool = False  # one was demanded and solved, so that no limit demands another
-
-
 class Gate:
     """The gate of one configuration. Built by `app`, which hands in every room."""
 
@@ -140,8 +122,7 @@ class Gate:
         faces: Faces,
         forwarder: Forwarder,
         buckets: Buckets,
-        sends: Sends | None,
-        captchas: Mapping[str, Verifier],
+        admitting: Admitting,
         verifications: Verifications,
         idempotency: Idempotency,
         put: Callable[[Entry, Recipient, Answered | None], Awaitable[None]],
@@ -155,8 +136,7 @@ class Gate:
         self._faces = faces
         self._forwarder = forwarder
         self._buckets = buckets
-        self._sends = sends
-        self._captchas = captchas
+        self._admitting = admitting
         self._verifications = verifications
         self._idempotency = idempotency
         self._put = put
@@ -182,10 +162,10 @@ class Gate:
             return None
         lacks_token = bool(route.captcha) and intake.surely_lacks(route.captcha_token, body)
         if lacks_token and not self._admission.steps_up(route):
-            return _no_token_at_once(self._offered(route))
+            return _no_token_at_once(self._admitting.offered(route))
         known = self._known_to_be_full(visit, route)
         if known is None and lacks_token and self._surely_demands(visit, route):
-            return _no_token_at_once(self._offered(route))
+            return _no_token_at_once(self._admitting.offered(route))
         return known
 
     def _surely_demands(self, visit: Visit, route: Route) -> bool:
@@ -204,10 +184,10 @@ class Gate:
         """Say which limit on who asks forbids a visit, as far as that is known without the store."""
         if route.limits and (ruling := self._buckets.full(self._admission.who(visit, route))) is not None:
             # What is asked again under its key costs nothing, and has its answer already.
-            return None if route.action == "send" and visit.header("Idempotency-Key") else _limited(ruling)
+            return None if route.action == "send" and visit.header("Idempotency-Key") else limited(ruling)
         if route.action == "verify":
             ruling = self._buckets.full(self._admission.of_wrong_codes(visit, None))
-            return _guessed_too_much(ruling) if ruling is not None and not _token(visit) else None
+            return guessed_too_much(ruling) if ruling is not None and not _token(visit) else None
         return None
 
     def read(self, visit: Visit, body: bytes) -> Asked:
@@ -222,7 +202,7 @@ class Gate:
         except Refusal as refusal:
             if route.action == "send":
                 raise  # observed or not: there is nobody to send to
-            self._observe(visit, route, refusal)
+            self._admitting.observe(visit, route, refusal)
             return Asked(body)
         if (
             route.mode == "enforce"
@@ -242,7 +222,7 @@ class Gate:
             and route.mode == "enforce"
             and not self._admission.steps_up(route)
         ):
-            raise _no_token(self._offered(route))
+            raise no_token(self._admitting.offered(route))
         if route.action == "guard":
             return Asked(body, captcha_token=ask.captcha_token)
         visit.typed = ask.to or ""
@@ -255,7 +235,7 @@ class Gate:
             if proof.kind == "code" and (
                 ruling := self._buckets.full(self._admission.of_wrong_codes(visit, recipient))
             ):
-                raise _guessed_too_much(ruling)
+                raise guessed_too_much(ruling)
             return Asked(body, recipient, ask.captcha_token, proof)
         key = visit.header("Idempotency-Key")
         return Asked(body, recipient, ask.captcha_token, locale=visit.locale, idempotency_key=key)
@@ -282,7 +262,7 @@ class Gate:
 
     async def _guard(self, visit: Visit, route: Route, asked: Asked) -> Grant:
         """Captcha and limits, then upstream, with a JWT that says only that."""
-        admitted = await self._admit(visit, route, None, asked)
+        admitted = await self._admitting.admit(visit, route, None, asked.captcha_token)
         return Grant(asked.body, identity.of_captcha() if admitted.solved else None)
 
     async def _send_route(self, visit: Visit, route: Route, asked: Asked) -> Answer:
@@ -325,7 +305,7 @@ class Gate:
 
     async def _send(self, visit: Visit, route: Route, asked: Asked, recipient: Recipient, claim: str) -> Sent:
         """Admit, make a verification, queue its message. `claim`: the Idempotency-Key's, "" for none."""
-        admitted = await self._admit(visit, route, recipient, asked)
+        admitted = await self._admitting.admit(visit, route, recipient, asked.captcha_token)
         issued: Issued | None = None
         try:
             issued = await self._verifications.issue(recipient, admitted.again_in_s)
@@ -338,7 +318,7 @@ class Gate:
                 if issued is not None:
                     await self._verifications.withdraw(issued)
                 await self._buckets.refund(admitted.tickets)
-            await self._give_back_send(admitted.send_ticket)
+            await self._admitting.give_back_send(admitted.send_ticket)
             raise
         self._tell(Verified(outcome="started" if issued.fresh else "resent"))
         visit.log |= {"outcome": "queued", "verification": sent.id}
@@ -348,11 +328,12 @@ class Gate:
         """Hold the proof, and say of whom it is; a yes of upstream will spend it, everything else releases it."""
         if asked.recipient is None or asked.proof is None:  # the route observes only
             return Grant(asked.body)
-        admitted = await self._admit(visit, route, asked.recipient, asked)
+        is_guess = asked.proof.kind == "code"
+        admitted = await self._admitting.admit(visit, route, asked.recipient, asked.captcha_token, is_guess=is_guess)
         try:
             hold = await self.hold(visit, route, asked, admitted)
         except (Refusal, StoreError) as error:
-            self._observe(visit, route, error)
+            self._admitting.observe(visit, route, error)
             return Grant(asked.body)
         visit.log["verification"] = hold.id
         assent = Assent(route.spend_when.members, self._config.server.max_guarded_body) if route.spend_when else None
@@ -408,6 +389,10 @@ class Gate:
         """Hold a visit to the API against the lists. Raises Refusal(route_denied, recipient_not_allowed)."""
         self._admission.screen(visit, recipient)
 
+    def step(self, visit: Visit, captcha: str, shown: Mapping[str, Any]) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Take one step of solving a built-in captcha: as `Admitting.step`."""
+        return self._admitting.step(visit, captcha, shown)
+
     async def hold(self, visit: Visit, route: Route, asked: Asked, admitted: Admitted | None = None) -> Hold:
         """Hold a recipient's proof, its wrong tries counted as everywhere. Raises as `Verifications.hold`."""
         recipient, proof = asked.recipient, asked.proof
@@ -433,15 +418,15 @@ class Gate:
     ) -> Hold:
         """Hold a proof. Where the recipient's wrong codes demand a captcha, it is solved before any code is judged."""
         try:
-            return await hold(partial(self._count, visit, admitted, route.captcha_after))
+            return await hold(partial(self._admitting.count, self._begin, visit, admitted, route.captcha_after))
         except Refusal as refusal:
             if refusal.code != "captcha_required":
                 raise
         try:
-            await self._step_up(visit, route, self._admission.solve(visit, route, token), admitted)
-            return await hold(partial(self._count, visit, admitted, None))
+            await self._admitting.step_up(visit, route, self._admission.solve(visit, route, token), admitted)
+            return await hold(partial(self._admitting.count, self._begin, visit, admitted, None))
         finally:
-            await self._give_back(admitted)
+            await self._admitting.give_back(admitted)
 
     def _begin(self, work: Coroutine[Any, Any, _T]) -> None:
         """Begin what nobody waits for."""
@@ -454,262 +439,6 @@ class Gate:
         """Wait for what nobody waits for, at most `timeout_s` seconds."""
         if self._begun:
             await asyncio.wait(self._begun, timeout=timeout_s)
-
-    # Being admitted…
-
-    async def _admit(self, visit: Visit, route: Route, recipient: Recipient | None, asked: Asked) -> Admitted:
-        """Take the steps that let a request in. Raises Refusal, StoreError."""
-        admitted = Admitted()
-        is_guess = asked.proof is not None and asked.proof.kind == "code"
-        for step in self._admission.plan(visit, route, recipient, asked.captcha_token, is_guess=is_guess):
-            try:
-                await self._take(visit, route, step, admitted)
-            except (Refusal, StoreError) as error:
-                if route.mode != "observe":
-                    await self._give_back(admitted)
-                self._observe(visit, route, error)
-        return admitted
-
-    async def _take(self, visit: Visit, route: Route, step: Step, admitted: Admitted) -> None:
-        match step:
-            case Screen(recipient):
-                self._admission.screen(visit, recipient)
-            case Solve():
-                await self._solve(visit, route, step, admitted)
-            case Allow(recipient):
-                self._admission.check(recipient)
-            case Spend():
-                ruling = await self._spend(visit, step, admitted)
-                if ruling.demanded and not ruling.refused and step.solve is not None:
-                    visit.log["captcha_demanded_by"] = list(ruling.demanded)
-                    await self._step_up(visit, route, step.solve, admitted)
-                    ruling = await self._spend(visit, step, admitted)
-                if not ruling.allowed:
-                    raise _limited(ruling)
-                admitted.tickets, admitted.again_in_s = ruling.tickets, math.ceil(ruling.again_in_s)
-
-    async def _spend(self, visit: Visit, step: Spend, admitted: Admitted) -> Ruling:
-        may_be_demanded = step.solve is not None and not admitted.is_past_captcha
-        judging = None
-        if step.sending is not None and not may_be_demanded:
-            # Asked before the limits are, so that both travel together.
-            judging = self._judge(visit, step.sending)
-        back, admitted.to_give_back = admitted.to_give_back, ()
-        ruling = await self._buckets.spend(
-            step.buckets,
-            looking_at=step.looked,
-            giving_back=back,
-            is_solved=step.solve is None or admitted.is_past_captcha,
-            may_decide_alone=self._may_decide_alone(visit),
-        )
-        if ruling.is_alone:
-            self._tell(DecidedAlone())
-        if ruling.observed:
-            visit.log["observed_limits"] = list(ruling.observed)
-        if step.sending is not None and may_be_demanded and ruling.allowed:
-            # Not before: a flood that solves nothing would fill what the neighbours of a number share, if only for the
-            # turn until it is given back.
-            judging = self._judge(visit, step.sending)
-        if judging is not None:
-            await self._rule(visit, await judging, ruling, admitted)
-        return ruling
-
-    async def _step_up(self, visit: Visit, route: Route, solve: Solve, admitted: Admitted) -> None:
-        """Have a captcha solved that is demanded now; a route that observes notes that it was not, and goes on."""
-        try:
-            await self._solve(visit, route, solve, admitted)
-        except (Refusal, StoreError) as error:
-            self._observe(visit, route, error)
-        admitted.is_past_captcha = True
-
-    async def _give_back(self, admitted: Admitted) -> None:
-        """Give back what the captcha's step spent, where no later step does. Never raises for the store."""
-        back, admitted.to_give_back = admitted.to_give_back, ()
-        if back:
-            with suppress(StoreError):
-                await self._buckets.refund(back)
-
-    def _judge(self, visit: Visit, sending: Sending) -> Awaitable[Ruled]:
-        assert self._sends is not None  # it has made the `sending`
-        return self._sends.judge(sending, to=visit.log["to"], client=visit.client.ip, request_id=visit.request_id)
-
-    async def _rule(self, visit: Visit, ruled: Ruled, ruling: Ruling, admitted: Admitted) -> None:
-        """Heed what `[pumping]` and `[budget]` say of a send, once the limits have spoken. Raises Refusal."""
-        if not ruling.allowed:
-            await self._give_back_send(ruled.ticket)
-            return
-        ruled.tell()
-        if ruled.refusal is not None:
-            admitted.to_give_back = ruling.tickets
-            raise ruled.refusal
-        for reason in ruled.reasons:
-            visit.log.setdefault("observed", []).append({"code": "rate_limited", "reason": reason})
-        admitted.send_ticket = ruled.ticket
-
-    async def _give_back_send(self, ticket: str) -> None:
-        """Undo that a send was counted, where it was."""
-        if ticket and self._sends is not None:
-            with suppress(StoreError):
-                await self._sends.give_back(ticket)
-
-    async def _solve(self, visit: Visit, route: Route, step: Solve, admitted: Admitted) -> None:
-        """Ask the verifier about a token; where it judges none, and the token names none, the next one's.
-
-        Of the next ones only a yes counts: what else they say of a token that may not be theirs is no judgement.
-        """
-        if not step.token:
-            raise _no_token(self._offered(route))
-        first: Refusal | None = None
-        for one in self._may_be_of(step):
-            await self._give_back(admitted)
-            try:
-                await self._ask_verifier(visit, route, one, admitted)
-            except Refusal as refusal:
-                first = first or refusal
-                if refusal.code != "captcha_unavailable":
-                    break
-            else:
-                return
-        assert first is not None  # a token may be of one captcha at least
-        raise first
-
-    def _may_be_of(self, step: Solve) -> Sequence[Solve]:
-        """By which captchas a token is judged: a built-in one knows its own, and is shown no vendor's."""
-        if not step.others:
-            return (step,)
-        built_in = {one.captcha for one in (step, *step.others) if is_built_in(self._captchas[one.captcha])}
-        for one in (step, *step.others):
-            if one.captcha in built_in and isinstance(self._captchas[one.captcha].look(one.token or ""), str):
-                return (one,)
-        if step.captcha in built_in:
-            return (step,)
-        return (step, *(one for one in step.others if one.captcha not in built_in))
-
-    async def _ask_verifier(self, visit: Visit, route: Route, step: Solve, admitted: Admitted) -> None:
-        """Ask one verifier. A person is proven only where it says so: not where `on_failure` lets in."""
-        verdict, tickets = await self._judged(visit, step)
-        self._tell(CaptchaJudged(captcha=step.captcha, outcome=verdict.outcome))
-        match verdict.outcome:
-            case "pass":
-                admitted.solved, admitted.to_give_back = True, tickets[:1]
-            case "let_in":
-                pass  # and it stays counted as a wrong one
-            case "reject" | "spent" | "policy":
-                raise Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
-            case "unproven":
-                raise self._unavailable(route, step, verdict)
-            case "provider_error" if self._config.captcha[step.captcha].on_failure == "allow":
-                self._tell_broken(step, verdict)
-                admitted.to_give_back = tickets[:1]
-            case _:
-                self._tell_broken(step, verdict)
-                # Nobody judged the token: it may be shown again. A vendor that answers, and says that we ask wrongly,
-                # may have been made to by the token, so that stays counted.
-                admitted.to_give_back = tickets[1:] if verdict.outcome == "config" else tickets
-                raise self._unavailable(route, step, verdict)
-
-    async def _judged(self, visit: Visit, step: Solve) -> tuple[Verdict, tuple[str, ...]]:
-        """Have a token judged: gives the verdict, and the tickets of what was spent on it, a claim's last."""
-        assert step.token is not None
-        verifier = self._captchas[step.captcha]
-        if verifier.is_away:
-            return AWAY, ()
-        token_id = verifier.look(step.token)
-        if isinstance(token_id, Verdict):
-            return token_id, await self._spend_on_captcha(visit, step, ())
-        # Counted beforehand, so that a hundred wrong ones at once are not more than one after another; and claimed in
-        # the same turn, so that of a hundred with one token one is judged.
-        tickets = await self._spend_on_captcha(visit, step, (self._admission.claim(step.captcha, token_id),))
-        if not tickets:
-            return Verdict("spent", "used"), await self._spend_on_captcha(visit, step, ())
-        return await verifier.verify(step.token, visit.client.ip), tickets
-
-    async def step(self, visit: Visit, captcha: str, shown: Mapping[str, Any]) -> dict[str, Any]:
-        """Take one step of solving a built-in captcha: gives what its widget is told. Each may be tried once.
-
-        A wrong one counts as a wrong token does. Raises Refusal(captcha_failed, captcha_unavailable, rate_limited),
-        StoreError.
-        """
-        verifier = cast("InSteps", self._captchas[captcha])
-        counting = self._admission.counting(visit, captcha)
-        step = verifier.step(shown, visit.client.ip)
-        if isinstance(step, Verdict):
-            await self._spend_on_captcha(visit, counting, ())
-            raise _wrong_step(step)
-        tickets = await self._spend_on_captcha(visit, counting, (self._admission.claim(captcha, step.id),))
-        if not tickets:
-            await self._spend_on_captcha(visit, counting, ())
-            raise _wrong_step(Verdict("spent", "used"))
-        told = await step.judge()
-        if isinstance(told, Verdict) and told.outcome != "provider_error":
-            raise _wrong_step(told)
-        with suppress(StoreError):
-            await self._buckets.refund(tickets if isinstance(told, Verdict) else tickets[:1])
-        if isinstance(told, Verdict):
-            raise Refusal("captcha_unavailable", told.reason, "Try again in a moment.", retry_after_s=1)
-        return told
-
-    async def _spend_on_captcha(self, visit: Visit, step: Solve, claims: tuple[Bucket, ...]) -> tuple[str, ...]:
-        """Count a token as a wrong one, and claim it where there is one to claim: gives the tickets, in this order.
-
-        Gives none where it is claimed already, and counts nothing then. Raises Refusal(rate_limited).
-        """
-        ruling = await self._buckets.spend(
-            (step.failures, *claims), looking_at=step.who, may_decide_alone=self._may_decide_alone(visit)
-        )
-        if ruling.allowed:
-            return ruling.tickets
-        claimed = {claim.meter.name for claim in claims}
-        if ruling.refused[0].name in claimed:
-            return ()
-        raise _limited(replace(ruling, refused=tuple(one for one in ruling.refused if one.name not in claimed)))
-
-    def _may_decide_alone(self, visit: Visit) -> bool:
-        """True where this process's own buckets may decide while the store is away; never of a message or a proof."""
-        return self._config.store.on_failure == "local" and visit.route is not None and visit.route.action == "guard"
-
-    def _tell_broken(self, step: Solve, verdict: Verdict) -> None:
-        if verdict is not AWAY:  # the breaker has told it for all
-            self._tell(CaptchaBroken(captcha=step.captcha, outcome=verdict.outcome, reason=verdict.reason))
-
-    def _unavailable(self, route: Route, step: Solve, verdict: Verdict) -> Refusal:
-        """The refusal where nobody judges a token. It names the captchas that may be judged instead."""
-        others = tuple(name for name in self._offered(route) if name != step.captcha)
-        return Refusal(
-            "captcha_unavailable",
-            verdict.reason,
-            "Solve another captcha." if others else "Try again in a moment.",
-            retry_after_s=5,
-            extra={"captchas": others or (step.captcha,)},
-        )
-
-    def _offered(self, route: Route) -> tuple[str, ...]:
-        """The captchas of a route that may be judged now, in their order; all of them where none may be."""
-        if len(route.captcha) == 1:
-            return route.captcha
-        return tuple([name for name in route.captcha if not self._captchas[name].is_away]) or route.captcha
-
-    async def _count(
-        self, visit: Visit, admitted: Admitted, after: int | None, recipient: Recipient, is_right: bool
-    ) -> Callable[[], None]:
-        """Count a try at a code beforehand if it is wrong, whatever limits the route names; gives what takes it back.
-
-        Counted beforehand, so that a hundred at once are not more than one after another; a right one costs nothing,
-        and neither does one that was not judged after all (another request holds the code, or it is dead).
-        Raises Refusal(too_many_attempts), and Refusal(captcha_required) after `after` wrong codes of the recipient
-        unless one was solved: for right and wrong codes alike, or the demand would tell one from the other.
-        """
-        buckets = self._admission.of_wrong_codes(visit, recipient, None if admitted.is_past_captcha else after)
-        back, admitted.to_give_back = admitted.to_give_back, ()
-        spent, looked = ((), buckets) if is_right else (buckets, ())
-        ruling = await self._buckets.spend(spent, looking_at=looked, giving_back=back)
-        if ruling.refused:
-            raise _guessed_too_much(ruling)
-        if ruling.demanded:
-            visit.log["captcha_demanded_by"] = list(ruling.demanded)
-            raise _no_token(())
-        # Nobody waits for it: how long an answer takes must not tell wrong codes from right ones.
-        return lambda: self._begin(self._buckets.refund(ruling.tickets))
 
     def recipient(
         self, text: str | None, channel: Literal["sms", "email", "auto"], country: str | None = None
@@ -725,13 +454,6 @@ class Gate:
             extra=rules.extra,
             example=rules.example,
         )
-
-    def _observe(self, visit: Visit, route: Route, error: Refusal | StoreError) -> None:
-        """On a route that observes, note a refusal, and let the story go on; on any other, raise it."""
-        if route.mode != "observe":
-            raise error
-        refusal = as_refusal(error, self._tell)
-        visit.log.setdefault("observed", []).append({"code": refusal.code, "reason": refusal.reason})
 
     # Queueing the message…
 
@@ -798,39 +520,8 @@ def _has_form_in_page(visit: Visit, route: Route) -> bool:
     return bool(route.locale or route.browser) and visit.wants_page
 
 
-def _no_token(offered: tuple[str, ...]) -> Refusal:
-    return Refusal(
-        "captcha_required", "no_token", "Solve the captcha and send its token along.", extra={"captchas": offered}
-    )
-
-
 # Of these the same one is returned, and never raised.
-_no_token_at_once = functools.lru_cache(256)(_no_token)
-
-
-def _wrong_step(verdict: Verdict) -> Refusal:
-    return Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
-
-
-def _limited(ruling: Ruling) -> Refusal:
-    return Refusal(
-        "rate_limited",
-        f"limit {ruling.refused[0].name}",
-        "Wait before trying again.",
-        retry_after_s=ruling.retry_after_s,
-        limits=ruling.refused,
-    )
-
-
-def _guessed_too_much(ruling: Ruling) -> Refusal:
-    first = ruling.refused[0]
-    return Refusal(
-        "too_many_attempts",
-        first.name,
-        "Too many wrong codes. Wait before trying again.",
-        retry_after_s=ruling.retry_after_s,
-        limits=(first,),
-    )
+_no_token_at_once = functools.lru_cache(256)(no_token)
 
 
 def _not_delivered(reason: str) -> Refusal:
@@ -887,14 +578,3 @@ async def _settle_later(hold: Hold, *, spend: bool) -> None:
             return
         left_s -= pause_s
         pause_s = min(2 * pause_s, _MAX_SETTLE_AGAIN_S)
-
-
-def as_refusal(error: Refusal | StoreError, tell: Tell) -> Refusal:
-    """Say what a store that does not serve means for who asks."""
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, ReplyError):
-        # It answers, and does not do it: strange data, or a server that lacks a command. The store's own log is silent.
-        tell(StoreRefused(reason=error.code))
-        return Refusal("store_unavailable", f"the store said {error.code}", "Try again later.", retry_after_s=5)
-    return Refusal("store_unavailable", str(error), "Try again in a moment.", retry_after_s=1)

@@ -150,6 +150,7 @@ def test_only_app_builds() -> None:
     """The stories are wired in one place; serve runs what app made."""
     assert importers_of("sidecar.courier") == {"app"}
     assert importers_of("sidecar.gate") == {"app", "api", "front"}
+    assert importers_of("sidecar.admitting") == {"app", "gate", "front"}
     assert importers_of("sidecar.front") == {"app"}
     assert importers_of("sidecar.api") == {"app", "admin", "front"}
     assert importers_of("sidecar.app") == {"serve", "worker", "fork_server", "cli"}

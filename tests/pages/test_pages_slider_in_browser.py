@@ -38,7 +38,7 @@ STATE = "document.querySelector('sidecar-slider')?.state"
 
 
 def verifier(sidecar: Sidecar) -> Slider:
-    found = sidecar.app.gate._captchas["slider"]
+    found = sidecar.app.gate._admitting._captchas["slider"]
     assert isinstance(found, Slider)
     return found
 

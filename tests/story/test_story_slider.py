@@ -36,7 +36,7 @@ WHERE = "/.sidecar/captcha/slider/challenge"
 
 async def begun(start: Start, failures: str = "50/1h", **more: Any) -> Sidecar:
     sidecar = await start(ROUTE.replace("FAILURES", failures), **more)
-    verifier = sidecar.app.gate._captchas["slider"]
+    verifier = sidecar.app.gate._admitting._captchas["slider"]
     assert isinstance(verifier, Slider)
     async with asyncio.timeout(30):
         while verifier._pictures.is_empty:
@@ -64,7 +64,7 @@ async def picture(sidecar: Sidecar) -> dict[str, Any]:
 
 def place(sidecar: Sidecar, told: dict[str, Any]) -> int:
     """Where the piece belongs: the seal is opened with the server's own key."""
-    verifier = sidecar.app.gate._captchas["slider"]
+    verifier = sidecar.app.gate._admitting._captchas["slider"]
     assert isinstance(verifier, Slider)
     octets = base64.urlsafe_b64decode(told["picture"] + "==")
     return int.from_bytes(verifier._sealing.decrypt(octets[:12], octets[12:], b"picture")[-2:], "big")
@@ -160,7 +160,7 @@ async def test_what_is_no_step_is_refused(start: Start, shown: dict[str, Any]) -
 async def test_without_pictures_work_is_not_spent(start: Start) -> None:
     """A flood that empties the pool costs nobody their work: it is shown again in a moment."""
     sidecar = await begun(start)
-    verifier = sidecar.app.gate._captchas["slider"]
+    verifier = sidecar.app.gate._admitting._captchas["slider"]
     assert isinstance(verifier, Slider)
     shown = await work(sidecar)
     pool = verifier._pictures
