@@ -43,6 +43,7 @@ class _Process:
         self.pid = pid
         self.began = time.monotonic()
         self.serves = asyncio.Event()
+        self.hearing: asyncio.Task[None] | None = None  # the loop itself keeps none
         self.over = asyncio.Event()
         self.counted: dict[str, Any] = {}
         self.ended: Mapping[str, str] = {}
@@ -237,7 +238,7 @@ class Fleet:
                 ours.setblocking(False)
                 process = _Process(*await asyncio.open_connection(sock=ours, limit=_MAX_LINE), pid)
                 self._processes.add(process)
-        process.task = asyncio.create_task(process.hear())  # type: ignore[attr-defined]
+        process.hearing = asyncio.create_task(process.hear())
         return process
 
     async def _use(self) -> None:
