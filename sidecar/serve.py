@@ -6,7 +6,6 @@ signals and the admin listener; whoever serves clients is a worker.
 """
 
 import asyncio
-import math
 import os
 import signal
 import socket
@@ -31,7 +30,7 @@ from sidecar.proxy.proxy_protocol import Acceptor
 from sidecar.sockets import bound, raise_descriptors
 from sidecar.store.embedded import StoreMissingError, embedded
 from sidecar.store.instances import ForeignSecretError
-from sidecar.worker import Worker
+from sidecar.worker import Worker, worker_count
 
 # What is bound or opened once; a reload that changes one of them is refused and says so.
 _FIXED: Final = (
@@ -128,7 +127,7 @@ class _Server:
         self._log.info("stopped")
 
     def _workers(self, sockets: list[socket.socket], url: str) -> Worker | Fleet:
-        count = cores() if self._config.server.workers == "auto" else self._config.server.workers
+        count = worker_count(self._config.server)
         if count == 1:
             return Worker(self._config, url, sockets, self._metrics, self._life)
         return Fleet(self._path, url, sockets, count, self._metrics)
@@ -207,15 +206,6 @@ class _Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-
-
-def cores() -> int:
-    """How many processors this process may use: by its affinity, and by the quota of its control group."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no control group, or no quota ("max")
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(affinity, math.ceil(int(quota) / int(period))))
-    return affinity
 
 
 # Of each file: which one it is, how long, and when it was written; None: it is not there.

@@ -7,6 +7,7 @@ what to do over a socket, one line of JSON each way, and when that socket ends, 
 import asyncio
 import gc
 import json
+import math
 import os
 import signal
 import socket
@@ -73,7 +74,7 @@ class Worker:
             max_head=server.max_head,
             keep_alive_s=server.keep_alive,
             most=most_clients(raise_descriptors()),
-            most_held=most_held(os.cpu_count() or 1 if server.workers == "auto" else server.workers),
+            most_held=most_held(worker_count(server)),
         )
         self._accepting = Acceptor(
             self._sockets,
@@ -144,6 +145,20 @@ class Worker:
         self._life.drain(0)
         for connection in list(self._public.connections):
             connection.abort()
+
+
+def worker_count(server: Server) -> int:
+    """How many workers a configuration asks for: `"auto"` is one for each processor that this process may use."""
+    return _cores() if server.workers == "auto" else server.workers
+
+
+def _cores() -> int:
+    """How many processors this process may use: by its affinity, and by the quota of its control group."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no control group, or no quota ("max")
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(affinity, math.ceil(int(quota) / int(period))))
+    return affinity
 
 
 async def _leave(app: App, stack: AsyncExitStack) -> None:
