@@ -15,8 +15,8 @@ from typing import Any, Final, Self
 import hiredis
 
 from sidecar.errors import StoreAwayError, StoreError
-from sidecar.store.address import Address
-from sidecar.store.connections import Own, Shared
+from sidecar.store import topology
+from sidecar.store.connections import Node
 from sidecar.store.faults import Fault
 from sidecar.store.names import Names
 from sidecar.store.trouble import Trouble
@@ -49,13 +49,14 @@ class Script:
 
 
 class _Command:
-    """One command on its way. `script`: which one it runs, and on what, for a store that does not know it."""
+    """One command on its way to a node. `script`: which one it runs, and on what, for a node that does not know it."""
 
-    __slots__ = ("asked_at", "octets", "read", "reply", "script", "store", "verb")
+    __slots__ = ("asked_at", "node", "octets", "read", "reply", "script", "store", "verb")
 
     def __init__(
         self,
         store: "Store",
+        node: Node,
         verb: str,
         octets: bytes,
         reply: asyncio.Future[Any],
@@ -64,6 +65,7 @@ class _Command:
     ) -> None:
         self.asked_at = time.monotonic()
         self.store = store
+        self.node = node
         self.verb = verb
         self.octets = octets
         self.reply = reply
@@ -109,14 +111,11 @@ class Store:
         self._timeout_s = timeout_s
         self._observe = observe
         self._trouble = trouble
-        self._renewed_at = 0.0
-        address = Address(url)
-        self._waiting = Own(address)
-        self._deciding = Shared(address, timeout_s, self._waiting.doubt)
+        self._nodes = topology.of_url(url, timeout_s)
 
     def execute(
         self,
-        key: str | None,  # noqa: ARG002 - as said
+        key: str | None,
         verb: str,
         *args: Word,
         read: Callable[[Any], Any] | None = None,
@@ -126,7 +125,7 @@ class Store:
         `key`: a key of the command, by which a cluster finds its node; None for a command without one (PING, TIME).
         `read`: makes of the reply what is awaited.
         """
-        return self._ask(verb, (verb, *args), read)
+        return self._ask(self._nodes.node(key), verb, (verb, *args), read)
 
     def run(
         self,
@@ -138,19 +137,20 @@ class Store:
     ) -> asyncio.Future[Any]:
         """Run a script on keys of one cluster slot; the store keeps its text after the first time. `read` as above."""
         numbered = (len(keys), *keys, *args)
-        return self._ask("EVALSHA", ("EVALSHA", script.sha1, *numbered), read, (script, numbered))
+        words = ("EVALSHA", script.sha1, *numbered)
+        return self._ask(self._nodes.node(keys[0] if keys else None), "EVALSHA", words, read, (script, numbered))
 
-    async def blocking(self, key: str, verb: str, *args: Word, wait_s: float) -> Any:  # noqa: ARG002 - as `execute`
+    async def blocking(self, key: str, verb: str, *args: Word, wait_s: float) -> Any:
         """Do a command that itself waits up to `wait_s` (BLOCK, BLPOP), on a connection that no decision needs."""
+        node = self._nodes.node(key)
         asked_at = time.monotonic()
         try:
             async with asyncio.timeout(wait_s + self._timeout_s):
-                reply = await self._waiting.ask(verb, *args)
+                reply = await node.waiting.ask(verb, *args)
         except TimeoutError:
-            self._deciding.doubt()
-            self._waiting.doubt()
+            node.doubt()
             # What a command waits for by itself does not count: one reason for all.
-            error: StoreError = self._away(verb, self._deciding.no_answer)
+            error: StoreError = self._away(verb, node.deciding.no_answer)
         except LostError as lost:
             error = self._away(verb, lost.reason)
         else:
@@ -158,7 +158,7 @@ class Store:
             if type(reply) is not hiredis.ReplyError:
                 self._did(verb, now)
                 return reply
-            error = self._refused(verb, Fault.read(str(reply)), asked_at, now)
+            error = self._refused(node, verb, Fault.read(str(reply)), asked_at, now)
         raise error
 
     async def ping(self) -> bool:
@@ -181,13 +181,13 @@ class Store:
 
     async def close(self) -> None:
         """Close every connection. What still waits for an answer gets StoreAwayError."""
-        self._deciding.close()
-        self._waiting.close()
+        self._nodes.close()
 
     # A command's life…
 
     def _ask(
         self,
+        node: Node,
         verb: str,
         words: tuple[Word, ...],
         read: Callable[[Any], Any] | None,
@@ -195,8 +195,8 @@ class Store:
         reply: asyncio.Future[Any] | None = None,
     ) -> asyncio.Future[Any]:
         reply = reply or asyncio.get_running_loop().create_future()
-        command = _Command(self, verb, pack(words), reply, read, script)
-        if not self._deciding.ask(command):
+        command = _Command(self, node, verb, pack(words), reply, read, script)
+        if not node.deciding.ask(command):
             self.give_up(command, "too many commands wait for it")
         return reply
 
@@ -209,9 +209,10 @@ class Store:
             if fault.code == "NOSCRIPT" and command.script is not None:
                 script, numbered = command.script
                 # It did not run, so this is no second time.
-                self._ask("EVAL", ("EVAL", script.text, *numbered), command.read, reply=command.reply)
+                words = ("EVAL", script.text, *numbered)
+                self._ask(command.node, "EVAL", words, command.read, reply=command.reply)
             else:
-                _fail(command.reply, self._refused(command.verb, fault, command.asked_at, now))
+                _fail(command.reply, self._refused(command.node, command.verb, fault, command.asked_at, now))
             return
         self._did(command.verb, now)
         if command.reply.done():
@@ -235,12 +236,10 @@ class Store:
         if self._trouble is not None and self._trouble.since is not None:
             self._trouble.did(verb, now)
 
-    def _refused(self, verb: str, fault: Fault, asked_at: float, now: float) -> StoreError:
-        """Make an error of what the store answered with."""
-        if fault.is_stale and asked_at >= self._renewed_at:  # else it speaks of connections that have been given up
-            self._renewed_at = now
-            self._deciding.renew()
-            self._waiting.renew()
+    def _refused(self, node: Node, verb: str, fault: Fault, asked_at: float, now: float) -> StoreError:
+        """Make an error of what a node answered with."""
+        if fault.is_stale:
+            node.renew(asked_at, now)
         if fault.is_away:
             return self._away(verb, fault.reason)
         return ReplyError(verb, fault.code, fault.text)

@@ -1,4 +1,4 @@
-"""Which connection does a command go out on? One that all decisions share, and one each for those that wait.
+"""Which connection does a command go out on? One to a node that all decisions share, and one each for those that wait.
 
 Its law: a command goes out on a connection that is surely open, or as surely as can be known before: one that the store
 has closed is opened anew, and one that may have died silently (idle for a while, or idle when another one's answer did
@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from sidecar.store.address import Address
 from sidecar.store.wire import Asked, LostError, Wire, Word
 
 # An idle connection is believed in for so long. Networks forget idle connections after minutes; hosts vanish any time.
@@ -34,6 +33,17 @@ class Command(Asked, Protocol):
     reply: asyncio.Future[Any]
 
 
+class Door(Protocol):
+    """How connections to one node are made. `place` names where the node is, and may change from one to the next."""
+
+    @property
+    def place(self) -> str: ...
+
+    async def connect(self) -> Wire:
+        """Open a connection: let in, ready, and open in this turn of the loop. Raises LostError; it keeps no time."""
+        ...
+
+
 class Shared:
     """The connection of all decisions: what is asked in one turn of the loop goes out in one piece.
 
@@ -41,8 +51,8 @@ class Shared:
     `silent` is called when one had no answer in time.
     """
 
-    def __init__(self, address: Address, limit_s: float, silent: Callable[[], None]) -> None:
-        self._address = address
+    def __init__(self, door: Door, limit_s: float, silent: Callable[[], None]) -> None:
+        self._door = door
         self._limit_s = limit_s
         self._silent = silent
         self._unsent: list[Command] = []
@@ -85,7 +95,7 @@ class Shared:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._fail_unsent(f"closed by {self._address.place}")
+        self._fail_unsent(f"closed by {self._door.place}")
         for wire in self._retired:
             wire.end()
         self._retired.clear()
@@ -143,7 +153,7 @@ class Shared:
         while True:
             generation = self._generation
             async with asyncio.timeout(self._limit_s):
-                wire = await self._address.connect()
+                wire = await self._door.connect()
             if generation == self._generation:
                 wire.hear(self._heard)
                 self._wire = wire
@@ -190,8 +200,8 @@ class Shared:
 class Own:
     """Connections for commands that wait in the store: each has one to itself, and hands it on when it is answered."""
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
+    def __init__(self, door: Door) -> None:
+        self._door = door
         self._room = asyncio.Semaphore(_MOST_WAITING)
         self._idle: list[Wire] = []
         self._used: set[Wire] = set()
@@ -240,7 +250,36 @@ class Own:
                 self.renew()  # the others are older still
             elif wire.is_open:
                 return wire
-        return await self._address.connect()
+        return await self._door.connect()
+
+
+class Node:
+    """One server of the store, or one address that leads to whichever server is the primary: its connections."""
+
+    def __init__(self, door: Door, limit_s: float) -> None:
+        self.waiting = Own(door)
+        self.deciding = Shared(door, limit_s, self.waiting.doubt)
+        self._renewed_at = 0.0
+
+    def doubt(self) -> None:
+        """Have every connection prove itself before it is used again: one fell silent."""
+        self.deciding.doubt()
+        self.waiting.doubt()
+
+    def renew(self, asked_at: float, now: float) -> None:
+        """Use other connections from now on: what was asked at `asked_at` came to a server that is the wrong one.
+
+        A connection that was made since then is not meant. Seconds of the monotonic clock.
+        """
+        if asked_at >= self._renewed_at:
+            self._renewed_at = now
+            self.deciding.renew()
+            self.waiting.renew()
+
+    def close(self) -> None:
+        """Close every connection; who waits for an answer gets none."""
+        self.deciding.close()
+        self.waiting.close()
 
 
 def is_trusted(wire: Wire, doubted_at: float) -> bool:

@@ -341,7 +341,7 @@ async def test_deadlines_cost_one_timer(tmp_path: Path, monkeypatch: pytest.Monk
 
     def call_later(delay: float, callback: Callable[..., object], *args: Any, **more: Any) -> asyncio.TimerHandle:
         timer = type(loop).call_later(loop, delay, callback, *args, **more)
-        if getattr(callback, "__self__", None) is store._deciding:
+        if getattr(callback, "__self__", None) is store._nodes.node(None).deciding:
             timers.append(timer)
         return timer
 
