@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import phonenumbers
 from pydantic import (
@@ -49,6 +49,7 @@ from sidecar.config.units import (
 from sidecar.config.where import KeyPath
 from sidecar.recipient import NUMBER_TYPES, OPERATORS, PROVINCES, UNKNOWN, example_of
 from sidecar.spelling import alike
+from sidecar.store.seeds import Seeds
 
 _T = TypeVar("_T")
 # A field name (RFC 9110 section 5.1).
@@ -202,12 +203,47 @@ class Outbound(Table):
     ca: Text = ""  # a PEM file, instead of the system's authorities
 
 
+_PASSWORD_ENDS: Final = UnfitError(
+    "has a password with characters that end it",
+    "write them percent-encoded: # as %23, / as %2F, ? as %3F, [ as %5B, ] as %5D (and % itself as %25)",
+)
+
+
+def _seeds(value: str, port: int, right: str) -> Seeds:
+    """Read a URL that names several servers."""
+    user = value.partition("://")[2].rpartition("@")[0]
+    is_odd = bool(set(user) & set("#/?[]"))
+    try:
+        seeds = Seeds.read(value, port)
+    except ValueError as error:
+        raise (_PASSWORD_ENDS if is_odd else UnfitError(str(error), right)) from None
+    if is_odd and "@" in seeds.name:
+        raise _PASSWORD_ENDS
+    return seeds
+
+
+def _cluster_url(value: str) -> str:
+    right = (
+        f'write "{value.partition("://")[0]}://HOST:PORT,HOST:PORT", with USER:PASSWORD@ before all of them if need be'
+    )
+    seeds = _seeds(value, 6379, right)
+    databases = {number for name, number in parse_qsl(value.partition("?")[2]) if name == "db"}
+    if {seeds.name, *databases} - {"", "0"}:
+        raise UnfitError("names a database, and a cluster has one alone", right)
+    return value
+
+
 def _store_url(value: str) -> str:
-    right = 'write "embedded", "redis://HOST:PORT/0", "rediss://HOST:PORT/0" or "unix:///path"'
+    right = (
+        'write "embedded", "redis://HOST:PORT/0", "rediss://HOST:PORT/0", "unix:///path" or '
+        '"redis+cluster://HOST:PORT,HOST:PORT"'
+    )
     scheme, colon, _ = value.partition("://")
     if value == "embedded":
         return value
-    if colon and scheme in {"redis+cluster", "redis+sentinel"}:
+    if colon and scheme in {"redis+cluster", "rediss+cluster"}:
+        return _cluster_url(value)
+    if colon and scheme == "redis+sentinel":
         raise UnfitError(f"is not in this version ({scheme})", right)
     if not colon or scheme not in {"redis", "rediss", "unix"}:
         raise UnfitError("is no address of a store", right)
@@ -220,10 +256,7 @@ def _store_url(value: str) -> str:
         has_place = False
     user = value.partition("://")[2].rpartition("@")[0]
     if (not has_place or "@" in parts.path) and not user.startswith("/") and set(user) & set("#/?[]"):
-        raise UnfitError(
-            "has a password with characters that end it",
-            "write them percent-encoded: # as %23, / as %2F, ? as %3F, [ as %5B, ] as %5D (and % itself as %25)",
-        )
+        raise _PASSWORD_ENDS
     if not has_place:
         raise UnfitError("is no address of a store", right)
     if scheme != "unix" and not re.fullmatch(r"(?:/[0-9]*)?", parts.path):

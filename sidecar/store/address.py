@@ -6,11 +6,12 @@ and no more, as the embedded store has it, it is not even imported: that takes 7
 """
 
 import asyncio
+import copy
 import socket
 import ssl
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
 import hiredis
@@ -18,6 +19,7 @@ import hiredis
 from sidecar import __version__
 from sidecar.hosts import Host
 from sidecar.store.faults import Fault
+from sidecar.store.seeds import Place
 from sidecar.store.wire import LostError, Wire, Word
 from sidecar.unreachable import why
 
@@ -41,8 +43,21 @@ class Address:
         self._tls: ssl.SSLContext | None
         self._told, self._tls = (bare, None) if is_bare else _read(url)
         self._path = getattr(self._told, "path", "")
-        self.place = self._path or _host_and_port(self._told.host, self._told.port)
-        self._host = None if self._path else Host(self._told.host, self._told.port)
+        self._name = getattr(self._told, "host", "")
+        self.place = self._path or str(Place(self._name, self._told.port))
+        self._host = None if self._path else Host(self._name, self._told.port)
+
+    def at(self, place: Place) -> Self:
+        """Give the address of another server, where one is let in as here."""
+        other = copy.copy(self)
+        other._go_to(place)  # noqa: SLF001 - it is one of these
+        return other
+
+    def _go_to(self, place: Place) -> None:
+        self._path = ""
+        self._name = place.host
+        self.place = str(place)
+        self._host = Host(place.host, place.port)
 
     async def connect(self) -> Wire:
         """Open a connection: let in, ready, and open in this turn of the loop. Raises LostError; it keeps no time."""
@@ -66,7 +81,7 @@ class Address:
             return wire
         told = self._told
         connected = await self._host.connect()
-        name = told.host if self._tls else None
+        name = self._name if self._tls else None
         _, wire = await loop.create_connection(
             lambda: Wire(self.place), sock=connected, ssl=self._tls, server_hostname=name
         )
@@ -124,7 +139,3 @@ def _read(url: str) -> tuple[Any, ssl.SSLContext | None]:
         return told, told.ssl_context.get() if hasattr(told, "ssl_context") else None
     except (TypeError, RedisError) as error:
         raise ValueError(f"the store's URL has an option that cannot be: {error}") from None
-
-
-def _host_and_port(host: str, port: int) -> str:
-    return f"{f'[{host}]' if ':' in host else host}:{port}"

@@ -16,7 +16,7 @@ import hiredis
 
 from sidecar.errors import StoreAwayError, StoreError
 from sidecar.store import topology
-from sidecar.store.connections import Node
+from sidecar.store.connections import Node, Redirect
 from sidecar.store.faults import Fault
 from sidecar.store.names import Names
 from sidecar.store.trouble import Trouble
@@ -24,6 +24,11 @@ from sidecar.store.wire import LostError, Word, pack
 
 # How long the key that `why_not` writes lives.
 _PROBE_MS: Final = 1000
+# A command goes on so often: a slot that moves costs two, and each try again is twice as late as the one before.
+_MOST_TIMES: Final = 16
+
+
+_TOO_MANY: Final = "too many commands wait for it"
 
 
 class ReplyError(StoreError):
@@ -51,12 +56,13 @@ class Script:
 class _Command:
     """One command on its way to a node. `script`: which one it runs, and on what, for a node that does not know it."""
 
-    __slots__ = ("asked_at", "node", "octets", "read", "reply", "script", "store", "verb")
+    __slots__ = ("asked_at", "key", "node", "octets", "read", "reply", "script", "store", "verb")
 
     def __init__(
         self,
         store: "Store",
         node: Node,
+        key: str | None,
         verb: str,
         octets: bytes,
         reply: asyncio.Future[Any],
@@ -66,11 +72,17 @@ class _Command:
         self.asked_at = time.monotonic()
         self.store = store
         self.node = node
+        self.key = key
         self.verb = verb
         self.octets = octets
         self.reply = reply
         self.read = read
         self.script = script
+
+    # How often it has gone on from one node to another, until when it may, and whether it asks for a slot on its way.
+    times = 0
+    until = 0.0
+    is_asking = False
 
     def answered(self, reply: Any, now: float) -> None:
         self.store.take(self, reply, now)
@@ -78,9 +90,35 @@ class _Command:
     def lost(self, reason: str) -> None:
         self.store.give_up(self, reason)
 
+    def unsent(self, reason: str) -> None:
+        self.store.look_elsewhere(self, reason)
+
+
+class _Resent(_Command):
+    """A command that no node has done, on its way to another."""
+
+
+class _Asking:
+    """Says to a node that the next command, which goes out with it, is on a slot on its way there."""
+
+    octets = pack(("ASKING",))
+
+    def __init__(self, command: _Command) -> None:
+        self.asked_at = command.asked_at
+        self.reply = command.reply
+
+    def answered(self, reply: Any, now: float) -> None:
+        """Leave it to the command itself to be refused."""
+
+    def lost(self, reason: str) -> None:
+        """Leave it to the command itself."""
+
+    def unsent(self, reason: str) -> None:
+        """Leave it to the command itself."""
+
 
 class Store:
-    """A store of the Redis protocol: `redis://`, `rediss://` (TLS) or `unix://`, as redis-py spells them.
+    """A store of the Redis protocol: `redis://`, `rediss://` (TLS) or `unix://`, as redis-py spells them, or a cluster.
 
     Replies are as RESP2 has them: bytes, int, list, None. Everything raises StoreAwayError when the store does not
     answer within `timeout_s` or cannot serve now, and ReplyError when it answers that the command is wrong.
@@ -88,7 +126,8 @@ class Store:
     that cannot be read.
 
     A command is sent when it is asked, whether or not it is awaited, and those asked in one turn of the loop travel
-    together. So several steps that do not need each other's answers are asked first and awaited then, without a task:
+    together where they go to one node. So several steps that do not need each other's answers are asked first and
+    awaited then, without a task:
 
         marked, acked = store.run(MARK, …), store.execute(key, "XACK", …)
         await marked
@@ -110,8 +149,12 @@ class Store:
         self.was_reached = False
         self._timeout_s = timeout_s
         self._observe = observe
-        self._trouble = trouble
-        self._nodes = topology.of_url(url, timeout_s)
+        self._nodes = topology.of_url(url, timeout_s, trouble)
+
+    @property
+    def is_spread(self) -> bool:
+        """True where different keys may be on different nodes, which do what they are asked in no common order."""
+        return self._nodes.is_spread
 
     def execute(
         self,
@@ -122,10 +165,11 @@ class Store:
     ) -> asyncio.Future[Any]:
         """Do one command: `verb` and `args`, as the store's documentation writes it.
 
-        `key`: a key of the command, by which a cluster finds its node; None for a command without one (PING, TIME).
+        `key`: a key of the command, or for one without (TIME) the key whose node is meant: a cluster finds its node by
+        it. None: any node will do (PING).
         `read`: makes of the reply what is awaited.
         """
-        return self._ask(self._nodes.node(key), verb, (verb, *args), read)
+        return self._ask(key, verb, (verb, *args), read)
 
     def run(
         self,
@@ -138,27 +182,38 @@ class Store:
         """Run a script on keys of one cluster slot; the store keeps its text after the first time. `read` as above."""
         numbered = (len(keys), *keys, *args)
         words = ("EVALSHA", script.sha1, *numbered)
-        return self._ask(self._nodes.node(keys[0] if keys else None), "EVALSHA", words, read, (script, numbered))
+        return self._ask(keys[0] if keys else None, "EVALSHA", words, read, (script, numbered))
 
     async def blocking(self, key: str, verb: str, *args: Word, wait_s: float) -> Any:
         """Do a command that itself waits up to `wait_s` (BLOCK, BLPOP), on a connection that no decision needs."""
-        node = self._nodes.node(key)
-        asked_at = time.monotonic()
+        redirect: Redirect | None = Redirect(self._nodes.node(key), is_asking=False, after_s=0.0)
+        asked_at, times = time.monotonic(), 0
         try:
             async with asyncio.timeout(wait_s + self._timeout_s):
-                reply = await node.waiting.ask(verb, *args)
+                while redirect is not None:
+                    node = redirect.node
+                    if redirect.after_s:
+                        await asyncio.sleep(redirect.after_s)
+                    reply = await node.waiting.ask(verb, *args, is_asking=redirect.is_asking)
+                    now, redirect = time.monotonic(), None
+                    if type(reply) is not hiredis.ReplyError:
+                        self._did(node, verb, now)
+                        return reply
+                    fault = Fault.read(str(reply))
+                    # One that has waited for a while has no time to wait as long again.
+                    if times < _MOST_TIMES and now - asked_at < self._timeout_s:
+                        redirect = self._nodes.redirect(key, node, fault, times)
+                        times += 1
         except TimeoutError:
             node.doubt()
+            self._nodes.look()
             # What a command waits for by itself does not count: one reason for all.
-            error: StoreError = self._away(verb, node.deciding.no_answer)
+            error: StoreError = self._away(node, verb, node.deciding.no_answer)
         except LostError as lost:
-            error = self._away(verb, lost.reason)
+            self._nodes.look()
+            error = self._away(node, verb, lost.reason)
         else:
-            now = time.monotonic()
-            if type(reply) is not hiredis.ReplyError:
-                self._did(verb, now)
-                return reply
-            error = self._refused(node, verb, Fault.read(str(reply)), asked_at, now)
+            error = self._refused(node, verb, fault, asked_at, now)
         raise error
 
     async def ping(self) -> bool:
@@ -169,15 +224,21 @@ class Store:
             return False
 
     async def why_not(self) -> str:
-        """Say why the store takes no writes now; nothing when it does."""
-        probe = self.names.probe()
+        """Say why the store takes no writes now, by what node of several; nothing when all take them."""
+        keys, wrong = await self._nodes.survey(self.names.probe())
+        said = await asyncio.gather(*(self._why_not_at(place, key) for place, key in keys.items()))
+        return "; ".join(filter(None, (*said, wrong)))
+
+    async def _why_not_at(self, place: str, key: str) -> str:
         try:
-            await self.execute(probe, "SET", probe, 1, "PX", _PROBE_MS)
+            await self.execute(key, "SET", key, 1, "PX", _PROBE_MS)
         except StoreAwayError as error:
-            return error.reason
+            reason = error.reason
         except ReplyError as error:
-            return error.code
-        return ""
+            reason = error.code
+        else:
+            return ""
+        return reason if place in reason else f"{reason} at {place}"
 
     async def close(self) -> None:
         """Close every connection. What still waits for an answer gets StoreAwayError."""
@@ -187,17 +248,17 @@ class Store:
 
     def _ask(
         self,
-        node: Node,
+        key: str | None,
         verb: str,
         words: tuple[Word, ...],
         read: Callable[[Any], Any] | None,
         script: tuple[Script, tuple[Word, ...]] | None = None,
-        reply: asyncio.Future[Any] | None = None,
     ) -> asyncio.Future[Any]:
-        reply = reply or asyncio.get_running_loop().create_future()
-        command = _Command(self, node, verb, pack(words), reply, read, script)
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        node = self._nodes.node(key)
+        command = _Command(self, node, key, verb, pack(words), reply, read, script)
         if not node.deciding.ask(command):
-            self.give_up(command, "too many commands wait for it")
+            self.give_up(command, _TOO_MANY)
         return reply
 
     def take(self, command: _Command, reply: Any, now: float) -> None:
@@ -205,16 +266,9 @@ class Store:
         if self._observe is not None:
             self._observe(now - command.asked_at)
         if type(reply) is hiredis.ReplyError:
-            fault = Fault.read(str(reply))
-            if fault.code == "NOSCRIPT" and command.script is not None:
-                script, numbered = command.script
-                # It did not run, so this is no second time.
-                words = ("EVAL", script.text, *numbered)
-                self._ask(command.node, "EVAL", words, command.read, reply=command.reply)
-            else:
-                _fail(command.reply, self._refused(command.node, command.verb, fault, command.asked_at, now))
+            self._take_fault(command, Fault.read(str(reply)), now)
             return
-        self._did(command.verb, now)
+        self._did(command.node, command.verb, now)
         if command.reply.done():
             return
         if command.read is not None:
@@ -229,24 +283,87 @@ class Store:
         """Tell that no reply will come; only the command itself calls this."""
         if self._observe is not None:
             self._observe(time.monotonic() - command.asked_at)
-        _fail(command.reply, self._away(command.verb, reason))
+        self._nodes.look()
+        _fail(command.reply, self._away(command.node, command.verb, reason))
 
-    def _did(self, verb: str, now: float) -> None:
+    def _did(self, node: Node, verb: str, now: float) -> None:
         self.was_reached = True
-        if self._trouble is not None and self._trouble.since is not None:
-            self._trouble.did(verb, now)
+        if node.trouble is not None and node.trouble.since is not None:
+            node.trouble.did(verb, now)
+
+    def _take_fault(self, command: _Command, fault: Fault, now: float) -> None:
+        """Have a command go on that was not done, or make an error of what the node answered with."""
+        if fault.code == "NOSCRIPT" and command.script is not None:
+            script, numbered = command.script
+            command.verb, command.octets, command.script = "EVAL", pack(("EVAL", script.text, *numbered)), None
+            redirect: Redirect | None = Redirect(command.node, command.is_asking, 0.0)
+        else:
+            redirect = self._nodes.redirect(command.key, command.node, fault, command.times)
+        if redirect is None or command.times >= _MOST_TIMES:
+            _fail(command.reply, self._refused(command.node, command.verb, fault, command.asked_at, now))
+        elif not command.reply.done():
+            self._go_on(command, redirect)
+
+    def look_elsewhere(self, command: _Command, reason: str) -> None:
+        """Ask another node, where the map has changed, as no connection was to be had to this one."""
+        looking = self._nodes.look() if command.times < _MOST_TIMES and command.key is not None else None
+        if looking is None:
+            self.give_up(command, reason)
+            return
+        self._limit(command)
+
+        def looked(_: object) -> None:
+            node = self._nodes.node(command.key)
+            if node is command.node:
+                self.give_up(command, reason)
+            elif not command.reply.done():
+                self._go_on(command, Redirect(node, is_asking=False, after_s=0.0))
+
+        looking.add_done_callback(looked)
+
+    def _go_on(self, command: _Command, redirect: Redirect) -> None:
+        """Send a command on that was not done: so this is no second time. It has no more time for that."""
+        words = (command.key, command.verb, command.octets, command.reply, command.read, command.script)
+        again = _Resent(self, redirect.node, *words)
+        again.times, again.until, again.is_asking = command.times + 1, self._limit(command), redirect.is_asking
+        if redirect.after_s:
+            asyncio.get_running_loop().call_later(redirect.after_s, self._send, again)
+        else:
+            self._send(again)
+
+    def _send(self, command: _Resent) -> None:
+        command.asked_at = time.monotonic()
+        is_taken = not command.is_asking or command.node.deciding.ask(_Asking(command))
+        if not is_taken or not command.node.deciding.ask(command):
+            self.give_up(command, _TOO_MANY)
+
+    def _limit(self, command: _Command) -> float:
+        """Have it fail when the time is over that it has since it was asked first, wherever it is then."""
+        if command.until:
+            return command.until
+        until = command.asked_at + self._timeout_s
+        reply, verb = command.reply, command.verb
+
+        def late() -> None:
+            if not reply.done():
+                _fail(reply, self._away(command.node, verb, command.node.deciding.no_answer))
+
+        timer = asyncio.get_running_loop().call_later(until - time.monotonic(), late)
+        reply.add_done_callback(lambda _: timer.cancel())
+        return until
 
     def _refused(self, node: Node, verb: str, fault: Fault, asked_at: float, now: float) -> StoreError:
         """Make an error of what a node answered with."""
         if fault.is_stale:
             node.renew(asked_at, now)
         if fault.is_away:
-            return self._away(verb, fault.reason)
+            self._nodes.look()
+            return self._away(node, verb, fault.reason)
         return ReplyError(verb, fault.code, fault.text)
 
-    def _away(self, verb: str, reason: str) -> StoreAwayError:
-        if self._trouble is not None:
-            self._trouble.failed(reason, verb, time.monotonic())
+    def _away(self, node: Node, verb: str, reason: str) -> StoreAwayError:
+        if node.trouble is not None:
+            node.trouble.failed(reason, verb, time.monotonic())
         return StoreAwayError(verb, reason)
 
 

@@ -9,8 +9,9 @@ command is ever sent twice.
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
+from sidecar.store.trouble import Trouble
 from sidecar.store.wire import Asked, LostError, Wire, Word
 
 # An idle connection is believed in for so long. Networks forget idle connections after minutes; hosts vanish any time.
@@ -31,6 +32,9 @@ class Command(Asked, Protocol):
 
     octets: bytes
     reply: asyncio.Future[Any]
+
+    def unsent(self, reason: str) -> None:
+        """Take note that no connection was to be had: it was not sent."""
 
 
 class Door(Protocol):
@@ -95,7 +99,9 @@ class Shared:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._fail_unsent(f"closed by {self._door.place}")
+        unsent, self._unsent = self._unsent, []
+        for command in unsent:
+            command.lost(f"closed by {self._door.place}")
         for wire in self._retired:
             wire.end()
         self._retired.clear()
@@ -194,7 +200,7 @@ class Shared:
     def _fail_unsent(self, reason: str) -> None:
         unsent, self._unsent = self._unsent, []
         for command in unsent:
-            command.lost(reason)
+            command.unsent(reason)
 
 
 class Own:
@@ -208,14 +214,17 @@ class Own:
         self._generation = 0
         self._doubted_at = 0.0
 
-    async def ask(self, *command: Word) -> Any:
-        """Do one command. Left before its reply has come, its connection is closed. Raises LostError."""
+    async def ask(self, *command: Word, is_asking: bool = False) -> Any:
+        """Do one command. Left before its reply has come, its connection is closed. Raises LostError.
+
+        `is_asking`: a cluster's node is to do it on a slot that is on its way there.
+        """
         async with self._room:
             generation = self._generation
             wire = await self._proved()
             self._used.add(wire)
             try:
-                return await wire.ask(command)[0]
+                return await wire.ask(*[("ASKING",)] * is_asking, command)[-1]
             finally:
                 self._used.discard(wire)
                 if wire.is_open and not wire.asked and generation == self._generation:
@@ -254,12 +263,22 @@ class Own:
 
 
 class Node:
-    """One server of the store, or one address that leads to whichever server is the primary: its connections."""
+    """One server of the store, or one address that leads to whichever server is the primary: its connections.
 
-    def __init__(self, door: Door, limit_s: float) -> None:
+    `trouble` is told what fails there.
+    """
+
+    def __init__(self, door: Door, limit_s: float, trouble: Trouble | None) -> None:
+        self.trouble = trouble
+        self._door = door
         self.waiting = Own(door)
         self.deciding = Shared(door, limit_s, self.waiting.doubt)
         self._renewed_at = 0.0
+
+    @property
+    def place(self) -> str:
+        """Where it is."""
+        return self._door.place
 
     def doubt(self) -> None:
         """Have every connection prove itself before it is used again: one fell silent."""
@@ -280,6 +299,14 @@ class Node:
         """Close every connection; who waits for an answer gets none."""
         self.deciding.close()
         self.waiting.close()
+
+
+class Redirect(NamedTuple):
+    """Where a command goes on that a node has not done. `is_asking`: its slot is on its way to there."""
+
+    node: Node
+    is_asking: bool
+    after_s: float
 
 
 def is_trusted(wire: Wire, doubted_at: float) -> bool:

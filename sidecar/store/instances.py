@@ -45,9 +45,9 @@ class Instances:
 
     async def join(self) -> None:
         """Say that we live, unless strangers do. Raises ForeignSecretError, StoreAwayError."""
-        now_s = int((await self._store.execute(None, "TIME"))[0])
-        self._compare_clocks(now_s)
         key = self._store.names.instances()
+        now_s = int((await self._store.execute(key, "TIME"))[0])
+        self._compare_clocks(now_s)
         living = await self._store.execute(key, "ZRANGE", key, f"({now_s - _GONE_S}", "+inf", "BYSCORE")
         if any(member.decode().partition(":")[0] not in self._accepted for member in living):
             raise ForeignSecretError(

@@ -4,7 +4,7 @@ Its law: every reason is told when it comes up, and then at most every ten secon
 it is over, that is told too. A store that takes no writes is not over it because it answers reads.
 """
 
-from typing import Final
+from typing import Final, Self
 
 from sidecar.events import StoreAway, StoreBack, Tell
 
@@ -15,15 +15,20 @@ _WRITES: Final = frozenset({"SET", "ZADD", "XADD"})
 
 
 class Trouble:
-    """The troubles of one store."""
+    """The troubles of one store, or of one of its nodes, at `place`."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, place: str = "") -> None:
         self._tell = tell
+        self._place = place
         self.since: float | None = None
         self._needs_write = False
         self._is_told = False
         self._failures = 0
         self._told_at: dict[str, float] = {}
+
+    def at(self, place: str) -> Self:
+        """Give the troubles of one node: they are not over because another one does what it is asked."""
+        return type(self)(self._tell, place)
 
     def failed(self, reason: str, command: str, now: float) -> None:
         """Take note that the store did not do a command."""
@@ -35,7 +40,9 @@ class Trouble:
             return
         self._told_at[reason] = now
         self._is_told = True
-        self._tell(StoreAway(reason=reason, command=command, failures=self._failures, seconds=now - self.since))
+        where = "" if self._place in reason else f" at {self._place}"
+        seconds = now - self.since
+        self._tell(StoreAway(reason=f"{reason}{where}", command=command, failures=self._failures, seconds=seconds))
 
     def did(self, command: str, now: float) -> None:
         """Take note, while there is trouble, that the store did a command."""

@@ -41,8 +41,10 @@ class Idempotency:
         """
         answered = self._names.answered(key)
         claimed = self._store.execute(key, "SET", key, _RUNNING, "NX", "PX", _CLAIM_MS)
-        looked = self._store.execute(answered, "GET", answered)  # travels with the claim, and is done after it
+        looked = self._store.execute(answered, "GET", answered)  # travels with the claim; done after it
         is_ours, answer = await claimed, await looked
+        if is_ours and answer is None and self._store.is_spread:
+            answer = await self._store.execute(answered, "GET", answered)  # another node looked before it was claimed
         if answer is not None:
             if is_ours:
                 await self.forget(key)

@@ -202,7 +202,7 @@ class Verifications:
             return None  # no key is made of it
         key = self._names.verification(verification_id)
         wanted = ("to", "sealed", "status", "reason", "expires", "again", "replaced")
-        record, time = self._store.execute(key, "HMGET", key, *wanted), self._store.execute(None, "TIME")
+        record, time = self._store.execute(key, "HMGET", key, *wanted), self._store.execute(key, "TIME")
         to, sealed, status, reason, expires, again, replaced = await record
         now_s, now_us = await time
         if to is None:

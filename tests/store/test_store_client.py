@@ -76,7 +76,7 @@ async def test_ping_tells_whether_it_serves(store: Store) -> None:
     assert await store.ping()
 
 
-@pytest.mark.parametrize("url", ["redis+cluster://h:1", "http://h", "h:6379", ""])
+@pytest.mark.parametrize("url", ["redis+clusters://h:1", "http://h", "h:6379", ""])
 def test_other_urls_are_refused(url: str) -> None:
     """What this client cannot speak is a ValueError at once."""
     with pytest.raises(ValueError, match="Redis URL must specify"):

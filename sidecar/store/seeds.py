@@ -1,0 +1,57 @@
+"""Which servers does a store's URL name that names several? Their places, and how one is let in there. Pure.
+
+One form for all: SCHEME://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME?OPTIONS, where user and password, `/NAME` and options
+may be left out. User, password and options are one server's as redis-py spells them, and hold for every server.
+"""
+
+from typing import NamedTuple, Self
+from urllib.parse import urlsplit
+
+
+class Place(NamedTuple):
+    """Where a server listens. `host` is a name or an address."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+class Seeds(NamedTuple):
+    """What such a URL says. `way_in`: the URL of one server alone, which lets in as all of them do."""
+
+    places: tuple[Place, ...]
+    name: str
+    way_in: str
+
+    @classmethod
+    def read(cls, url: str, port: int) -> Self:
+        """Read a URL; `port` is where a server listens that the URL tells no port of.
+
+        Raises ValueError, which says what is wrong with it as one says it of a value ("names no server").
+        """
+        scheme, _, rest = url.partition("://")
+        authority, question, options = rest.partition("?")
+        if "#" in rest or not all("=" in pair for pair in options.split("&") if pair):
+            raise ValueError("ends in what is no option")
+        authority, _, name = authority.partition("/")
+        user, at, hosts = authority.rpartition("@")
+        if not hosts:
+            raise ValueError("names no server")
+        if "," in user:
+            raise ValueError("has a comma before its @")
+        places = tuple(_place(host, port) for host in hosts.split(","))
+        way_in = f"{scheme.partition('+')[0]}://{user}{at}{places[0]}/0{question}{options}"
+        return cls(places, name, way_in)
+
+
+def _place(text: str, port: int) -> Place:
+    try:
+        parts = urlsplit(f"//{text}")
+        host, told = parts.hostname, parts.port
+    except ValueError:
+        host, told = None, None
+    if not host or told == 0 or parts.netloc != text or text.endswith(":"):
+        raise ValueError("names a server that is no HOST:PORT")
+    return Place(host, told or port)
