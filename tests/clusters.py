@@ -1,0 +1,170 @@
+"""Clusters of real servers, and moving what they hold: as their administrator does it."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from children import PATIENCE_S
+
+from sidecar.errors import StoreAwayError
+from sidecar.store.client import Store
+from sidecar.store.cluster import SLOTS, slot_of
+from sidecar.store.embedded import find_server
+
+# How long a node may be silent. A primary that is gone has a successor within some twice as long.
+NODE_TIMEOUT_MS: Final = 1000
+
+
+@dataclass(eq=False)
+class Member:
+    """One server of a cluster."""
+
+    home: Path
+    port: int
+    bus: int
+    options: Sequence[str] = ()
+    process: Process | None = None
+    id: str = ""
+
+    @property
+    def place(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def lives(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
+    async def start(self) -> None:
+        """Start it, or start it again as the member that it was."""
+        self.home.mkdir(exist_ok=True)
+        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", ".", "--save", "", "--appendonly", "no"]
+        words += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus), "--repl-diskless-sync-delay", "0"]
+        words += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0"]
+        self.process = await asyncio.create_subprocess_exec(
+            find_server(), *words, *self.options, cwd=self.home, stdout=DEVNULL, stderr=DEVNULL
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                with contextlib.suppress(StoreAwayError):
+                    self.id = (await self.says("CLUSTER", "MYID")).decode()
+                    return
+                await asyncio.sleep(0.01)
+
+    async def says(self, *words: str | int) -> Any:
+        """Have it do a command, and give its answer."""
+        store = Store(f"redis://{self.place}", timeout_s=PATIENCE_S)
+        try:
+            return await store.execute(None, str(words[0]), *words[1:])
+        finally:
+            await store.close()
+
+    async def says_of_cluster(self, name: str) -> str:
+        """Give one line of what it says of the cluster, such as "cluster_state"."""
+        lines = (await self.says("CLUSTER", "INFO")).decode().split()
+        return dict(line.split(":", 1) for line in lines)[name]
+
+    async def is_primary(self) -> bool:
+        return bool((await self.says("ROLE"))[0] == b"master")
+
+    async def kill(self) -> None:
+        """End it as when its machine dies."""
+        if self.process is not None and self.lives:
+            self.process.send_signal(signal.SIGKILL)
+            await self.process.wait()
+
+
+@dataclass(eq=False)
+class Servers:
+    """A cluster: `primaries` as it was made, each with its replica in `replicas`, where there are any."""
+
+    primaries: list[Member]
+    replicas: list[Member] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://{','.join(member.place for member in self.primaries)}"
+
+    @property
+    def members(self) -> list[Member]:
+        return [*self.primaries, *self.replicas]
+
+    async def owner(self, key: str) -> Member:
+        """Give who has a key's slot, as the first of its members knows it."""
+        slot = slot_of(key)
+        for first, last, primary, *_ in await self.primaries[0].says("CLUSTER", "SLOTS"):
+            if first <= slot <= last:
+                return next(member for member in self.members if member.port == primary[1])
+        raise AssertionError(f"nobody has slot {slot}")
+
+    async def move(self, key: str, to: Member) -> None:
+        """Move a key's slot, key by key, as administrators do it."""
+        slot = slot_of(key)
+        async with self.moving(key, to) as source:
+            while keys := await source.says("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                await source.says("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+
+    @contextlib.asynccontextmanager
+    async def moving(self, key: str, to: Member) -> AsyncIterator[Member]:
+        """Have a key's slot on its way to another node while the block runs, and there afterwards; yields the source."""
+        slot, source = slot_of(key), await self.owner(key)
+        await to.says("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
+        await source.says("CLUSTER", "SETSLOT", slot, "MIGRATING", to.id)
+        yield source
+        for member in (to, source, *self.members):
+            if member.lives and (member is to or await member.is_primary()):
+                await member.says("CLUSTER", "SETSLOT", slot, "NODE", to.id)
+
+
+@contextlib.asynccontextmanager
+async def a_cluster(home: Path, *options: str, primaries: int = 3, replicas: int = 0) -> AsyncIterator[Servers]:
+    """Run a cluster that serves all slots, each primary with a replica if so many are asked for."""
+    home.mkdir(exist_ok=True)
+    ports = free_ports(2 * (primaries + replicas))
+    members = [
+        Member(home / str(number), ports[2 * number], ports[2 * number + 1], options)
+        for number in range(primaries + replicas)
+    ]
+    cluster = Servers(members[:primaries], members[primaries:])
+    try:
+        await asyncio.gather(*(member.start() for member in members))
+        for number, member in enumerate(members):
+            await member.says("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for number, member in enumerate(cluster.primaries):
+            first, last = (SLOTS * at // primaries for at in (number, number + 1))
+            await member.says("CLUSTER", "ADDSLOTSRANGE", first, last - 1)
+        for member in members[1:]:
+            await members[0].says("CLUSTER", "MEET", "127.0.0.1", member.port, member.bus)
+        await until_all_say(members, "cluster_known_nodes", str(len(members)))
+        for member, primary in zip(cluster.replicas, cluster.primaries, strict=False):
+            await member.says("CLUSTER", "REPLICATE", primary.id)
+        await until_all_say(members, "cluster_state", "ok")
+        for primary in cluster.primaries[:replicas]:
+            async with asyncio.timeout(PATIENCE_S):
+                while not (await primary.says("ROLE"))[2]:
+                    await asyncio.sleep(0.02)
+        yield cluster
+    finally:
+        for member in members:
+            await member.kill()
+
+
+async def until_all_say(members: Sequence[Member], name: str, value: str) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        for member in members:
+            while await member.says_of_cluster(name) != value:
+                await asyncio.sleep(0.02)
+
+
+def free_ports(count: int) -> list[int]:
+    """Find so many ports that nobody listens on."""
+    with contextlib.ExitStack() as open_:
+        sockets = [open_.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
