@@ -42,7 +42,7 @@ class Member:
 
     async def start(self) -> None:
         """Start it, or start it again as the member that it was."""
-        self.home.mkdir(exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", ".", "--save", "", "--appendonly", "no"]
         words += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus), "--repl-diskless-sync-delay", "0"]
         words += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0"]
@@ -67,7 +67,7 @@ class Member:
     async def says_of_cluster(self, name: str) -> str:
         """Give one line of what it says of the cluster, such as "cluster_state"."""
         lines = (await self.says("CLUSTER", "INFO")).decode().split()
-        return dict(line.split(":", 1) for line in lines)[name]
+        return str(dict(line.split(":", 1) for line in lines)[name])
 
     async def is_primary(self) -> bool:
         return bool((await self.says("ROLE"))[0] == b"master")
@@ -111,7 +111,7 @@ class Servers:
 
     @contextlib.asynccontextmanager
     async def moving(self, key: str, to: Member) -> AsyncIterator[Member]:
-        """Have a key's slot on its way to another node while the block runs, and there afterwards; yields the source."""
+        """Have a key's slot on its way to another node while the block runs, there afterwards; yields the source."""
         slot, source = slot_of(key), await self.owner(key)
         await to.says("CLUSTER", "SETSLOT", slot, "IMPORTING", source.id)
         await source.says("CLUSTER", "SETSLOT", slot, "MIGRATING", to.id)
@@ -124,7 +124,6 @@ class Servers:
 @contextlib.asynccontextmanager
 async def a_cluster(home: Path, *options: str, primaries: int = 3, replicas: int = 0) -> AsyncIterator[Servers]:
     """Run a cluster that serves all slots, each primary with a replica if so many are asked for."""
-    home.mkdir(exist_ok=True)
     ports = free_ports(2 * (primaries + replicas))
     members = [
         Member(home / str(number), ports[2 * number], ports[2 * number + 1], options)

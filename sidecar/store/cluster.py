@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-import hiredis
-
 from sidecar.store.address import Address
 from sidecar.store.connections import Node, Redirect
 from sidecar.store.faults import Fault
@@ -230,7 +228,7 @@ class Cluster:
             said = await wire.ask(("CLUSTER", "SLOTS"))[0]
         finally:
             wire.end()
-        if type(said) is hiredis.ReplyError:
+        if isinstance(said, Exception):
             raise ValueError(Fault.read(str(said)).reason)
         ranges = read_slots(said, place.host)
         if not ranges:

@@ -257,7 +257,7 @@ async def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
 
             async def is_back(old: int = pid) -> bool:
                 with contextlib.suppress(StoreAwayError):
-                    return await child_pid(store) != old
+                    return await child_pid(store) != old and await store.ping()  # which it is not while it loads
                 return False
 
             await until(is_back)
