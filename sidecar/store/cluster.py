@@ -229,7 +229,7 @@ class Cluster:
         finally:
             wire.end()
         if isinstance(said, Exception):
-            raise LostError(Fault.read(str(said)).reason)  # noqa: TRY004 - an error of the node, as hiredis gives it
+            raise LostError(Fault.read(str(said)).reason)
         ranges = read_slots(said, place.host)
         if not ranges:
             raise ValueError(f"no slots at {place}")
