@@ -11,6 +11,7 @@
 # make fuzz-proxy     coverage-guided fuzzing of both ends of the proxy path, FUZZ_SECONDS=3600
 # make fuzz-time      small inputs that cost much, searched by what they cost, FUZZ_SECONDS=3600
 # make mutants        changes one place of the program at a time, and says which change no test notices; an hour
+# make soak           faults switched on and off at 70 % of capacity, and what is left behind then; SOAK_SECONDS=3600, and its picture
 # make bench-lists    what an asn_file of 420,000 networks costs
 # make bench-slider   what solvers achieve against the slider's pictures (OpenCV, in a venv of its own); about fifteen minutes
 # make bench-start    how soon it is ready, and what memory it holds then
@@ -27,7 +28,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pumping bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-oracle bench-limits bench-lists bench-slider bench-start fuzz-proxy fuzz-time version-before format clean
+.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pumping bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-oracle bench-limits bench-lists bench-slider bench-start soak fuzz-proxy fuzz-time version-before format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -108,6 +109,13 @@ bench-slider: $(VENV)/.installed
 
 bench-start: $(VENV)/.installed
 	$(BIN)/python bench/start.py $(BENCH)
+
+# `make soak SOAK_SECONDS=400 SOAK="--only store,worker"` is a short one, of the faults with these words.
+SOAK_SECONDS ?= 3600
+soak: $(VENV)/.installed
+	@test -x .venv-bench/bin/python || { $(PYTHON) -m venv .venv-bench && .venv-bench/bin/pip install --quiet matplotlib; }
+	$(BIN)/python bench/soak.py --seconds $(SOAK_SECONDS) --out $(VENV)/soak.json $(SOAK); code=$$?; \
+	  .venv-bench/bin/python bench/soak_plot.py $(VENV)/soak.json docs/images/soak.svg; exit $$code
 
 FUZZ_SECONDS ?= 3600
 fuzz-proxy: $(VENV)/.installed-dev
