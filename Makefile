@@ -34,12 +34,13 @@ PORT ?= 8080
 demo: $(VENV)/.installed
 	$(BIN)/signup-sidecar demo --port $(PORT)
 
+# In two processes, each with a store of its own; and they share what is compiled with the sidecars that they start.
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest $(PYTEST)
-	$(BIN)/signup-sidecar demo --smoke
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal $(PYTEST)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/signup-sidecar demo --smoke
 
 test-pythons:
 	@tests/pythons.sh --install | while read -r version python; do \

@@ -32,6 +32,8 @@ _WELL_S: Final = 10.0
 _START_S: Final = 30.0
 # Somebody waits for the metrics: who does not answer by then is busy, and its last report a second old at most.
 _REPORT_WAIT_S: Final = 0.3
+# How long the exit code of a worker is waited for: its control socket ends a little before it does.
+_STATUS_WAIT_S: Final = 2.0
 # After its drain a worker ends within so much, or is killed.
 _END_S: Final = 2.0
 
@@ -311,12 +313,12 @@ class _ForkServer:
 
     async def why(self, pid: int) -> str:
         """Say why a worker has ended, for whoever reads the log."""
-        try:
-            status = await asyncio.wait_for(self._status(pid), _REPORT_WAIT_S)
-        except TimeoutError:
+        known = self._status(pid)
+        await asyncio.wait((known, self._hearing), timeout=_STATUS_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+        self._statuses.pop(pid, None)
+        if not known.done():
             return "unknown"
-        finally:
-            self._statuses.pop(pid, None)
+        status = known.result()
         if os.WIFSIGNALED(status):
             name = signal.Signals(os.WTERMSIG(status)).name
             return f"{name} (out of memory?)" if name == "SIGKILL" else name

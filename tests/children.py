@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -21,6 +22,8 @@ from sidecar.store.client import Store
 
 # A start takes a second on an idle machine; tests run on busy ones.
 PATIENCE_S: Final = 60.0
+# How long one that no test has ended may drain.
+_DRAIN_S: Final = 1.0
 
 # A store that is there already: what is tested here is the process, not the embedded store.
 CONFIG: Final = """
@@ -54,11 +57,16 @@ providers = ["console"]
 """
 
 
+# Below the ports that the system gives to whoever asks for any: nobody is given one of these before its child has it.
+_PORTS: Final = iter(random.sample(range(10_000, 20_000), 10_000))
+
+
 def free_port() -> int:
     """A port of ours that nobody listens on now."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    for port in _PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no free port")
 
 
 def rewritten(text: str, more: str, changed: Mapping[str, str]) -> str:
@@ -230,6 +238,11 @@ async def _process(
     try:
         yield process
     finally:
-        if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.terminate()  # one that drains says which lines it has run
+        ending = asyncio.create_task(process.communicate())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(ending), _DRAIN_S)
+        with suppress(ProcessLookupError):
             process.kill()
-        await process.communicate()
+        await ending

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
-import pytest
 from children import PATIENCE_S, Child, Run
 from fakes import OK, Message, Taken, read_content
 from vendors import vendor
@@ -283,22 +282,21 @@ async def test_what_no_worker_can_use_is_no_service(run: Run, tmp_path: Path) ->
     assert await child.ended() == 1
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-async def test_a_file_that_changes_is_loaded(run: Run, tmp_path: Path, workers: str) -> None:
+async def test_a_file_that_changes_is_loaded(run: Run, tmp_path: Path) -> None:
     """`--watch`: the configuration, or a mounted secret that is pointed elsewhere; what is bad is refused."""
     (tmp_path / "one").write_text("whsec_b25lb25l")
     (tmp_path / "two").write_text("whsec_dHdvdHdv")
     mounted = tmp_path / "secret"
     mounted.symlink_to(tmp_path / "one")
     hook = f'[providers.hook]\nkind = "webhook"\nurl = "http://127.0.0.1:1"\nsecret = "${{file:{mounted}}}"\n'
-    child = await run(hook, options=["--watch"], workers=workers)
-    child.rewrite(hook + DENY, workers=workers)
+    child = await run(hook, options=["--watch"], **TWO)
+    child.rewrite(hook + DENY, **TWO)
     await child.line("reloaded")
     assert (await child.asked("/closed"))[0] == 403
     again = tmp_path / "again"
     again.symlink_to(tmp_path / "two")
     again.rename(mounted)
     await child.line("reloaded")
-    child.rewrite(hook + "[[routes]]\n", workers=workers)
+    child.rewrite(hook + "[[routes]]\n", **TWO)
     await child.line("reload_refused")
     assert (await child.asked("/closed"))[0] == 403

@@ -33,18 +33,10 @@ async def ended(process: Process) -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-def four_in_a_row() -> Ports:
-    for first in range(20000, 30000, 4):
-        ports = Ports.in_a_row(first)
-        if not ports.taken():
-            return ports
-    raise AssertionError("no four free ports")
-
-
 @contextlib.asynccontextmanager
 async def demo() -> AsyncIterator[tuple[Process, Ports, Path]]:
     """A demo that is up; gives its process, its ports and its folder."""
-    ports = four_in_a_row()
+    ports = Ports.any_free()
     process = await start("--port", str(ports.public))
     try:
         assert process.stdout is not None
@@ -143,7 +135,7 @@ async def test_a_demo_whose_sidecar_dies_says_so_and_exits_1() -> None:
 
 @pytest.mark.parametrize("name", ["public", "admin", "backend", "handset"])
 async def test_a_port_in_use_is_named_with_the_option_that_helps(name: str) -> None:
-    ports = four_in_a_row()
+    ports = Ports.any_free()
     port = getattr(ports, name)
     with socket.create_server((HOST, port)):
         code, out, err = await ended(await start("--port", str(ports.public)))
