@@ -97,13 +97,19 @@ class Admitting:
             # Asked before the limits are, so that both travel together.
             judging = self._judge(visit, step.sending)
         back, admitted.to_give_back = admitted.to_give_back, ()
-        ruling = await self._buckets.spend(
-            step.buckets,
-            looking_at=step.looked,
-            giving_back=back,
-            is_solved=step.solve is None or admitted.is_past_captcha,
-            may_decide_alone=self._may_decide_alone(visit),
-        )
+        try:
+            ruling = await self._buckets.spend(
+                step.buckets,
+                looking_at=step.looked,
+                giving_back=back,
+                is_solved=step.solve is None or admitted.is_past_captcha,
+                may_decide_alone=self._may_decide_alone(visit),
+            )
+        except StoreError:
+            if judging is not None:
+                with suppress(StoreError):  # another node of a cluster may be away
+                    await self.give_back_send((await judging).ticket)
+            raise
         if ruling.is_alone:
             self._tell(DecidedAlone())
         if ruling.observed:
@@ -113,7 +119,12 @@ class Admitting:
             # turn until it is given back.
             judging = self._judge(visit, step.sending)
         if judging is not None:
-            await self._rule(visit, await judging, ruling, admitted)
+            try:
+                judged = await judging
+            except StoreError:
+                admitted.to_give_back = ruling.tickets
+                raise
+            await self._rule(visit, judged, ruling, admitted)
         return ruling
 
     async def step_up(self, visit: Visit, route: Route, solve: Solve, admitted: Admitted) -> None:

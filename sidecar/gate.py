@@ -25,7 +25,7 @@ from sidecar.admitting import Admitted, Admitting, guessed_too_much, limited, no
 from sidecar.assent import Assent
 from sidecar.config.model import Config, Route
 from sidecar.delivery.outbox import Answered, Entry
-from sidecar.errors import Refusal, StoreError
+from sidecar.errors import Refusal, StoreAwayError, StoreError
 from sidecar.events import SettleFailed, Tell, Verified
 from sidecar.faces import Faces
 from sidecar.identity import Bound, Signer
@@ -317,12 +317,21 @@ class Gate:
             with suppress(StoreError):
                 if issued is not None:
                     await self._verifications.withdraw(issued)
-                await self._buckets.refund(admitted.tickets)
-            await self._admitting.give_back_send(admitted.send_ticket)
+            await self._unspend(admitted)
+            raise
+        except StoreAwayError:
+            if issued is None:  # surely not queued, either; another node of a cluster may be there to hear of it
+                self._begin(self._unspend(admitted))
             raise
         self._tell(Verified(outcome="started" if issued.fresh else "resent"))
         visit.log |= {"outcome": "queued", "verification": sent.id}
         return sent
+
+    async def _unspend(self, admitted: Admitted) -> None:
+        """Give back what a send that is not queued has spent."""
+        with suppress(StoreError):
+            await self._buckets.refund(admitted.tickets)
+        await self._admitting.give_back_send(admitted.send_ticket)
 
     async def _verify(self, visit: Visit, route: Route, asked: Asked) -> Grant:
         """Hold the proof, and say of whom it is; a yes of upstream will spend it, everything else releases it."""

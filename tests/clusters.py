@@ -1,21 +1,23 @@
-"""Clusters of real servers, and moving what they hold: as their administrator does it."""
+"""Clusters of real servers, as administrators run them; and nodes on real sockets that say what they are told."""
 
 import asyncio
 import contextlib
 import signal
 import socket
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from children import PATIENCE_S
+from stores import read_command
 
 from sidecar.errors import StoreAwayError
 from sidecar.store.client import Store
 from sidecar.store.cluster import SLOTS, slot_of
 from sidecar.store.embedded import find_server
+from sidecar.store.seeds import Place
 
 # How long a node may be silent. A primary that is gone has a successor within some twice as long.
 NODE_TIMEOUT_MS: Final = 1000
@@ -109,6 +111,14 @@ class Servers:
             while keys := await source.says("CLUSTER", "GETKEYSINSLOT", slot, 100):
                 await source.says("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
 
+    async def migrate(self, key: str, to: Member) -> None:
+        """Move a key's slot in one step, as Valkey 9 does."""
+        slot, source = slot_of(key), await self.owner(key)
+        await source.says("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", to.id)
+        async with asyncio.timeout(PATIENCE_S):
+            while await self.owner(key) is not to:
+                await asyncio.sleep(0.02)
+
     @contextlib.asynccontextmanager
     async def moving(self, key: str, to: Member) -> AsyncIterator[Member]:
         """Have a key's slot on its way to another node while the block runs, there afterwards; yields the source."""
@@ -167,3 +177,103 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+# Nodes that say what a test has them say…
+
+Answer = bytes | None
+
+
+class ToldNode:
+    """A node on a real socket. `answer` gives a command's reply, as RESP, or None to hang up; untold, it says OK.
+
+    `asked` are the commands that came, without those of a greeting and of maps; `maps` counts the latter.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Callable[[list[bytes]], Answer | Awaitable[Answer]] = lambda _: b"+OK\r\n"
+        self.slots: list[tuple[int, int, str | None, int]] = []
+        self.asked: list[list[bytes]] = []
+        self.maps = 0
+        self.answers_greetings = True
+        self.host = "127.0.0.1"
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._talking: set[asyncio.Task[None]] = set()
+
+    @property
+    def place(self) -> str:
+        return str(Place(self.host, self.port))
+
+    async def listen(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._server = await asyncio.start_server(self._talk, host, port)
+        self.host, self.port = self._server.sockets[0].getsockname()[:2]
+
+    async def close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._talking)
+        await self._server.wait_closed()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._talking.add(task)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                words = await read_command(reader)
+                if words[0] in {b"CLIENT", b"COMMAND", b"ROLE"}:
+                    writer.write(b"+OK\r\n" * self.answers_greetings)
+                    continue
+                if words == [b"CLUSTER", b"SLOTS"]:
+                    self.maps += 1
+                    writer.write(resp([[first, last, [host, port, b"id"]] for first, last, host, port in self.slots]))
+                    continue
+                self.asked.append(words)
+                reply = self.answer(words)
+                if isinstance(reply, Awaitable):
+                    reply = await reply
+                if reply is None:
+                    writer.close()
+                    return
+                writer.write(reply)
+
+
+@contextlib.asynccontextmanager
+async def told_nodes(count: int) -> AsyncIterator[list[ToldNode]]:
+    """Run nodes that say of themselves that they share the slots evenly, one after the other, and OK to everything."""
+    nodes = [ToldNode() for _ in range(count)]
+    try:
+        for node in nodes:
+            await node.listen()
+        for node in nodes:
+            node.slots = shares(nodes)
+        yield nodes
+    finally:
+        for node in nodes:
+            await node.close()
+
+
+def shares(nodes: Sequence[ToldNode]) -> list[tuple[int, int, str | None, int]]:
+    """Share the slots out among nodes."""
+    at = [SLOTS * number // len(nodes) for number in range(len(nodes) + 1)]
+    return [(at[i], at[i + 1] - 1, node.host, node.port) for i, node in enumerate(nodes)]
+
+
+def resp(value: Any) -> bytes:
+    """Write a reply as RESP2 has it."""
+    match value:
+        case int():
+            return b":%d\r\n" % value
+        case str():
+            return resp(value.encode())
+        case bytes():
+            return b"$%d\r\n%b\r\n" % (len(value), value)
+        case None:
+            return b"$-1\r\n"
+        case _:
+            return b"*%d\r\n" % len(value) + b"".join(map(resp, value))

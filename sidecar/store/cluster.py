@@ -143,7 +143,9 @@ class Cluster:
         told = self._at(place) if place is not None else None
         if told is None:
             return None
-        if fault.code == "MOVED":
+        if (
+            fault.code == "MOVED" and self._slots[slot] is not told
+        ):  # else it answers what was asked before that was known
             self._slots[slot] = told
             self.look()
         return Redirect(told, is_asking=fault.code == "ASK", after_s=0.0)

@@ -17,6 +17,7 @@ _AWAY: Final = frozenset(
         "TRYAGAIN",
         "MOVED",  # a cluster's node without its cluster's client
         "ASK",
+        "MOVING",
         "UNBLOCKED",  # it became a replica while we waited
         "NOAUTH",  # our password is missing, wrong, or may not do this: nobody can be served until it is mended
         "WRONGPASS",
@@ -27,6 +28,9 @@ _AWAY: Final = frozenset(
 _STALE: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING", "MOVED", "UNBLOCKED"})
 # How Redis 7 and Valkey say inside a script that the user has no right to a command: under the word of any error.
 _DENIED_IN_SCRIPT: Final = ("The user executing the script can't", "ACL failure in script")
+# How Redis 7 and Valkey say inside a script that a key has gone to another node, or is on its way there: the slot is
+# moved key by key, and the script's first steps are done. So it is not said in a redirect's words.
+_MOVING_IN_SCRIPT: Final = "Script attempted to access a non local key in a cluster node"
 # Said in place of an answer, to a connection that is closed then.
 _FULL: Final = "max number of clients reached"
 
@@ -48,6 +52,8 @@ class Fault:
         text = (rest if code == "ERR" else said).partition(", with args")[0]
         if any(sign in said for sign in _DENIED_IN_SCRIPT):
             code = "NOPERM"
+        if _MOVING_IN_SCRIPT in said:
+            code = "MOVING"
         return cls(code, text)
 
     @property
