@@ -22,11 +22,14 @@ PATIENCE_S = 30.0
 class Answers:
     """What came back: of each status, the milliseconds that every answer took. Status 0: the connection ended instead.
 
-    `codes`: how often each code of a problem document came, of the statuses from 500.
+    `codes`: how often each code of a problem document came, of the statuses from 500. `by_port`: how many came on each
+    connection, by our end's port. `octets`: how many went out, and how many came in.
     """
 
     ms: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
     codes: Counter[str] = field(default_factory=Counter)
+    by_port: Counter[int] = field(default_factory=Counter)
+    octets: list[int] = field(default_factory=lambda: [0, 0])
     began: float = 0.0
     ended: float = 0.0
 
@@ -56,12 +59,15 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
+        self._port = transport.get_extra_info("sockname")[1]
 
     def ask(self, request: bytes, due: float) -> None:
         self._due = due
+        self._load.answers.octets[0] += len(request)
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
+        self._load.answers.octets[1] += len(data)
         self._buffer = data = self._buffer + data if self._buffer else data
         head = data.find(b"\r\n\r\n")
         if head < 0:
@@ -90,6 +96,7 @@ class _Client(asyncio.Protocol):
 
     def _answered(self, status: int) -> None:
         self._load.answers.ms[status].append((time.perf_counter() - self._due) * 1000)
+        self._load.answers.by_port[self._port] += 1
         self._due = None
 
 
@@ -129,8 +136,17 @@ class _Load:
         return self.answers
 
 
-async def closed(port: int, requests: Iterator[bytes], connections: int, seconds: float = math.inf) -> Answers:
-    """Ask on so many connections, until the time is over or there are no more requests; return when all are answered."""
+async def closed(
+    port: int,
+    requests: Iterator[bytes],
+    connections: int,
+    seconds: float = math.inf,
+    begins: Callable[[], None] = lambda: None,
+) -> Answers:
+    """Ask on so many connections, until the time is over or there are no more requests; return when all are answered.
+
+    `begins` is called once all are open.
+    """
     over, idle, until = asyncio.Event(), 0, math.inf
 
     def is_free(client: _Client) -> None:
@@ -144,6 +160,8 @@ async def closed(port: int, requests: Iterator[bytes], connections: int, seconds
 
     load = _Load(port, is_free)
     await load.open(connections)
+    begins()
+    load.answers.began = time.perf_counter()
     until = load.answers.began + seconds
     load.begin()
     await over.wait()

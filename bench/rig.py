@@ -54,11 +54,11 @@ SIDECAR = """[server]
 listen = "127.0.0.1:{port}"
 admin = "127.0.0.1:{admin}"
 state_dir = "{work}/state-{port}"
-trusted_proxies = ["127.0.0.0/8"]
+{workers}trusted_proxies = ["127.0.0.0/8"]
 [upstream]
 url = "http://127.0.0.1:{upstream}"
 [store]
-url = "unix://{store}"
+url = "{store}"
 [code]
 ttl = "10m"
 [captcha.turnstile]
@@ -108,8 +108,10 @@ code = "json:code"
 
 
 @contextmanager
-def running(core: int, command: list[str], address: int | Path, cwd: Path = WORK) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server on one core until the block ends. `address` is what it listens on: a port, or a unix socket's path."""
+def running(
+    core: int | str, command: list[str], address: int | Path, cwd: Path = WORK
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server on one core, or on several ("0,1"), until the block ends. `address` is what it listens on: a port, or a unix socket's path."""
     name = Path(command[0]).name
     family, where = (
         (socket.AF_INET, ("127.0.0.1", address)) if isinstance(address, int) else (socket.AF_UNIX, str(address))
@@ -138,10 +140,9 @@ def running(core: int, command: list[str], address: int | Path, cwd: Path = WORK
 
 
 def cpu_s(pid: int) -> float:
-    """The CPU time that a process and its children have taken."""
-    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    """The CPU time that a process and its children have taken, to the nanosecond."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK") + sum(cpu_s(int(child)) for child in children)
+    return time.clock_gettime(~pid << 3 | 2) + sum(cpu_s(int(child)) for child in children)  # clock_getcpuclockid(3)
 
 
 class Spent:
@@ -212,14 +213,16 @@ class Contestant:
         return statistics.median(self.figures[figure]) if self.figures[figure] else float("nan")
 
 
-def _sidecar(
-    source: Path, python: str, port: int, store_path: Path, ip_rate: str, is_profiled: bool, more: str
+def sidecar_command(
+    source: Path, python: str, port: int, store_url: str, ip_rate: str, is_profiled: bool, more: str, workers: int = 1
 ) -> list[str]:
+    """Write a sidecar's configuration, `more` at its end; return its command."""
     path = WORK / f"guarded-{port}.toml"
     shutil.rmtree(WORK / f"state-{port}", ignore_errors=True)
     path.write_text(
         SIDECAR.format(
-            **dict(port=port, admin=free_port(), work=WORK, store=store_path, ip_rate=ip_rate),
+            **dict(port=port, admin=free_port(), work=WORK, store=store_url, ip_rate=ip_rate),
+            workers=f"workers = {workers}\n" if workers > 1 else "",
             **dict(upstream=UPSTREAM, siteverify=SITEVERIFY, twilio=TWILIO),
         )
         + more
@@ -277,7 +280,7 @@ def guarded(args: argparse.Namespace, ip_rate: str = "1000000/1s", more: str = "
             if source is None:
                 command = _express(one.port, path, ip_rate)
             else:
-                command = _sidecar(*source, one.port, path, ip_rate, args.profile, more)
+                command = sidecar_command(*source, one.port, f"unix://{path}", ip_rate, args.profile, more)
             one.pid = stack.enter_context(running(TEST_CORE, command, one.port)).pid
             found.append(one)
         yield found

@@ -24,6 +24,7 @@ from sidecar import logs, worker
 from sidecar.app import kinds
 from sidecar.config.load import ConfigError, load
 from sidecar.recipient import load_number_data
+from sidecar.turns import Turns
 
 # A question is one word.
 _WORD: Final = 16
@@ -51,14 +52,16 @@ def main(arguments: list[str]) -> int:
                 return
             if pid == 0:
                 return
+            turns.ended(pid)
             say(ended=pid, status=status)
 
-    signal.signal(signal.SIGCHLD, reap)
     try:
         config = load(path, os.environ, kinds())
     except ConfigError as error:
         say(loaded=str(error))
         return 2
+    turns = Turns(worker.worker_count(config.server))
+    signal.signal(signal.SIGCHLD, reap)
     for _ in load_number_data():
         pass
     gc.collect()
@@ -68,15 +71,17 @@ def main(arguments: list[str]) -> int:
     while True:
         packet, descriptors, _, _ = socket.recv_fds(control, _WORD, 1)
         if packet == b"fork":
+            turn = turns.next()
             pid = os.fork()
             if pid == 0:
                 control.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-                code = worker.run(path, config, store_url, sockets, socket.socket(fileno=descriptors[0]))
+                code = worker.run(path, config, store_url, sockets, socket.socket(fileno=descriptors[0]), turn)
                 logs.flush()
                 os._exit(code)
             os.close(descriptors[0])
+            turns.made(pid)
             say(forked=pid)
         elif packet == b"load":
             try:

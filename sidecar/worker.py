@@ -32,6 +32,7 @@ from sidecar.proxy.proxy_protocol import IN_A_ROW, Acceptor
 from sidecar.recipient import load_number_data
 from sidecar.sockets import most_clients, most_held, raise_descriptors
 from sidecar.store.instances import ForeignSecretError
+from sidecar.turns import Turn
 
 _LOOK_S: Final = 0.05
 # How often a worker process says what it has counted: so much is missing of what one had counted that was killed.
@@ -54,12 +55,14 @@ class Worker:
         self._app: App
         self._public: listener.Server
         self._accepting: Acceptor
+        self._turn: Turn | None = None
         self._loading: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._in_a_hurry = asyncio.Event()
 
-    async def begin(self, *, accepts_in_a_row: int = IN_A_ROW) -> None:
-        """Serve. Raises OSError, ValueError, ForeignSecretError."""
+    async def begin(self, turn: Turn | None = None) -> None:
+        """Serve; with a `turn`, as one of several. Raises OSError, ValueError, ForeignSecretError."""
+        self._turn = turn
         server = self._config.server
         try:
             self._app = await self._apps.enter_async_context(
@@ -82,9 +85,12 @@ class Worker:
             self._public,
             tls=self._tls,
             room=self._public.room,
-            in_a_row=accepts_in_a_row,
+            # Several processes wake for a connection: each may have one.
+            in_a_row=IN_A_ROW if turn is None else 1,
+            is_my_turn=self._is_my_turn,
         )
         self._accepting.start()
+        self.say_connections()
         gc.freeze()  # what lives as long as the process is no garbage; looking through it took a tenth of a second
         gc.enable()
         self._loading = asyncio.create_task(_load_number_data())
@@ -129,6 +135,9 @@ class Worker:
         """Take no more connections, end what is under way within `within_s` seconds, and stop."""
         self._life.drain(within_s)
         hurrying = asyncio.create_task(self._hurry())
+        if self._turn is not None:
+            self._turn.leave()
+            self._turn = None
         await self._accepting.close()
         await self._public.shutdown(self._life.left_s)
         await ended(*filter(None, (hurrying, self._loading)))
@@ -138,6 +147,13 @@ class Worker:
     def hurry(self) -> None:
         """Break off what is under way: somebody does not want to wait."""
         self._in_a_hurry.set()
+
+    def say_connections(self) -> None:
+        """Say to the other workers how many connections it has."""
+        self._is_my_turn(0)
+
+    def _is_my_turn(self, accepting: int) -> bool:
+        return self._turn is None or self._turn.is_mine(len(self._public.connections) + accepting)
 
     async def _hurry(self) -> None:
         await self._in_a_hurry.wait()
@@ -195,14 +211,16 @@ def _tls(server: Server) -> ssl.SSLContext | None:
 # One of several…
 
 
-def run(path: Path, config: Config, store_url: str, sockets: Sequence[socket.socket], control: socket.socket) -> int:
+def run(
+    path: Path, config: Config, store_url: str, sockets: Sequence[socket.socket], control: socket.socket, turn: Turn
+) -> int:
     """Be a worker process until told to end, or nobody tells any more. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent says what follows of it
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logs.configure(config.server.log_format)
     logs.own_process()
     try:
-        uvloop.run(_told(path, config, store_url, sockets, control))
+        uvloop.run(_told(path, config, store_url, sockets, control, turn))
     except (OSError, ValueError, ForeignSecretError) as error:
         structlog.get_logger().error("cannot_run", error=str(error))
         return 1
@@ -213,14 +231,14 @@ def run(path: Path, config: Config, store_url: str, sockets: Sequence[socket.soc
 
 
 async def _told(
-    path: Path, config: Config, store_url: str, sockets: Sequence[socket.socket], control: socket.socket
+    path: Path, config: Config, store_url: str, sockets: Sequence[socket.socket], control: socket.socket, turn: Turn
 ) -> None:
     reader, writer = await asyncio.open_connection(sock=control)
     metrics = Metrics()
     worker = Worker(config, store_url, sockets, metrics, Life(metrics.task_ends.inc))
     terminated = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
-    await worker.begin(accepts_in_a_row=1)  # several processes wake for a connection: each may have one
+    await worker.begin(turn)
 
     def say(**message: Any) -> None:
         with suppress(OSError):
@@ -233,6 +251,7 @@ async def _told(
         while True:
             await asyncio.sleep(REPORT_S)
             report()
+            worker.say_connections()
 
     say(serves=os.getpid())
     reporting = asyncio.create_task(go_on_reporting())

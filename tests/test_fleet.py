@@ -98,6 +98,44 @@ async def test_a_killed_worker_is_replaced_and_nothing_that_it_counted_is_lost(r
     assert await child.metric(requests) == 40
 
 
+def _connections(pid: int, port: int) -> int:
+    """How many connections to a port a process has open."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {row[9] for row in rows if int(row[1].partition(":")[2], 16) == port and row[3] == "01"}
+    held = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            held += str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]") in inodes
+    return held
+
+
+async def test_kept_connections_spread_over_the_workers(run: Run) -> None:
+    """A balancer's kept connections, opened while nobody asks, reach all workers; and a replaced one gets its share."""
+    child = await run(DENY, **TWO)
+    port = int(child.url.rpartition(":")[2])
+
+    async def opened(count: int) -> list[asyncio.StreamWriter]:
+        writers = []
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /closed HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            writers.append(writer)
+        return writers
+
+    writers = await opened(32)
+    first = pids(child)
+    assert sum(_connections(pid, port) for pid in first) == 32
+    assert min(_connections(pid, port) for pid in first) >= 8
+    os.kill(first[0], signal.SIGKILL)
+    again = int((await child.line("worker_serves"))["worker"])
+    kept = _connections(first[1], port)
+    writers += await opened(kept)
+    assert _connections(again, port) >= kept // 2
+    for writer in writers:
+        writer.close()
+
+
 async def test_what_a_killed_worker_accepted_is_sent(run: Run) -> None:
     """202 means that it will be sent: whoever lives takes up what was leased."""
     async with vendor() as hook:

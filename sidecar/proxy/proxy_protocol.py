@@ -37,6 +37,8 @@ _ADDRESSES: Final = {0x00: 0, 0x11: 12, 0x21: 36, 0x31: 216}
 _DATAGRAMS: Final = (0x12, 0x22, 0x32)
 # Connections accepted before the loop goes on to serve those that it has.
 IN_A_ROW: Final = 64
+# How long another process, which has fewer connections, may take to accept one: an idle one is as fast as it wakes.
+_POLITE_S: Final = 0.002
 # As asyncio's own server: with no file descriptor left, the next try is so much later.
 _RETRY_S: Final = 1.0
 # With no room for another connection, the next look: those that wait in the system's queue hardly notice.
@@ -124,7 +126,8 @@ class Acceptor:
     transport cannot always say later: a client that has reset the connection has left no name, but maybe a request.
     None is the peer of a unix socket, this machine. `trusted` may be replaced at any time; connections that are being
     accepted keep what they had. `room` is told how many connections are still being accepted, and says how many more
-    may be; until there is room again, connections wait in the system's queue.
+    may be; until there is room again, connections wait in the system's queue. `is_my_turn` is told the same where
+    several processes accept from one queue: while it is another's turn, this one waits for a moment before it accepts.
     """
 
     def __init__(
@@ -138,6 +141,7 @@ class Acceptor:
         most_headers: int = MOST_HEADERS,
         room: Callable[[int], int] = lambda _accepting: 1,
         in_a_row: int = IN_A_ROW,
+        is_my_turn: Callable[[int], bool] = lambda _accepting: True,
     ) -> None:
         self.trusted = trusted
         self._sockets = sockets
@@ -147,12 +151,14 @@ class Acceptor:
         self._most_headers = most_headers
         self._room = room
         self._in_a_row = in_a_row
+        self._is_my_turn = is_my_turn
         self._log = structlog.get_logger()
         self._tasks: set[asyncio.Task[None]] = set()
         self._headers = 0
         self._accepts = False
         self._is_closed = False
         self._retry: asyncio.TimerHandle | None = None
+        self._is_polite = False  # it rests to let another process go first
         self._tell_at = {"accept_failed": 0.0, "connections_full": 0.0}
 
     def start(self) -> None:
@@ -186,6 +192,13 @@ class Acceptor:
                 loop.remove_reader(listening)
 
     def _accept(self, listening: socket.socket) -> None:
+        if self._is_my_turn(len(self._tasks)):
+            self._take_some(listening)
+        else:
+            self._rest(_POLITE_S)
+            self._is_polite = True
+
+    def _take_some(self, listening: socket.socket) -> None:
         for _ in range(self._in_a_row):
             if not self._accepts:
                 return
@@ -229,6 +242,10 @@ class Acceptor:
     def _try_again(self) -> None:
         self._retry = None
         self._accept_or_not()
+        if self._is_polite:
+            self._is_polite = False
+            for listening in self._sockets:  # nobody else has taken what is still there
+                self._take_some(listening)
 
     async def _take(self, connection: socket.socket, peer: Source | None, *, has_header: bool) -> None:
         """Make a protocol for one connection, or close it."""

@@ -1,0 +1,112 @@
+"""Whose turn it is to take a connection."""
+
+import asyncio
+import os
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from sidecar.proxy.client import Trusted
+from sidecar.proxy.proxy_protocol import Acceptor
+from sidecar.turns import Turns
+
+
+def test_whoever_has_the_fewest_takes_the_next() -> None:
+    """And those that have as few; a worker that does not take connections yet is waited for by nobody."""
+    turns = Turns(3)
+    first = turns.next()
+    turns.made(1)
+    second = turns.next()
+    turns.made(2)
+    assert first.is_mine(5)
+    assert second.is_mine(4)
+    assert second.is_mine(5)
+    assert not second.is_mine(6)
+    assert first.is_mine(6)
+
+
+@pytest.mark.parametrize("how", ["leaves", "is killed"])
+def test_nobody_waits_for_one_that_takes_none(how: str) -> None:
+    """Neither for one that drains nor for one that has ended."""
+    turns = Turns(2)
+    one = turns.next()
+    turns.made(1)
+    other = turns.next()
+    turns.made(2)
+    one.is_mine(0)
+    assert not other.is_mine(9)
+    if how == "leaves":
+        one.leave()
+    else:
+        turns.ended(1)
+    assert other.is_mine(9)
+
+
+def test_a_replaced_worker_has_a_place_again() -> None:
+    """However often workers end, so many count as there are."""
+    turns = Turns(2)
+    turns.next()
+    turns.made(1)
+    for pid in range(2, 20):
+        turn = turns.next()
+        turns.made(pid)
+        assert turn.is_mine(0)
+        keeps = turns.next()
+        assert keeps.is_mine(3)  # there is none left, or nobody is known by it: it may always
+        turns.ended(pid)
+
+
+def test_what_one_process_says_the_others_see() -> None:
+    """Forks have one memory of it."""
+    turns = Turns(2)
+    theirs = turns.next()
+    reading, writing = os.pipe()
+    with ExitStack() as stack:
+        stack.callback(os.close, reading)
+        if (pid := os.fork()) == 0:
+            theirs.is_mine(7)
+            os.write(writing, b".")
+            os._exit(0)
+        stack.callback(os.waitpid, pid, 0)
+        stack.callback(os.close, writing)
+        turns.made(pid)
+        assert os.read(reading, 1) == b"."
+    ours = turns.next()
+    assert ours.is_mine(7)
+    assert not ours.is_mine(8)
+
+
+async def test_who_has_more_takes_what_nobody_else_took() -> None:
+    """It lets others go first for a moment, takes nothing that they took, and leaves nothing in the queue."""
+    loop = asyncio.get_running_loop()
+    ours: list[asyncio.BaseTransport] = []
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listening.setblocking(False)
+        theirs: list[socket.socket] = []
+        wants = False
+
+        class Came(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                ours.append(transport)
+
+        def is_my_turn(_accepting: int) -> bool:
+            if wants:
+                theirs.append(stack.enter_context(listening.accept()[0]))
+            return False
+
+        acceptor = Acceptor([listening], Trusted(()), lambda _: Came(), is_my_turn=is_my_turn, in_a_row=1)
+        acceptor.start()
+        for number in range(10):
+            wants = number % 2 == 0
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            await loop.sock_connect(client, listening.getsockname())
+            async with asyncio.timeout(10):
+                while len(ours) + len(theirs) <= number:
+                    await asyncio.sleep(0)
+        await acceptor.close()
+        for transport in ours:
+            transport.close()
+    assert (len(ours), len(theirs)) == (5, 5)
