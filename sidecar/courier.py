@@ -375,7 +375,7 @@ class Courier:
         paid: list[str] = []  # who took it, or may have, on this way
 
         def told(attempted: Attempted) -> None:
-            self._record(attempted, message, what)
+            self._record(attempted, message, past, what)
             if attempted.came_to != "refused":
                 holders[attempted.provider] = _vendor_id(attempted.outcome)
                 paid.append(attempted.provider)
@@ -528,7 +528,9 @@ class Courier:
         except Exception as error:  # noqa: BLE001 - as in _conclude
             self._tell(MessageNotNoted(error=where(error)))
 
-    def _record(self, attempted: Attempted, message: Message, what: Mapping[str, str]) -> None:
+    def _record(self, attempted: Attempted, message: Message, past: Past, what: Mapping[str, str]) -> None:
+        # One that took it on an earlier way is no part of this race; where it lost it, the recipient gets it once.
+        took_before = bool(past.accepted) and not past.is_lost and attempted.came_to == "accepted"
         self._tell(
             Attempt(
                 **what,
@@ -536,7 +538,7 @@ class Courier:
                 outcome=type(attempted.outcome).__name__.lower(),
                 reason=word(attempted.outcome, message),
                 seconds=attempted.seconds,
-                duplicate=attempted.duplicate,
+                duplicate=attempted.duplicate or took_before,
             )
         )
 

@@ -951,6 +951,7 @@ async def test_provider_whose_rate_is_used_up_is_followed_by_the_next(store: Sto
 
 
 async def test_message_that_nobody_confirms_goes_to_the_next_provider_once(store: Store) -> None:
+    """The one that takes it then takes what another had: that is counted."""
     rule = Delivery(providers=("first", "second", "third"), switch_after=NEVER, confirm_within=0.2)
     async with vendor() as first, vendor() as second, vendor() as third:
         async with post(store, {"first": first.url, "second": second.url, "third": third.url}, rule) as it:
@@ -964,6 +965,8 @@ async def test_message_that_nobody_confirms_goes_to_the_next_provider_once(store
         codes = [json.loads(one.body)["code"] for vendor in (first, second, third) for one in vendor.asked]
         assert codes == [it.verifications.code(verification_id, PHONE)] * 2
         assert (len(first.asked), len(second.asked)) == (1, 1)
+        assert it.count("sidecar_delivery_duplicates_total", provider="first") == 0
+        assert it.count("sidecar_delivery_duplicates_total", provider="second") == 1
 
 
 async def test_confirmed_message_is_not_sent_again(store: Store) -> None:
@@ -1379,7 +1382,7 @@ async def test_receipt_that_names_only_our_id_settles_a_lost_answer(store: Store
 
 
 async def test_lost_message_goes_on_without_having_failed(store: Store) -> None:
-    """Its one more try is due now; the status says failed only when nobody is left."""
+    """Its one more try is due now, and no duplicate; the status says failed only when nobody is left."""
     rule = Delivery(providers=("first", "second"), switch_after=NEVER, confirm_within=60.0)
     async with two(store, rule) as (first, second, it):
         first.answers(202, '{"id": "v-1"}')
@@ -1400,6 +1403,7 @@ async def test_lost_message_goes_on_without_having_failed(store: Store) -> None:
             assert await marked(it) == (other, "failed")
             assert it.marked.empty()
         assert len(second.asked) == 2
+        assert it.count("sidecar_delivery_duplicates_total", provider="second") == 0
 
 
 async def test_loss_by_one_is_no_failure_while_another_may_bring_it(store: Store) -> None:
