@@ -12,7 +12,7 @@ import asyncio
 import functools
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
@@ -372,12 +372,15 @@ class Courier:
         text = self._texts.render(entry.locale, code, minutes, recipient.channel)
         message = Message(message_id, recipient, entry.locale, code, minutes, text)
         holders: dict[str, str | None] = dict.fromkeys(past.holders)
+        took: set[str] = set()  # those of them that surely have it
         paid: list[str] = []  # who took it, or may have, on this way
 
         def told(attempted: Attempted) -> None:
             self._record(attempted, message, past, what)
             if attempted.came_to != "refused":
                 holders[attempted.provider] = _vendor_id(attempted.outcome)
+                if attempted.came_to == "accepted":
+                    took.add(attempted.provider)
                 paid.append(attempted.provider)
 
         async with self._router.sent(
@@ -392,12 +395,12 @@ class Courier:
             one_more=bool(past.holders),
         ) as result:
             # Step 5: from now on its receipts find it.
-            noting = self._note(message_id, entry, way.segment, holders)
+            noting = self._note(message_id, entry, way.segment, holders, took)
             # Step 6: tell, and put aside what comes back. Then those receipts are taken that came early.
             await self._tell_of(leased, entry, message, result, way, what, is_open=is_open)
             if noting is not None:
                 await self._take_early(*noting)
-        if (noting := self._note(message_id, entry, way.segment, holders)) is not None:
+        if (noting := self._note(message_id, entry, way.segment, holders, took)) is not None:
             await self._take_early(*noting)
         # Step 7: now that every attempt is over, what has it cost? Unsaid, it costs what was reserved for it.
         if paid and self._sends is not None:
@@ -483,6 +486,7 @@ class Courier:
                 state=moved.state,
                 vendor_code=moved.vendor_code,
                 seconds=moved.after_s,
+                duplicate=moved.duplicate,
             )
         )
         if moved.state == "delivered":
@@ -501,7 +505,9 @@ class Courier:
         except StoreError:
             return None  # it is taken when the message is noted
 
-    def _note(self, message_id: str, entry: Entry, segment: str, holders: dict[str, str | None]) -> _Note | None:
+    def _note(
+        self, message_id: str, entry: Entry, segment: str, holders: dict[str, str | None], took: Collection[str]
+    ) -> _Note | None:
         """Have it remembered who has a message, or may have it. The store is asked at once; None: no receipt may come.
 
         Without it a receipt moves nothing, and nothing else is lost.
@@ -509,7 +515,7 @@ class Courier:
         if not self._ledger.hears(holders):
             holders.clear()
             return None
-        note = functools.partial(self._ledger.note, message_id, entry.verification_id, segment, dict(holders))
+        note = functools.partial(self._ledger.note, message_id, entry.verification_id, segment, dict(holders), took)
         holders.clear()
         return note, note()
 

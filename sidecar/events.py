@@ -431,7 +431,10 @@ class MessageConcluded(Event):
 
 @_event
 class ReceiptMoved(Event):
-    """A vendor said what became of a message, so many seconds after it had accepted it."""
+    """A vendor said what became of a message, so many seconds after it had accepted it.
+
+    `duplicate`: its answer had been lost, or came too late, so only this tells that it took a message that another has.
+    """
 
     name = "receipt"
     level = "info"
@@ -440,6 +443,7 @@ class ReceiptMoved(Event):
     state: str
     vendor_code: str
     seconds: float = _rounded(3)
+    duplicate: bool
 
 
 @_event

@@ -240,7 +240,7 @@ class Metrics:
             CaptchaBreakerMoved: lambda event: self.captcha_breaker_state.set(STATES[event.state], event.captcha),
             Attempt: self._attempt,
             MessageConcluded: lambda event: self.messages.inc(event.outcome),
-            ReceiptMoved: lambda event: self.receipts.inc(event.provider, event.state),
+            ReceiptMoved: self._receipt,
             SendSuspected: lambda event: self.suspected.inc(event.rule, str(event.enforced).lower()),
             SuspectVerified: lambda event: self.suspects_verified.inc(by=event.sends),
             MessagePaid: lambda event: self.cost.inc(event.provider, event.country, by=event.amount),
@@ -298,6 +298,11 @@ class Metrics:
             self.observed.inc("rate_limited")
         for refusal in event.observed or ():
             self.observed.inc(refusal["code"])
+
+    def _receipt(self, event: ReceiptMoved) -> None:
+        self.receipts.inc(event.provider, event.state)
+        if event.duplicate:
+            self.duplicates.inc(event.provider)
 
     def _attempt(self, event: Attempt) -> None:
         self.attempts.inc(event.provider, event.outcome)

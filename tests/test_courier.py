@@ -1360,6 +1360,24 @@ async def test_message_that_was_delivered_before_its_answer_is_delivered(store: 
         assert not second.asked
 
 
+async def test_receipt_of_a_lost_answer_tells_that_two_sent_it(store: Store) -> None:
+    """The first was cut off and the second took it: a duplicate of the first, counted once."""
+    rule = Delivery(providers=("first", "second"), switch_after=0.05, attempt_timeout=0.2)
+    async with two(store, rule) as (first, second, it):
+        first.hangs()
+        second.answers(202, "")
+        courier = it.courier()
+        verification_id = await it.ask(PHONE)
+        async with delivering(courier):
+            assert await marked(it) == (verification_id, "sent")
+        assert it.count("sidecar_attempts_total", provider="first", outcome="uncertain") == 1
+        assert it.count("sidecar_delivery_duplicates_total", provider="first") == 0
+        for state in ("enroute", "delivered"):
+            await report(it, courier, "first", state, ref=message_id(first))
+        assert it.count("sidecar_delivery_duplicates_total", provider="first") == 1
+        assert it.count("sidecar_delivery_duplicates_total", provider="second") == 0
+
+
 async def test_receipt_that_names_only_our_id_settles_a_lost_answer(store: Store) -> None:
     """Enroute: it has the message. Undeliverable: nobody has, and with nobody left to ask it has failed."""
     async with two(store, Delivery(providers=("first",))) as (first, _, it):

@@ -121,8 +121,20 @@ def test_every_event_is_counted_once_where_it_belongs() -> None:
         'sidecar_delivery_duplicates_total{provider="hook"} 1.0',
     }
     assert counted(MessageConcluded(outcome="sent")) == {'sidecar_messages_total{outcome="sent"} 1.0'}
-    receipt = ReceiptMoved(provider="hook", verification_id="v", state="delivered", vendor_code="0", seconds=1.0)
-    assert counted(receipt) == {'sidecar_receipts_total{provider="hook",state="delivered"} 1.0'}
+    said: dict[str, Any] = {
+        "provider": "hook",
+        "verification_id": "v",
+        "state": "delivered",
+        "vendor_code": "0",
+        "seconds": 1.0,
+    }
+    assert counted(ReceiptMoved(**said, duplicate=False)) == {
+        'sidecar_receipts_total{provider="hook",state="delivered"} 1.0'
+    }
+    assert counted(ReceiptMoved(**said, duplicate=True)) == {
+        'sidecar_receipts_total{provider="hook",state="delivered"} 2.0',
+        'sidecar_delivery_duplicates_total{provider="hook"} 2.0',
+    }
     assert counted(BreakerSeen(provider="hook", state=2)) == {'sidecar_breaker_state{provider="hook"} 2.0'}
     assert counted(RequestsRefused(route=None, action="send", code="x", count=9, clients=1)) == set()
 

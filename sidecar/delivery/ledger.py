@@ -43,7 +43,7 @@ class Moved:
     """A receipt that is news of one of our messages.
 
     `segment` is where the provider's breaker is; `after_s` since it had the message; `others`: how many other providers
-    may still bring it.
+    may still bring it; `duplicate`: only now is it known that the provider took the message, and another has it, too.
     """
 
     message_id: str
@@ -54,6 +54,7 @@ class Moved:
     segment: str
     after_s: float
     others: int
+    duplicate: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +99,21 @@ class Ledger:
         return None if came_to == "-" else cast("ReceiptState", came_to)
 
     def note(
-        self, message_id: str, verification_id: str, segment: str, holders: Mapping[str, str | None]
+        self,
+        message_id: str,
+        verification_id: str,
+        segment: str,
+        holders: Mapping[str, str | None],
+        took: Collection[str],
     ) -> Noted | None:
         """Remember who has a message, or may have it, each with the id that it gave. The store is asked at once.
 
+        `took`: those of them that surely have it.
         None when no receipt of it may come: then there is nothing to remember.
         """
         if not self.hears(holders):
             return None
-        pairs = [word for provider in holders for word in (provider, segment)]
+        words = [word for provider in holders for word in (provider, segment, int(provider in took))]
         heard = {provider: vendor_id for provider, vendor_id in holders.items() if provider in self._reporting}
         names = [self._names.vendor_id(self._hash(_of(name, given))) for name, given in heard.items() if given]
         early = [
@@ -115,7 +122,7 @@ class Ledger:
         texts = self._store.run(
             _NOTE,
             [self._names.posted(self._hash(message_id)), self._names.early(), *names],
-            [message_id, verification_id, _KEPT_S, len(holders), *pairs, *(hashed for _, hashed in early)],
+            [message_id, verification_id, _KEPT_S, len(holders), *words, *(hashed for _, hashed in early)],
         )
         return Noted(message_id, early, texts)
 
@@ -164,7 +171,7 @@ class Ledger:
                     continue
                 if not news:
                     return []
-                verification_id, segment, after_ms, others = news
+                verification_id, segment, after_ms, others, twice = news
                 return [
                     Moved(
                         message_id,
@@ -175,6 +182,7 @@ class Ledger:
                         segment.decode(),
                         after_ms / 1000,
                         others,
+                        bool(twice),
                     )
                 ]
         return None

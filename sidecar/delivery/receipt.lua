@@ -1,16 +1,19 @@
 -- Take down what became of a message at one provider.
 --
 -- KEYS[1] posted  hash: verification; and per provider "by:PROVIDER" -> "AT STATE SEGMENT", AT in milliseconds since
---                 the epoch, STATE "-" before the first receipt
+--                 the epoch, STATE "-" before the first receipt; "took:PROVIDER" -> 1 once it is known to have taken it
 -- ARGV[1] provider
 -- ARGV[2] state
 -- ARGV[3..] the states it may follow ("-" is none)
 --
 -- Returns nil when the message, or this provider's having it, is not known; {} when the receipt is no news; else
--- {verification id, segment, milliseconds since the provider had it, how many others may still bring it}.
+-- {verification id, segment, milliseconds since the provider had it, how many others may still bring it, 1 if only this
+-- receipt tells that it took the message, and another has it too, else 0}.
 
 -- As LOST in seam.py.
 local LOST = {expired = true, undeliverable = true, rejected = true}
+-- As _TAKEN in send.py.
+local TAKEN = {enroute = true, delivered = true}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -22,16 +25,18 @@ local at, state, segment = string.match(had, '^(%S+) (%S+) (.*)$')
 for i = 3, #ARGV do
   if state == ARGV[i] then
     redis.call('HSET', KEYS[1], 'by:' .. ARGV[1], string.format('%s %s %s', at, ARGV[2], segment))
-    local others, flat = 0, redis.call('HGETALL', KEYS[1])
+    local is_new = TAKEN[ARGV[2]] and redis.call('HSETNX', KEYS[1], 'took:' .. ARGV[1], 1) == 1
+    local others, twice, flat = 0, 0, redis.call('HGETALL', KEYS[1])
     for j = 1, #flat, 2 do
-      if string.sub(flat[j], 1, 3) == 'by:' and not LOST[string.match(flat[j + 1], '^%S+ (%S+)')] then
+      local name = string.match(flat[j], '^by:(.*)$')
+      if name and name ~= ARGV[1] and not LOST[string.match(flat[j + 1], '^%S+ (%S+)')] then
         others = others + 1
+        if is_new and redis.call('HEXISTS', KEYS[1], 'took:' .. name) == 1 then
+          twice = 1
+        end
       end
     end
-    if not LOST[ARGV[2]] then
-      others = others - 1
-    end
-    return {redis.call('HGET', KEYS[1], 'verification'), segment, now - tonumber(at), others}
+    return {redis.call('HGET', KEYS[1], 'verification'), segment, now - tonumber(at), others, twice}
   end
 end
 return {}

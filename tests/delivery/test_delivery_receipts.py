@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -34,10 +34,14 @@ def unsigned() -> ModuleType:
 
 
 async def noted(
-    ledger: Ledger, message_id: str, verification_id: str, holders: Mapping[str, str | None]
+    ledger: Ledger,
+    message_id: str,
+    verification_id: str,
+    holders: Mapping[str, str | None],
+    took: Collection[str] = (),
 ) -> list[Moved]:
     """Note a message of China; what came early of it."""
-    asked = ledger.note(message_id, verification_id, "CN", holders)
+    asked = ledger.note(message_id, verification_id, "CN", holders, took)
     return [moved async for moved in ledger.taken(asked)] if asked else []
 
 
@@ -266,6 +270,31 @@ async def test_loss_says_how_many_others_may_still_bring_the_message(store: Stor
     await desk.ledger.received("b", Receipt("", None, "expired", "W", "m-1"))
     await desk.take("delivered")
     assert desk.others == [2, 1]
+
+
+@pytest.mark.parametrize("word", ["enroute", "delivered"])
+async def test_that_two_have_a_message_is_told_once_by_whatever_tells_it_first(
+    store: Store, word: ReceiptState
+) -> None:
+    """A receipt of one whose answer was lost; not of one that is known to have it, that lost it, or that is alone."""
+    ledger = Desk(store).ledger
+
+    async def told(provider: str, state: ReceiptState, message_id: str) -> bool | None:
+        moved = await ledger.received(provider, Receipt("", None, state, "W", message_id))
+        return moved.duplicate if moved else None
+
+    await noted(ledger, "silent-and-b", "v-1", {"a": None, "b": "s-1"}, {"b"})
+    assert [await told("b", "delivered", "silent-and-b"), await told("a", word, "silent-and-b")] == [False, True]
+    assert await told("a", word, "silent-and-b") is None
+    assert await told("a", "delivered", "silent-and-b") in {None, False}
+    await noted(ledger, "both-silent", "v-2", {"a": None, "b": None})
+    assert [await told("a", word, "both-silent"), await told("b", word, "both-silent")] == [False, True]
+    await noted(ledger, "b-lost-it", "v-3", {"a": None, "b": "s-3"}, {"b"})
+    assert [await told("b", "undeliverable", "b-lost-it"), await told("a", word, "b-lost-it")] == [False, False]
+    await noted(ledger, "counted-by-the-race", "v-4", {"a": "s-4", "b": "s-5"}, {"a", "b"})
+    assert [await told("a", word, "counted-by-the-race"), await told("b", word, "counted-by-the-race")] == [False] * 2
+    await noted(ledger, "alone", "v-5", {"a": None})
+    assert await told("a", word, "alone") is False
 
 
 async def test_receipts_of_others_messages_are_kept_in_bounds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
