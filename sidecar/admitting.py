@@ -211,7 +211,7 @@ class Admitting:
                 raise Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
             case "unproven":
                 raise self._unavailable(route, step, verdict)
-            case "provider_error" if self._config.captcha[step.captcha].on_failure == "allow":
+            case "provider_error" if self._lets_in(step.captcha):
                 self._tell_broken(step, verdict)
                 admitted.to_give_back = tickets[:1]
             case _:
@@ -220,6 +220,10 @@ class Admitting:
                 # may have been made to by the token, so that stays counted.
                 admitted.to_give_back = tickets[1:] if verdict.outcome == "config" else tickets
                 raise self._unavailable(route, step, verdict)
+
+    def _lets_in(self, captcha: str) -> bool:
+        """True where whoever comes while nobody's token is judged gets in: not by a token that is at fault itself."""
+        return self._config.captcha[captcha].on_failure == "allow" and self._captchas[captcha].is_away_for_all
 
     async def _judged(self, visit: Visit, step: Solve) -> tuple[Verdict, tuple[str, ...]]:
         """Have a token judged: gives the verdict, and the tickets of what was spent on it, a claim's last."""

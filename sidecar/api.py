@@ -3,6 +3,7 @@
 Builds the same `Asked` as a route does and calls the same `gate.send`. What it does not list is `not_found`.
 """
 
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -98,6 +99,14 @@ class Api:
             case "OPTIONS", _:
                 return True
             case _, ["receipts", *_] | ["jwks.json"] | ["openapi.json"] | ["client.js"] | ["static", _]:
+                return True
+            case _:
+                return False
+
+    def is_challenge(self, visit: Visit) -> bool:
+        """True where a built-in captcha's challenge is asked for: nothing is changed, and it is work for us."""
+        match visit.method, self._parts(visit):
+            case "GET" | "HEAD", ["captcha", _, "challenge"]:
                 return True
             case _:
                 return False
@@ -254,7 +263,9 @@ class Api:
         captcha = self._challengers.get(name)
         if captcha is None:
             raise Refusal("not_found", "no_challenge", "This captcha is not built in.")
-        told = await captcha.challenge(visit.client.ip)
+        due = await captcha.due(visit.client.ip)
+        # Work for the loop, of which a flood of these calls gets no more than a slice of each turn.
+        told = await visit.in_turn(functools.partial(captcha.challenge, due))
         if hasattr(captcha, "step"):
             told |= pages.widget_texts(visit.locale)
         return problem.json_answer(200, told)

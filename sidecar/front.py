@@ -11,7 +11,7 @@ The law: nothing is judged twice, and whatever is not sure to pass is a visit. A
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import structlog
@@ -37,7 +37,7 @@ from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
 from sidecar.routes import Found, Routes
 from sidecar.spelling import alike, values
-from sidecar.visit import NOTHING, Visit
+from sidecar.visit import T, Visit
 
 # Whose look-up is remembered, by the length of its method and target: a longer one is seldom asked for twice.
 _MAX_KEPT: Final = 512
@@ -239,8 +239,13 @@ class Front:
         is_clients = may_change and (action != "api" or not self._api.is_open(visit))
         if is_clients and (share := self._crowd.saw(visit.client.ip, visit.started)) is not None:
             self._tell_of_crowd(share, visit)
-        if may_change and (
-            self._under_way >= _MOST_UNDER_WAY or self._line.is_behind(was_refused=connection.was_refused)
+        # Who asks for one challenge after the other solves none of them.
+        is_challenge = action == "api" and self._api.is_challenge(visit)
+        visit.waits_behind = connection.was_refused or (is_challenge and connection.was_challenged)
+        connection.was_challenged = is_challenge
+        visit.is_costly = may_change or is_challenge or action == "override"
+        if (may_change or is_challenge) and (
+            self._under_way >= _MOST_UNDER_WAY or self._line.is_behind(was_refused=visit.waits_behind)
         ):
             visit.is_shed = True
         elif may_change or action == "override":
@@ -285,7 +290,22 @@ class Front:
             visit.refusal = _OVERLOADED
             self._shedding.put(functools.partial(self._serve, visit, content))
             return
-        self._line.put(functools.partial(self._serve, visit, content), was_refused=visit.connection.was_refused)
+        self._line.put(functools.partial(self._serve, visit, content), was_refused=visit.waits_behind)
+
+    def in_turn(self, visit: Visit, work: Callable[[], T]) -> Awaitable[T]:
+        """Have work that a decision has come to done in its turn, and not whenever what it waited for has come."""
+        done: asyncio.Future[T] = self._loop.create_future()
+
+        def do() -> None:
+            if done.done():  # its client has left
+                return
+            try:
+                done.set_result(work())
+            except Exception as error:  # noqa: BLE001 - whoever waits for it is told
+                done.set_exception(error)
+
+        self._line.put(do, was_refused=visit.waits_behind)
+        return done
 
     def refuse(self, visit: Visit, refusal: Refusal) -> None:
         """Refuse a visit whose content will not come."""
@@ -354,7 +374,7 @@ class Front:
         task = asyncio.current_task()
         assert task is not None
         visit.stop = task.cancel  # not before: a task that is cancelled before its first step tells nobody
-        costs = int(visit.max_content != NOTHING)  # until it is decided
+        costs = int(visit.is_costly)  # until it is decided
         self._under_way += costs
         try:
             try:

@@ -3,9 +3,9 @@
 A connection knows it as its case: it hands over the content, or says why there is none, to whoever made the visit.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from sidecar import language
 from sidecar.config.model import Route
@@ -19,6 +19,8 @@ from sidecar.spelling import values
 
 # No content is read for this visit.
 NOTHING: Final = -1
+# What a piece of work comes to.
+T = TypeVar("T")
 
 
 class Desk(Protocol):
@@ -29,6 +31,8 @@ class Desk(Protocol):
     def refuse(self, visit: "Visit", refusal: Refusal) -> None: ...
 
     def left(self, visit: "Visit") -> None: ...
+
+    def in_turn(self, visit: "Visit", work: Callable[[], T]) -> Awaitable[T]: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +53,8 @@ class Visit:
     action: str
     route: Route | None = None
     max_content: int = NOTHING
+    is_costly: bool = False  # it is work: it counts among those that may be under way at once
+    waits_behind: bool = False  # its turns come after those of whoever was not refused
     is_shed: bool = False  # there is more to do than can be done: it is refused before anything is read
     refusal: Refusal | None = None  # what is known of it before it is decided
     must_finish: bool = False  # it may change something: it runs to its end when its client leaves
@@ -78,6 +84,10 @@ class Visit:
 
     def left(self) -> None:
         self.desk.left(self)
+
+    def in_turn(self, work: Callable[[], T]) -> Awaitable[T]:
+        """Have work of the loop's done when its turn comes. Raises what it raises."""
+        return self.desk.in_turn(self, work)
 
     # What it says of itself.
 

@@ -3,9 +3,14 @@
 All of it within the table's `timeout`. A vendor that does not answer as documented is a `provider_error`, never an
 exception and never a pass. A lost answer is asked for again only where the kind says that this is safe. A vendor that
 does not answer again and again is not asked for a while: its breaker is open, which this process has for itself.
+
+What a vendor does with a token may be the token's own doing: whoever finds one that it answers by a 5xx must not take
+the captcha away from others by it, nor get in where `on_failure` lets in. So it is away for all only when it cannot be
+reached, or has not judged the tokens of several sites and nobody's in between.
 """
 
 import asyncio
+import ipaddress
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -19,6 +24,14 @@ _WORTH_ASKING_S: Final = 0.05
 # So many calls in a row without an answer open the breaker (or half of the last 20), for so long.
 _FAILURES: Final = 5
 _OPEN_MS: Final = 10_000
+# From so many sites must tokens come that it has not judged, or it is their fault and not its.
+_SITES: Final = 3
+# A site, as limits by `ip_prefix` have it: the length of its prefix.
+_SITE_BITS: Final = {4: 24, 6: 48}
+# Why a token was not judged, where the vendor said nothing: whoever asks next would wait for as long.
+_NEVER_SENT: Final = "never_sent"
+_NO_ANSWER: Final = "no_answer"
+_SILENCE: Final = frozenset({_NEVER_SENT, _NO_ANSWER})
 
 
 class RemoteKind(Protocol):
@@ -73,12 +86,20 @@ class Remote:
         self._nonce = nonce
         self._tell = tell
         self._breaker = Breaker()
+        self._is_unreachable = False
+        # The sites whose tokens it has not judged since it judged one, no more of them than open the breaker.
+        self._unjudged: set[str] = set()
         self.life_s = kind.LIFE_S
 
     @property
     def is_away(self) -> bool:
         """True while the breaker is open, or its one probe is under way."""
         return self._breaker.state != "closed" and not self._breaker.may_be_probed(_now_ms())
+
+    @property
+    def is_away_for_all(self) -> bool:
+        """True when it could not be reached, or has not judged the tokens of several sites."""
+        return self._is_unreachable or len(self._unjudged) >= _SITES
 
     def look(self, token: str) -> str | Verdict:
         """Say what a token is known by; or what is wrong with it, so that no vendor is asked."""
@@ -97,14 +118,29 @@ class Remote:
             self._move(probing)
         generation = self._breaker.generation
         verdict, is_answer = await self._ask(token, client_ip)
+        is_news = self._is_news(verdict, client_ip)
         if is_answer and self._breaker.is_spotless:
             return verdict  # nothing to count: one more good answer changes nothing
+        if not is_news and self._breaker.state == "closed":
+            return verdict
         self._move(
             breaker.record(
                 self._breaker, generation, fine=is_answer, failures=_FAILURES, open_for_ms=_OPEN_MS, now_ms=_now_ms()
             )
         )
         return verdict
+
+    def _is_news(self, verdict: Verdict, client_ip: str) -> bool:
+        """Remember whose tokens are not judged; false for one more 5xx or the like of a site that has brought one."""
+        self._is_unreachable = verdict.reason == _NEVER_SENT
+        if verdict.outcome != "provider_error":
+            self._unjudged.clear()
+            return True
+        site = _site(client_ip)
+        is_known = site in self._unjudged
+        if len(self._unjudged) < _FAILURES:
+            self._unjudged.add(site)
+        return not is_known or verdict.reason in _SILENCE
 
     async def _ask(self, token: str, client_ip: str) -> tuple[Verdict, bool]:
         """Ask; and say whether the vendor answered, be it a refusal. A 5xx is none, whoever wrote it."""
@@ -120,15 +156,21 @@ class Remote:
                     raise
                 reply = await outbound.call(self._session, request, deadline - clock())
         except outbound.NeverSentError:
-            return Verdict("provider_error", "never_sent"), False
+            return Verdict("provider_error", _NEVER_SENT), False
         except outbound.NoAnswerError:
-            return Verdict("provider_error", "no_answer"), False
+            return Verdict("provider_error", _NO_ANSWER), False
         return self._kind.read(self._settings, reply), reply.status < 500
 
     def _move(self, moved: Breaker) -> None:
         was, self._breaker = self._breaker.state, moved
         if moved.state != was:
             self._tell(CaptchaBreakerMoved(captcha=self._name, state=moved.state, was=was))
+
+
+def _site(client_ip: str) -> str:
+    address = ipaddress.ip_address(client_ip.partition("%")[0])
+    address = getattr(address, "ipv4_mapped", None) or address
+    return str(ipaddress.ip_network((address, _SITE_BITS[address.version]), strict=False))
 
 
 def _now_ms() -> int:

@@ -59,6 +59,11 @@ class Verifier(Protocol):
         """True while the verifier is known not to answer, so that nobody need wait for it."""
         ...
 
+    @property
+    def is_away_for_all(self) -> bool:
+        """True where no token can be at fault that the last one was not judged: only then may `on_failure` let in."""
+        ...
+
     def look(self, token: str) -> str | Verdict:
         """Say what a token is known by, which is the same in all its spellings; or what is wrong with it at a glance.
 
@@ -85,11 +90,26 @@ class Step:
     judge: Callable[[], Awaitable[dict[str, Any] | Verdict]]
 
 
-class BuiltIn(Verifier, Protocol):
-    """A captcha that needs no vendor."""
+@dataclass(frozen=True, slots=True)
+class Due:
+    """How much work is due to an address now. `by`: its name, "" for nobody's; `most`: numbers to try, at most."""
 
-    async def challenge(self, client_ip: str) -> dict[str, Any]:
-        """Make what the browser at an address has to solve, as JSON for the widget. Never raises."""
+    by: str
+    most: int
+
+
+class BuiltIn(Verifier, Protocol):
+    """A captcha that needs no vendor.
+
+    What it asks is made in two steps, so that whoever asks can wait for a turn of the loop between them.
+    """
+
+    async def due(self, client_ip: str) -> Due:
+        """Say how much work is due to an address, and count that it asks. Never raises."""
+        ...
+
+    def challenge(self, due: Due) -> dict[str, Any]:
+        """Make what a browser has to solve, as JSON for the widget. No I/O; some tenth of a millisecond of the loop."""
         ...
 
 

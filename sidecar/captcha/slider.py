@@ -3,7 +3,7 @@
 Three steps, each paid for before it is taken (`step` looks at the last two; the caller claims what it shows, so that it
 is shown once, and then has it judged):
 
-1. `challenge` gives a proof of work, https://altcha.org/docs/v2/ as the kind `altcha` has it. It costs us 0.4 ms.
+1. `challenge` gives a proof of work, https://altcha.org/docs/v2/ as the kind `altcha` has it. It costs us 0.1 ms.
 2. Whoever did the work gets a picture, and a seal that only we can open: where the piece belongs, whose picture it is,
    and until when. So nothing is kept here, and the place is nowhere in clear.
 3. Whoever shows the seal with a track (slider_track.py) gets a token if the track is right, and needs another picture
@@ -33,7 +33,7 @@ from pydantic import Field
 from sidecar.captcha import slider_track
 from sidecar.captcha.altcha import Altcha
 from sidecar.captcha.altcha import Settings as AltchaSettings
-from sidecar.captcha.seam import Load, Step, Verdict
+from sidecar.captcha.seam import Due, Load, Step, Verdict
 from sidecar.captcha.slider_maker import Pictures
 from sidecar.captcha.slider_picture import HEIGHT, PIECE, WIDTH
 from sidecar.config.units import Duration, Positive, Rate
@@ -57,7 +57,7 @@ class Settings(AltchaSettings):
     in pixels of a picture 360 wide. `ttl` is how long a picture can be solved, and then its token used.
     """
 
-    max_counter: Annotated[Positive, Field(le=1_000_000)] = 4000
+    max_counter: Annotated[Positive, Field(le=1_000_000)] = 16_000
     ttl: Annotated[Duration, Field(ge=30, le=3600)] = 300.0
     tolerance: Annotated[Positive, Field(ge=3, le=15)] = 7
     bound_to: Literal["ip_prefix", "ip", "none"] = "ip_prefix"
@@ -72,6 +72,7 @@ class Slider:
 
     # Without pictures nobody new can solve one, and the tokens of who has are as good as ever.
     is_away: Final = False
+    is_away_for_all: Final = False
 
     def __init__(
         self,
@@ -94,12 +95,16 @@ class Slider:
         self.life_s = settings.ttl + 2 * _CLOCKS_APART_S
 
     async def run(self) -> None:
-        """Keep pictures ready for as long as this runs. Raises IncompleteReadError when their maker dies."""
+        """Keep pictures ready for as long as this runs. Raises IncompleteReadError or TimeoutError without a maker."""
         await self._pictures.run()
 
-    async def challenge(self, client_ip: str) -> dict[str, Any]:
-        """Make the work that a picture costs an address now. Never raises."""
-        return {"work": await self._work.challenge(client_ip)}
+    async def due(self, client_ip: str) -> Due:
+        """Say how much work a picture costs an address now, and count that it asks. Never raises."""
+        return await self._work.due(client_ip)
+
+    def challenge(self, due: Due) -> dict[str, Any]:
+        """Make the work that a picture costs. No I/O."""
+        return {"work": self._work.challenge(due)}
 
     def step(self, shown: Mapping[str, Any], client_ip: str) -> Step | Verdict:
         """Look at the next step: a picture for `{"work"}`, a token for `{"picture", "by", "points"}`."""

@@ -24,6 +24,9 @@ _HEAD: Final = struct.Struct(">HHII")
 _NICENESS: Final = 10
 # Pictures kept ready: 1 MB, drawn in a second. Beyond them a flood waits for the child, whose pace nobody can raise.
 MOST_READY: Final = 64
+# A maker that brings no picture for so long hangs: drawing one takes a hundredth of a second, of which it gets what is
+# left of the machine.
+_HANGS_S: Final = 10.0
 
 
 class Pictures:
@@ -48,14 +51,19 @@ class Pictures:
         return self._ready.popleft()
 
     async def run(self) -> None:
-        """Have pictures drawn whenever some are missing. Raises IncompleteReadError when the child dies."""
+        """Have pictures drawn whenever some are missing.
+
+        Raises IncompleteReadError when the child dies, TimeoutError when it hangs; it is dead then, too.
+        """
         child = self.child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", __name__), stdin=DEVNULL, stdout=PIPE
         )
         try:
             while True:
                 await self._room.wait()
-                self._ready.append(await _read(child))
+                async with asyncio.timeout(_HANGS_S):
+                    picture = await _read(child)
+                self._ready.append(picture)
                 if len(self._ready) >= MOST_READY:
                     self._room.clear()
         finally:

@@ -3,7 +3,8 @@
 --
 -- Call    EVALSHA pumping <n> KEYS ARGV
 -- KEYS[1] number   hash: "verified" when it was last, milliseconds since the epoch; "near" the network and country of the
---                  send that was; "last" the number of its last entry; and each entry by its number: "at day country price suspected counter=amount …"
+--                  send that was; "refused" when one was last; "last" the number of its last entry; and each entry by
+--                  its number: "at day country price suspected counter=amount …"
 -- KEYS[2] money    hash: "day" days since the epoch; "total" and each "in:COUNTRY": what it has cost, millionths;
 --                  "alarmed:…" 1 once it was told that this is over its budget
 -- ARGV[1] what is asked: "judge", "verified", "give_back" or "paid"
@@ -23,12 +24,13 @@
 --           ARGV[11] how long a verified number is known, milliseconds
 --           ARGV[12] with so many open sends it does not pass by that
 --           ARGV[13] most entries of a number
---           ARGV[14] ratio, thousandths
---           ARGV[15] countries of an address
---           ARGV[16] floor of an address
---           ARGV[17..] three a counter: floor; "1" if it counts numbers, "0" for messages; "1" if a network passes it
+--           ARGV[14] how long a number that was refused is remembered, milliseconds
+--           ARGV[15] ratio, thousandths
+--           ARGV[16] countries of an address
+--           ARGV[17] floor of an address
+--           ARGV[18..] three a counter: floor; "1" if it counts numbers, "0" for messages; "1" if a network passes it
 --           Returns now; the entry's number, 0 when refused; what it passed by (0 nothing, 1 number, 2 network,
---           3 reserve);
+--           3 reserve, 4 again);
 --           what the day has cost, in all and in the country; 1 where a budget is gone over first today, for both;
 --           and three for each broken rule: its number in pumping.RULES, open, threshold
 -- verified  Returns now, the open sends, and how many of them were suspected
@@ -61,9 +63,14 @@ local function load(name)
   return read(key and redis.call('HGET', base .. key, field) or (not key and redis.call('GET', base .. name)) or nil)
 end
 
--- How much a counter holds.
-local function with_reserve(of)
-  return of + math.floor(of / 4)  -- RESERVE_PART
+-- How full a counter may become by what passed so.
+local function most_of(of, passed_by)
+  if passed_by == 3 then
+    return of + math.floor(of / 2)  -- RESERVE_PART
+  elseif passed_by == 4 then
+    return of + math.floor(of / 4)  -- AGAIN_PART
+  end
+  return of
 end
 
 -- A network's counters have a longer period.
@@ -108,7 +115,7 @@ local function lately(counter, of)
 end
 
 local function level(counter, of)
-  return math.min(math.max(counter.tat - now, 0), with_reserve(of))
+  return math.min(math.max(counter.tat - now, 0), most_of(of, 3))
 end
 
 local function verify(counter, of)
@@ -166,13 +173,16 @@ local function entry_of(text)
     suspected = suspected == '1', filled = filled}
 end
 
--- What is known of the number: when it was verified, its last entry's number, and its living entries, oldest first.
+-- What is known of the number: when it was verified and refused, its last entry's number, and its living entries, oldest
+-- first.
 local function number()
-  local verified, near, last, entries = 0, '', 0, {}
+  local verified, refused, near, last, entries = 0, 0, '', 0, {}
   local flat = redis.call('HGETALL', KEYS[1])
   for i = 1, #flat, 2 do
     if flat[i] == 'verified' then
       verified = tonumber(flat[i + 1])
+    elseif flat[i] == 'refused' then
+      refused = tonumber(flat[i + 1])
     elseif flat[i] == 'near' then
       near = flat[i + 1]
     elseif flat[i] == 'last' then
@@ -188,7 +198,7 @@ local function number()
     end
   end
   table.sort(entries, function(one, other) return one.number < other.number end)
-  return verified, near, last, entries
+  return verified, refused, near, last, entries
 end
 
 if ARGV[1] == 'paid' then
@@ -213,7 +223,7 @@ if ARGV[1] == 'give_back' then
 end
 
 if ARGV[1] == 'verified' then
-  local _, _, last, entries = number()
+  local _, _, _, last, entries = number()
   if #entries == 0 then
     return {now, 0, 0}
   end
@@ -246,9 +256,13 @@ end
 -- A send is judged…
 
 local enforce, enforce_budget, country, price = ARGV[5] == '1', ARGV[6] == '1', ARGV[7], tonumber(ARGV[8])
-local permille = tonumber(ARGV[14])
-local verified, verified_near, last, entries = number()
-local is_new = #entries == 0
+local again_ms, permille = tonumber(ARGV[14]), tonumber(ARGV[15])
+local verified, refused, verified_near, last, entries = number()
+local open = 0  -- those that enforcing would have let through
+for _, entry in ipairs(entries) do
+  open = open + (entry.suspected and 0 or 1)
+end
+local is_new = open == 0
 local broken, fills = {}, {}
 local passed_by, is_only_passable = 0, true
 
@@ -278,21 +292,22 @@ local function look(rule, name, floor, ratio)
 end
 
 -- Country and prefix are the first that a send fills.
-local function has_reserve(fill)
-  return level(fill[3], period) + fill[2] <= with_reserve(period)
+local function has_room(most)
+  return level(fills[1][3], period) + fills[1][2] <= most and level(fills[2][3], period) + fills[2][2] <= most
 end
 
 if #KEYS > 2 then
   local own = string.sub(KEYS[3], #base + 1)
   for i = 5, #KEYS do
-    local at = 17 + 3 * (i - 5)
+    local at = 18 + 3 * (i - 5)
     if is_new or ARGV[at + 1] == '0' then
       local is_full = look(i - 4, string.sub(KEYS[i], #base + 1), tonumber(ARGV[at]), permille)
       is_only_passable = is_only_passable and (not is_full or ARGV[at + 2] == '1')
     end
   end
   if is_new then
-    is_only_passable = not look(7, own .. '/*', tonumber(ARGV[16]), permille) and is_only_passable
+    local is_full, all = look(7, own .. '/*', tonumber(ARGV[17]), permille)
+    is_only_passable = is_only_passable and not is_full
     local is_open, counter = look(8, own .. '/' .. country, 1, 1000)
     if not is_open and lately(counter, period) == 0 then
       local count, flat = 0, redis.call('HGETALL', KEYS[3])
@@ -306,8 +321,9 @@ if #KEYS > 2 then
           end
         end
       end
-      if count >= tonumber(ARGV[15]) then
-        broken[#broken + 1] = {8, count, tonumber(ARGV[15])}
+      local threshold = tonumber(ARGV[16]) + math.max(lately(all, period), is_known(all) and 1 or 0)
+      if count >= threshold then
+        broken[#broken + 1] = {8, count, threshold}
         is_only_passable = false
       end
     end
@@ -317,20 +333,26 @@ if #KEYS > 2 then
   if #broken > 0 then
     local known, of = lately(counter, period_of(near)), period_of(near)
     local is_lately = verified > 0 and verified + tonumber(ARGV[11]) > now
-    if is_lately and verified_near == near and #entries < tonumber(ARGV[12]) then
+    if is_lately and verified_near == near and open < tonumber(ARGV[12]) then
       passed_by = 1
     elseif is_only_passable then
       local more = amount_of(2 + math.floor(2 * permille * known / 1000), of)  -- NEAR_FLOOR, NEAR_TIMES
       if known > 0 and level(counter, of) + more <= of then
         passed_by, amount = 2, more
-      elseif (known > 0 or is_known(load(own .. '/*'))) and has_reserve(fills[1]) and has_reserve(fills[2]) then
-        passed_by = 3
+      elseif known > 0 or is_known(load(own .. '/*')) then
+        passed_by = has_room(most_of(period, 3)) and 3 or 0
+      elseif refused > 0 and refused + again_ms > now and open < tonumber(ARGV[12]) then
+        passed_by = has_room(most_of(period, 4)) and 4 or 0
       end
     end
   end
   fills[#fills + 1] = {near, amount, counter}
 end
 local is_suspected = #broken > 0 and passed_by == 0
+if is_suspected then
+  redis.call('HSET', KEYS[1], 'refused', whole(now))
+  redis.call('PEXPIRE', KEYS[1], whole(math.max(again_ms, redis.call('PTTL', KEYS[1]))))
+end
 
 turn_day()
 local over, alarms = false, {0, 0}
@@ -351,8 +373,7 @@ if not (is_suspected and enforce) and not (over and enforce_budget) then
   for _, fill in ipairs(fills) do
     local name, amount, counter = fill[1], fill[2], fill[3]
     local before = level(counter, period_of(name))
-    local most = passed_by == 3 and with_reserve(period_of(name)) or period_of(name)
-    amount = is_suspected and 0 or math.min(amount, math.max(0, most - before))
+    amount = is_suspected and 0 or math.min(amount, math.max(0, most_of(period_of(name), passed_by) - before))
     text = text .. ' ' .. name .. '=' .. whole(amount)
     if amount > 0 then
       counter.tat = now + before + amount

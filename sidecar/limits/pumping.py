@@ -21,15 +21,18 @@ A day's period, a floor of 20 and a ratio of 0.3, for a country where 100 were v
 2. One of the 50 is verified: there is room for another, at once.
 3. None is: there is room for another after a day / 50, which is 29 minutes.
 
-Three things let a send pass that a rule would refuse, or whoever fills a counter could lock out everybody in it:
+Four things let a send pass that a rule would refuse, or whoever fills a counter could lock out everybody in it:
 - its number was verified in the last seven days by a send from the same network (from any, whoever fills a rule could
   find out which numbers are known here), and has no more than two sends open: it passes every rule;
 - from its network (an IPv4 /16, an IPv6 /32) numbers of its country were verified in the last seven periods, and there
   is room in that network's own counter for the country: it passes the rules that many honest people share, country
   and prefix;
 - such a network has no room of its own, or it is only the address from which numbers of any country were verified in
-  this window or the seven before it: it passes country and prefix as far as their reserve goes, a quarter of what is
-  normal. A counter loses no more in a period by it: who is known goes before who is not.
+  this window or the seven before it: it passes country and prefix as far as their reserve goes, half of what is
+  normal. A counter loses no more in a period by it: who is known goes before who is not;
+- its number was refused in the last two hours, and it is asked for again: it passes country and prefix as far as half
+  of that reserve goes. A person tries again; a script that does so, too, solves a second captcha for each number, gets
+  no more in a period, and leaves the other half to who is known.
 """
 
 from dataclasses import dataclass, field
@@ -47,8 +50,11 @@ NEAR_PERIODS: Final = 7
 # people have, and with less they are refused for their own slips: see bench/bench_pumping.py.
 _NEAR_FLOOR: Final = 2
 _NEAR_TIMES: Final = 2
-# What part of a period a counter holds in reserve.
-RESERVE_PART: Final = 4
+# What part of a period a counter holds in reserve: for whoever is known where he asks from, and for who asks again.
+RESERVE_PART: Final = 2
+AGAIN_PART: Final = 4
+# How long a number that was refused is remembered: longer than any client waits that heeds `Retry-After`.
+AGAIN_MS: Final = 7_200_000
 # What is one per address and country: as many unverified sends as verified ones, and one more.
 _COUNTRY_FLOOR: Final = 1
 _COUNTRY_PERMILLE: Final = 1000
@@ -58,7 +64,7 @@ ALL: Final = "*"
 Rule = Literal[
     "country", "prefix", "thousand", "hundred", "ten", "ip_prefix", "ip", "countries_per_ip", "budget", "budget_country"
 ]
-PassedBy = Literal["", "number", "network", "reserve"]
+PassedBy = Literal["", "number", "network", "reserve", "again"]
 # In the order in which the script numbers them.
 RULES: Final[tuple[Rule, ...]] = (
     "country", "prefix", "thousand", "hundred", "ten", "ip_prefix", "ip", "countries_per_ip",
@@ -136,12 +142,16 @@ def names_of(country: str, blocks: tuple[str, str, str, str], ip_prefix: str) ->
     )
 
 
-def with_reserve(period_ms: int) -> int:
-    """Say how much a counter holds with its reserve: what only those fill who are known where they ask from.
+def most_ms(period_ms: int, passed_by: PassedBy) -> int:
+    """Say how full a counter may become by a send: beyond a period only by those for whom there is a reserve.
 
     As much leaks in a period however full it is, so a reserve is used at the cost of strangers, who wait for it.
     """
-    return period_ms + period_ms // RESERVE_PART
+    if passed_by == "reserve":
+        return period_ms + period_ms // RESERVE_PART
+    if passed_by == "again":
+        return period_ms + period_ms // AGAIN_PART
+    return period_ms
 
 
 @dataclass(slots=True)
@@ -179,12 +189,12 @@ class Counter:
 
     def level_ms(self, now_ms: int, period_ms: int) -> int:
         """How long until it is empty: no longer than it holds, reserve included, whatever the clock did."""
-        return min(max(self.tat_ms - now_ms, 0), with_reserve(period_ms))
+        return min(max(self.tat_ms - now_ms, 0), most_ms(period_ms, "reserve"))
 
-    def fill(self, amount_ms: int, now_ms: int, period_ms: int, most_ms: int) -> int:
-        """Fill it, to `most_ms` at most; gives by how much."""
+    def fill(self, amount_ms: int, now_ms: int, period_ms: int, passed_by: PassedBy) -> int:
+        """Fill it, as far as it may be; gives by how much."""
         level = self.level_ms(now_ms, period_ms)
-        amount_ms = min(amount_ms, max(0, most_ms - level))
+        amount_ms = min(amount_ms, max(0, most_ms(period_ms, passed_by) - level))
         self.tat_ms = now_ms + level + amount_ms
         return amount_ms
 
@@ -239,9 +249,13 @@ class Entry:
 
 @dataclass(slots=True)
 class Number:
-    """What is known of a recipient. `verified_ms`: when it was last, 0 for never; `near`: of the send that was."""
+    """What is known of a recipient. `verified_ms`, `refused_ms`: when it was last, 0 for never.
+
+    `near`: of the send that was verified.
+    """
 
     verified_ms: int = 0
+    refused_ms: int = 0
     near: str = ""
     last: int = 0
     entries: dict[int, Entry] = field(default_factory=dict)
@@ -267,15 +281,18 @@ class Book:
         """Judge a send, and count it unless it is refused."""
         number = self.numbers.setdefault(sending.number, Number())
         living = number.living(now_ms, self.rules.period_ms)
+        open_ = sum(not entry.suspected for entry in living.values())
         broken: list[Broken] = []
         fills: list[tuple[str, int]] = []
         passed_by: PassedBy = ""
         if sending.names:
-            broken, fills = self._look(sending, now_ms, is_new=not living)
+            broken, fills = self._look(sending, now_ms, is_new=not open_)
             if broken:
-                passed_by = self._pass(sending, number, len(living), broken, fills, now_ms)
+                passed_by = self._pass(sending, number, open_, broken, fills, now_ms)
             fills.append((sending.near, self._near_amount(sending, now_ms) if passed_by == "network" else 0))
         is_suspected = bool(broken) and not passed_by
+        if is_suspected:
+            number.refused_ms = now_ms
         self._turn_day(now_ms)
         over = self._over(sending)
         judged = Judged(now_ms, 0, (*broken, *over), passed_by)
@@ -286,8 +303,7 @@ class Book:
             filled = {}
             for name, amount in fills:
                 period_ms = self._period_ms(name)
-                most_ms = with_reserve(period_ms) if passed_by == "reserve" else period_ms
-                filled[name] = 0 if is_suspected else self._counter(name).fill(amount, now_ms, period_ms, most_ms)
+                filled[name] = 0 if is_suspected else self._counter(name).fill(amount, now_ms, period_ms, passed_by)
             if sending.names:
                 self.countries.setdefault(sending.ip, set()).add(sending.country)
             number.last += 1
@@ -366,8 +382,12 @@ class Book:
             if not is_open and not own.lately(now_ms, rules.period_ms):
                 others = self.countries.get(sending.ip, set()) - {sending.country}
                 count = sum(self._is_open(sending.ip, country, now_ms) for country in others)
-                if count >= rules.countries_per_ip:
-                    broken.append(Broken("countries_per_ip", count, rules.countries_per_ip))
+                # Where many share an address, some of many countries give up: one more for each number verified there.
+                of_all = self._counter(f"ip:{sending.ip}/{ALL}")
+                verified = max(of_all.lately(now_ms, rules.period_ms), of_all.is_known(now_ms, rules.period_ms))
+                threshold = rules.countries_per_ip + verified
+                if count >= threshold:
+                    broken.append(Broken("countries_per_ip", count, threshold))
         return broken, fills
 
     def _is_open(self, ip: str, country: str, now_ms: int) -> bool:
@@ -400,12 +420,13 @@ class Book:
             return "network"
         period_ms = self.rules.period_ms
         is_known = is_known or self._counter(f"ip:{sending.ip}/{ALL}").is_known(now_ms, period_ms)
-        country_and_prefix = [(self._counter(name), amount) for name, amount in fills[:2]]
+        is_again = number.refused_ms > 0 and number.refused_ms + AGAIN_MS > now_ms and open_ < MOST_OPEN
+        passed_by: PassedBy = "reserve" if is_known else "again" if is_again else ""
+        most = most_ms(period_ms, passed_by)
         has_room = all(
-            counter.level_ms(now_ms, period_ms) + amount <= with_reserve(period_ms)
-            for counter, amount in country_and_prefix
-        )
-        return "reserve" if is_known and has_room else ""
+            self._counter(name).level_ms(now_ms, period_ms) + amount <= most for name, amount in fills[:2]
+        )  # of country and prefix
+        return passed_by if has_room else ""
 
     def _near_amount(self, sending: Sending, now_ms: int) -> int:
         period_ms = self._period_ms(sending.near)

@@ -22,13 +22,14 @@ from sidecar.store.client import Script, Store
 
 _PUMPING: Final = Script.load(Path(__file__).with_name("pumping.lua"))
 _MILLIONTHS: Final = 1_000_000
-# One answer for every rule: whoever is refused must not learn which one it was, nor when exactly there is room.
-_AGAIN_S: Final = 3600.0
+# One answer for every rule: whoever is refused must not learn which one it was, nor when exactly there is room. It is a
+# minute, for a person who tries again is mostly let in.
+_AGAIN_S: Final = 60.0
 # What the script says first of a send: now, entry, passed by, spent twice, alarms twice.
 _FIRST: Final = 7
 # The rules on money; all others are on what is never verified.
 _BUDGETS: Final[tuple[Rule, ...]] = ("budget", "budget_country")
-_PASSED_BY: Final[tuple[PassedBy, ...]] = ("", "number", "network", "reserve")
+_PASSED_BY: Final[tuple[PassedBy, ...]] = ("", "number", "network", "reserve", "again")
 
 
 class Prices:
@@ -75,6 +76,7 @@ class Sends:
             pumping.KNOWN_MS,
             pumping.MOST_OPEN,
             pumping.MOST_ENTRIES,
+            pumping.AGAIN_MS,
             self.rules.permille,
             self.rules.countries_per_ip,
             self.rules.ip_floor,

@@ -255,6 +255,7 @@ class Connection(asyncio.Protocol):
         "ssl_context",
         "state",
         "transport",
+        "was_challenged",
         "was_refused",
         "writing_paused",
     )
@@ -270,6 +271,7 @@ class Connection(asyncio.Protocol):
         self.send_due = math.inf  # likewise, must have taken something
         self.peer: Any = None  # the front's own memory of this connection
         self.was_refused = False  # the front's: the last case of this connection was refused, by its own fault
+        self.was_challenged = False  # the front's: it was a challenge of a built-in captcha
         self.bound: Any = None  # upstream's connection that serves this one alone, as its client is authenticated there
         self.ssl_context: ssl.SSLContext | None = None
         self._tail = b""  # what has come and is not read yet

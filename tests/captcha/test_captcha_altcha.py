@@ -31,7 +31,7 @@ def make(
 
 
 def fresh(captcha: Altcha) -> dict[str, Any]:
-    return asyncio.run(captcha.challenge("203.0.113.8"))
+    return captcha.challenge(asyncio.run(captcha.due("203.0.113.8")))
 
 
 def judged(captcha: Altcha, token: str) -> Verdict:

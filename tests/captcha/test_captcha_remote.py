@@ -275,10 +275,11 @@ async def test_a_token_that_no_vendor_makes_is_refused_unasked(
 
 
 async def broken(verifier: Remote, simulator: Simulator) -> None:
-    """Have five calls go wrong."""
-    for _ in range(5):
+    """Have five calls of as many sites go wrong."""
+    for number in range(5):
         assert not verifier.is_away
-        assert (await verdict(verifier, simulator.token("good"))).outcome == "provider_error"
+        found = await verdict(verifier, simulator.token("good"), f"203.0.{number}.7")
+        assert found.outcome == "provider_error"
 
 
 @EVERY
@@ -322,6 +323,58 @@ async def test_half_of_the_last_twenty_calls_open_the_breaker_too(session: outbo
             simulator.answer = web.Response(status=503) if number % 2 == 0 else None
             await verdict(verifier, f"t{number}")
         assert verifier.is_away
+
+
+@pytest.mark.parametrize("answer", [web.Response(status=500), web.Response(body=b"nonsense")], ids=["500", "nonsense"])
+async def test_one_sites_tokens_take_the_captcha_away_from_nobody(
+    answer: web.Response, session: outbound.Session
+) -> None:
+    """A vendor may fail at that token alone, again and again; where it fails at those of three sites, it is away."""
+    simulator = TurnstileSimulator(genuine={"good", "better"})
+    async with running(simulator):
+        verifier = ask(session, simulator)
+        for number in range(30):
+            simulator.answer = answer
+            found = await verdict(verifier, f"t{number}", f"203.0.113.{number}")
+            assert found.outcome == "provider_error"
+            assert not verifier.is_away
+            assert not verifier.is_away_for_all
+        for number in range(2):
+            assert not verifier.is_away_for_all
+            await verdict(verifier, f"u{number}", f"2001:db8:{number}::1")
+        assert verifier.is_away_for_all
+        simulator.answer = None
+        assert await verdict(verifier, "good") == Verdict("pass")
+        assert not verifier.is_away_for_all
+
+
+async def test_silence_is_no_tokens_doing_for_who_must_wait_and_is_for_who_would_be_let_in(
+    session: outbound.Session,
+) -> None:
+    """Whoever's they are, five tokens that are not answered keep the others from waiting; they let nobody in."""
+    simulator = TurnstileSimulator(genuine={"good"}, silent=True)
+    async with running(simulator):
+        verifier = ask(session, simulator, timeout=0.2)
+        for number in range(5):
+            assert not verifier.is_away
+            assert (await verdict(verifier, f"t{number}")).reason == "no_answer"
+        assert verifier.is_away
+        assert not verifier.is_away_for_all
+
+
+async def test_a_vendor_that_cannot_be_reached_is_away_for_all_at_once(session: outbound.Session) -> None:
+    """No token can do that. Once it is reached again, one that it fails at lets nobody in."""
+    simulator = TurnstileSimulator(genuine={"good"})
+    async with running(simulator):
+        verifier = ask(session, simulator)
+        there = verifier._settings
+        verifier._settings = there.model_copy(update={"endpoint": "http://127.0.0.1:9/"})
+        assert (await verdict(verifier, "t1")).reason == "never_sent"
+        assert verifier.is_away_for_all
+        verifier._settings = there
+        simulator.answer = web.Response(status=500)
+        assert (await verdict(verifier, "t2")).reason == "http_500"
+        assert not verifier.is_away_for_all
 
 
 async def test_a_probe_that_fails_keeps_the_breaker_open(

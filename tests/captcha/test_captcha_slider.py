@@ -47,7 +47,7 @@ PICTURES = [draw(random.Random(seed)) for seed in range(3)]
 
 
 async def work(slider: Slider) -> str:
-    challenge = library.Challenge.from_dict((await slider.challenge(IP))["work"])
+    challenge = library.Challenge.from_dict(slider.challenge(await slider.due(IP))["work"])
     solution = library.solve_challenge(challenge)
     assert solution is not None
     return library.Payload(challenge, solution).to_base64()

@@ -88,7 +88,7 @@ class Sidecar:
         return self.plain(page)
 
     async def challenge(self, request: web.Request) -> web.Response:
-        return web.json_response(await self.captcha.challenge("127.0.0.1"))
+        return web.json_response(self.captcha.challenge(await self.captcha.due("127.0.0.1")))
 
     def told(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 from captcha_simulators import ALL, Simulator, TencentSimulator, TurnstileSimulator
 from captcha_simulators import running as simulated
-from telling import PHONE, Sidecar, Start
+from telling import CONFIG, PHONE, Sidecar, Start
 
 # Two captchas on a route, in this order, and the first one alone on another.
 TWO = """
@@ -173,10 +173,13 @@ async def test_a_verifier_that_is_away_is_not_waited_for_by_everybody(
     start: Start, turnstile: TurnstileSimulator
 ) -> None:
     """Five calls open its breaker: from then on it is refused at once, and the next one is what is offered."""
-    sidecar = await two(start, turnstile)
+    trusting = CONFIG.replace("[server]", '[server]\ntrusted_proxies = ["127.0.0.0/8"]')
+    sidecar = await two(start, turnstile, config=trusting)
     turnstile.answer = web.Response(status=503)
     for number in range(5):
-        assert (await sidecar.ask("POST", "/send", **send(f"t{number}"))).code == "captcha_unavailable"
+        site = {"X-Forwarded-For": f"203.0.{number}.7"}
+        reply = await sidecar.ask("POST", "/send", headers=site, **send(f"t{number}"))
+        assert reply.code == "captcha_unavailable"
     asked = len(turnstile.asked)
     for _ in range(20):
         reply = await sidecar.ask("POST", "/send", **send("t9"))

@@ -1,7 +1,7 @@
 """More than can be done: what comes then is refused at once, what was let in is served, and plain traffic passes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -17,6 +17,7 @@ match = "POST /guarded"
 action = "guard"
 limits = ["ip"]
 """
+CHALLENGE = "/.sidecar/captcha/altcha/challenge"
 COSTLY = ("/send", "/register", "/guarded", "/.sidecar/v1/verifications")
 
 
@@ -50,10 +51,11 @@ async def test_what_comes_while_too_much_waits_is_refused_at_once(start: Start, 
         for _ in range(3):
             reply = await sidecar.ask("POST", path, json=body)
             assert (reply.status, reply.code, reply.headers["Retry-After"]) == (503, "overloaded", "2")
+        assert (await sidecar.ask("GET", CHALLENGE)).code == "overloaded", "it is work for us, too"
         assert (await sidecar.ask("GET", "/plain")).body == b"ok"
         assert (await sidecar.ask("POST", "/plain", json=body)).body == b"ok"
         assert (await sidecar.ask("GET", "/.sidecar/jwks.json")).status == 200, "what costs little waits its turn"
-    assert await sidecar.metric('sidecar_refusals_total{code="overloaded"}') == 3
+    assert await sidecar.metric('sidecar_refusals_total{code="overloaded"}') == 4
     assert (await sidecar.send()).status == 202, "then it is as if nobody had asked"
 
 
@@ -80,8 +82,10 @@ async def test_only_decisions_that_cost_something_count_as_under_way(
             await asyncio.sleep(0)
     assert (await sidecar.send()).status == 202
 
+    body = {"phone": PHONE, "captcha": await sidecar.solved()}
     sidecar.app.front._under_way += 1
-    assert (await sidecar.send()).code == "overloaded"
+    assert (await sidecar.ask("POST", "/send", json=body)).code == "overloaded"
+    assert (await sidecar.ask("GET", CHALLENGE)).code == "overloaded"
     sidecar.app.front._under_way -= 1
 
     answered.set()
@@ -89,6 +93,33 @@ async def test_only_decisions_that_cost_something_count_as_under_way(
     assert (await guarded).status == 200
     assert (await waiting).status == 200
     assert sidecar.app.front._under_way == 0
+
+
+class Watched(Line):
+    """Remembers of each work whether it was put behind those who were not refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lanes: list[bool] = []
+
+    def put(self, work: Callable[[], None], *, was_refused: bool = False) -> None:
+        self.lanes.append(was_refused)
+        super().put(work, was_refused=was_refused)
+
+
+async def test_a_challenge_is_made_in_a_turn_of_its_own_and_one_after_another_waits_behind(start: Start) -> None:
+    """A turn to begin in and one to make it in, so that a flood gets a slice of the loop, and people go before it."""
+    sidecar = await start()
+    line = sidecar.app.front._line = Watched()
+    token = await sidecar.solved()
+    assert line.lanes == [False, False]
+    await sidecar.solved()
+    assert line.lanes[2:] == [True, True], "whoever asks again has solved none on this connection"
+    body = {"phone": PHONE, "captcha": token}
+    assert (await sidecar.ask("POST", "/send", json=body)).status == 202
+    assert line.lanes[4:] == [False], "whoever has solved one is no bot"
+    await sidecar.solved()
+    assert line.lanes[5:] == [False, False]
 
 
 async def test_what_was_let_in_is_served_while_more_is_refused(start: Start) -> None:

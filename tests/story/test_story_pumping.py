@@ -45,7 +45,7 @@ async def test_neighbours_that_nobody_verifies_are_refused_and_a_stranger_is_not
         assert (await send(sidecar, FIRST + index, ip(index))).status == 202
     with capture_logs() as lines:
         refused = await send(sidecar, FIRST + 3, ip(3))
-    assert (refused.status, refused.code, refused.headers["Retry-After"]) == (429, "rate_limited", "3600")
+    assert (refused.status, refused.code, refused.headers["Retry-After"]) == (429, "rate_limited", "60")
     assert "RateLimit" not in refused.headers
     assert refused.json["detail"] == "Wait before trying again."
     [line] = [line for line in lines if line["event"] == "send_suspected"]
@@ -93,7 +93,10 @@ async def test_a_locked_country_lets_its_own_people_in(start: Start) -> None:
     assert (await send(sidecar, known, "192.0.3.1")).status == 202  # the number, and nothing of the network's share
     for index in (91, 92):
         assert (await send(sidecar, far(index), f"192.0.{index}.1")).status == 202  # the network, twice
-    assert (await send(sidecar, far(93), "192.0.93.1")).status == 202  # the country's reserve, a quarter of four
+    assert (await send(sidecar, far(5), ip(7))).status == 202  # who asks again, a quarter of four, from wherever
+    assert (await send(sidecar, far(6), ip(6))).code == "rate_limited"
+    assert (await send(sidecar, far(6), ip(6))).code == "rate_limited"  # and no more of these
+    assert (await send(sidecar, far(93), "192.0.93.1")).status == 202  # the country's reserve, another quarter
     assert (await send(sidecar, far(94), "192.0.94.1")).code == "rate_limited"
     assert (await send(sidecar, "+14155550100", "192.0.94.1")).status == 202
 

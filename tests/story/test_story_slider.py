@@ -3,14 +3,19 @@
 import asyncio
 import base64
 import json
+import os
+import signal
 from collections import deque
 from typing import Any
 
 import altcha
 import pytest
 import tracks
+from failing import told
+from structlog.testing import capture_logs
 from telling import CONFIG, PHONE, Sidecar, Start
 
+from sidecar.captcha import slider_maker
 from sidecar.captcha.slider import Slider
 
 ROUTE = """
@@ -183,3 +188,32 @@ async def test_nothing_secret_is_logged(start: Start, capsys: pytest.CaptureFixt
     logged = capsys.readouterr()
     assert shown not in logged.out + logged.err
     assert json.dumps(shown) not in logged.out
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+async def test_a_maker_that_dies_or_hangs_is_begun_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch, blow: signal.Signals
+) -> None:
+    """Once what is ready is used up it is captcha_unavailable at once; plain traffic passes; pictures come again."""
+    monkeypatch.setattr(slider_maker, "_HANGS_S", 1.0)
+    sidecar = await begun(start)
+    verifier = sidecar.app.gate._admitting._captchas["slider"]
+    assert isinstance(verifier, Slider)
+    pool = verifier._pictures
+    first = pool.child
+    assert first is not None
+    shown = {"json": {"work": await work(sidecar)}}
+    with capture_logs() as lines:
+        os.kill(first.pid, blow)
+        async with asyncio.timeout(30):
+            while not told(lines, "task_ended"):
+                while pool.take():
+                    pass
+                reply = await sidecar.ask("POST", WHERE, **shown)
+                assert (reply.status, reply.code) == (503, "captcha_unavailable")
+                assert (await sidecar.ask("GET", "/plain")).body == b"ok"
+        assert (await asyncio.wait_for(picture(sidecar), 30))["picture"]
+    assert pool.child is not first
+    (line,) = told(lines, "task_ended")
+    assert line["task"] == "captcha.slider"
+    assert line["error"] == {signal.SIGKILL: "IncompleteReadError", signal.SIGSTOP: "TimeoutError"}[blow]
