@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import signal
 import socket
-from asyncio.subprocess import DEVNULL, Process
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +30,7 @@ class Member:
     port: int
     bus: int
     options: Sequence[str] = ()
-    process: Process | None = None
+    process: subprocess.Popen[bytes] | None = None
     id: str = ""
 
     @property
@@ -40,23 +39,30 @@ class Member:
 
     @property
     def lives(self) -> bool:
-        return self.process is not None and self.process.returncode is None
+        return self.process is not None and self.process.poll() is None
 
     async def start(self) -> None:
         """Start it, or start it again as the member that it was."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", ".", "--save", "", "--appendonly", "no"]
-        words += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus), "--repl-diskless-sync-delay", "0"]
-        words += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0"]
-        self.process = await asyncio.create_subprocess_exec(
-            find_server(), *words, *self.options, cwd=self.home, stdout=DEVNULL, stderr=DEVNULL
-        )
+        self._spawn()
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 with contextlib.suppress(StoreAwayError):
                     self.id = (await self.says("CLUSTER", "MYID")).decode()
                     return
                 await asyncio.sleep(0.01)
+
+    def _spawn(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", ".", "--save", "", "--appendonly", "no"]
+        words += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus), "--repl-diskless-sync-delay", "0"]
+        words += ["--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-replica-validity-factor", "0"]
+        # Not asyncio's: its processes belong to one loop, and each test has its own.
+        self.process = subprocess.Popen(
+            [find_server(), *words, *self.options],
+            cwd=self.home,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
     async def says(self, *words: str | int) -> Any:
         """Have it do a command, and give its answer."""
@@ -74,11 +80,11 @@ class Member:
     async def is_primary(self) -> bool:
         return bool((await self.says("ROLE"))[0] == b"master")
 
-    async def kill(self) -> None:
+    def kill(self) -> None:
         """End it as when its machine dies."""
         if self.process is not None and self.lives:
-            self.process.send_signal(signal.SIGKILL)
-            await self.process.wait()
+            self.process.kill()
+            self.process.wait()
 
 
 @dataclass(eq=False)
@@ -99,10 +105,17 @@ class Servers:
     async def owner(self, key: str) -> Member:
         """Give who has a key's slot, as the first of its members knows it."""
         slot = slot_of(key)
-        for first, last, primary, *_ in await self.primaries[0].says("CLUSTER", "SLOTS"):
+        knows = next(member for member in self.members if member.lives)
+        for first, last, primary, *_ in await knows.says("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return next(member for member in self.members if member.port == primary[1])
         raise AssertionError(f"nobody has slot {slot}")
+
+    async def clear(self) -> None:
+        """Have it forget every key."""
+        for member in self.members:
+            if member.lives and await member.is_primary():
+                await member.says("FLUSHALL")
 
     async def move(self, key: str, to: Member) -> None:
         """Move a key's slot, key by key, as administrators do it."""
@@ -160,7 +173,7 @@ async def a_cluster(home: Path, *options: str, primaries: int = 3, replicas: int
         yield cluster
     finally:
         for member in members:
-            await member.kill()
+            member.kill()
 
 
 async def until_all_say(members: Sequence[Member], name: str, value: str) -> None:

@@ -1,0 +1,186 @@
+"""A store that is a cluster: the whole product on it, slots that move under load, a primary that dies."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from clusters import NODE_TIMEOUT_MS, Servers, a_cluster
+from failing import GUARD, sees_a_store, sees_no_store
+from fakes import DEADLINE_S
+from stores import a_store
+from telling import MAIN, Sidecar, Start
+
+from sidecar.store.names import Names
+
+TABLES = MAIN + GUARD
+PUMPING = '[pumping]\nmode = "enforce"\nunverified = "100000/1d"\ncountries_per_ip = 100\n'
+# How soon after its primary died a slot is served again: a node must miss it, all must say so, a replica must be voted
+# for; and 3 s are for us.
+PROMOTED_WITHIN_S = 2 * NODE_TIMEOUT_MS / 1000 + 3
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
+    """Three primaries, each with a replica, for all of these tests."""
+    async with a_cluster(tmp_path_factory.mktemp("cluster"), replicas=3) as servers:
+        yield servers
+
+
+@pytest_asyncio.fixture
+async def cluster(servers: Servers) -> Servers:
+    """That cluster, empty."""
+    await servers.clear()
+    return servers
+
+
+class Load:
+    """People who sign up, all the time: `accepted` are the numbers to which a message was promised."""
+
+    def __init__(self, sidecar: Sidecar, people: int = 4) -> None:
+        self.sidecar = sidecar
+        self.accepted: list[str] = []
+        self.failed: Counter[int] = Counter()
+        self.passed = 0
+        self.passed_at = 0.0
+        self._numbers = iter(range(13_900_000_000, 13_999_999_999))
+        self._people = [asyncio.create_task(self._sign_up()) for _ in range(people)]
+
+    async def _sign_up(self) -> None:
+        while True:
+            number = str(next(self._numbers))
+            reply = await self.sidecar.send(number)
+            if reply.status == 202:
+                self.accepted.append(f"+86{number}")
+            else:
+                self.failed[reply.status] += 1
+            reply = await self.sidecar.ask("POST", "/guarded")
+            if reply.status == 200:
+                self.passed += 1
+                self.passed_at = asyncio.get_running_loop().time()
+            else:
+                self.failed[reply.status] += 1
+
+    async def more(self, count: int = 20) -> None:
+        """Let so many more be accepted."""
+        goal = len(self.accepted) + count
+        async with asyncio.timeout(DEADLINE_S):
+            while len(self.accepted) < goal:
+                await asyncio.sleep(0.01)
+
+    async def end(self) -> None:
+        """Let nobody come any more."""
+        for task in self._people:
+            task.cancel()
+        await asyncio.gather(*self._people, return_exceptions=True)
+
+    async def arrived(self, url: str) -> Counter[str]:
+        """Count the messages that came to each number, once all that were promised did, and the outbox is empty."""
+        outbox = Names("sidecar").outbox()
+        async with asyncio.timeout(DEADLINE_S), a_store(url) as store:
+            while set(self.accepted) - {message["to"] for message in self.sidecar.vendor.messages}:
+                await asyncio.sleep(0.02)
+            while await store.execute(outbox, "XLEN", outbox):
+                await asyncio.sleep(0.02)
+        return Counter(message["to"] for message in self.sidecar.vendor.messages)
+
+
+async def test_the_whole_story_on_a_cluster(cluster: Servers, start: Start) -> None:
+    """Sign-ups, limits, repeats and the API work, though what each needs is on another node; every node has its part."""
+    sidecar = await start(TABLES + PUMPING, url=cluster.url, to_rate="2/1h")
+    await sees_a_store(sidecar)
+    key = {"Idempotency-Key": "one"}
+    body = {"phone": "13900000001", "captcha": await sidecar.solved()}
+    first = await sidecar.ask("POST", "/send", json=body, headers=key)
+    again = await sidecar.ask("POST", "/send", json=body, headers=key)
+    assert (first.status, again.status) == (202, 202)
+    assert first.json["id"] == again.json["id"]
+    code = await sidecar.vendor.code("+8613900000001")
+    shown = await sidecar.ask("GET", f"/.sidecar/v1/verifications/{first.json['id']}")
+    assert shown.json["status"] in {"queued", "sent"}
+    assert 290 < shown.json["expires_in"] <= 300
+    wrong = "1" * 6 if code != "1" * 6 else "2" * 6
+    assert (await sidecar.register(wrong, "13900000001")).code == "code_mismatch"
+    assert (await sidecar.register(code, "13900000001")).status == 200
+    assert (await sidecar.register(code, "13900000001")).code == "code_expired"
+    assert (await sidecar.send("13900000001")).status == 202
+    assert (await sidecar.send("13900000001")).code == "rate_limited"
+    for number in range(20):
+        assert (await sidecar.send(f"139000001{number:02}")).status == 202
+    for member in cluster.primaries:
+        assert await member.says("DBSIZE") > 0
+    assert len([one for one in sidecar.vendor.messages if one["to"] == "+8613900000001"]) == 2
+
+
+@pytest.mark.parametrize("way", ["key by key", "at once"])
+async def test_slots_that_move_under_load(cluster: Servers, start: Start, way: str) -> None:
+    """Those of the limits, the outbox and some recipients go to other nodes: no request fails, no message doubles."""
+    sidecar = await start(TABLES + (PUMPING if way == "at once" else ""), url=cluster.url)
+    names = Names("sidecar")
+    load = Load(sidecar)
+    await load.more()
+    move = cluster.move if way == "key by key" else cluster.migrate
+    recipients = [names.current(f"{one}{other}") for one in "aZ9_" for other in "bY"]
+    for key in (names.bucket("ip", ""), names.outbox(), names.sends(""), names.posted(""), *recipients):
+        home = await cluster.owner(key)
+        await move(key, next(member for member in cluster.primaries if member is not home))
+        await load.more(5)
+    await load.end()
+    assert not load.failed
+    assert load.passed > 20
+    arrived = await load.arrived(cluster.url)
+    assert set(arrived.values()) == {1}
+    assert len(arrived) >= len(load.accepted)
+    assert (await sidecar.admin("/readyz?needs=store")).status == 200
+
+
+async def test_a_cluster_that_is_gone_and_comes_back(tmp_path: Path, start: Start) -> None:
+    """As any store: guarded is refused, plain passes; the next request after it is back is served."""
+    async with a_cluster(tmp_path / "alone", "--appendonly", "yes", primaries=1) as alone:
+        sidecar = await start(TABLES, url=alone.url)
+        await sees_a_store(sidecar)
+        alone.primaries[0].kill()
+        await sees_no_store(sidecar, f"refused {alone.primaries[0].place}")
+        await alone.primaries[0].start()
+        await sees_a_store(sidecar)
+
+
+async def test_a_slot_that_no_node_has(tmp_path: Path, start: Start) -> None:
+    """Refused in the cluster's word, and readyz says how much of it lacks."""
+    async with a_cluster(tmp_path / "alone", primaries=1) as alone:
+        sidecar = await start(TABLES, url=alone.url)
+        await sees_a_store(sidecar)
+        await alone.primaries[0].says("CLUSTER", "DELSLOTS", 1)
+        await sees_no_store(sidecar, rf"CLUSTERDOWN at {alone.primaries[0].place}(; no node has 1 of its 16384 slots)?")
+        await alone.primaries[0].says("CLUSTER", "ADDSLOTS", 1)
+        await sees_a_store(sidecar)
+
+
+async def test_a_primary_that_dies_under_load(cluster: Servers, start: Start) -> None:
+    """The node with the limits and then the one with the outbox: a replica takes over, guarded routes answer again in
+    time, and what was accepted comes once."""
+    sidecar = await start(TABLES, url=cluster.url)
+    names = Names("sidecar")
+    loop = asyncio.get_running_loop()
+    load = Load(sidecar)
+    await load.more()
+    for key in (names.bucket("ip", ""), names.outbox()):
+        member = await cluster.owner(key)
+        if member in cluster.replicas:  # it took over from the first one
+            continue
+        member.kill()
+        killed_at = loop.time()
+        async with asyncio.timeout(DEADLINE_S):
+            while load.passed_at < killed_at + 0.2 or await cluster.owner(key) is member:
+                await asyncio.sleep(0.01)
+        assert loop.time() - killed_at < PROMOTED_WITHIN_S
+        await load.more()
+        await member.start()
+    await load.end()
+    assert set(load.failed) <= {503}
+    arrived = await load.arrived(cluster.url)
+    assert {number: count for number, count in arrived.items() if count > 1} == {}
+    async with a_store(cluster.url) as store:
+        assert await store.why_not() == ""
