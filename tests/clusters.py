@@ -111,6 +111,12 @@ class Servers:
                 return next(member for member in self.members if member.port == primary[1])
         raise AssertionError(f"nobody has slot {slot}")
 
+    async def has_replica(self, member: Member) -> None:
+        """Wait until a replica follows a primary."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not (await member.says("ROLE"))[2]:
+                await asyncio.sleep(0.02)
+
     async def clear(self) -> None:
         """Have it forget every key."""
         for member in self.members:
@@ -167,9 +173,7 @@ async def a_cluster(home: Path, *options: str, primaries: int = 3, replicas: int
             await member.says("CLUSTER", "REPLICATE", primary.id)
         await until_all_say(members, "cluster_state", "ok")
         for primary in cluster.primaries[:replicas]:
-            async with asyncio.timeout(PATIENCE_S):
-                while not (await primary.says("ROLE"))[2]:
-                    await asyncio.sleep(0.02)
+            await cluster.has_replica(primary)
         yield cluster
     finally:
         for member in members:
