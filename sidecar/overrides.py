@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from sidecar.errors import Refusal
 from sidecar.readings import decoded, octets
-from sidecar.spelling import Fields, alike, values
+from sidecar.spelling import ByName, Fields, alike, values
 
 EVERY: Final = "*"  # as a method: all of them
 
@@ -69,10 +69,19 @@ may_hold_path: Final = _PATH_LINE.match
 
 def may_name_another(fields: Fields) -> bool:
     """Return true when some field may name another method or target; else none but a POST's type decides. Quick."""
-    names = b"\n".join([name for name, _ in fields])
-    if _TELLING.search(names.lower()) is not None:
-        return True
-    return any(_PATH_VALUE.match(value) and not is_no_target(name) for name, value in fields)
+    for name, value in fields:
+        by_value = _BY_VALUE[name]
+        if by_value is None or (by_value and _PATH_VALUE.match(value)):
+            return True
+    return False
+
+
+def _by_value(name: bytes) -> bool | None:
+    """Say whether a field names another target where its value is a path; None where it may whatever its value is."""
+    return None if is_telling(name) else not is_no_target(name)
+
+
+_BY_VALUE: Final = ByName(_by_value)
 
 
 def field_targets(fields: Fields) -> list[str]:

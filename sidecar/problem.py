@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 from sidecar.config.model import Reply
@@ -52,7 +53,7 @@ def refusal_fields(refusal: Refusal, limit_fields: Sequence[tuple[str, str]]) ->
 def document(refusal: Refusal, request_id: str, fields: Sequence[tuple[str, str]]) -> Answer:
     """The problem document of a refusal, with the fields of `refusal_fields`."""
     before, after = _written(refusal.code, refusal.detail, _ordered(refusal.extra))
-    body = b"%b%b%b" % (before, json.dumps(request_id)[1:-1].encode(), after)
+    body = b"%b%b%b" % (before, encode_basestring(request_id)[1:-1].encode(), after)
     return Answer(refusal.status, (*_PROBLEM, *fields), body)
 
 

@@ -4,13 +4,13 @@ The law: names are compared in the loosest way that any backend compares them, a
 name that only some backends read so, decides by what the next one does not see.
 """
 
-import functools
 import re
 import string
 import unicodedata
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
+_T = TypeVar("_T")
 Fields = Sequence[tuple[bytes, bytes]]
 
 # The words of a member's or a parameter's name, folded, none of them empty.
@@ -21,7 +21,9 @@ _MAX_WORDS: Final = 8
 # What stands between two words: `user[phone]`, `user.phone`, `user['phone']` (Spring).
 _BETWEEN: Final = re.compile(r"[\[\].'\"]+")
 _KEPT: Final = 4096
-_MAX_NAME: Final = 64
+# Names whose meaning is remembered: so many, and none longer than this.
+MAX_NAMES: Final = 4096
+MAX_NAME: Final = 64
 
 _ALIKE: Final = bytes(
     ord(chr(octet).lower()) if chr(octet) in string.ascii_letters + string.digits else ord("-") for octet in range(256)
@@ -37,28 +39,37 @@ def alike(name: bytes) -> bytes:
     return _ALIKES[name]
 
 
-class _Alikes(dict[bytes, bytes]):
-    """What names come to, remembered: so many of them, and none that is long."""
+class ByName(dict[bytes, _T]):
+    """What a field's name comes to, as `read` has it: remembered, of so many names, and none that is long."""
 
-    def __missing__(self, name: bytes) -> bytes:
-        found = name.translate(_ALIKE)
-        if len(self) < _KEPT and len(name) <= _MAX_NAME:
+    def __init__(self, read: Callable[[bytes], _T]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, name: bytes) -> _T:
+        found = self._read(name)
+        if len(name) <= MAX_NAME:
+            if len(self) >= MAX_NAMES:
+                self.clear()
             self[name] = found
         return found
 
 
-_ALIKES: Final = _Alikes()
+_ALIKES: Final = ByName(lambda name: name.translate(_ALIKE))
 
 
 class Message(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - it keeps what was found
     """All fields of a message, of which several are asked for: the values of every name are found once."""
 
-    @functools.cached_property
+    _by_name: dict[bytes, list[bytes]] | None = None
+
+    @property
     def by_name(self) -> dict[bytes, list[bytes]]:
-        found: dict[bytes, list[bytes]] = {}
-        for name, value in self:
-            found.setdefault(_ALIKES[name], []).append(value)
-        return found
+        if self._by_name is None:  # functools.cached_property has a lock, and takes five times as long
+            self._by_name = found = {}
+            for name, value in self:
+                found.setdefault(_ALIKES[name], []).append(value)
+        return self._by_name
 
 
 def values(fields: Fields, name: bytes | str) -> Sequence[bytes]:

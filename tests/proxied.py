@@ -122,7 +122,7 @@ class Case:
             async with self.front.forwarder.sent(
                 self.request,
                 self.connection,
-                client=proxy_client.name(ip, self.request.fields.raw, self.front.networks, self.front.scheme),
+                client=proxy_client.name(ip, self.request.fields.said, self.front.networks, self.front.scheme),
                 request_id=fields.request_id(self.request.fields) or "made-here",
                 body=content,
                 extra=running.extra,

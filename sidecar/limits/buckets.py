@@ -353,8 +353,9 @@ def client_key(key: Literal["ip", "ip_prefix", "network"], ip: str) -> str:
     if isinstance(address, ipaddress.IPv6Address):
         # A socket for both families writes IPv4 as ::ffff:192.0.2.1 (RFC 4291 section 2.5.5.2). The zone of a
         # link-local address (fe80::1%eth0) names our own interface.
-        address = address.ipv4_mapped or ipaddress.IPv6Address(int(address))
-    return str(ipaddress.ip_network((address, _PREFIX_LENGTHS[key][address.version]), strict=False))
+        address = address.ipv4_mapped or address
+    length, most = _PREFIX_LENGTHS[key][address.version], address.max_prefixlen
+    return f"{type(address)(int(address) >> (most - length) << (most - length))}/{length}"
 
 
 def rate_limit_fields(states: Iterable[LimitState]) -> list[tuple[str, str]]:

@@ -16,8 +16,8 @@ from typing import Final
 
 from sidecar.overrides import field_targets, is_no_target, is_telling, may_hold_path
 from sidecar.proxy.client import Client
-from sidecar.proxy.messages import CRLF, ByName, Fields, RawFields, Request, Version
-from sidecar.spelling import Message, alike
+from sidecar.proxy.messages import CRLF, Fields, RawFields, Request, Version
+from sidecar.spelling import ByName, Message, alike
 
 PSEUDONYM: Final = b"signup-sidecar"  # in Via, RFC 9110 section 7.6.3
 
@@ -128,7 +128,7 @@ def end_to_end(asked: Fields) -> RawFields:
 
 def request_id(asked: Fields) -> str:
     """Return the client's X-Request-Id if there is one and it is sane: 1 to 128 visible ASCII octets. Else ""."""
-    ids = [value for name, value in asked.raw if name.lower() == b"x-request-id"]
+    ids = asked.said.get(b"x-request-id", ())
     return ids[0].decode() if len(ids) == 1 and _SANE_REQUEST_ID.fullmatch(ids[0]) else ""
 
 

@@ -91,7 +91,7 @@ class Peer:
         if self._client is None or not (
             before is asked or (not self.is_trusted and before is not None and before.hosts == asked.hosts)
         ):
-            self._client = name(self.ip, asked.raw, self._trusted, self.scheme)
+            self._client = name(self.ip, asked.said, self._trusted, self.scheme)
             self._asked = asked
         return self._client
 
@@ -184,7 +184,7 @@ class Forwarder:
         ):
             client, ours = last.client, last.ours
         else:
-            client = name(peer.ip, request.fields.raw, self._trusted, peer.scheme)
+            client = name(peer.ip, request.fields.said, self._trusted, peer.scheme)
             octets = self._ours(request, client, kept.request_id or _SOME_ID, kept)
             before, _, after = (octets, b"", b"") if kept.request_id else octets.partition(_SOME_ID.encode())
             ours = before, after

@@ -10,14 +10,13 @@ Refusal(malformed_request) says what is wrong with a message; who asked upstream
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from sidecar.errors import Refusal
-from sidecar.spelling import Message
+from sidecar.spelling import ByName, Message
 
-_T = TypeVar("_T")
 RawFields = Sequence[tuple[bytes, bytes]]
 Version = tuple[int, int]
 HTTP_1_0: Final = (1, 0)
@@ -36,9 +35,6 @@ MAX_ANSWER_HEAD: Final = 256 << 10
 MAX_CHUNK_LINE: Final = 4 << 10
 MAX_EXTENSIONS: Final = 16 << 10
 MAX_TRAILERS: Final = 16 << 10
-# Names whose meaning is remembered: so many, and none longer than this.
-MAX_NAMES: Final = 4096
-MAX_NAME: Final = 64
 # What fits every reader's integer; a longer one could wrap around in another's.
 MAX_LENGTH: Final = (1 << 63) - 1
 
@@ -72,43 +68,48 @@ _OFFERS: Final = re.compile(rb"(?i:h2c|HTTP/\d(?:\.\d)?|TLS/\d(?:\.\d)?)")
 class Fields:
     """A message's fields, read once: `lines` as they came, without their CR LF, and the `names` in them.
 
+    `said`: by the names of the fields that a proxy itself goes by, in lower case, the values of each one that is there.
     `length` and `chunked` frame its content: neither means that a request has none. `options` is what Connection names,
     in lower case. `upgrade` is the Upgrade field's value, b"" for none. `hosts` are the values of every Host field.
     `binds_connection`: a credential or a challenge is of a scheme that authenticates the connection, and with it every
     later request on it (RFC 4559 section 6, MS-NTHT section 1).
     """
 
-    __slots__ = ("_raw", "binds_connection", "chunked", "hosts", "length", "lines", "names", "options", "upgrade")
+    __slots__ = (
+        *("_raw", "_values", "binds_connection", "chunked", "hosts", "length", "lines", "names", "options", "said"),
+        "upgrade",
+    )
 
     def __init__(self, lines: list[bytes]) -> None:
         """Raises Refusal for a line that is no field, and for framing that is none. RFC 9112 section 6.3."""
         self.lines = lines
-        self.names: list[bytes] = []
+        self.names = names = []
+        self._values = values = []
+        self.said = said = {}
         self.length: int | None = None
         self.chunked = False
         self.options: frozenset[bytes] = frozenset()
         self.upgrade = b""
         self.binds_connection = False
         self._raw: Message | None = None
-        framing: dict[bytes, list[bytes]] = {}
         for line in lines:
             name, colon, value = line.partition(b":")
             kind = _KINDS[name]
             if not colon:
                 raise _malformed("field", _NO_FIELD)
-            self.names.append(name)
+            names.append(name)
+            values.append(value)
             if kind:
-                framing.setdefault(kind, []).append(value.strip(b" \t"))
-        self.hosts = tuple(framing.pop(b"host", ()))
-        if framing:
-            self._frame(framing)
+                said.setdefault(kind, []).append(value.strip(b" \t"))
+        self.hosts = tuple(said.get(b"host", ()))
+        if not _FRAMING.isdisjoint(said):
+            self._frame(said)
 
     @property
     def raw(self) -> Message:
         """Every field, as a name and a value without the space around it."""
         if self._raw is None:
-            named = zip(self.names, self.lines, strict=True)
-            self._raw = Message([(name, line[len(name) + 1 :].strip(b" \t")) for name, line in named])
+            self._raw = Message(zip(self.names, [value.strip(b" \t") for value in self._values], strict=True))
         return self._raw
 
     def _frame(self, found: dict[bytes, list[bytes]]) -> None:
@@ -134,26 +135,13 @@ class Fields:
             self.binds_connection = _BINDING.search(said) is not None
 
 
-class ByName(dict[bytes, _T]):
-    """What a field's name comes to, as `read` has it: remembered, of so many names, and none that is long."""
-
-    def __init__(self, read: Callable[[bytes], _T]) -> None:
-        super().__init__()
-        self._read = read
-
-    def __missing__(self, name: bytes) -> _T:
-        found = self._read(name)
-        if len(name) <= MAX_NAME:
-            if len(self) >= MAX_NAMES:
-                self.clear()
-            self[name] = found
-        return found
-
-
-_FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"upgrade"})
 _AUTHENTICATION: Final = frozenset(
     {b"authorization", b"proxy-authorization", b"www-authenticate", b"proxy-authenticate"}
 )
+# What says how the message is framed, and what becomes of its connection.
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"upgrade"}) | _AUTHENTICATION
+# What else a proxy goes by: whom it is for, who asks, and under which id.
+_SAID: Final = _FRAMING | {b"host", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"}
 # As a credential's scheme, or in a list of challenges. Inside a quoted realm it costs a pooled connection, and no more.
 _BINDING: Final = re.compile(rb"(?:^|[,\s])(?:ntlm|negotiate|kerberos)(?:[,\s]|$)", re.IGNORECASE)
 
@@ -161,15 +149,15 @@ _BINDING: Final = re.compile(rb"(?:^|[,\s])(?:ntlm|negotiate|kerberos)(?:[,\s]|$
 _NO_FIELD: Final = "A field is a name, a colon and a value on one line, without control octets."
 
 
-def _framing(name: bytes) -> bytes:
+def _said(name: bytes) -> bytes:
     if not _IS_TOKEN(name):
         raise _malformed("field", _NO_FIELD)
     lower = name.lower()
-    return lower if lower in _FRAMING or lower in _AUTHENTICATION else b""
+    return lower if lower in _SAID else b""
 
 
 # The one of these that a name is, in whatever case; b"" for any other.
-_KINDS: Final = ByName(_framing)
+_KINDS: Final = ByName(_said)
 
 
 def _read_options(connection: bytes) -> frozenset[bytes]:

@@ -310,8 +310,8 @@ async def test_a_connection_that_is_idle_holds_no_large_head(sidecar: Passing, u
 
 def test_a_long_walk_through_forwarded_addresses_ends() -> None:
     """Whoever names only proxies that are trusted here has thousands of them looked at for one request."""
-    fields = [(b"x-forwarded-for", b",".join([b"10.0.0.1"] * 900))] * 7
-    named = proxy_client.name("10.0.0.2", fields, proxy_client.Trusted([ip_network("10.0.0.0/8")]), "http")
+    said = {b"x-forwarded-for": [b",".join([b"10.0.0.1"] * 900)] * 7}
+    named = proxy_client.name("10.0.0.2", said, proxy_client.Trusted([ip_network("10.0.0.0/8")]), "http")
     assert len(named.chain) == proxy_client.MAX_HOPS + 1
 
 
