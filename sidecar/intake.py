@@ -80,17 +80,19 @@ def surely_lacks(selector: str | None, body: bytes) -> bool:
 
     The name that it selects by is not in the body, and nothing in it is escaped.
     """
-    source, _, name = (selector or "").partition(":")
+    source, name = _sought(selector or "")
     if source == "json":
-        return (
-            body[:1] == b"{"
-            and body[-1:] == b"}"
-            and b"\\" not in body
-            and name.rpartition(".")[2].encode() not in body
-        )
-    if " " in name:
-        return False  # a form may have it as `+`
-    return source == "form" and b"=" in body and b"%" not in body and name.encode() not in body
+        return body[:1] == b"{" and body[-1:] == b"}" and b"\\" not in body and name not in body
+    return source == "form" and b"=" in body and b"%" not in body and name not in body
+
+
+@functools.lru_cache(256)
+def _sought(selector: str) -> tuple[str, bytes]:
+    """Say where a selector selects, and by which name; "" for where a glance does not tell."""
+    source, _, name = selector.partition(":")
+    if source == "json":
+        return source, name.rpartition(".")[2].encode()
+    return ("", b"") if " " in name else (source, name.encode())  # a form may have a space as `+`
 
 
 def wish(route: Route, request: "Request") -> str:

@@ -3,7 +3,7 @@
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any, Final
@@ -52,13 +52,9 @@ def refusal_fields(refusal: Refusal, limit_fields: Sequence[tuple[str, str]]) ->
 
 def document(refusal: Refusal, request_id: str, fields: Sequence[tuple[str, str]]) -> Answer:
     """The problem document of a refusal, with the fields of `refusal_fields`."""
-    before, after = _written(refusal.code, refusal.detail, _ordered(refusal.extra))
-    body = b"%b%b%b" % (before, encode_basestring(request_id)[1:-1].encode(), after)
+    before, after = _written(refusal.code, refusal.detail, tuple(refusal.extra.items()))
+    body = before + encode_basestring(request_id)[1:-1].encode() + after
     return Answer(refusal.status, (*_PROBLEM, *fields), body)
-
-
-def _ordered(extra: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple(extra.items())
 
 
 @functools.lru_cache(512)

@@ -122,4 +122,5 @@ class Visit:
     @property
     def wants_page(self) -> bool:
         """True when the client is a browser that would show a page."""
-        return browser.wants_page(self.all("Accept"))
+        accept = self.all("Accept")
+        return bool(accept) and browser.wants_page(accept)

@@ -109,19 +109,20 @@ def final(answer: Answer, request: Request, *, keep_alive: bool) -> AnswerHead:
 def own(answer: problem.Answer, request: Request, request_id: str, *, stays_open: bool) -> bytes:
     """Write an answer of our own for the client of that request. RFC 9110 sections 6.6.1, 8.6, 15."""
     status, body = answer.status, answer.body
-    head = _beginning(status, answer.fields) + request_id.encode()
+    pieces = [_beginning(status, answer.fields), request_id.encode()]
     if answer.location:
-        head = b"%b\r\nLocation: %b" % (head, _visible(answer.location))
+        pieces += (b"\r\nLocation: ", _visible(answer.location))
     if status in {204, 304}:
         body = b""  # a route's own shape may have some
     else:
-        head = b"%b\r\nContent-Length: %d" % (head, len(body))
-    head = b"%b\r\nDate: %b" % (head, _date(int(time.time())))
+        pieces += (b"\r\nContent-Length: ", str(len(body)).encode())
+    pieces += (b"\r\nDate: ", _date(int(time.time())))
     if not stays_open:
-        head += b"\r\nConnection: close"
+        pieces.append(b"\r\nConnection: close")
     elif request.version == HTTP_1_0:
-        head += b"\r\nConnection: keep-alive"
-    return head + messages.END if request.method == "HEAD" else head + messages.END + body
+        pieces.append(b"\r\nConnection: keep-alive")
+    pieces += (messages.END, b"" if request.method == "HEAD" else body)
+    return b"".join(pieces)
 
 
 @functools.lru_cache(512)

@@ -263,6 +263,18 @@ def read_fields(block: bytes) -> Fields:
 
 def read_request(line: bytes, fields: Fields) -> Request:
     """Read a request's head. Raises Refusal where two readers might differ, and for TRACE. RFC 9112 section 3."""
+    method, target, origin, authority, version, start = _STARTS[line]
+    if not fields.hosts and version == HTTP_1_1:
+        raise _malformed("host", "Send one Host field with a host and perhaps a port.")
+    if fields.chunked and version == HTTP_1_0:
+        # RFC 9112 section 6.1: its framing is faulty, even if a length could be found.
+        raise _malformed("chunked_1_0", "HTTP/1.0 has no transfer codings.")
+    is_websocket = bool(fields.upgrade) and version == HTTP_1_1 and _upgrades(method, fields)
+    return Request(method, target, origin, authority, version, start, fields, is_websocket)
+
+
+def _read_start(line: bytes) -> tuple[str, bytes, bytes, bytes | None, Version, bytes]:
+    """Read a request's start-line, as Request has it: method, target, origin, authority, version, start."""
     try:
         octets, target, protocol = line.split(b" ")
     except ValueError:
@@ -281,14 +293,12 @@ def read_request(line: bytes, fields: Fields) -> Request:
         origin, authority = target, None
     else:
         origin, authority = _origin_form(method, target)
-    if not fields.hosts and version == HTTP_1_1:
-        raise _malformed("host", "Send one Host field with a host and perhaps a port.")
-    if fields.chunked and version == HTTP_1_0:
-        # RFC 9112 section 6.1: its framing is faulty, even if a length could be found.
-        raise _malformed("chunked_1_0", "HTTP/1.0 has no transfer codings.")
-    is_websocket = bool(fields.upgrade) and version == HTTP_1_1 and _upgrades(method, fields)
     start = line + CRLF if origin is target and version is HTTP_1_1 else b"%b %b HTTP/1.1\r\n" % (octets, origin)
-    return Request(method, target, origin, authority, version, start, fields, is_websocket)
+    return method, target, origin, authority, version, start
+
+
+# What start-lines come to: short ones are asked for again and again.
+_STARTS: Final = ByName(_read_start)
 
 
 # What a client reads, and in which language: a line each, of a head that is otherwise unreadable.
