@@ -19,6 +19,8 @@ from sidecar.config.model import Doubt
 from sidecar.config.units import Text, one_or_more, text_or_list
 from sidecar.outbound import HttpReply, HttpRequest
 
+# RFC 3986 section 2.3: what is never escaped.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._~-]*", re.ASCII).fullmatch
 _FIELDS: Final = (("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json"))
 
 
@@ -55,10 +57,15 @@ def test_key(key: str, secret: str, known: Collection[str]) -> Iterable[Doubt]:
 
 def request(endpoint: str, form_secret: str, token: str, client_ip: str, more: str = "") -> HttpRequest:
     """Ask about one token. `form_secret` is the secret as a form writes it; `more` are pairs of a form, "&a=b"."""
-    form = f"secret={form_secret}&response={quote_plus(token)}"
+    form = f"secret={form_secret}&response={_escaped(token)}"
     if client_ip:
-        form += f"&remoteip={quote_plus(client_ip)}"
+        form += f"&remoteip={_escaped(client_ip)}"
     return HttpRequest("POST", endpoint, _FIELDS, (form + more).encode())
+
+
+def _escaped(text: str) -> str:
+    """Write a value as a form has it: most tokens and addresses have nothing to escape, and to look takes 3 µs."""
+    return text if _PLAIN(text) else quote_plus(text)
 
 
 def read(reply: HttpReply, words: Mapping[str, Outcome], hostnames: tuple[str, ...]) -> dict[str, Any] | Verdict:

@@ -29,6 +29,7 @@ _READABLE_MS: Final = 600_000
 _LONGEST_LIFE_MS: Final = 600_000
 # What it takes a slow message to arrive, and a person to type it in.
 _WORTH_SENDING_MS: Final = 60_000
+_ISSUE_LIVES: Final = (str(_LONGEST_LIFE_MS), str(_WORTH_SENDING_MS))
 # So many dead codes are remembered, some 2 MB; of others the store is asked.
 _MOST_DEAD: Final = 16_384
 
@@ -152,6 +153,8 @@ class Verifications:
         self._test_codes = test_codes
         self._urandom = urandom
         self._hold_ms = int(hold_s * 1000)
+        # As text, which a command is packed of in half the time.
+        self._issue_rules = (str(int(rules.ttl * 1000)), str(_READABLE_MS), str(rules.attempts), rules.resend)
         # Verifications whose code was killed by wrong tries, the longest dead first. None ever lives again.
         self._dead: dict[str, None] = {}
 
@@ -174,7 +177,6 @@ class Verifications:
         recipient_hash = self._secret.hash(recipient.identity)
         new = codes.new_id(self._secret, recipient_hash, self._urandom(codes.RANDOM))
         sealed = self._secret.seal(recipient.address)
-        rules = self._rules
         key = self._names.verification(new)
         verification_id, life_ms, fresh = await self._store.run(
             _ISSUE,
@@ -184,14 +186,10 @@ class Verifications:
                 key.removesuffix(new),
                 recipient_hash,
                 recipient.channel,
-                int(rules.ttl * 1000),
-                _READABLE_MS,
-                rules.attempts,
-                rules.resend,
+                *self._issue_rules,
                 sealed,
                 int(again_in_s * 1000),
-                _LONGEST_LIFE_MS,
-                _WORTH_SENDING_MS,
+                *_ISSUE_LIVES,
             ],
         )
         return Issued(verification_id.decode(), life_ms / 1000, bool(fresh), sealed)
