@@ -83,9 +83,10 @@ class Fields:
     def __init__(self, lines: list[bytes]) -> None:
         """Raises Refusal for a line that is no field, and for framing that is none. RFC 9112 section 6.3."""
         self.lines = lines
-        self.names = names = []
-        self._values = values = []
-        self.said = said = {}
+        names: list[bytes] = []
+        values: list[bytes] = []
+        said: dict[bytes, list[bytes]] = {}
+        self.names, self._values, self.said = names, values, said
         self.length: int | None = None
         self.chunked = False
         self.options: frozenset[bytes] = frozenset()
