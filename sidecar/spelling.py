@@ -66,9 +66,10 @@ class Message(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - it keeps what
     @property
     def by_name(self) -> dict[bytes, list[bytes]]:
         if self._by_name is None:  # functools.cached_property has a lock, and takes five times as long
-            self._by_name = found = {}
+            found: dict[bytes, list[bytes]] = {}
             for name, value in self:
                 found.setdefault(_ALIKES[name], []).append(value)
+            self._by_name = found
         return self._by_name
 
 
