@@ -72,17 +72,21 @@ def main(arguments: list[str]) -> int:
         packet, descriptors, _, _ = socket.recv_fds(control, _WORD, 1)
         if packet == b"fork":
             turn = turns.next()
+            # A worker that ends at once is reaped after it was counted and named.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
             pid = os.fork()
             if pid == 0:
                 control.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
                 code = worker.run(path, config, store_url, sockets, socket.socket(fileno=descriptors[0]), turn)
                 logs.flush()
                 os._exit(code)
             os.close(descriptors[0])
             turns.made(pid)
             say(forked=pid)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         elif packet == b"load":
             try:
                 loaded = load(path, os.environ, kinds())

@@ -110,3 +110,33 @@ async def test_who_has_more_takes_what_nobody_else_took() -> None:
         for transport in ours:
             transport.close()
     assert (len(ours), len(theirs)) == (5, 5)
+
+
+async def test_one_that_hangs_holds_up_nobody() -> None:
+    """Where who has the fewest takes none, the others wait for it once for all that came, not once for each."""
+    came: list[asyncio.BaseTransport] = []
+    asked = 0
+
+    class Came(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            came.append(transport)
+
+    def is_my_turn(_accepting: int) -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listening.setblocking(False)
+        for _ in range(20):
+            stack.enter_context(socket.create_connection(listening.getsockname()))
+        acceptor = Acceptor([listening], Trusted(()), lambda _: Came(), is_my_turn=is_my_turn, in_a_row=1)
+        acceptor.start()
+        async with asyncio.timeout(10):
+            while len(came) < 20:
+                await asyncio.sleep(0)
+        await acceptor.close()
+        for transport in came:
+            transport.close()
+    assert asked == 1

@@ -193,13 +193,13 @@ class Acceptor:
 
     def _accept(self, listening: socket.socket) -> None:
         if self._is_my_turn(len(self._tasks)):
-            self._take_some(listening)
+            self._take_some(listening, self._in_a_row)
         else:
             self._rest(_POLITE_S)
             self._is_polite = True
 
-    def _take_some(self, listening: socket.socket) -> None:
-        for _ in range(self._in_a_row):
+    def _take_some(self, listening: socket.socket, most: int) -> None:
+        for _ in range(most):
             if not self._accepts:
                 return
             if self._room(len(self._tasks)) <= 0:
@@ -244,8 +244,8 @@ class Acceptor:
         self._accept_or_not()
         if self._is_polite:
             self._is_polite = False
-            for listening in self._sockets:  # nobody else has taken what is still there
-                self._take_some(listening)
+            for listening in self._sockets:  # nobody else has taken what is still there: as many as there are
+                self._take_some(listening, IN_A_ROW)
 
     async def _take(self, connection: socket.socket, peer: Source | None, *, has_header: bool) -> None:
         """Make a protocol for one connection, or close it."""
