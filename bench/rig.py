@@ -54,7 +54,7 @@ SIDECAR = """[server]
 listen = "127.0.0.1:{port}"
 admin = "127.0.0.1:{admin}"
 state_dir = "{work}/state-{port}"
-{workers}trusted_proxies = ["127.0.0.0/8"]
+{server}trusted_proxies = ["127.0.0.0/8"]
 [upstream]
 url = "http://127.0.0.1:{upstream}"
 [store]
@@ -214,15 +214,15 @@ class Contestant:
 
 
 def sidecar_command(
-    source: Path, python: str, port: int, store_url: str, ip_rate: str, is_profiled: bool, more: str, workers: int = 1
+    source: Path, python: str, port: int, store_url: str, ip_rate: str, is_profiled: bool, more: str, server: str = ""
 ) -> list[str]:
-    """Write a sidecar's configuration, `more` at its end; return its command."""
+    """Write a sidecar's configuration, `server` at the end of its first table, `more` at its own; return its command."""
     path = WORK / f"guarded-{port}.toml"
     shutil.rmtree(WORK / f"state-{port}", ignore_errors=True)
     path.write_text(
         SIDECAR.format(
             **dict(port=port, admin=free_port(), work=WORK, store=store_url, ip_rate=ip_rate),
-            workers=f"workers = {workers}\n" if workers > 1 else "",
+            server=server,
             **dict(upstream=UPSTREAM, siteverify=SITEVERIFY, twilio=TWILIO),
         )
         + more

@@ -279,10 +279,20 @@ async def nginx(snippet: Snippet, start: Start, tmp_path: Path, store_url: str) 
 
 
 async def yaml(snippet: Snippet, start: Start, tmp_path: Path, store_url: str) -> None:
-    """Its probes ask for what the admin listener has, and its arguments are the command's."""
+    """Its probes ask for what the admin listener has, its arguments are the command's, and what it scales is there."""
     parser: Any = pytest.importorskip("yaml", reason="no PyYAML here")
     sidecar = await begun(start, store_url)
+    documents = [one for each in snippets() if each.kind == "yaml" for one in parser.safe_load_all(each.text)]
+    deployed = {one["metadata"]["name"]: one["spec"] for one in documents if one["kind"] == "Deployment"}
     for document in parser.safe_load_all(snippet.text):
+        if document["kind"] == "HorizontalPodAutoscaler":
+            pod = deployed[document["spec"]["scaleTargetRef"]["name"]]["template"]["spec"]
+            measured = {metric["containerResource"]["container"] for metric in document["spec"]["metrics"]}
+            assert measured <= {container["name"] for container in pod["containers"]}
+            continue
+        if document["kind"] == "PodDisruptionBudget":
+            assert document["spec"]["selector"] in [spec["selector"] for spec in deployed.values()]
+            continue
         pod = document["spec"]["template"]["spec"]
         assert pod["terminationGracePeriodSeconds"] > 30
         for container in pod["containers"]:
