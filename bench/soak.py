@@ -33,6 +33,9 @@ from sidecar.store.client import Store
 HOME = WORK / "soak"
 SHARE = 0.7
 SAMPLE_S = 5.0
+# A worker or the store that waited so long for a core, within so long, says nothing of itself then: the line of guarded
+# requests refuses when its oldest waits for 0.3 s.
+STALL_S, STALL_IN_S = 0.2, 0.6
 # A fault is on for so long, and has so long to heal before the next one.
 ON_S, SLOT_S = 8.0, 24.0
 CONFIG = """[server]
@@ -164,13 +167,16 @@ class Sidecar:
 
     def maker(self):
         """The process that makes workers."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return next((int(one) for one in children if b"fork_server" in Path(f"/proc/{one}/cmdline").read_bytes()), 0)
+        for child in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            with suppress(OSError):  # it has ended just now
+                if b"fork_server" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
+        return None
 
     def processes(self):
         """By role."""
         workers = self.alive()
-        roles = {"parent": self.pid, "maker": self.maker()}
+        roles = {"parent": self.pid} | ({"maker": maker} if (maker := self.maker()) else {})
         return roles | {f"worker {n + 1}": pid for n, pid in enumerate(workers[:2])}
 
     async def told(self):
@@ -232,7 +238,7 @@ class Soak:
         self.code_s = 30 if self.is_short else 120
         self.warm_s = min(180.0, 0.12 * self.seconds)
         self.quiet_s = max(self.code_s + 25.0, min(240.0, 0.1 * self.seconds))
-        self.samples, self.faults, self.pending_at = [], [], []
+        self.samples, self.faults, self.pending_at, self.stalls = [], [], [], []
         self.began = time.monotonic()
 
     def now(self):
@@ -301,6 +307,22 @@ class Soak:
             "later": await ask(outbox, "ZCARD", f"{outbox}:later"), "waiting": await ask(outbox, "HLEN", f"{outbox}:waiting"),
             "dead": await ask(outbox, "XLEN", f"{outbox}:dead"), "early": await ask(None, "HLEN", "{sidecar:receipts}:early"),
         }  # fmt: skip
+
+    async def watching(self):
+        """When did the machine withhold its cores? Such times are told, for what fails then says nothing of the sidecar."""
+        waited = collections.defaultdict(collections.deque)  # by process: (when, seconds that it has waited for a core)
+        while True:
+            now = self.now()
+            for pid in (*self.sidecar.alive(), *self.valkey.pids()):
+                with suppress(OSError):
+                    looks = waited[pid]
+                    looks.append((now, int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9))
+                    while looks[0][0] < now - STALL_IN_S:
+                        looks.popleft()
+                    if looks[-1][1] - looks[0][1] > STALL_S:
+                        self.stalls.append((looks[0][0], now))
+                        looks.clear()
+            await asyncio.sleep(0.1)
 
     async def sampling(self):
         due = time.monotonic()
@@ -378,7 +400,7 @@ class Soak:
             ("captcha's verifier lies", "guarded", *turns(self.verifier, "lies")),
             ("upstream slow", "all", *turns(self.upstream, "slow")),
             ("first vendor refuses", "none", *turns(self.twilio, "refuses")),
-            ("the maker of workers is killed", "all", lambda: kill(signal.SIGKILL, self.sidecar.maker()), nothing),
+            ("the maker of workers is killed", "all", lambda: kill(signal.SIGKILL, *filter(None, [self.sidecar.maker()])), nothing),
             ("all workers are killed", "all", lambda: kill(signal.SIGKILL, *alive()), nothing),
         ]  # fmt: skip
 
@@ -429,7 +451,7 @@ class Soak:
         self.capacity_found = capacity
         self.per_s = min(SHARE * capacity, self.args.most)
         print(f"carries {capacity:.0f} guarded requests/s here; offered: {self.per_s:.0f}", flush=True)
-        sampling = asyncio.create_task(self.sampling())
+        sampling, watching = asyncio.create_task(self.sampling()), asyncio.create_task(self.watching())
         ends = self.seconds - self.quiet_s
         load = asyncio.create_task(self.people.opened(self.per_s, self.began + ends))
         await asyncio.sleep(max(0.0, self.warm_s - self.now()))
@@ -441,7 +463,10 @@ class Soak:
             await asyncio.sleep(0.1)
         self.people.client.close()
         await asyncio.sleep(max(self.code_s + 15.0, self.seconds - self.now()))
-        sampling.cancel()
+        for task in (sampling, watching):
+            if task.done():
+                task.result()  # a fault of the soak's own
+            task.cancel()
         self.last = await self.sample()
         self.told_last = await self.sidecar.told()
         self.metrics = await self.sidecar.metrics()
@@ -529,6 +554,7 @@ class Soak:
 
 async def main(args):
     os.sched_setaffinity(0, {LOAD_CORE})
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
     soak = Soak(args)
     try:
         await soak.run()
@@ -560,7 +586,11 @@ async def main(args):
             print(role, "more objects than after warming up:", objects.most_common(8))
     print("\n" + said.table())
     if args.out:
-        kept = {"samples": soak.samples, "faults": soak.faults, "capacity": soak.capacity_found, "per_s": soak.per_s, "rows": said.rows,
+        errors = [
+            (round(began - soak.began, 3), round(ended - soak.began, 3), *what)
+            for began, ended, *what in soak.people.errors
+        ]
+        kept = {"samples": soak.samples, "stalls": soak.stalls, "errors": errors, "faults": soak.faults, "capacity": soak.capacity_found, "per_s": soak.per_s, "rows": said.rows,
                 "events": soak.sidecar.events, "told": {"first": soak.told_first, "warm": soak.warm, "last": soak.told_last},
                 "counts": [[*key, count] for key, count in soak.people.counts.items()], "metrics": soak.metrics}  # fmt: skip
         Path(args.out).write_text(json.dumps(kept))

@@ -97,7 +97,14 @@ def judge(soak):
     )
     # Failures.
     unexplained = [one for one in people.errors if not _explained(soak, one)]
-    soak.unexplained = unexplained
+    soak.unexplained = [one for one in unexplained if not _stalled(soak, one)]
+    stalled, unexplained = len(unexplained) - len(soak.unexplained), soak.unexplained
+    said.add(
+        f"answers that failed as the machine withheld its cores ({sum(end - begin for begin, end in soak.stalls):.0f} s in all)",
+        stalled,
+        "told",
+        True,
+    )
     said.add(
         "answers that failed while nothing was broken",
         f"{len(unexplained)} of {people.counts.total()}",
@@ -189,6 +196,12 @@ def _was(soak, begin, end, spoils):
     return any(
         one["begin"] - 0.5 <= end and begin <= one["end"] + HEALS_S and spoils(one["spoils"]) for one in soak.faults
     )
+
+
+def _stalled(soak, error):
+    """Whether a worker or the store waited for a core meanwhile, or in the second before: a command has one second."""
+    began, ended = error[0] - soak.began, error[1] - soak.began
+    return any(begin <= ended and began <= end + 1.0 for begin, end in soak.stalls)
 
 
 def _explained(soak, error):

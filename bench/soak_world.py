@@ -337,6 +337,9 @@ class Valkey:
         while b"PONG" not in await said(self.port, "PING"):
             await asyncio.sleep(0.05)
 
+    def pids(self):
+        return [self.process.pid]
+
     async def kill(self):
         self.process.kill()
         await asyncio.to_thread(self.process.wait)
@@ -384,6 +387,9 @@ class Group:
                     f"sentinel down-after-milliseconds {self.NAME} {self.DOWN_AFTER_MS}\nsentinel failover-timeout {self.NAME} 6000\n"
                 )
                 await sentinel.start([str(find_server()), "sentinel.conf", "--sentinel"])
+
+    def pids(self):
+        return [server.process.pid for server in self.servers]
 
     async def primary(self):
         for server in self.servers:

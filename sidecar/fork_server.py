@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sidecar import logs, worker
-from sidecar.app import kinds
+from sidecar.app import kinds, prepare
 from sidecar.config.load import ConfigError, load
 from sidecar.recipient import load_number_data
 from sidecar.turns import Turns
@@ -64,6 +64,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGCHLD, reap)
     for _ in load_number_data():
         pass
+    prepare(config)
     gc.collect()
     gc.freeze()  # a collection in a worker would write to every object of it, and share none
     say(loaded="")
@@ -90,6 +91,7 @@ def main(arguments: list[str]) -> int:
         elif packet == b"load":
             try:
                 loaded = load(path, os.environ, kinds())
+                prepare(loaded)
                 say(loaded="")
             except ConfigError as error:
                 say(loaded=str(error))

@@ -1,7 +1,7 @@
 """What is alive inside a process of the sidecar? Python loads this by itself where PYTHONPATH names its folder.
 
-SIGUSR1 has a process write `$SOAK_TOLD/PID.json`: its tasks by the function that each runs, and its objects by type (those
-made since it was forked). `soak.py` compares them from before and after. It takes some 50 ms, so it is asked in quiet alone.
+SIGUSR1 has a process write `$SOAK_TOLD/PID.json`: its tasks by the function that each runs, its objects by type (those
+made since it was forked), and the modules that it has loaded. `soak.py` compares them from before and after. It takes some 50 ms, so it is asked in quiet alone.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 
@@ -23,7 +24,7 @@ def tell(*_):
     objects = collections.Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
     path = Path(os.environ["SOAK_TOLD"]) / f"{os.getpid()}.json"
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"tasks": tasks, "objects": objects}))
+    part.write_text(json.dumps({"tasks": tasks, "objects": objects, "modules": sorted(sys.modules)}))
     part.rename(path)
 
 

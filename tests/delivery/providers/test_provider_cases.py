@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -124,6 +127,36 @@ def test_kind_reads_receipts_or_says_that_there_are_none(kind: str, module: Any)
 
 def test_no_kind_is_forgotten_here() -> None:
     assert TABLES.keys() | LOCAL == kinds().keys()
+
+
+FIRST_MESSAGES = """
+import sys
+from sidecar import outbound
+from sidecar.delivery.providers import kinds
+from sidecar.delivery.providers.remote import prepare
+from test_provider_cases import MESSAGE, MESSAGES, REMOTE, settings
+
+for kind in REMOTE:
+    table = settings(kind, "http://127.0.0.1:1")
+    prepare(kinds()[kind], table)
+    before = set(sys.modules)
+    made = kinds()[kind].request(table, MESSAGES.get(kind, MESSAGE), 0.0, "nonce")
+    assert isinstance(made, outbound.HttpRequest), made
+    print(kind, *set(sys.modules) - before)
+"""
+
+
+def test_first_message_waits_for_no_import() -> None:
+    """All that a kind's library loads, it loads at start: an import of a tenth of a second stops the whole loop."""
+    path = os.pathsep.join(map(str, (HERE, HERE.parents[1], HERE.parents[2])))
+    asked = subprocess.run(
+        [sys.executable, "-c", FIRST_MESSAGES],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (asked.returncode, asked.stdout.splitlines()) == (0, REMOTE), asked.stderr
 
 
 @pytest.mark.parametrize(("kind", "case"), REPLIES, ids=[case["id"] for _, case in REPLIES])
