@@ -3,9 +3,7 @@
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -16,7 +14,7 @@ from typing import Any, Final
 
 import aiohttp
 import pytest_asyncio
-from fakes import FakeUpstream
+from fakes import FakeUpstream, free_port
 
 from sidecar.store.client import Store
 
@@ -55,18 +53,6 @@ kind = "console"
 [[delivery]]
 providers = ["console"]
 """
-
-
-# Below the ports that the system gives to whoever asks for any: nobody is given one of these before its child has it.
-_PORTS: Final = iter(random.sample(range(10_000, 20_000), 10_000))
-
-
-def free_port() -> int:
-    """A port of ours that nobody listens on now."""
-    for port in _PORTS:
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError("no free port")
 
 
 def rewritten(text: str, more: str, changed: Mapping[str, str]) -> str:

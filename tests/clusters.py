@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from children import PATIENCE_S
+from fakes import free_port
 from stores import read_command
 
 from sidecar.errors import StoreAwayError
@@ -189,11 +189,7 @@ async def until_all_say(members: Sequence[Member], name: str, value: str) -> Non
 
 def free_ports(count: int) -> list[int]:
     """Find so many ports that nobody listens on."""
-    with contextlib.ExitStack() as open_:
-        sockets = [open_.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    return [free_port() for _ in range(count)]
 
 
 # Nodes that say what a test has them say…

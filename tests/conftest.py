@@ -39,8 +39,8 @@ async def store_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[s
 
 @pytest_asyncio.fixture
 async def store(store_url: str) -> AsyncIterator[Store]:
-    """That Valkey under a prefix of the test's own, swept afterwards."""
-    store = Store(store_url, prefix=f"test-{secrets.token_hex(6)}")
+    """That Valkey under a prefix of the test's own, swept afterwards; its time limit is that of a busy machine."""
+    store = Store(store_url, prefix=f"test-{secrets.token_hex(6)}", timeout_s=10.0)
     yield store
     if keys := await store.execute(None, "KEYS", f"*{store.names.prefix}*"):
         await store.execute(keys[0], "DEL", *keys)

@@ -4,6 +4,7 @@ Neither understands more HTTP than where a message ends, so neither can hide wha
 """
 
 import asyncio
+import random
 import socket
 import ssl
 import struct
@@ -15,6 +16,18 @@ from typing import Final, Self
 
 # Every wait in here ends by then, with TimeoutError: a hung test is a failed test.
 DEADLINE_S: Final = 10.0
+
+# Below the ports that the system gives to whoever asks for any: nobody is given one of these.
+_PORTS: Final = iter(random.sample(range(10_000, 20_000), 10_000))
+
+
+def free_port() -> int:
+    """A port of ours that nobody listens on now."""
+    for port in _PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no free port")
+
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from children import CONFIG, Child, Run, free_port
+from children import CONFIG, Child, Run
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from fakes import OK, Message, RawClient, Taken, read_content
+from fakes import OK, Message, RawClient, Taken, free_port, read_content
 
 from sidecar.proxy.proxy_protocol import SIGNATURE
 

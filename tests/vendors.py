@@ -1,13 +1,13 @@
 """A vendor on loopback that does what a test tells it to: answers, keeps silent, breaks the line."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from aiohttp import web
+from fakes import free_port
 
 # For what must happen at once, on a busy machine.
 SOON_S = 10.0
@@ -94,7 +94,7 @@ async def vendor() -> AsyncIterator[Vendor]:
 
     runner = web.ServerRunner(web.Server(handle, handler_cancellation=True), shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
     await site.start()
     host, port = runner.addresses[0][:2]
     it.url = f"http://{host}:{port}"
@@ -107,6 +107,4 @@ async def vendor() -> AsyncIterator[Vendor]:
 
 def closed_port() -> str:
     """The URL of a port of ours that nobody listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"

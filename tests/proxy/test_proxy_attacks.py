@@ -18,6 +18,7 @@ from certificates import LOOPBACK, Authority, serving
 from fakes import OK, FakeUpstream, Message, RawClient, Taken, read_content
 from proxied import Passing, passing
 from telling import PHONE, Start
+from vendors import closed_port
 
 from sidecar.config.model import Upstream
 from sidecar.proxy import client as proxy_client
@@ -76,10 +77,8 @@ async def test_the_host_that_upstream_is_told_is_the_one_that_was_asked_for(
 @pytest.mark.usefixtures("engine")
 async def test_whoever_waits_for_a_connection_hears_that_there_is_none() -> None:
     """The attempt that failed gives its place to the next: nobody waits for a connection that nobody opens."""
-    async with FakeUpstream() as gone:
-        url = gone.url
     async with (
-        passing(url, max_connections=1) as sidecar,
+        passing(closed_port(), max_connections=1) as sidecar,
         sidecar.client() as one,
         sidecar.client() as two,
         sidecar.client() as three,

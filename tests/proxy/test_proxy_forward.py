@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from fakes import OK, FakeUpstream, Message, RawClient, Taken, read_content, write_until_stalled
 from proxied import Passing, passing
+from vendors import closed_port
 
 from sidecar.config.model import Upstream
 from sidecar.errors import Refusal
@@ -531,9 +532,7 @@ async def test_an_answer_that_cannot_be_read_for_certain_is_refused(
 
 
 async def test_no_upstream_is_unavailable() -> None:
-    async with FakeUpstream() as gone:
-        url = gone.url
-    async with passing(url) as sidecar, sidecar.client() as client:
+    async with passing(closed_port()) as sidecar, sidecar.client() as client:
         assert (await client.ask()).content == b"upstream_unavailable"
 
 

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -299,29 +298,35 @@ async def test_no_more_is_written_than_a_store_can_do(tmp_path: Path, monkeypatc
     """While so many are unanswered, others wait for their turn, and have it when answers come."""
     monkeypatch.setattr(connections, "_MOST_WRITTEN", 4)
     unanswered: list[bytes] = []
-    most = 0
-    last = asyncio.Event()
+    is_silent = False
+    writers: list[asyncio.StreamWriter] = []
+
+    def answer(word: bytes) -> None:
+        writers[0].write(b"$%d\r\n%b\r\n" % (len(word), word))
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal most
-        unanswered.append((await greet(reader, writer))[-1])
+        writers.append(writer)
+        word = (await greet(reader, writer))[-1]
         while True:
-            with suppress(TimeoutError):
-                while not last.is_set() or len(unanswered) < 4:
-                    async with asyncio.timeout(0.05 if unanswered else None):
-                        unanswered.append((await read_command(reader))[-1])
-                    most = max(most, len(unanswered))
-            writer.write(b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in unanswered))
-            unanswered.clear()
+            if is_silent:
+                unanswered.append(word)
+            else:
+                answer(word)
+            word = (await read_command(reader))[-1]
 
     async with a_server(tmp_path / "s", talk) as url, a_store(url, timeout_s=10) as store:
+        await store.execute(None, "ECHO", "first")
+        is_silent = True
         replies = []
         for number in range(40):
             replies.append(store.execute(None, "ECHO", number))
-            await asyncio.sleep(0)
-        last.set()
+            for _ in range(5):  # turns of the loop, in which all is read that is written
+                await asyncio.sleep(0)
+        assert unanswered == [b"0", b"1", b"2", b"3"]
+        is_silent = False
+        for word in unanswered:
+            answer(word)
         assert await asyncio.gather(*replies) == [str(number).encode() for number in range(40)]
-    assert 1 < most <= 4 + 40 // 4
 
 
 async def test_deadlines_cost_one_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,10 +352,11 @@ async def test_deadlines_cost_one_timer(tmp_path: Path, monkeypatch: pytest.Monk
 
     async with a_server(tmp_path / "s", talk) as url, a_store(url, timeout_s=0.1) as store:
         monkeypatch.setattr(loop, "call_later", call_later)
-        while connected < 4:
+        expected, replies = [str(number).encode() for number in range(1000)], []
+        while replies != expected:  # a busy machine may be too slow for the time limit on the fourth connection too
             asked = [store.execute(None, "ECHO", number) for number in range(1000)]
-            await asyncio.gather(*asked, return_exceptions=True)
-        assert [reply.result() for reply in asked] == [str(number).encode() for number in range(1000)]
+            replies = await asyncio.gather(*asked, return_exceptions=True)
+        assert connected >= 4
         now = loop.time()
         assert len([timer for timer in timers if not timer.cancelled() and timer.when() > now]) <= 1
         assert len(timers) <= 4 * connected
