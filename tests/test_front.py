@@ -86,3 +86,16 @@ async def test_a_long_method_is_not_remembered(start: Start) -> None:
     assert kept.cache_info().currsize == before
     assert (await sidecar.ask("M", "/")).status == 200
     assert kept.cache_info().currsize == before + 1
+
+
+async def test_a_field_that_names_another_path_is_looked_up_though_the_path_is_remembered(start: Start) -> None:
+    """And the look-up of a POST is remembered, by its path and type."""
+    sidecar = await start('[[routes]]\nmatch = "* /closed"\naction = "deny"\n')
+    kept = sidecar.app.front._kept_look_up
+    for method in ("GET", "POST"):
+        before = kept.cache_info()
+        for _ in range(2):
+            assert (await sidecar.ask(method, "/open")).status == 200
+        after = kept.cache_info()
+        assert (after.currsize - before.currsize, after.hits - before.hits) == (1, 1)
+        assert (await sidecar.ask(method, "/open", headers={"X-Original-URL": "/closed"})).status == 403

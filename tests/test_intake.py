@@ -727,3 +727,13 @@ def test_a_space_in_a_name_is_no_sign_that_it_is_not_there() -> None:
     assert request.select("form:captcha token") == "x"
     assert not intake.surely_lacks("form:captcha token", body)
     assert intake.surely_lacks("form:captcha", b"phone=1")
+
+
+@pytest.mark.parametrize(("padding", "remembered"), [(0, 1), (60, 0)])
+def test_a_long_type_is_not_remembered(padding: int, remembered: int) -> None:
+    """Clients make it up, so what is kept of it is short."""
+    fields = [(b"Content-Type", b"application/json" + b" " * padding + b";charset=utf-8")]
+    intake._media_type.cache_clear()
+    for _ in range(2):
+        assert intake._content_type(fields) == "application/json"
+    assert intake._media_type.cache_info()[::3] == (remembered, remembered)

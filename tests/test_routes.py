@@ -638,3 +638,12 @@ def test_a_proof_for_a_number_of_another_country_opens_no_other_route() -> None:
     assert Routes([one, other]).find("POST", "/a", elsewhere).route is CLOSED
     same = Route.model_validate({"match": "POST /b", **verify, "country": "json:area"})
     assert Routes([one, same]).find("POST", "/a", elsewhere).route is one
+
+
+def test_a_long_path_is_looked_up_each_time() -> None:
+    """What is remembered is short, so that some thousand look-ups stay small; a short path is looked up once."""
+    routes = Routes([SEND])
+    for target, remembered in (("/api/sms/%63ode" + "/." * 600, 0), ("/api/sms/%63ode", 1)):
+        for _ in range(2):
+            assert find("POST", target, routes=routes) is SEND
+        assert routes._kept_look_up.cache_info()[::3] == (remembered, remembered)

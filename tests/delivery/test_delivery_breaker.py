@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from structlog.testing import capture_logs
 from sidecar import breaker as law
 from sidecar import delivery
 from sidecar.breaker import NEXT, Breaker, of_text
+from sidecar.delivery import breakers as shared
 from sidecar.delivery.breakers import Breakers, Key
 from sidecar.events import BreakerSeen, Event, told_to
+from sidecar.life import ended
 from sidecar.logs import EventLog
 from sidecar.store.client import Script, Store
 
@@ -289,3 +292,22 @@ async def test_breaker_that_one_worker_opens_is_honoured_by_another(store: Store
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+
+
+async def test_the_store_is_looked_at_twice_a_second(store: Store) -> None:
+    """However little there is to tell: a look that is never put off would keep the loop and the store busy."""
+    looks: list[float] = []
+
+    class Counted(Breakers):
+        async def look(self) -> None:
+            looks.append(time.monotonic())
+            await super().look()
+
+    task = asyncio.create_task(Counted(store, {"a": None}, lambda *_: None).run())
+    try:
+        async with asyncio.timeout(10):
+            while len(looks) < 3:
+                await asyncio.sleep(0.01)
+    finally:
+        await ended(task)
+    assert looks[2] - looks[0] > 1.9 * shared._REFRESH_S

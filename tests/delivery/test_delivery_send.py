@@ -652,3 +652,13 @@ def test_word_shows_no_address() -> None:
     """An e-mail address has stars in its place, in any case."""
     message = Message("m-1", parse("Foo@mail.example", "email", "CN"), "en", "246810", 5, "246810")
     assert word(Uncertain("550 <foo@MAIL.example>"), message) == "550 <****************>"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [("kim@mail.example", "550 <\u212aim@mail.example>"), ("s@mail.example", "550 <\u017f@mail.example>")],
+)
+def test_word_shows_no_address_in_other_letters(address: str, said: str) -> None:
+    """Letters that a case-blind look takes for one of the address's own, such as the Kelvin sign, hide nothing."""
+    message = Message("m-1", parse(address, "email", "CN"), "en", "246810", 5, "246810")
+    assert word(Uncertain(said), message) == f"550 <{'*' * len(address)}>"

@@ -503,7 +503,7 @@ async def test_unguarded_traffic_flows_and_guarded_is_refused_while_the_store_is
     ):
         reply = await sidecar.ask("POST", path, json=body)
         assert (reply.status, reply.code) == (503, "store_unavailable")
-        assert int(reply.headers["Retry-After"]) >= 1
+        assert reply.headers["Retry-After"] == "1"
     assert len(sidecar.upstream.requests) == 1
     assert (await sidecar.admin("/healthz")).status == 200
 
