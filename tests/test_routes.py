@@ -647,3 +647,10 @@ def test_a_long_path_is_looked_up_each_time() -> None:
         for _ in range(2):
             assert find("POST", target, routes=routes) is SEND
         assert routes._kept_look_up.cache_info()[::3] == (remembered, remembered)
+
+
+def test_a_plain_path_that_no_route_has_is_not_even_looked_up() -> None:
+    """Most requests are for one, and pass."""
+    routes = Routes([SEND, guard("POST /users/*")])
+    assert find("POST", "/pictures/one", routes=routes) is None
+    assert routes._kept_look_up.cache_info().misses == 0

@@ -56,6 +56,13 @@ async def test_neighbours_that_nobody_verifies_are_refused_and_a_stranger_is_not
     assert len(sidecar.vendor.messages) == 4
 
 
+async def test_a_number_in_each_of_several_blocks_of_ten_is_no_run(start: Start) -> None:
+    """What is counted of ten numbers is counted of no hundred."""
+    sidecar = await start(ENFORCED + MAIN, config=TRUSTING)
+    for index in range(4):
+        assert (await send(sidecar, FIRST + 10 * index, ip(index))).status == 202
+
+
 async def test_a_verified_neighbour_makes_room(start: Start) -> None:
     """Who types the code in counts no longer; a company may sign up number by number."""
     sidecar = await start(ENFORCED + MAIN, config=TRUSTING)
