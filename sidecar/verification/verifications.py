@@ -58,8 +58,8 @@ class Record:
     expires_in_s: float
     again_in_s: float
     came_to: Status  # what its messages came to: as `status`, and still there when the code has expired
-    reason: str = ""  # why it failed, in the API's words
-    is_replaced: bool = False  # another code took its place before its time was up
+    reason: str  # why it failed, in the API's words
+    is_replaced: bool  # another code took its place before its time was up
 
 
 @dataclass(frozen=True, slots=True)

@@ -352,7 +352,8 @@ async def test_deadlines_cost_one_timer(tmp_path: Path, monkeypatch: pytest.Monk
 
     async with a_server(tmp_path / "s", talk) as url, a_store(url, timeout_s=0.1) as store:
         monkeypatch.setattr(loop, "call_later", call_later)
-        expected, replies = [str(number).encode() for number in range(1000)], []
+        expected = [str(number).encode() for number in range(1000)]
+        replies: list[Any] = []
         while replies != expected:  # a busy machine may be too slow for the time limit on the fourth connection too
             asked = [store.execute(None, "ECHO", number) for number in range(1000)]
             replies = await asyncio.gather(*asked, return_exceptions=True)
