@@ -35,12 +35,12 @@ PORT ?= 8080
 demo: $(VENV)/.installed
 	$(BIN)/signup-sidecar demo --port $(PORT)
 
-# In two processes, each with a store of its own; and they share what is compiled with the sidecars that they start.
+# The tests share what is compiled with the sidecars that they start. PYTEST="-n 2 --dist worksteal" runs them in two processes.
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal $(PYTEST)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest $(PYTEST)
 	PYTHONDONTWRITEBYTECODE= $(BIN)/signup-sidecar demo --smoke
 
 test-pythons:
