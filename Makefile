@@ -12,6 +12,7 @@
 # make fuzz-time      small inputs that cost much, searched by what they cost, FUZZ_SECONDS=3600
 # make mutants        changes one place of the program at a time, and says which change no test notices; an hour
 # make soak           faults switched on and off at 70 % of capacity, and what is left behind then; SOAK_SECONDS=3600, and its picture
+# make bench-slots    what one slot of a cluster carries: the store's CPU time for each step; a few minutes
 # make bench-scale    what a request costs as workers and the store's primaries grow; docs/scaling.md is worked out of it (nginx)
 # make bench-lists    what an asn_file of 420,000 networks costs
 # make bench-slider   what solvers achieve against the slider's pictures (OpenCV, in a venv of its own); about fifteen minutes
@@ -29,7 +30,7 @@ PYTEST :=
 BIN := $(VENV)/bin
 PORT ?= 8080
 
-.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pumping bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-oracle bench-limits bench-scale bench-lists bench-slider bench-start soak fuzz-proxy fuzz-time version-before format clean
+.PHONY: demo test mutants test-pythons test-backends test-browser bench-router bench-routing bench-pumping bench-captcha bench-pass bench-send bench-verify bench-flood bench-overload bench-oracle bench-limits bench-slots bench-scale bench-lists bench-slider bench-start soak fuzz-proxy fuzz-time version-before format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -99,6 +100,9 @@ bench-limits: $(VENV)/.installed
 	-@test -f .bench/limits/.fetched || { $(PYTHON) -m venv .bench/limits && .bench/limits/bin/pip install --quiet \
 	  --disable-pip-version-check uvloop 'throttled-py[redis]>=3.5,<4' 'limits>=5.8,<6' 'redis[hiredis]<8' && touch .bench/limits/.fetched; }
 	$(BIN)/python bench/bench_limits.py $(BENCH)
+
+bench-slots: $(VENV)/.installed
+	$(BIN)/python bench/slots.py $(BENCH)
 
 bench-scale: $(VENV)/.installed
 	$(BIN)/python bench/bench_scale.py $(BENCH)

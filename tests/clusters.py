@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -219,8 +220,8 @@ class ToldNode:
     def place(self) -> str:
         return str(Place(self.host, self.port))
 
-    async def listen(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._server = await asyncio.start_server(self._talk, host, port)
+    async def listen(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(self._talk, host, 0, ssl=tls)
         self.host, self.port = self._server.sockets[0].getsockname()[:2]
 
     async def close(self) -> None:

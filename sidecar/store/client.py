@@ -299,7 +299,8 @@ class Store:
             redirect: Redirect | None = Redirect(command.node, command.is_asking, 0.0)
         else:
             redirect = self._nodes.redirect(command.key, command.node, fault, command.times)
-        if redirect is None or command.times >= _MOST_TIMES:
+        until = command.until or command.asked_at + self._timeout_s
+        if redirect is None or command.times >= _MOST_TIMES or now + redirect.after_s >= until:
             _fail(command.reply, self._refused(command.node, command.verb, fault, command.asked_at, now))
         elif not command.reply.done():
             self._go_on(command, redirect)

@@ -30,8 +30,9 @@ MOST_NODES: Final = 1000
 _LOOK_EVERY_S: Final = 0.1
 # One node of several that are tried has at least so long to let us in.
 _TRIED_S: Final = 0.1
-# A command on several keys of a slot that moves is asked again as late, and each time twice as late.
+# A command on several keys of a slot that moves is asked again as late, each time twice as late, and this at most.
 _TRY_AGAIN_S: Final = 0.01
+_TRY_LAST_S: Final = 0.16
 # No name in the DNS is longer (RFC 1035 section 2.3.4).
 _MOST_HOST: Final = 255
 
@@ -135,7 +136,7 @@ class Cluster:
         if key is None:
             return None
         if fault.code == "TRYAGAIN":
-            return Redirect(self.node(key), is_asking=False, after_s=_TRY_AGAIN_S * 2**times)
+            return Redirect(self.node(key), is_asking=False, after_s=min(_TRY_AGAIN_S * 2**times, _TRY_LAST_S))
         if fault.code not in {"MOVED", "ASK"}:
             return None
         slot = slot_of(key)

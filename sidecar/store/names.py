@@ -4,8 +4,8 @@ A cluster puts a key on the shard that the text between its first braces hashes 
 shard only. So keys that one script uses carry one tag, decided here:
 
 - All buckets carry one tag. A request's buckets (its address, its number, the total) have nothing in common, and are
-  still decided all or none in one script. The price: in a cluster one shard holds all limits. A decision is one small
-  script, so that shard serves far more requests than there are sign-ups.
+  still decided all or none in one script. The price: in a cluster one shard holds all limits, and ends where a core of
+  it does (docs/decisions/0022-what-does-one-slot-carry.md).
 - What is known of sends, to tell those that nobody will verify, carries one tag of its own: a send meets counters of
   its country, its number and its address, which have as little in common, and are decided in one script, too.
 - What is known of one recipient (`current`, `verification`, `idempotency`) carries the recipient's route:
