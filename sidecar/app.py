@@ -36,7 +36,7 @@ from sidecar.delivery.providers.remote import prepare as prepare_kind
 from sidecar.delivery.providers.seam import Provider
 from sidecar.delivery.rates import Rates
 from sidecar.delivery.receipts import Receipts, callback_url, may_come
-from sidecar.delivery.router import Router
+from sidecar.delivery.router import Router, probe_s
 from sidecar.delivery.sightings import Sightings
 from sidecar.errors import Refusal, StoreAwayError
 from sidecar.events import Tell, told_to
@@ -336,7 +336,8 @@ async def _routing(
     url = _receipts_url(config)
     callbacks = {name: callback_url(url, name, settings) for name, settings in config.providers.items()}
     lines = Rates(frozenset(rates), take)
-    breakers = Breakers(store, config.providers, tell)
+    longest_s = max((max(rule.breaker.open_for, probe_s(rule)) for rule in config.delivery), default=0.0)
+    breakers = Breakers(store, config.providers, tell, int(longest_s * 1000))
     sightings = Sightings(store)
     # At once: each waits for a store that does not answer. What is wrong their tasks tell.
     await asyncio.gather(breakers.look(), sightings.look(), return_exceptions=True)

@@ -3,6 +3,7 @@
 There is one per provider and segment, and one per captcha. Its law: everything that moves a breaker is here, and
 `delivery/breaker.lua` does the same in the store, where all workers share those of the providers; a property test holds
 the two together. It never reads a clock: times are milliseconds.
+The store's may be set back: a breaker that is to wait for longer than any may has waited long enough.
 
 - segment      the part of the world that breaks alone: a country, or a country's operator ("CN/china-mobile").
 - generation   counts the moves. An attempt carries the one it was started under; a result of an older one says
@@ -25,6 +26,8 @@ STATES: Final = MappingProxyType({"closed": 0, "half_open": 1, "open": 2})
 # What is looked back on, and how many failures in it are too many.
 WINDOW: Final = 20
 TOO_MANY: Final = 10
+# No breaker is open for longer, and no probe under way, where nobody says how long they are.
+LONGEST_MS: Final = 3_600_000
 
 # (state, event) -> state. What is not here moves nothing; what is here begins a new generation.
 NEXT: Final = MappingProxyType(
@@ -59,9 +62,12 @@ class Breaker:
         """True when it is closed, and knows of no failure: one more fine result need not be told to it."""
         return self.state == "closed" and not self.run and "0" not in self.window
 
-    def may_be_probed(self, now_ms: int) -> bool:
-        """True when one attempt may find out whether the provider is back."""
-        return self.state != "closed" and now_ms >= self.until_ms
+    def may_be_probed(self, now_ms: int, longest_ms: int = LONGEST_MS) -> bool:
+        """True when one attempt may find out whether the provider is back.
+
+        `longest_ms`: what is to wait for longer than that was told to by a clock that has been set back.
+        """
+        return self.state != "closed" and not now_ms < self.until_ms <= now_ms + longest_ms
 
 
 def of_text(text: str) -> Breaker:
@@ -85,9 +91,9 @@ def record(breaker: Breaker, generation: int, *, fine: bool, failures: int, open
     return Breaker("closed", generation, run, window)
 
 
-def probe(breaker: Breaker, lease_ms: int, now_ms: int) -> Breaker | None:
+def probe(breaker: Breaker, lease_ms: int, now_ms: int, longest_ms: int = LONGEST_MS) -> Breaker | None:
     """Claim the one probe: the half-open breaker whose generation it carries, or None when it is not to be had."""
-    if not breaker.may_be_probed(now_ms):
+    if not breaker.may_be_probed(now_ms, longest_ms):
         return None
     return _moved(breaker, "probed", now_ms + lease_ms)
 

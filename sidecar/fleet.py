@@ -3,18 +3,22 @@
 All of them accept from the same listening sockets, so that a connection which waits is taken by whoever lives. A worker
 that ends is replaced at once, and after growing pauses where it ends as it begins. What they have counted is asked for
 when somebody looks, and what a dead one had counted is kept.
+
+The configuration is read once, by this process, and handed to each of them as it was read: a file that changes while
+they take it over one after another makes no two of them serve by different ones.
 """
 
 import asyncio
+import base64
 import json
 import os
+import pickle
 import signal
 import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -22,6 +26,7 @@ import structlog
 from sidecar.config.model import Config
 from sidecar.life import ended
 from sidecar.metrics import Metrics
+from sidecar.worker import MAX_LINE
 
 # The pause before a worker is replaced that ended as it began: at first, and at most.
 _PAUSE_S: Final = 0.1
@@ -79,12 +84,15 @@ class _Process:
         if self._reloaded is not None and not self._reloaded.done():  # nobody waits for it any more
             self._reloaded.set_result(why)
 
-    async def reload(self) -> str | None:
-        """Have it replace its configuration; says why not, and None where it has ended. Raises TimeoutError."""
+    async def reload(self, config: bytes) -> str | None:
+        """Have it replace its configuration by a pickled one; says why not, and None where it has ended.
+
+        Raises TimeoutError.
+        """
         if self.over.is_set():
             return None
         answer = self._reloaded = asyncio.get_running_loop().create_future()
-        self.say(reload=True)
+        self.say(reload=base64.b64encode(config).decode())
         return await asyncio.wait_for(answer, _START_S)
 
     def kill(self) -> None:
@@ -101,9 +109,9 @@ class Fleet:
     """
 
     def __init__(
-        self, path: Path, store_url: str, sockets: Sequence[socket.socket], count: int, metrics: Metrics
+        self, config: Config, store_url: str, sockets: Sequence[socket.socket], count: int, metrics: Metrics
     ) -> None:
-        self._path = path
+        self._config = pickle.dumps(config)  # what new workers get
         self._store_url = store_url
         self._sockets = sockets
         self._count = count
@@ -134,18 +142,16 @@ class Fleet:
             raise OSError("a worker cannot run; its own line says why")
         self._keeping = [asyncio.create_task(self._keep(process)) for process in first]
 
-    async def reload(self, config: Config) -> str:  # noqa: ARG002 - each reads the file itself
-        """Have one after another replace its configuration by the file's; says why the first that could not did not."""
-        async with self._lock:
-            if wrong := await (await self._fork_server()).load():
-                return wrong
+    async def reload(self, config: Config) -> str:
+        """Have one after another replace its configuration; says why the first that could not did not."""
+        handed = pickle.dumps(config)
         asked: set[_Process] = set()
         is_used = False
         while waiting := self._processes - asked:  # those too that are made meanwhile
             process = waiting.pop()
             asked.add(process)
             try:
-                why = await process.reload()
+                why = await process.reload(handed)
             except TimeoutError:
                 process.kill()
                 continue
@@ -154,12 +160,12 @@ class Fleet:
             if why:
                 return why
             is_used = True
-            await self._use()  # so that whoever takes the place of a dead one gets it too
+            await self._use(handed)  # so that whoever takes the place of a dead one gets it too
         if is_used:
             return ""
         if any(process.serves.is_set() for process in asked):
             return "every worker ended before it could use it"
-        await self._use()  # nobody serves by the old one either
+        await self._use(handed)  # nobody serves by the old one either
         return ""
 
     async def drain(self, within_s: float) -> None:
@@ -238,25 +244,24 @@ class Fleet:
             async with self._lock:
                 pid = await (await self._fork_server()).fork(its)
                 ours.setblocking(False)
-                process = _Process(*await asyncio.open_connection(sock=ours, limit=_MAX_LINE), pid)
+                process = _Process(*await asyncio.open_connection(sock=ours, limit=MAX_LINE), pid)
                 self._processes.add(process)
         process.hearing = asyncio.create_task(process.hear())
         return process
 
-    async def _use(self) -> None:
-        """Have new workers get the configuration that was loaded last."""
+    async def _use(self, config: bytes) -> None:
+        """Have new workers get this configuration."""
+        if config is self._config:
+            return
         async with self._lock:
-            await (await self._fork_server()).use()
+            await (await self._fork_server()).use(config)
+            self._config = config
 
     async def _fork_server(self) -> "_ForkServer":
         """The fork server; another one where it has died. Raises OSError, ValueError."""
         if self._forking is None or self._forking.is_over:
-            self._forking = await _ForkServer.started(self._path, self._store_url, self._sockets)
+            self._forking = await _ForkServer.started(self._config, self._store_url, self._sockets)
         return self._forking
-
-
-# A report of many series.
-_MAX_LINE: Final = 4 << 20
 
 
 class _ForkServer:
@@ -270,35 +275,36 @@ class _ForkServer:
         self._hearing = asyncio.create_task(self._hear())
 
     @classmethod
-    async def started(cls, path: Path, store_url: str, sockets: Sequence[socket.socket]) -> "_ForkServer":
-        """Start one, and wait until it has loaded all. Raises OSError, ValueError."""
+    async def started(cls, config: bytes, store_url: str, sockets: Sequence[socket.socket]) -> "_ForkServer":
+        """Start one, and wait until it has loaded all. Raises OSError."""
         ours, its = socket.socketpair()
         with its:
             numbers = [its.fileno(), *(one.fileno() for one in sockets)]
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "sidecar.fork_server", str(path), store_url, *map(str, numbers)),
+                *("-m", "sidecar.fork_server", store_url, *map(str, numbers)),
                 pass_fds=numbers,
+                stdin=asyncio.subprocess.PIPE,
             )
         ours.setblocking(False)
         made = cls(child, ours)
-        if why := (await made._answer())["loaded"]:
-            await made.close()
-            raise ValueError(why)
+        assert child.stdin is not None
+        with suppress(OSError):  # it has died, which its control socket says
+            child.stdin.write(config)
+            await child.stdin.drain()
+            child.stdin.close()
+        await made._answer()
         return made
 
     @property
     def is_over(self) -> bool:
         return self._hearing.done()
 
-    async def load(self) -> str:
-        """Have it load the configuration; says what is wrong with it."""
-        self._control.send(b"load")
-        return str((await self._answer())["loaded"])
-
-    async def use(self) -> None:
-        """Have it make workers of what it has loaded last."""
-        self._control.send(b"use")
+    async def use(self, config: bytes) -> None:
+        """Have it make workers of this configuration."""
+        self._control.send(b"use %d" % len(config))
+        await self._answer()
+        await asyncio.get_running_loop().sock_sendall(self._control, config)
         await self._answer()
 
     async def fork(self, control: socket.socket) -> int:

@@ -5,24 +5,25 @@ both have loaded. It has no thread and no event loop, so that forking is safe. I
 worker could use: what is on disk by the time that a worker dies may be none.
 
 It is asked over a socket, one question at a time, and ends with it; what it says are lines of JSON: `fork` with a
-worker's control socket -> `{"forked": pid}`; `load` -> `{"loaded": ""}`, or what is wrong; `use` -> `{"used": true}`:
-new workers get what was loaded last; `stop` closes its listening sockets. And it says `{"ended": pid, "status": wait
-status}` of each worker by itself.
+worker's control socket -> `{"forked": pid}`; `use LENGTH` -> `{"ready": true}`, and after so many octets of a
+configuration `{"used": true}`: new workers get that one; `stop` closes its listening sockets. And it says `{"ended":
+pid, "status": wait status}` of each worker by itself. It reads no configuration from disk: it gets the first one on its
+standard input, as the parent has read it.
 """
 
 import gc
 import json
 import os
+import pickle
 import signal
 import socket
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
-from sidecar import logs, worker
-from sidecar.app import kinds, prepare
-from sidecar.config.load import ConfigError, load
+from sidecar import asn, logs, worker
+from sidecar.app import prepare
+from sidecar.config.model import Config
 from sidecar.recipient import load_number_data
 from sidecar.turns import Turns
 
@@ -31,10 +32,10 @@ _WORD: Final = 16
 
 
 def main(arguments: list[str]) -> int:
-    """`CONFIG.toml STORE_URL CONTROL_FD LISTENING_FD…`: fork until the control socket ends. Returns the exit code."""
-    path, store_url = Path(arguments[0]), arguments[1]
-    control = socket.socket(fileno=int(arguments[2]))
-    sockets = [socket.socket(fileno=int(number)) for number in arguments[3:]]
+    """`STORE_URL CONTROL_FD LISTENING_FD…`: fork until the control socket ends. Returns the exit code."""
+    store_url = arguments[0]
+    control = socket.socket(fileno=int(arguments[1]))
+    sockets = [socket.socket(fileno=int(number)) for number in arguments[2:]]
     for one in (control, *sockets):
         one.set_inheritable(False)  # a program that a worker starts would hold the port
     # A terminal's signals go to the whole group; the parent says what follows of them.
@@ -55,20 +56,14 @@ def main(arguments: list[str]) -> int:
             turns.ended(pid)
             say(ended=pid, status=status)
 
-    try:
-        config = load(path, os.environ, kinds())
-    except ConfigError as error:
-        say(loaded=str(error))
-        return 2
+    config = _received(sys.stdin.buffer.read())
     turns = Turns(worker.worker_count(config.server))
     signal.signal(signal.SIGCHLD, reap)
     for _ in load_number_data():
         pass
-    prepare(config)
     gc.collect()
     gc.freeze()  # a collection in a worker would write to every object of it, and share none
-    say(loaded="")
-    loaded = config
+    say(ready=True)
     while True:
         packet, descriptors, _, _ = socket.recv_fds(control, _WORD, 1)
         if packet == b"fork":
@@ -81,22 +76,16 @@ def main(arguments: list[str]) -> int:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-                code = worker.run(path, config, store_url, sockets, socket.socket(fileno=descriptors[0]), turn)
+                code = worker.run(config, store_url, sockets, socket.socket(fileno=descriptors[0]), turn)
                 logs.flush()
                 os._exit(code)
             os.close(descriptors[0])
             turns.made(pid)
             say(forked=pid)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        elif packet == b"load":
-            try:
-                loaded = load(path, os.environ, kinds())
-                prepare(loaded)
-                say(loaded="")
-            except ConfigError as error:
-                say(loaded=str(error))
-        elif packet == b"use":
-            config = loaded
+        elif packet.startswith(b"use "):
+            say(ready=True)
+            config = _received(_read(control, int(packet[4:])))
             say(used=True)
         elif packet == b"stop":
             for one in sockets:
@@ -110,6 +99,26 @@ def main(arguments: list[str]) -> int:
         while True:
             os.wait()
     return 0
+
+
+def _read(control: socket.socket, length: int) -> bytes:
+    with control.makefile("rb", buffering=0) as file:
+        parts = []
+        while length > 0 and (part := file.read(length)):
+            parts.append(part)
+            length -= len(part)
+    return b"".join(parts)
+
+
+def _received(octets: bytes) -> Config:
+    """Take a configuration as the parent has read it, and load what it names, so that workers share it."""
+    config: Config = pickle.loads(octets)  # noqa: S301 - our parent's, over a socket that nobody else has
+    for table in (*config.block, *config.allow):
+        if table.asn_file:
+            with suppress(OSError, ValueError):  # it has changed just now: the workers tell what is wrong
+                asn.load(table.asn_file)
+    prepare(config)
+    return config
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import structlog
 import uvloop
@@ -31,6 +32,8 @@ from sidecar.sockets import bound, raise_descriptors
 from sidecar.store.embedded import StoreMissingError, embedded
 from sidecar.store.instances import ForeignSecretError
 from sidecar.worker import Worker, worker_count
+
+T = TypeVar("T")
 
 # What is bound or opened once; a reload that changes one of them is refused and says so.
 _FIXED: Final = (
@@ -130,7 +133,7 @@ class _Server:
         count = worker_count(self._config.server)
         if count == 1:
             return Worker(self._config, url, sockets, self._metrics, self._life)
-        return Fleet(self._path, url, sockets, count, self._metrics)
+        return Fleet(self._config, url, sockets, count, self._metrics)
 
     async def _drain(self) -> None:
         server = self._config.server
@@ -148,9 +151,13 @@ class _Server:
         self._looks = await asyncio.to_thread(_looks, self._path)
         try:
             # In a thread: an asn_file that was not read before takes seconds.
-            config = await asyncio.to_thread(load, self._path, os.environ, kinds(), _log_warning)
+            loading = asyncio.to_thread(load, self._path, os.environ, kinds(), _log_warning)
+            config = await self._unless_stopped(loading)
         except ConfigError as error:
             self._log.error("reload_refused", problems=str(error).splitlines())
+            return old
+        except InterruptedError as error:
+            self._log.error("reload_refused", error=str(error))
             return old
         before = self._config
         fixed = [f"server.{key}" for key in _FIXED if getattr(config.server, key) != getattr(before.server, key)]
@@ -160,8 +167,9 @@ class _Server:
             return old
         new = AsyncExitStack()
         try:
-            front = await new.enter_async_context(administering(config, url, self._life, self._crew))
-            why = await self._crew.reload(config)
+            administered = new.enter_async_context(administering(config, url, self._life, self._crew))
+            front = await self._unless_stopped(administered)
+            why = await self._unless_stopped(self._crew.reload(config))
         except (OSError, ValueError) as error:
             why = str(error)
         if why:
@@ -173,6 +181,17 @@ class _Server:
         self._config = config
         self._log.info("reloaded")
         return new
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for a part of a reload; whoever is told to stop drains at once. Raises InterruptedError then."""
+        working, stopping = asyncio.create_task(work), asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise InterruptedError("told to stop")
+            return working.result()
+        finally:
+            await ended(working, stopping)
 
     async def _watch_files(self) -> None:
         """Reload once a file of the configuration has changed, and is no longer being written."""

@@ -5,10 +5,12 @@ what to do over a socket, one line of JSON each way, and when that socket ends, 
 """
 
 import asyncio
+import base64
 import gc
 import json
 import math
 import os
+import pickle
 import signal
 import socket
 import ssl
@@ -21,8 +23,7 @@ import structlog
 import uvloop
 
 from sidecar import logs
-from sidecar.app import App, kinds, running
-from sidecar.config.load import ConfigError, load
+from sidecar.app import App, running
 from sidecar.config.model import Config, Server
 from sidecar.life import Life, ended
 from sidecar.metrics import Metrics
@@ -41,6 +42,8 @@ _LOOK_S: Final = 0.05
 _YOUNG: Final = 10_000
 # How often a worker process says what it has counted: so much is missing of what one had counted that was killed.
 REPORT_S: Final = 1.0
+# A line between it and its parent: a report of many series, a configuration.
+MAX_LINE: Final = 16 << 20
 
 
 class Worker:
@@ -216,16 +219,14 @@ def _tls(server: Server) -> ssl.SSLContext | None:
 # One of several…
 
 
-def run(
-    path: Path, config: Config, store_url: str, sockets: Sequence[socket.socket], control: socket.socket, turn: Turn
-) -> int:
+def run(config: Config, store_url: str, sockets: Sequence[socket.socket], control: socket.socket, turn: Turn) -> int:
     """Be a worker process until told to end, or nobody tells any more. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group: the parent says what follows of it
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logs.configure(config.server.log_format)
     logs.own_process()
     try:
-        uvloop.run(_told(path, config, store_url, sockets, control, turn))
+        uvloop.run(_told(config, store_url, sockets, control, turn))
     except (OSError, ValueError, ForeignSecretError) as error:
         structlog.get_logger().error("cannot_run", error=str(error))
         return 1
@@ -236,9 +237,9 @@ def run(
 
 
 async def _told(
-    path: Path, config: Config, store_url: str, sockets: Sequence[socket.socket], control: socket.socket, turn: Turn
+    config: Config, store_url: str, sockets: Sequence[socket.socket], control: socket.socket, turn: Turn
 ) -> None:
-    reader, writer = await asyncio.open_connection(sock=control)
+    reader, writer = await asyncio.open_connection(sock=control, limit=MAX_LINE)
     metrics = Metrics()
     worker = Worker(config, store_url, sockets, metrics, Life(metrics.task_ends.inc))
     terminated = asyncio.Event()
@@ -274,12 +275,9 @@ async def _told(
                 within_s = seconds
             case {"report": _}:
                 report()
-            case {"reload": _}:
-                try:
-                    config = load(path, os.environ, kinds())
-                    say(reloaded=await worker.reload(config))
-                except ConfigError as error:
-                    say(reloaded=str(error))
+            case {"reload": str(text)}:
+                config = pickle.loads(base64.b64decode(text))  # noqa: S301 - our parent's, over a socket of its own
+                say(reloaded=await worker.reload(config))
     hurrying = asyncio.create_task(_until_hurried(reader, worker))
     await worker.drain(within_s)
     report()

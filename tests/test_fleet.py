@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -194,25 +195,67 @@ async def test_a_configuration_that_no_worker_could_use_is_nobodys(run: Run) -> 
     assert (await child.asked("/closed"))[0] == 403
 
 
+# What the parent warns of as it reads it, and no worker does: it has read it by then.
+WARNED = '[captcha.altcha]\nkind = "altcha"\nmax_rise = 100\n'
+
+
+async def test_all_workers_serve_by_the_same_version_of_a_file_that_changes_meanwhile(run: Run) -> None:
+    """It is read once, by whoever reloads: what is written afterwards is nobody's before the next reload."""
+    child = await run(**TWO)
+    for pid in pids(child):
+        os.kill(pid, signal.SIGSTOP)
+    child.rewrite(DENY + WARNED, **TWO)
+    child.process.send_signal(signal.SIGHUP)
+    await child.line("config")
+    child.rewrite("nonsense", **TWO)
+    for pid in pids(child):
+        os.kill(pid, signal.SIGCONT)
+    await child.line("reloaded")
+    for _ in range(20):
+        assert (await child.asked("/closed"))[0] == 403
+    os.kill(pids(child)[0], signal.SIGKILL)
+    await child.line("worker_ended")
+    async with asyncio.timeout(PATIENCE_S):
+        while await serving(child) < 2:
+            await asyncio.sleep(0.05)
+    for _ in range(20):
+        assert (await child.asked("/closed"))[0] == 403
+
+
+async def test_sigterm_waits_for_no_reload(run: Run) -> None:
+    """Workers that hang as they take a configuration over are given up after the drain, and not after half a minute."""
+    child = await run(**TWO, drain='"1s"')
+    for pid in pids(child):
+        os.kill(pid, signal.SIGSTOP)
+    child.rewrite(DENY + WARNED, **TWO, drain='"1s"')
+    child.process.send_signal(signal.SIGHUP)
+    await child.line("config")
+    began = time.monotonic()
+    child.process.send_signal(signal.SIGTERM)
+    assert (await child.line("reload_refused"))["error"] == "told to stop"
+    assert await child.ended() == 0
+    assert time.monotonic() - began < 15
+
+
 async def test_a_worker_that_has_ended_holds_up_no_reload() -> None:
     """It is passed over, whether it ended before it was asked or afterwards; and one that is late ends nobody."""
     ours, its = socket.socketpair()
     process = _Process(*await asyncio.open_connection(sock=ours), os.getpid())
     hearing = asyncio.create_task(process.hear())
-    asked = asyncio.create_task(process.reload())
+    asked = asyncio.create_task(process.reload(b""))
     await asyncio.sleep(0)
     asked.cancel()
     with suppress(asyncio.CancelledError):
         await asked
-    again = asyncio.create_task(process.reload())
+    again = asyncio.create_task(process.reload(b""))
     its.sendall(b'{"reloaded": ""}\n')
     assert await again == ""
-    again = asyncio.create_task(process.reload())
+    again = asyncio.create_task(process.reload(b""))
     await asyncio.sleep(0)
     its.close()
     assert await again is None
     await hearing
-    assert await process.reload() is None
+    assert await process.reload(b"") is None
 
 
 async def test_a_drain_ends_what_is_under_way_in_every_worker(run: Run) -> None:

@@ -5,6 +5,7 @@ Durations are seconds, sizes bytes. Each table refuses keys that it does not kno
 `Settings`, which `load.py` is handed; this module imports none.
 """
 
+import copyreg
 import json
 import math
 import re
@@ -70,8 +71,12 @@ class Table(BaseModel):
             yield name, "***" if is_secret else hide_userinfo(value) if isinstance(value, str) else value
 
 
-def _frozen(value: Mapping[str, _T]) -> Mapping[str, _T]:
+def _frozen(value: Mapping[str, _T]) -> MappingProxyType[str, _T]:
     return MappingProxyType(dict(value))
+
+
+# A configuration is read once and handed from process to process (`fleet`), which a read-only view alone cannot be.
+copyreg.pickle(MappingProxyType, lambda view: (_frozen, (dict(view),)))
 
 
 # A TOML table whose names are the user's own; read-only.

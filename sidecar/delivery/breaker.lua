@@ -4,7 +4,7 @@
 -- KEYS[1] breakers   hash: "PROVIDER|SEGMENT" -> "STATE GENERATION RUN WINDOW UNTIL", the window "-" when empty
 -- ARGV[1] "record"   counts results; then per result: field, generation, "1" fine or "0" failed, failures in a row
 --                    that open it, milliseconds it is open for
---         "probe"    claims the one probe; then: field, milliseconds the probe may take
+--         "probe"    claims the one probe; then: field, milliseconds the probe may take, and that any breaker waits at most
 --         "read"     moves nothing
 -- Returns now (milliseconds since the epoch), then
 --         record     per result the breaker's text
@@ -64,7 +64,8 @@ if ARGV[1] == 'read' then
   end
 elseif ARGV[1] == 'probe' then
   local b = load(ARGV[2])
-  local won = b.state ~= 'closed' and now >= b.till
+  -- Further away than any breaker waits: the clock was set back.
+  local won = b.state ~= 'closed' and not (now < b.till and b.till <= now + tonumber(ARGV[4]))
   if won then
     move(b, 'probed', now + tonumber(ARGV[3]))
   end

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sidecar.breaker import STATES, WINDOW, Breaker, of_text
+from sidecar.breaker import LONGEST_MS, STATES, WINDOW, Breaker, of_text
 from sidecar.errors import StoreAwayError, StoreError
-from sidecar.events import BreakerMoved, BreakerSeen, Tell
-from sidecar.store.client import Script, Store
+from sidecar.events import BreakerMoved, BreakerSeen, StoreRefused, Tell
+from sidecar.store.client import ReplyError, Script, Store
 
 _BREAKER: Final = Script.load(Path(__file__).with_name("breaker.lua"))
 # Half of the second in which all workers must know.
@@ -40,10 +40,14 @@ class Key(NamedTuple):
 
 
 class Breakers:
-    """The breakers of one store. Every provider's worst state is told at each look, and each move that is seen."""
+    """The breakers of one store. Every provider's worst state is told at each look, and each move that is seen.
 
-    def __init__(self, store: Store, providers: Mapping[str, object], tell: Tell) -> None:
+    `longest_ms`: none of them is open for longer, and no probe under way.
+    """
+
+    def __init__(self, store: Store, providers: Mapping[str, object], tell: Tell, longest_ms: int = LONGEST_MS) -> None:
         self._store = store
+        self._longest_ms = longest_ms
         self._key = store.names.breakers()
         self._providers = tuple(providers)
         self._say = tell
@@ -60,14 +64,19 @@ class Breakers:
         """The breaker as last seen."""
         return self._seen.get(key, _CLOSED)
 
+    def may_be_probed(self, breaker: Breaker) -> bool:
+        """True when one attempt may find out now whether the provider is back."""
+        return breaker.may_be_probed(self.now_ms(), self._longest_ms)
+
     def now_ms(self) -> int:
         """The store's time, by our clock."""
         return int(time.monotonic() * 1000 + self._ahead_ms)
 
     async def probe(self, key: Key, lease_s: float) -> Breaker | None:
         """Claim the one probe, which has `lease_s` seconds to come back; None when it is not to be had."""
+        words: list[str | int] = ["probe", key.field, int(lease_s * 1000), self._longest_ms]
         try:
-            now, won, text = await self._store.run(_BREAKER, [self._key], ["probe", key.field, int(lease_s * 1000)])
+            now, won, text = await self._store.run(_BREAKER, [self._key], words)
         except StoreError:
             return None
         breaker = self._saw(now, key.field, text)
@@ -87,6 +96,7 @@ class Breakers:
         """Tell and look until cancelled."""
         clock = time.monotonic
         look_at = clock()
+        refused = ""  # what the store said last in place of the breakers
         while True:
             try:
                 self._news.clear()
@@ -95,11 +105,17 @@ class Breakers:
                 if clock() >= look_at:
                     look_at = clock() + _REFRESH_S
                     await self.look()
+                    refused = ""
                 async with asyncio.timeout(look_at - clock()):
                     await self._news.wait()
             except TimeoutError:
                 continue
             except StoreAwayError:  # which the store itself tells
+                await asyncio.sleep(_REFRESH_S)
+            except ReplyError as error:  # strange data, a right that is missing: it is looked for all the same
+                if error.code != refused:
+                    self._say(StoreRefused(reason=error.code))
+                refused = error.code
                 await asyncio.sleep(_REFRESH_S)
 
     async def look(self) -> None:

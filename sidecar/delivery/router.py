@@ -184,7 +184,7 @@ class Router:
         found = {}
         for name, key in way.keys.items():
             breaker = self._breakers.of(key)
-            if breaker.state != "closed" and not breaker.may_be_probed(self._breakers.now_ms()):
+            if breaker.state != "closed" and not self._breakers.may_be_probed(breaker):
                 found[name] = breaker.until_ms
         return found
 
@@ -192,8 +192,8 @@ class Router:
         """Ask the breaker when an attempt begins; with one that may be probed, claim the probe."""
         key = trip.way.keys[provider]
         breaker = self._breakers.of(key)
-        if breaker.state != "closed" and breaker.may_be_probed(self._breakers.now_ms()):
-            probed = await self._breakers.probe(key, trip.way.rule.attempt_timeout + _PROBE_MARGIN_S)
+        if breaker.state != "closed" and self._breakers.may_be_probed(breaker):
+            probed = await self._breakers.probe(key, probe_s(trip.way.rule))
             # Another message has the probe. Where there is nobody else to ask, this one goes too.
             if probed is None and trip.asked > 1:
                 return False
@@ -215,6 +215,11 @@ class Router:
             failures=rules.failures,
             open_for_s=rules.open_for,
         )
+
+
+def probe_s(rule: Delivery) -> float:
+    """How long a probe may be under way by this rule."""
+    return rule.attempt_timeout + _PROBE_MARGIN_S
 
 
 def is_fine(outcome: Outcome) -> bool:

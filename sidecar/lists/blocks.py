@@ -8,18 +8,17 @@ steady clock, so neither a store that is away nor a clock that is set moves it.
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Final
 
 from sidecar.errors import StoreAwayError
-from sidecar.events import BlockBegan, BlockEnded, Tell
+from sidecar.events import BlockBegan, BlockEnded, StoreRefused, Tell
 from sidecar.lists.rules import NOTHING_ADDED, Added, Beginnings
 from sidecar.lists.targets import Target, of_field
 from sidecar.ranges import Rows
-from sidecar.store.client import Script, Store
+from sidecar.store.client import ReplyError, Script, Store
 
 _BLOCKS: Final = Script.load(Path(__file__).with_name("blocks.lua"))
 # Half of the second in which all instances must know.
@@ -87,6 +86,7 @@ class Blocks:
         self._known: dict[str, tuple[Block, float]] = {}
         self._added = NOTHING_ADDED
         self._next_end = inf
+        self._refused = ""  # what the store said last in place of the blocks
 
     def in_force(self) -> Added:
         """What is blocked now."""
@@ -101,8 +101,15 @@ class Blocks:
         while True:
             await asyncio.sleep(_LOOK_EVERY_S)
             self.in_force()
-            with suppress(StoreAwayError):  # which the store itself tells
+            try:
                 await self.look()
+                self._refused = ""
+            except StoreAwayError:
+                continue  # which the store itself tells
+            except ReplyError as error:  # strange data, a right that is missing: it is looked for all the same
+                if error.code != self._refused:
+                    self._tell(StoreRefused(reason=error.code))
+                self._refused = error.code
 
     async def look(self) -> None:
         """See what the store has. Raises StoreAwayError."""

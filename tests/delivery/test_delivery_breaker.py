@@ -16,7 +16,7 @@ from sidecar import delivery
 from sidecar.breaker import NEXT, Breaker, of_text
 from sidecar.delivery import breakers as shared
 from sidecar.delivery.breakers import Breakers, Key
-from sidecar.events import BreakerSeen, Event, told_to
+from sidecar.events import BreakerSeen, Event, StoreRefused, told_to
 from sidecar.life import ended
 from sidecar.logs import EventLog
 from sidecar.store.client import Script, Store
@@ -311,3 +311,42 @@ async def test_the_store_is_looked_at_twice_a_second(store: Store) -> None:
     finally:
         await ended(task)
     assert looks[2] - looks[0] > 1.9 * shared._REFRESH_S
+
+
+async def test_a_breaker_that_was_open_as_the_stores_clock_was_set_back_is_probed(store: Store) -> None:
+    """What is to wait for longer than any breaker waits, waits no longer; one that is not yet due does."""
+    breakers = Breakers(store, {"a": None}, lambda *_: None, 10_000)
+    key, far = Key("a", "CN"), Key("a", "US")
+    now_ms = int((await store.execute(None, "TIME"))[0]) * 1000
+    name = store.names.breakers()
+    for of, until_ms in ((key, now_ms + 9_000), (far, now_ms + 3_600_000)):
+        await store.execute(name, "HSET", name, of.field, Breaker("open", 1, until_ms=until_ms).text)
+    await breakers.look()
+    assert not breakers.may_be_probed(breakers.of(key))
+    assert await breakers.probe(key, 3) is None
+    assert breakers.may_be_probed(breakers.of(far))
+    probing = await breakers.probe(far, 3)
+    assert probing is not None
+    assert probing.state == "half_open"
+    assert await breakers.probe(far, 3) is None
+
+
+async def test_the_breakers_are_looked_at_through_an_answer_that_nobody_can_read(store: Store) -> None:
+    """Strange data under their name is told once, and does not end the task."""
+    told: list[Event] = []
+    name = store.names.breakers()
+    await store.execute(name, "SET", name, "strange")
+    breakers = Breakers(store, {"a": None}, told.append)
+    running = asyncio.create_task(breakers.run())
+    try:
+        async with asyncio.timeout(10):
+            while not told:
+                await asyncio.sleep(0.01)
+            assert told == [StoreRefused(reason="WRONGTYPE")]
+            await store.execute(name, "DEL", name)
+            await store.execute(name, "HSET", name, "a|CN", Breaker("open", 1, until_ms=2**52).text)
+            while breakers.of(Key("a", "CN")).state != "open":
+                await asyncio.sleep(0.01)
+        assert not running.done()
+    finally:
+        await ended(running)

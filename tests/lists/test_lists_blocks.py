@@ -11,7 +11,7 @@ from stores import a_store, a_switch
 
 from sidecar import ranges
 from sidecar.errors import StoreAwayError
-from sidecar.events import BlockBegan, BlockEnded, Event
+from sidecar.events import BlockBegan, BlockEnded, Event, StoreRefused
 from sidecar.life import ended
 from sidecar.lists.blocks import MOST, Blocks, Register
 from sidecar.lists.rules import Added
@@ -170,6 +170,25 @@ async def test_looking_goes_on_through_a_store_that_is_away_for_a_while(store: S
             ]
         finally:
             await ended(looking)
+
+
+async def test_looking_goes_on_through_an_answer_that_nobody_can_read(store: Store) -> None:
+    """Strange data under its name is told once, and does not end the task: once it is gone, blocks are seen again."""
+    told: list[Event] = []
+    key = store.names.blocks()
+    await store.execute(key, "SET", key, "strange")
+    blocks = Blocks(store, told.append)
+    looking = asyncio.create_task(blocks.run())
+    try:
+        await until(lambda: bool(told))
+        assert told == [StoreRefused(reason="WRONGTYPE")]
+        await store.execute(key, "DEL", key)
+        await Register(store).add(target("203.0.113.0/24"), 60)
+        await until(lambda: len(told) > 1)
+        assert told[1:] == [BlockBegan(what="203.0.113.0/24", seconds=60)]
+        assert not looking.done()
+    finally:
+        await ended(looking)
 
 
 async def test_an_unchanged_list_is_one_short_command(store: Store) -> None:
