@@ -3,8 +3,9 @@
 --
 -- Call    EVALSHA pumping <n> KEYS ARGV
 -- KEYS[1] number   hash: "verified" when it was last, milliseconds since the epoch; "near" the network and country of the
---                  send that was; "refused" when one was last; "last" the number of its last entry; and each entry by
---                  its number: "at day country price suspected counter=amount …"
+--                  send that was, and after a space when one was refused last (a field of its own would be an entry to the
+--                  version before); "last" the number of its last entry; and each entry by its number:
+--                  "at day country price suspected counter=amount …"
 -- KEYS[2] money    hash: "day" days since the epoch; "total" and each "in:COUNTRY": what it has cost, millionths;
 --                  "alarmed:…" 1 once it was told that this is over its budget
 -- ARGV[1] what is asked: "judge", "verified", "give_back" or "paid"
@@ -181,10 +182,10 @@ local function number()
   for i = 1, #flat, 2 do
     if flat[i] == 'verified' then
       verified = tonumber(flat[i + 1])
-    elseif flat[i] == 'refused' then
-      refused = tonumber(flat[i + 1])
     elseif flat[i] == 'near' then
-      near = flat[i + 1]
+      local when
+      near, when = string.match(flat[i + 1], '^(%S*) ?(%d*)$')
+      refused = tonumber(when) or 0
     elseif flat[i] == 'last' then
       last = tonumber(flat[i + 1])
     else
@@ -350,7 +351,7 @@ if #KEYS > 2 then
 end
 local is_suspected = #broken > 0 and passed_by == 0
 if is_suspected then
-  redis.call('HSET', KEYS[1], 'refused', whole(now))
+  redis.call('HSET', KEYS[1], 'near', verified_near .. ' ' .. whole(now))
   redis.call('PEXPIRE', KEYS[1], whole(math.max(again_ms, redis.call('PTTL', KEYS[1]))))
 end
 

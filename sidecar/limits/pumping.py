@@ -328,7 +328,7 @@ class Book:
         for name in names:
             self._counter(name).verify(now_ms, self._period_ms(name))
         if living:
-            known.verified_ms = now_ms
+            known.verified_ms, known.refused_ms = now_ms, 0
             known.near = next((name for name in living[max(living)].filled if name.startswith("near:")), "")
         known.entries = {}
         return len(living), sum(entry.suspected for entry in living.values())

@@ -200,6 +200,12 @@ async def test_the_script_remembers_who_was_refused_as_the_model_does(store: Sto
             await both(one, late_ms)
         # Two hours on, two of a country's twenty have come back; nobody was remembered.
         assert passed_by[-3:] == ["", "", "again"]
+        # Once it is verified it is remembered for that, and no longer for having been refused.
+        number, late_ms = refused[7].number, late_ms + 1
+        assert await script.ask("verified", number, late_ms) == [late_ms, *book.verified(number, late_ms)]
+        for _ in range(8):
+            await both(sending(number, strange(90)), late_ms)
+        assert passed_by[-8] == ""
 
 
 # What the rules mean…
