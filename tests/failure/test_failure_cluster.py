@@ -43,6 +43,7 @@ class Load:
     def __init__(self, sidecar: Sidecar, people: int = 4) -> None:
         self.sidecar = sidecar
         self.accepted: list[str] = []
+        self.accepted_at: dict[str, float] = {}
         self.failed: Counter[int] = Counter()
         self.passed = 0
         self.passed_at = 0.0
@@ -55,6 +56,7 @@ class Load:
             reply = await self.sidecar.ask("POST", "/send", json={"phone": number})
             if reply.status == 202:
                 self.accepted.append(f"+86{number}")
+                self.accepted_at[f"+86{number}"] = asyncio.get_running_loop().time()
             else:
                 self.failed[reply.status] += 1
             reply = await self.sidecar.ask("POST", "/guarded")
@@ -192,16 +194,18 @@ async def test_one_node_of_several_is_away(tmp_path: Path, start: Start) -> None
 
 async def test_a_primary_that_dies_under_load(cluster: Servers, start: Start) -> None:
     """The node with the limits, then the one with the outbox: three seconds after a replica has taken over, guarded
-    routes answer again, and what was accepted comes, and comes once."""
+    routes answer again, and what was accepted comes; twice at most, and only what was under way as a primary died."""
     sidecar = await start(LOADED, url=cluster.url)
     names = Names("sidecar")
     loop = asyncio.get_running_loop()
     load = Load(sidecar)
+    killed_at = []
     await load.more()
     for key in (names.bucket("ip", ""), names.outbox()):
         member = await cluster.owner(key)
         await cluster.has_replica(member)
         member.kill()
+        killed_at.append(loop.time())
         async with asyncio.timeout(DEADLINE_S):
             while await cluster.owner(key) is member:
                 await asyncio.sleep(0.01)
@@ -216,6 +220,9 @@ async def test_a_primary_that_dies_under_load(cluster: Servers, start: Start) ->
     assert load.failed[503] > 0  # while nobody had the slots
     assert set(load.failed) == {503}
     arrived = await load.arrived(cluster.url)
-    assert {number: count for number, count in arrived.items() if count > 1} == {}
+    # What had ended just before a primary died may be unknown to its replica: it is leased there still, and sent again.
+    assert max(arrived.values()) <= 2
+    for number in (number for number, count in arrived.items() if count == 2):
+        assert any(at - 1 < load.accepted_at.get(number, at) <= at + 1 for at in killed_at)
     async with a_store(cluster.url) as store:
         assert await store.why_not() == ""
