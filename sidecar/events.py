@@ -521,6 +521,31 @@ class StoreBack(Event):
 
 
 @_event
+class StoreAlone(Event):
+    """A primary has no replica any more, or none yet: what is accepted from now on is lost if its machine is."""
+
+    name = "store_alone"
+    level = "warning"
+    place: str
+
+
+@_event
+class StoredAlone(Event):
+    """Something that must outlive its server was stored on a primary that lacks its replicas."""
+
+
+@_event
+class StoreReplicated(Event):
+    """A primary has a replica again. `alone`: how much was stored without one that must outlive the server."""
+
+    name = "store_replicated"
+    level = "info"
+    place: str
+    alone: int
+    seconds: float = _rounded(1)
+
+
+@_event
 class KeysDiffer(Event):
     """Instances on one store sign with different keys. `own` and `others` are key ids."""
 

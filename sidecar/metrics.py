@@ -37,6 +37,7 @@ from sidecar.events import (
     ReceiptMoved,
     RequestEnded,
     SendSuspected,
+    StoredAlone,
     SuspectVerified,
     Verified,
 )
@@ -227,6 +228,9 @@ class Metrics:
         self.decided_alone = Counter(
             r, "sidecar_decided_alone", "Decisions by this process's own buckets, as the store was away"
         )
+        self.stored_alone = Counter(
+            r, "sidecar_stored_alone", "Writes that must outlive a primary, on one that lacked its replicas"
+        )
         self.task_ends = Counter(
             r, "sidecar_task_ends", "Long-lived tasks that ended, and were started again", ["task"]
         )
@@ -235,6 +239,7 @@ class Metrics:
         self._of_events: dict[type[Event], Callable[[Any], None]] = {
             RequestEnded: self._request,
             DecidedAlone: lambda _: self.decided_alone.inc(),
+            StoredAlone: lambda _: self.stored_alone.inc(),
             Verified: lambda event: self.verifications.inc(event.outcome),
             CaptchaJudged: lambda event: self.captcha_tokens.inc(event.captcha, event.outcome),
             CaptchaBreakerMoved: lambda event: self.captcha_breaker_state.set(STATES[event.state], event.captcha),

@@ -44,7 +44,7 @@ async def read_command(reader: asyncio.StreamReader) -> list[bytes]:
 
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> list[bytes]:
     """Answer what a client says of itself when it connects; returns its first real command."""
-    while (command := await read_command(reader))[0] in {b"CLIENT", b"COMMAND"}:
+    while (command := await read_command(reader))[0] in {b"CLIENT", b"COMMAND", b"ROLE"}:
         writer.write(b"+OK\r\n")
     return command
 

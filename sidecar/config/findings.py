@@ -17,6 +17,7 @@ from sidecar.config.where import KeyPath, line_of
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 # The second is of an address whose "://" is misspelt: the value is wrong, and has a password all the same.
 _USERINFO: Final = re.compile(r"(?<=://).*@|(?<!\S)(?!\S*://)[^\s@]*:\S*@", re.DOTALL)
+_PASSWORD: Final = re.compile(r"(?<=password=)[^&\s]+")
 _SECRET: Final = re.compile(r"secret|password|passwd|token|key|credential")
 # Keys that are named like secrets and hold none; numbers.test holds codes.
 _NO_SECRET: Final = re.compile(r"(?:limits\.[^.]*\.key|routes\.[^.]*\.captcha_token|(?:server|upstream)\.tls\.key)")
@@ -140,8 +141,8 @@ def show(value: Any) -> str:
 
 
 def hide_userinfo(text: str) -> str:
-    """Leave user and password out of the URLs in a text."""
-    return _USERINFO.sub("***@", text)
+    """Leave user and password out of the URLs in a text, and passwords among their options."""
+    return _PASSWORD.sub("***", _USERINFO.sub("***@", text))
 
 
 def holds_secret(path: KeyPath) -> bool:

@@ -50,7 +50,7 @@ from sidecar.config.units import (
 from sidecar.config.where import KeyPath
 from sidecar.recipient import NUMBER_TYPES, OPERATORS, PROVINCES, UNKNOWN, example_of
 from sidecar.spelling import alike
-from sidecar.store.seeds import Seeds
+from sidecar.store.seeds import Seeds, take_wanted
 
 _T = TypeVar("_T")
 # A field name (RFC 9110 section 5.1).
@@ -238,18 +238,37 @@ def _cluster_url(value: str) -> str:
     return value
 
 
+def _sentinel_url(value: str) -> str:
+    right = (
+        f'write "{value.partition("://")[0]}://HOST:PORT,HOST:PORT/NAME", where NAME is what the Sentinels call the'
+        " primary, with the servers' USER:PASSWORD@ before all of them and ?sentinel_password= behind if need be"
+    )
+    name, slash, database = _seeds(value, 26379, right).name.partition("/")
+    if not name:
+        raise UnfitError("does not say what its Sentinels call the primary", right)
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise UnfitError("has a NAME that no Sentinel takes", right)
+    if slash and not re.fullmatch(r"[0-9]+", database):
+        raise UnfitError("names no database by its number", f"{right}; /NAME/0 is its first database")
+    return value
+
+
 def _store_url(value: str) -> str:
     right = (
-        'write "embedded", "redis://HOST:PORT/0", "rediss://HOST:PORT/0", "unix:///path" or '
-        '"redis+cluster://HOST:PORT,HOST:PORT"'
+        'write "embedded", "redis://HOST:PORT/0", "rediss://HOST:PORT/0", "unix:///path", '
+        '"redis+cluster://HOST:PORT,HOST:PORT" or "redis+sentinel://HOST:PORT,HOST:PORT/NAME"'
     )
     scheme, colon, _ = value.partition("://")
     if value == "embedded":
         return value
+    try:
+        take_wanted(value)
+    except ValueError as error:
+        raise UnfitError(str(error), "write ?wait_replicas=1, or leave it out") from None
     if colon and scheme in {"redis+cluster", "rediss+cluster"}:
         return _cluster_url(value)
-    if colon and scheme == "redis+sentinel":
-        raise UnfitError(f"is not in this version ({scheme})", right)
+    if colon and scheme in {"redis+sentinel", "rediss+sentinel"}:
+        return _sentinel_url(value)
     if not colon or scheme not in {"redis", "rediss", "unix"}:
         raise UnfitError("is no address of a store", right)
     try:

@@ -137,7 +137,7 @@ class Outbox:
         key, text, keep_ms = answered or ("", b"", 0)
         keys = [self._key, key] if key else [self._key]
         arguments = [self._max_messages, text, keep_ms, _GROUP, courier, *_fields(entry)]
-        ids = await self._store.run(_PUT, keys, arguments)
+        ids = await self._store.run(_PUT, keys, arguments, lasting=True)
         if ids is None:
             raise Refusal(
                 "overloaded", "outbox_full", "Too many messages wait to be sent.", retry_after_s=_RETRY_AFTER_S

@@ -32,10 +32,13 @@ _NEWEST: Final = "XAUTOCLAIM"
 class Address:
     """A store's URL: `redis://`, `rediss://` (TLS) or `unix://`. `place` names where it is, and not as whom we ask.
 
-    Raises ValueError for any other URL and for an option that is not known, OSError for TLS files that cannot be read.
+    `newest` is a command that whoever is there must know, and `lacks` says what it means where it does not. Raises
+    ValueError for any other URL and for an option that is not known, OSError for TLS files that cannot be read.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, newest: str = _NEWEST, lacks: str = "it needs Valkey or Redis 7.0 or newer") -> None:
+        self._newest = newest
+        self._lacks = lacks
         parts = urlsplit(url)
         bare = SimpleNamespace(path=unquote(parts.path), username=None, password=None, db=0, client_name=None)
         is_bare = parts.scheme == "unix" and parts.path and not (parts.netloc or parts.query or parts.fragment)
@@ -93,7 +96,7 @@ class Address:
         return wire
 
     async def _greet(self, wire: Wire) -> None:
-        """Say who asks and which database is meant, and see that it is new enough, where it lets us.
+        """Say who asks and which database is meant, and see that it is new enough and what it is, where it lets us.
 
         One round trip: no command goes out before it is over.
         """
@@ -110,12 +113,14 @@ class Address:
             commands.append(("CLIENT", "SETNAME", told.client_name))
         # For whoever looks at CLIENT LIST. A store of before 7.2, or one that does not let us, need not know.
         commands += (("CLIENT", "SETINFO", "LIB-NAME", "signup-sidecar"), ("CLIENT", "SETINFO", "LIB-VER", __version__))
-        commands.append(("COMMAND", "INFO", _NEWEST))
+        commands += (("ROLE",), ("COMMAND", "INFO", self._newest))
         for number, reply in enumerate(wire.ask(*commands)):
             said = await reply
             if type(said) is not hiredis.ReplyError:
                 if said == [None]:
-                    raise LostError(f"no {_NEWEST} at {self.place}: it needs Valkey or Redis 7.0 or newer")
+                    raise LostError(f"no {self._newest} at {self.place}: {self._lacks}")
+                if commands[number] == ("ROLE",):
+                    wire.take_role(said)
                 continue
             fault = Fault.read(str(said))
             if "DB index" in fault.text:

@@ -19,7 +19,7 @@ from sidecar.store import topology
 from sidecar.store.connections import Node, Redirect
 from sidecar.store.faults import Fault
 from sidecar.store.names import Names
-from sidecar.store.trouble import Trouble
+from sidecar.store.trouble import LASTING, Trouble
 from sidecar.store.wire import LostError, Word, pack
 
 # How long the key that `why_not` writes lives.
@@ -54,9 +54,12 @@ class Script:
 
 
 class _Command:
-    """One command on its way to a node. `script`: which one it runs, and on what, for a node that does not know it."""
+    """One command on its way to a node. `script`: which one it runs, and on what, for a node that does not know it.
 
-    __slots__ = ("asked_at", "key", "node", "octets", "read", "reply", "script", "store", "verb")
+    `is_lasting`: what it does must outlive the node.
+    """
+
+    __slots__ = ("asked_at", "is_lasting", "key", "node", "octets", "read", "reply", "script", "store", "verb")
 
     def __init__(
         self,
@@ -68,7 +71,9 @@ class _Command:
         reply: asyncio.Future[Any],
         read: Callable[[Any], Any] | None,
         script: tuple[Script, tuple[Word, ...]] | None,
+        is_lasting: bool,
     ) -> None:
+        self.is_lasting = is_lasting
         self.asked_at = time.monotonic()
         self.store = store
         self.node = node
@@ -133,6 +138,10 @@ class Store:
         await marked
         await acked
 
+    What is `lasting` must outlive the server that does it: it is answered once a replica has it, too, where the server
+    has any, and raises StoreAwayError when none has it in time; it may last all the same. It does not travel with the
+    rest, so only who awaits one before asking the other knows which is done first.
+
     Who is cancelled, or does not await its reply, disturbs nobody: the command is done, and its reply dropped.
     """
 
@@ -178,11 +187,12 @@ class Store:
         args: Sequence[Word],
         *,
         read: Callable[[Any], Any] | None = None,
+        lasting: bool = False,
     ) -> asyncio.Future[Any]:
         """Run a script on keys of one cluster slot; the store keeps its text after the first time. `read` as above."""
         numbered = (len(keys), *keys, *args)
         words = ("EVALSHA", script.sha1, *numbered)
-        return self._ask(keys[0] if keys else None, "EVALSHA", words, read, (script, numbered))
+        return self._ask(keys[0] if keys else None, "EVALSHA", words, read, (script, numbered), lasting=lasting)
 
     async def blocking(self, key: str, verb: str, *args: Word, wait_s: float) -> Any:
         """Do a command that itself waits up to `wait_s` (BLOCK, BLPOP), on a connection that no decision needs."""
@@ -224,14 +234,14 @@ class Store:
             return False
 
     async def why_not(self) -> str:
-        """Say why the store takes no writes now, by what node of several; nothing when all take them."""
+        """Say why the store takes no writes that last, by what node of several; nothing when all take them."""
         keys, wrong = await self._nodes.survey(self.names.probe())
         said = await asyncio.gather(*(self._why_not_at(place, key) for place, key in keys.items()))
         return "; ".join(filter(None, (*said, wrong)))
 
     async def _why_not_at(self, place: str, key: str) -> str:
         try:
-            await self.execute(key, "SET", key, 1, "PX", _PROBE_MS)
+            await self._ask(key, "SET", ("SET", key, 1, "PX", _PROBE_MS), None, lasting=True)
         except StoreAwayError as error:
             reason = error.reason
         except ReplyError as error:
@@ -253,11 +263,13 @@ class Store:
         words: tuple[Word, ...],
         read: Callable[[Any], Any] | None,
         script: tuple[Script, tuple[Word, ...]] | None = None,
+        *,
+        lasting: bool = False,
     ) -> asyncio.Future[Any]:
         reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         node = self._nodes.node(key)
-        command = _Command(self, node, key, verb, pack(words), reply, read, script)
-        if not node.deciding.ask(command):
+        command = _Command(self, node, key, verb, pack(words), reply, read, script, lasting)
+        if not (node.lasting() if lasting else node.deciding).ask(command):
             self.give_up(command, _TOO_MANY)
         return reply
 
@@ -268,7 +280,9 @@ class Store:
         if type(reply) is hiredis.ReplyError:
             self._take_fault(command, Fault.read(str(reply)), now)
             return
-        self._did(command.node, command.verb, now)
+        self._did(command.node, LASTING if command.is_lasting else command.verb, now)
+        if command.is_lasting and command.node.trouble is not None:
+            command.node.trouble.lasting(command.node.place, now, is_alone=command.node.is_alone)
         if command.reply.done():
             return
         if command.read is not None:
@@ -324,7 +338,15 @@ class Store:
 
     def _go_on(self, command: _Command, redirect: Redirect) -> None:
         """Send a command on that was not done: so this is no second time. It has no more time for that."""
-        words = (command.key, command.verb, command.octets, command.reply, command.read, command.script)
+        words = (
+            command.key,
+            command.verb,
+            command.octets,
+            command.reply,
+            command.read,
+            command.script,
+            command.is_lasting,
+        )
         again = _Resent(self, redirect.node, *words)
         again.times, again.until, again.is_asking = command.times + 1, self._limit(command), redirect.is_asking
         if redirect.after_s:
@@ -334,8 +356,9 @@ class Store:
 
     def _send(self, command: _Resent) -> None:
         command.asked_at = time.monotonic()
-        is_taken = not command.is_asking or command.node.deciding.ask(_Asking(command))
-        if not is_taken or not command.node.deciding.ask(command):
+        shared = command.node.lasting() if command.is_lasting else command.node.deciding
+        is_taken = not command.is_asking or shared.ask(_Asking(command))
+        if not is_taken or not shared.ask(command):
             self.give_up(command, _TOO_MANY)
 
     def _limit(self, command: _Command) -> float:

@@ -102,11 +102,12 @@ class Cluster:
 
     is_spread = True
 
-    def __init__(self, url: str, limit_s: float, trouble: Trouble | None) -> None:
+    def __init__(self, url: str, limit_s: float, trouble: Trouble | None, wanted: int | None = None) -> None:
         seeds = Seeds.read(url, PORT)
         self._address = Address(seeds.way_in)
         self._limit_s = limit_s
         self._trouble = trouble
+        self._wanted = wanted
         self._seeds = seeds.places
         self._turn = 0  # which of the known places is tried first
         self._doors: dict[Place, Address] = {}
@@ -116,7 +117,7 @@ class Cluster:
         self._nodes: dict[Place, Node] = {}
         self._gone: set[Node] = set()
         # Whoever lets us in: for what any node can answer, and for keys until the map is read.
-        self._anyone = Node(_Anyone(self), limit_s, trouble)
+        self._anyone = Node(_Anyone(self), limit_s, trouble, wanted)
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = 0.0
         self._is_closed = False
@@ -191,7 +192,7 @@ class Cluster:
         node = self._nodes.get(place)
         if node is None and len(self._nodes) < MOST_NODES:
             trouble = self._trouble.at(str(place)) if self._trouble is not None else None
-            node = self._nodes[place] = Node(self.door(place), self._limit_s, trouble)
+            node = self._nodes[place] = Node(self.door(place), self._limit_s, trouble, self._wanted)
         return node
 
     def door(self, place: Place) -> Address:

@@ -1,18 +1,24 @@
-"""Which connection does a command go out on? One to a node that all decisions share, and one each for those that wait.
+"""Which connection does a command go out on? To each node one of all decisions, one of what lasts, others that wait.
 
 Its law: a command goes out on a connection that is surely open, or as surely as can be known before: one that the store
 has closed is opened anew, and one that may have died silently (idle for a while, or idle when another one's answer did
 not come) must answer a PING first. So what a dead connection costs is a new one, and not a refused request; and no
 command is ever sent twice.
+
+What must outlive a primary (a message that is accepted, a proof that is used) is answered once a replica has it, too: a
+WAIT goes out behind it, which holds up its whole connection, so that one is apart (docs/decisions/0020). A primary
+without replicas has nobody to wait for; there it goes out with the decisions, and costs nothing.
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
+from sidecar.store.faults import UNREPLICATED, Fault
 from sidecar.store.trouble import Trouble
-from sidecar.store.wire import Asked, LostError, Wire, Word
+from sidecar.store.wire import Asked, LostError, Wire, Word, pack
 
 # An idle connection is believed in for so long. Networks forget idle connections after minutes; hosts vanish any time.
 TRUST_S: Final = 1.0
@@ -25,6 +31,14 @@ _MOST_WRITTEN: Final = 4096
 _MOST_UNSENT: Final = 16_384
 # Those that wait for something to happen in the store: the delivery loops, and answers held open.
 _MOST_WAITING: Final = 1024
+# So long may replicas take to say that they have what was written: some hundred times what they take when all is well.
+# The store looks at its clock ten times a second, so it may be a tenth more.
+REPLICATED_S: Final = 0.4
+# A primary that had no replica when it was asked last is asked again after so long: one may have come.
+_LOOK_S: Final = 1.0
+# A primary that has just lost its last replica takes nothing that must last for so long. It may be the replica that has
+# gone, or the replica may be the primary now: Sentinels find out within a second, and tell each other within two.
+DESERTED_S: Final = 3.0
 
 
 class Command(Asked, Protocol):
@@ -48,14 +62,49 @@ class Door(Protocol):
         ...
 
 
+class Following:
+    """How many replicas follow a node's server, as any of its connections heard last; 0 where it does not say.
+
+    `had` names the server that had some.
+    """
+
+    def __init__(self) -> None:
+        self.replicas = 0
+        self.had = ""
+        self._lost_at: float | None = None
+        self._looked_at = 0.0
+
+    def hear(self, wire: Wire) -> None:
+        """Take note of what the server said that a connection leads to."""
+        self.replicas = wire.replicas
+        if wire.replicas:
+            self.had, self._lost_at = wire.place, None
+        elif wire.place != self.had:
+            self._lost_at = None
+        elif self._lost_at is None:
+            self._lost_at = time.monotonic()
+
+    @property
+    def is_deserted(self) -> bool:
+        """True while it may be that the replicas have left for another primary."""
+        return self._lost_at is not None and time.monotonic() - self._lost_at < DESERTED_S
+
+    def look(self, wire: Wire, now: float) -> None:
+        """Have a server that has no replicas be asked once a second whether some have come."""
+        if not self.replicas and wire.role and now - self._looked_at >= _LOOK_S:
+            self._looked_at = now
+            wire.look()
+
+
 class Shared:
     """The connection of all decisions: what is asked in one turn of the loop goes out in one piece.
 
     Each command has `limit_s` seconds, connecting included; one timer looks after them all, for the oldest is first.
-    `silent` is called when one had no answer in time.
+    `silent` is called when one had no answer in time, `following` told what the server says of its replicas.
     """
 
-    def __init__(self, door: Door, limit_s: float, silent: Callable[[], None]) -> None:
+    def __init__(self, door: Door, limit_s: float, silent: Callable[[], None], following: Following) -> None:
+        self._following = following
         self._door = door
         self._limit_s = limit_s
         self._silent = silent
@@ -67,6 +116,11 @@ class Shared:
         self._is_flushing = False
         self._generation = 0
         self._doubted_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """True while it leads to a server, as far as this end knows."""
+        return self._wire is not None and self._wire.is_open
 
     def ask(self, command: Command) -> bool:
         """Have a command go out with this turn's others; False when too many wait already."""
@@ -118,14 +172,22 @@ class Shared:
         wire = self._wire
         if wire is None or not wire.is_open or not (wire.asked or is_trusted(wire, self._doubted_at)):
             self._opening = asyncio.get_running_loop().create_task(self._open())
-        elif not wire.asked or (len(wire.asked) < _MOST_WRITTEN and time.monotonic() - wire.asked[0].asked_at < PING_S):
+        elif self._may_write(wire):
             self._write(wire)
 
+    def _may_write(self, wire: Wire) -> bool:
+        asked = wire.asked
+        return not asked or (len(asked) < _MOST_WRITTEN and time.monotonic() - asked[0].asked_at < PING_S)
+
     def _write(self, wire: Wire) -> None:
+        if commands := self._take_unsent():
+            wire.write(b"".join([command.octets for command in commands]), commands)
+            self._following.look(wire, commands[0].asked_at)
+
+    def _take_unsent(self) -> list[Command]:
         commands = [command for command in self._unsent if not command.reply.done()]
         self._unsent.clear()
-        if commands:
-            wire.write(b"".join([command.octets for command in commands]), commands)
+        return commands
 
     def _heard(self) -> None:
         """Write what waited for a sign of life, for its turn, or for the end of a dead connection."""
@@ -162,6 +224,8 @@ class Shared:
                 wire = await self._door.connect()
             if generation == self._generation:
                 wire.hear(self._heard)
+                wire.hear_role = functools.partial(self._following.hear, wire)
+                self._following.hear(wire)
                 self._wire = wire
                 return wire
             wire.end()  # it leads to what was the store before
@@ -201,6 +265,87 @@ class Shared:
         unsent, self._unsent = self._unsent, []
         for command in unsent:
             command.unsent(reason)
+
+
+class Replicated(Shared):
+    """The connection of what must outlive its server: answered once `wanted` replicas have what it wrote, or lost.
+
+    `wanted` None: one, where the server has any. What is asked while a WAIT holds the connection goes out together
+    after it, so there are as many as replicas can answer, and not one for each command. `renew` is called, with the
+    time of asking, when the last replica has gone or the server is no primary any more: is it still the right one?
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        limit_s: float,
+        silent: Callable[[], None],
+        following: Following,
+        wanted: int | None,
+        renew: Callable[[float, float], None],
+    ) -> None:
+        super().__init__(door, limit_s, silent, following)
+        self._wanted = wanted
+        self._renew_node = renew
+
+    def _may_write(self, wire: Wire) -> bool:
+        return not wire.asked
+
+    def _write(self, wire: Wire) -> None:
+        following = self._following
+        wanted = min(1, following.replicas) if self._wanted is None else self._wanted
+        if not wanted and not following.is_deserted:
+            super()._write(wire)
+        elif commands := self._take_unsent():
+            if not wanted:
+                for command in commands:
+                    command.lost(UNREPLICATED)  # it was not sent, and is not sent elsewhere: who asks again is
+                following.look(wire, commands[0].asked_at)
+                return
+            batch = _Batch(wire, commands, wanted, self._renew_node)
+            octets = [command.octets for command in commands]
+            octets += (pack(("WAIT", wanted, int(REPLICATED_S * 1000))), pack(("ROLE",)))
+            wire.write(b"".join(octets), [batch] * len(octets))
+
+
+class _Batch:
+    """Commands that went out with one WAIT, and a ROLE, behind them: their replies are kept until it is answered."""
+
+    def __init__(self, wire: Wire, commands: list[Command], wanted: int, renew: Callable[[float, float], None]) -> None:
+        self.asked_at = commands[0].asked_at
+        self._wire = wire
+        self._commands = commands
+        self._wanted = wanted
+        self._renew = renew
+        self._replies: list[Any] = []
+
+    def answered(self, reply: Any, now: float) -> None:
+        """Keep a reply; with the last one, hand all on, or say that they are lost."""
+        self._replies.append(reply)
+        if len(self._replies) < len(self._commands) + 2:
+            return
+        *replies, replicated, role = self._replies
+        self._wire.take_role(role)
+        if type(replicated) is int and replicated >= self._wanted:
+            for command, its in zip(self._commands, replies, strict=True):
+                command.answered(its, now)
+            return
+        if not self._wire.replicas:
+            self._renew(self.asked_at, now)
+        reason = UNREPLICATED
+        if isinstance(replicated, Exception):
+            reason = Fault.read(str(replicated)).reason
+        for command, its in zip(self._commands, replies, strict=True):
+            if isinstance(its, Exception):
+                command.answered(its, now)  # nothing was done
+            else:
+                command.lost(reason)
+
+    def lost(self, reason: str) -> None:
+        """Say once that all are lost: the connection has ended."""
+        commands, self._commands = self._commands, []
+        for command in commands:
+            command.lost(reason)
 
 
 class Own:
@@ -265,15 +410,42 @@ class Own:
 class Node:
     """One server of the store, or one address that leads to whichever server is the primary: its connections.
 
-    `trouble` is told what fails there.
+    `trouble` is told what fails there. `wanted`: so many replicas must have what is to outlive the server; None: one,
+    where it has any; `is_one_of_many`: it should have.
     """
 
-    def __init__(self, door: Door, limit_s: float, trouble: Trouble | None) -> None:
+    def __init__(
+        self,
+        door: Door,
+        limit_s: float,
+        trouble: Trouble | None,
+        wanted: int | None = None,
+        *,
+        is_one_of_many: bool = False,
+    ) -> None:
         self.trouble = trouble
         self._door = door
+        self._following = Following()
         self.waiting = Own(door)
-        self.deciding = Shared(door, limit_s, self.waiting.doubt)
+        self.deciding = Shared(door, limit_s, self.waiting.doubt, self._following)
+        self._replicated = Replicated(door, limit_s, self.waiting.doubt, self._following, wanted, self.renew)
+        self._wanted = wanted
+        self._is_one_of_many = is_one_of_many
         self._renewed_at = 0.0
+
+    def lasting(self) -> Shared:
+        """Give the connection for what must outlive the server; that of the decisions where nobody is waited for."""
+        waits_for_none = self._has_none and self.deciding.is_open and not self._following.is_deserted
+        return self.deciding if self._wanted == 0 or waits_for_none else self._replicated
+
+    @property
+    def is_alone(self) -> bool:
+        """True while replicas are missing that there were or should be, and are not waited for."""
+        return self._has_none and (self._is_one_of_many or bool(self._following.had))
+
+    @property
+    def _has_none(self) -> bool:
+        return self._wanted is None and not self._following.replicas
 
     @property
     def place(self) -> str:
@@ -283,6 +455,7 @@ class Node:
     def doubt(self) -> None:
         """Have every connection prove itself before it is used again: one fell silent."""
         self.deciding.doubt()
+        self._replicated.doubt()
         self.waiting.doubt()
 
     def renew(self, asked_at: float, now: float) -> None:
@@ -293,11 +466,13 @@ class Node:
         if asked_at >= self._renewed_at:
             self._renewed_at = now
             self.deciding.renew()
+            self._replicated.renew()
             self.waiting.renew()
 
     def close(self) -> None:
         """Close every connection; who waits for an answer gets none."""
         self.deciding.close()
+        self._replicated.close()
         self.waiting.close()
 
 

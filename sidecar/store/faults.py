@@ -24,6 +24,8 @@ _AWAY: Final = frozenset(
         "NOPERM",
     }
 )
+# Not the store's word, but ours: it did a command, and too few replicas have it, or may have.
+UNREPLICATED: Final = "not on enough replicas in time"
 # The store is another one than when the connection was made: each connection to it leads to the wrong place.
 _STALE: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING", "MOVED", "UNBLOCKED"})
 # How Redis 7 and Valkey say inside a script that the user has no right to a command: under the word of any error.

@@ -4,8 +4,12 @@ One form for all: SCHEME://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME?OPTIONS, where
 may be left out. User, password and options are one server's as redis-py spells them, and hold for every server.
 """
 
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
+
+_WANTED: Final = "wait_replicas"
+# More replicas than anybody has wait for nobody.
+_MOST_WANTED: Final = 9
 
 
 class Place(NamedTuple):
@@ -44,6 +48,21 @@ class Seeds(NamedTuple):
         places = tuple(_place(host, port) for host in hosts.split(","))
         way_in = f"{scheme.partition('+')[0]}://{user}{at}{places[0]}/0{question}{options}"
         return cls(places, name, way_in)
+
+
+def take_wanted(url: str) -> tuple[str, int | None]:
+    """Take out of any store's URL how many replicas must have what is to outlive a server; None: it does not say.
+
+    Raises ValueError, as `Seeds.read`.
+    """
+    place, question, query = url.partition("?")
+    options = [option for option in query.split("&") if option.partition("=")[0] != _WANTED]
+    found = [option.partition("=")[2] for option in query.split("&") if option.partition("=")[0] == _WANTED]
+    if not found:
+        return url, None
+    if len(found) > 1 or not found[0].isascii() or not found[0].isdigit() or int(found[0]) > _MOST_WANTED:
+        raise ValueError(f"has a {_WANTED} that is no number from 0 to {_MOST_WANTED}")
+    return f"{place}{question if options else ''}{'&'.join(options)}", int(found[0])
 
 
 def _place(text: str, port: int) -> Place:

@@ -1,12 +1,15 @@
 """Which node of the store is asked for a key? One for all; where there are several, a topology of its own knows."""
 
 import asyncio
+import time
 from typing import Protocol
 
 from sidecar.store.address import Address
 from sidecar.store.cluster import Cluster
 from sidecar.store.connections import Node, Redirect
 from sidecar.store.faults import Fault
+from sidecar.store.seeds import take_wanted
+from sidecar.store.sentinel import Primary
 from sidecar.store.trouble import Trouble
 
 
@@ -66,11 +69,32 @@ class Single:
         self._node.close()
 
 
+class Watched(Single):
+    """One node for every key: the primary that Sentinels name, whichever server that is."""
+
+    def __init__(self, url: str, limit_s: float, trouble: Trouble | None, wanted: int | None) -> None:
+        self._primary = Primary(url, self._switched)
+        super().__init__(Node(self._primary, limit_s, trouble, wanted, is_one_of_many=True))
+
+    def close(self) -> None:
+        """Close every connection, those to the Sentinels, too."""
+        self._primary.close()
+        super().close()
+
+    def _switched(self) -> None:
+        now = time.monotonic()
+        self._node.renew(now, now)
+
+
 def of_url(url: str, limit_s: float, trouble: Trouble | None) -> Topology:
     """Make the topology that a store's URL names; a command has `limit_s` seconds, `trouble` tells what fails.
 
     Raises ValueError for what is none, OSError for TLS files that cannot be read.
     """
-    if url.startswith(("redis+cluster://", "rediss+cluster://")):
-        return Cluster(url, limit_s, trouble)
-    return Single(Node(Address(url), limit_s, trouble))
+    url, wanted = take_wanted(url)
+    scheme = url.partition("://")[0]
+    if scheme in {"redis+cluster", "rediss+cluster"}:
+        return Cluster(url, limit_s, trouble, wanted)
+    if scheme in {"redis+sentinel", "rediss+sentinel"}:
+        return Watched(url, limit_s, trouble, wanted)
+    return Single(Node(Address(url), limit_s, trouble, wanted))

@@ -1,17 +1,21 @@
 """What does the log say of a store that is away? Pure: `now` is in seconds, of any clock.
 
 Its law: every reason is told when it comes up, and then at most every ten seconds, however many commands fail; and when
-it is over, that is told too. A store that takes no writes is not over it because it answers reads.
+it is over, that is told too. A store that takes no writes is not over it because it answers reads, nor one whose
+replicas are silent because it takes writes.
 """
 
 from typing import Final, Self
 
-from sidecar.events import StoreAway, StoreBack, Tell
+from sidecar.events import StoreAlone, StoreAway, StoreBack, StoredAlone, StoreReplicated, Tell
+from sidecar.store.faults import UNREPLICATED
 
 AGAIN_S: Final = 10.0
 # Only a write tells that these are over; a full store denies some writes and takes others, so it must be one of these.
 _OF_WRITES: Final = frozenset({"READONLY", "UNBLOCKED", "OOM", "MISCONF", "NOREPLICAS"})
 _WRITES: Final = frozenset({"SET", "ZADD", "XADD"})
+# Stands for whatever was done that must outlive its server.
+LASTING: Final = "WAIT"
 
 
 class Trouble:
@@ -22,9 +26,13 @@ class Trouble:
         self._place = place
         self.since: float | None = None
         self._needs_write = False
+        self._needs_replicas = False
         self._is_told = False
         self._failures = 0
         self._told_at: dict[str, float] = {}
+        # Since when replicas are missing, and how much was stored meanwhile.
+        self._alone_since: float | None = None
+        self._stored_alone = 0
 
     def at(self, place: str) -> Self:
         """Give the troubles of one node: they are not over because another one does what it is asked."""
@@ -35,6 +43,7 @@ class Trouble:
         if self.since is None:
             self.since, self._is_told, self._failures = now, False, 0
         self._needs_write = self._needs_write or reason in _OF_WRITES
+        self._needs_replicas = self._needs_replicas or reason == UNREPLICATED
         self._failures += 1
         if now - self._told_at.get(reason, -AGAIN_S) < AGAIN_S:
             return
@@ -46,9 +55,23 @@ class Trouble:
 
     def did(self, command: str, now: float) -> None:
         """Take note, while there is trouble, that the store did a command."""
-        if self.since is None or (self._needs_write and command not in _WRITES):
+        if self.since is None or (self._needs_replicas and command != LASTING):
+            return
+        if self._needs_write and command not in _WRITES and command != LASTING:
             return
         if self._is_told:
             self._tell(StoreBack(failures=self._failures, seconds=now - self.since))
             self._told_at = {reason: at for reason, at in self._told_at.items() if now - at < AGAIN_S}
-        self.since, self._needs_write = None, False
+        self.since, self._needs_write, self._needs_replicas = None, False, False
+
+    def lasting(self, place: str, now: float, *, is_alone: bool) -> None:
+        """Take note that what must outlive its server was done at `place`, and whether replicas were missing there."""
+        if is_alone:
+            if self._alone_since is None:
+                self._alone_since, self._stored_alone = now, 0
+                self._tell(StoreAlone(place=place))
+            self._stored_alone += 1
+            self._tell(StoredAlone())
+        elif self._alone_since is not None:
+            self._tell(StoreReplicated(place=place, alone=self._stored_alone, seconds=now - self._alone_since))
+            self._alone_since = None

@@ -22,6 +22,7 @@ Hear = Callable[[], None]
 # Writes a command as RESP has it. Text is UTF-8. (Its stub speaks of tuples of one word.)
 pack: Final = cast("Callable[[tuple[Word, ...]], bytes]", hiredis.pack_command)
 
+_ROLE: Final = pack(("ROLE",))
 # Of a reply that has not wholly arrived.
 _MORE: Final = object()
 
@@ -70,15 +71,34 @@ class _Plain:
             self.reply.exception()  # of several sent together, only the first is awaited
 
 
+class _Look:
+    """A ROLE on its way, whose answer is the wire's own."""
+
+    __slots__ = ("_wire", "asked_at")
+
+    def __init__(self, wire: "Wire") -> None:
+        self.asked_at = time.monotonic()
+        self._wire = wire
+
+    def answered(self, reply: Any, _now: float) -> None:
+        self._wire.take_role(reply)
+
+    def lost(self, reason: str) -> None:
+        pass
+
+
 class Wire(asyncio.Protocol):
     """One connection to the store at `place`.
 
     `asked`: what was written and is not answered yet, the oldest first. `heard_at`: when octets last came, in seconds
-    of the monotonic clock.
+    of the monotonic clock. `role`: what the server said that it is, "master" or "slave", "" where it did not say;
+    `replicas`: how many are in step with it, as it said last.
     """
 
     def __init__(self, place: str) -> None:
         self.place = place
+        self.role = ""
+        self.replicas = 0
         self.asked: deque[Asked] = deque()
         self.heard_at = time.monotonic()
         self._reader = hiredis.Reader(notEnoughData=_MORE)
@@ -86,6 +106,7 @@ class Wire(asyncio.Protocol):
         self._is_retired = False
         self._has_turn = False  # replies have come that a later turn takes in
         self._hear: Hear = _nothing
+        self.hear_role: Hear = _nothing  # called when `role` and `replicas` are told anew
 
     @property
     def is_open(self) -> bool:
@@ -104,6 +125,23 @@ class Wire(asyncio.Protocol):
         asked = [_Plain() for _ in commands]
         self.write(b"".join(map(pack, commands)), asked)
         return [one.reply for one in asked]
+
+    def take_role(self, said: Any) -> None:
+        """Take note of what ROLE was answered: of a primary, its role, its offset, and each replica with its own.
+
+        A replica whose offset is 0 has not acknowledged anything yet: it still reads what it was sent, for minutes
+        where that is much.
+        """
+        match said:
+            case [b"master", int(), list(replicas)]:
+                self.role, self.replicas = "master", sum(replica[2:] != [b"0"] for replica in replicas)
+            case [bytes(role), *_]:
+                self.role, self.replicas = role.decode("utf-8", "replace"), 0
+        self.hear_role()
+
+    def look(self) -> None:
+        """Ask again what the server is; `role` and `replicas` say it then."""
+        self.write(_ROLE, [_Look(self)])
 
     def hear(self, hear: Hear) -> None:
         """Have it call `hear` whenever octets have come and are taken in, and when it has ended."""

@@ -191,6 +191,7 @@ class Verifications:
                 int(again_in_s * 1000),
                 *_ISSUE_LIVES,
             ],
+            lasting=True,
         )
         return Issued(verification_id.decode(), life_ms / 1000, bool(fresh), sealed)
 
@@ -264,6 +265,7 @@ class Verifications:
                 _SETTLE,
                 [self._names.verification(verification_id)],
                 [holder, outcome, int(self._rules.ttl * 1000), _READABLE_MS],
+                lasting=outcome != "release",
             )
         )
 
@@ -334,6 +336,7 @@ class Verifications:
             _CHECK,
             [self._names.verification(verification_id)],
             [kind, int(right), recipient_hash, holder, self._hold_ms, self._rules.attempts],
+            lasting=True,
         )
         match answer:
             case [b"held"]:
