@@ -3,8 +3,8 @@
 The law: plain traffic is served when its octets come, and no flood of guarded requests makes it wait for longer than a
 slice. Work is done in the order in which it came: each has the same time to be answered in, so the oldest has the
 earliest deadline. But whoever was refused last waits behind those who were not, and gets one turn in four while they
-wait: a bot pays for its wrong captchas with its own time. Work that comes while the oldest has waited too long is not
-taken: it would not be answered in time. Bots that wait too long keep other bots out, and nobody else.
+wait: a bot pays for its wrong captchas with its own time. Work that comes while many wait, and the oldest has waited too
+long, is not taken: it would not be answered in time. Bots that wait too long keep other bots out, and nobody else.
 """
 
 import asyncio
@@ -21,17 +21,25 @@ _TURN_OF_REFUSED: Final = 4
 # How long the oldest may have waited while more is taken. A burst of a launch is worked off; a flood that never ends is
 # refused, and what was taken before is answered in time.
 BEHIND_S: Final = 0.3
+# So few are done within a few milliseconds, however long the oldest has waited: the machine stood still, not the line.
+FEW: Final = 64
 
 
 class Line:
     """The waiting line of one process. Must be made inside the loop. `clock` is in seconds, and never goes back."""
 
     def __init__(
-        self, *, slice_s: float = SLICE_S, behind_s: float = BEHIND_S, clock: Callable[[], float] = time.perf_counter
+        self,
+        *,
+        slice_s: float = SLICE_S,
+        behind_s: float = BEHIND_S,
+        few: int = FEW,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._slice_s = slice_s
         self._behind_s = behind_s
+        self._few = few
         self._clock = clock
         self._first: deque[tuple[float, Callable[[], None]]] = deque()
         self._second: deque[tuple[float, Callable[[], None]]] = deque()
@@ -46,9 +54,12 @@ class Line:
         (self._second if was_refused else self._first).append((self._clock(), work))
 
     def is_behind(self, *, was_refused: bool = False) -> bool:
-        """True while the oldest has waited too long: no more should be taken of who, as it, was refused last or not."""
+        """True while more than a few wait, and the oldest has waited too long.
+
+        No more should be taken then of who, as it, was refused last or not.
+        """
         line = self._second if was_refused else self._first
-        return bool(line) and self._clock() - line[0][0] > self._behind_s
+        return len(line) > self._few and self._clock() - line[0][0] > self._behind_s
 
     def __len__(self) -> int:
         return len(self._first) + len(self._second)

@@ -85,7 +85,7 @@ async def test_a_turn_of_the_loop_has_a_slice_of_it(each_s: float, at_once: int)
 async def test_it_is_behind_when_the_oldest_has_waited_too_long() -> None:
     """Not the newest, and not for ever: what was taken is done, and then more is taken."""
     clock = Clock()
-    line, over = Line(slice_s=0.001, behind_s=0.5, clock=clock), asyncio.Event()
+    line, over = Line(slice_s=0.001, behind_s=0.5, few=0, clock=clock), asyncio.Event()
     assert not line.is_behind()
     line.put(lambda: clock.works(0.002))
     clock.works(0.4)
@@ -99,6 +99,21 @@ async def test_it_is_behind_when_the_oldest_has_waited_too_long() -> None:
     await over.wait()
     clock.works(9)
     assert not line.is_behind(), "nothing waits"
+
+
+async def test_a_short_line_is_not_behind_however_long_the_machine_stood_still() -> None:
+    """What few wait for is soon done; where more wait, nobody would be answered in time."""
+    clock = Clock()
+    line = Line(behind_s=0.5, few=3, clock=clock)
+    for _ in range(3):
+        line.put(lambda: None)
+    clock.works(9)
+    assert not line.is_behind()
+    line.put(lambda: None)
+    assert line.is_behind()
+    assert not line.is_behind(was_refused=True)
+    await asyncio.sleep(0)
+    assert not line.is_behind()
 
 
 async def test_whoever_was_refused_last_waits_behind_those_who_were_not() -> None:
@@ -120,7 +135,7 @@ async def test_whoever_was_refused_last_waits_behind_those_who_were_not() -> Non
 async def test_whoever_was_refused_keeps_nobody_else_out() -> None:
     """Each kind of asker is behind when the oldest of its own kind has waited too long."""
     clock = Clock()
-    line = Line(behind_s=0.5, clock=clock)
+    line = Line(behind_s=0.5, few=0, clock=clock)
     line.put(lambda: None, was_refused=True)
     clock.works(0.3)
     line.put(lambda: None)

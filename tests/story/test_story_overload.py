@@ -45,7 +45,7 @@ async def test_what_comes_while_too_much_waits_is_refused_at_once(start: Start, 
     """`overloaded`, with when to come again, counted as every refusal; the store is not asked, nothing is spent."""
     sidecar = await start(MAIN + GUARD, to_rate="1/1h")
     sidecar.upstream.answer = OK
-    line = sidecar.app.front._line = Line(behind_s=-1)
+    line = sidecar.app.front._line = Line(behind_s=-1, few=0)
     body = {"phone": PHONE, "code": "123456", "captcha": "x"}
     async with behind(line):
         for _ in range(3):
@@ -126,7 +126,7 @@ async def test_what_was_let_in_is_served_while_more_is_refused(start: Start) -> 
     """Its captcha solved, its bucket spent: it would be lost if it were refused now."""
     sidecar = await start()
     token = await sidecar.solved()
-    line = sidecar.app.front._line = Line(behind_s=0.0)
+    line = sidecar.app.front._line = Line(behind_s=0.0, few=0)
     asking = [
         asyncio.create_task(sidecar.ask("POST", "/send", json={"phone": PHONE, "captcha": token})) for _ in range(64)
     ]
