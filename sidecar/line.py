@@ -3,8 +3,8 @@
 The law: plain traffic is served when its octets come, and no flood of guarded requests makes it wait for longer than a
 slice. Work is done in the order in which it came: each has the same time to be answered in, so the oldest has the
 earliest deadline. But whoever was refused last waits behind those who were not, and gets one turn in four while they
-wait: a bot pays for its wrong captchas with its own time. Work that comes while many wait, and the oldest has waited too
-long, is not taken: it would not be answered in time. Bots that wait too long keep other bots out, and nobody else.
+wait: a bot pays for its wrong captchas with its own time. Work that comes while many wait, the oldest for too long, is
+not taken: it would not be answered in time. Bots that wait too long keep other bots out, and nobody else.
 """
 
 import asyncio
