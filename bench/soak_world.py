@@ -356,9 +356,9 @@ class Valkey:
 
 
 class Group:
-    """A primary, a replica and three Sentinels, two of which must agree; the same switches as of one Valkey, thrown at whoever is primary.
+    """A primary, two replicas and three Sentinels, two of which must agree; the same switches as of one Valkey, thrown at whoever is primary.
 
-    One that was killed comes back as the other's replica.
+    One that was killed comes back as a replica.
     """
 
     NAME = "soak"
@@ -367,7 +367,8 @@ class Group:
 
     def __init__(self):
         first = Valkey("soak-store-1")
-        self.servers = [first, Valkey("soak-store-2", ("--replicaof", f"127.0.0.1 {first.port}"))]
+        copies = [Valkey(f"soak-store-{n}", ("--replicaof", f"127.0.0.1 {first.port}")) for n in (2, 3)]
+        self.servers = [first, *copies]
         self.sentinels = [Valkey(f"soak-sentinel-{n}") for n in range(3)]
         self.struck = first
 
@@ -392,10 +393,9 @@ class Group:
         return [server.process.pid for server in self.servers]
 
     async def primary(self):
-        for server in self.servers:
-            if server.process.poll() is None and b"master" in await said(server.port, "ROLE"):
-                return server
-        return self.struck
+        """Whom the Sentinels say."""
+        named = await said(self.sentinels[0].port, f"SENTINEL GET-MASTER-ADDR-BY-NAME {self.NAME}")
+        return next((one for one in self.servers if b"\r\n%d\r\n" % one.port in named), self.struck)
 
     async def kill(self):
         self.struck = await self.primary()
