@@ -38,7 +38,7 @@ def plot(source, target):
         line = [one["processes"].get(role, {}).get("fds") for one in samples]
         sockets.plot(minutes, [float("nan") if y is None else y for y in line], color=shade, lw=1.0)
     memory.set_ylabel("memory of its own, MB")
-    memory.set_ylim(bottom=0)
+    memory.set_ylim(0, 1.35 * memory.dataLim.y1)  # room for the legend
     for kind, shade in (("plain", "#8a8a8a"), ("send", "#b03a2e"), ("verify", "#2b6cb0"), ("refused", "#c98a2b")):
         for part, style, width in (("p50", "-", 1.2), ("p99", ":", 0.9)):
             line = [one["kinds"].get(kind, {}).get(part) for one in samples]
@@ -47,14 +47,17 @@ def plot(source, target):
         line = [one["kinds"].get(kind, {}).get("failed", 0) / 5 for one in samples]
         failed.plot(minutes, line, color=shade, lw=1.0, label=kind)
     times.set_yscale("log")
+    times.set_ylim(top=50 * times.dataLim.y1)
     times.set_ylabel("answers, ms")
     failed.set_ylabel("failed a second")
+    failed.set_ylim(0, 1.3 * max(1, failed.dataLim.y1))
     for name, shade in (("outbox", "#b03a2e"), ("later", "#c98a2b"), ("pending", "#2b6cb0")):
         line = [one.get("store", {}).get(name) for one in samples]
         label = {"outbox": "in the outbox", "later": "to come back", "pending": "leased"}[name]
         messages.plot(minutes, [float("nan") if y is None else y for y in line], color=shade, lw=1.0, label=label)
     messages.set_yscale("symlog", linthresh=10)
     messages.set_ylabel("messages")
+    messages.set_ylim(top=30 * max(10, messages.dataLim.y1))
     sockets.set_ylabel("descriptors")
     sockets.set_xlabel("minutes")
     for one in axes:
@@ -69,7 +72,7 @@ def plot(source, target):
         one.grid(alpha=0.25)
         one.spines[["top", "right"]].set_visible(False)
         if one is not sockets:
-            one.legend(frameon=False, fontsize=7, ncols=4, loc="upper right" if one is not times else "upper left")
+            one.legend(frameon=False, fontsize=7, ncols=4, loc="upper left")
     names = {
         "the store": "the store",
         "vendor": "a vendor",
