@@ -106,7 +106,7 @@ limits = ["ip"]
 PLAIN_EVENTS = {"request", "requests_refused", "attempt", "message_sent", "receipt", "message_concluded"}
 # What must not be in the log, whatever fails.
 NEVER = {"task_ended", "message_unreadable", "message_not_concluded", "message_not_noted", "keys_unreadable", "keys_differ",
-         "accept_failed", "log_lines_dropped", "worker_not_started", "metric_failed", "outbox_away", "renew_failed"}  # fmt: skip
+         "accept_failed", "log_lines_dropped", "worker_not_started", "metric_failed", "request_failed", "crashed", "outbox_away", "renew_failed"}  # fmt: skip
 
 
 # The sidecar's processes…
@@ -153,7 +153,7 @@ class Sidecar:
                     self.workers.append(line["worker"])
                 if event in {"message_failed", "message_never_confirmed", "message_dropped"}:
                     self.ended.setdefault(line["verification_id"], []).append(event)
-                if event in NEVER or event == "no line of the log" or "Traceback" in str(line):
+                if event in NEVER or event == "no line of the log" or "Exception in callback" in event:
                     self.strange.append(line)
 
     @property
@@ -569,6 +569,8 @@ async def main(args):
     print("keys:", {kind: (count, round(life)) for kind, (count, life) in soak.lives.items()})
     for began, ended, *what in soak.unexplained[:20]:
         print(f"unexplained at {began - soak.began:.1f} s, {1000 * (ended - began):.0f} ms: {what}")
+    for number in [number for number, count in soak.upstream.registered.items() if count > 1][:10]:
+        print("registered again:", soak.people.tries[number])
     for line in soak.sidecar.strange[:10]:
         print("strange:", line)
     for number in list(soak.twice)[:10]:

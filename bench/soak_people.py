@@ -115,6 +115,7 @@ class People:
         self.counts, self.recent, self.errors = collections.Counter(), collections.defaultdict(list), []
         self.accepted, self.maybe, self.ids = collections.Counter(), collections.Counter(), {}
         self.verified, self.without_code, self.busy = set(), [], set()
+        self.tries = collections.defaultdict(list)  # of each number: what each try to register came to
         self.asked = 0  # guarded requests
         self.random = random.Random(1)
         self._numbers = (f"+86138{n:08d}" for n in itertools.count(10_000_000))
@@ -208,9 +209,10 @@ class People:
             await self.register(number, {"phone": number, "name": "free"}, address + token)
 
     async def register(self, number, body, fields):
-        reply = await self.again("verify", "POST", "/api/register", body, fields)
+        tries = self.tries[number]
+        reply = await self.again("verify", "POST", "/api/register", body, fields, tries=tries)
         if reply.status == 409 and not reply.code:
-            reply = await self.again("verify", "POST", "/api/register", {**body, "name": "free"}, fields)
+            reply = await self.again("verify", "POST", "/api/register", {**body, "name": "free"}, fields, tries=tries)
         if reply.status == 200:
             self.verified.add(number)
 
@@ -242,12 +244,14 @@ class People:
         elif reply.status <= 0 or reply.status >= 500:
             self.maybe[number] += 1
 
-    async def again(self, kind, *request):
+    async def again(self, kind, *request, tries=None):
         """Ask until the answer is none of a failure, five times. Where the connection broke nobody knows what was done: not again."""
         for turn in range(5):
             if turn:
                 await asyncio.sleep(0.5 + self.random.random())
             reply = await self.ask(kind, *request)
+            if tries is not None:
+                tries.append(f"{reply.status} {reply.code}".strip())
             if not (reply.status >= 500 or reply.code == "verification_in_use"):
                 break
         return reply

@@ -7,6 +7,8 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
+matplotlib.rcParams["svg.fonttype"] = "none"
+matplotlib.rcParams["svg.hashsalt"] = "soak"
 import matplotlib.pyplot as plt
 from matplotlib.patches import Patch
 
@@ -26,7 +28,8 @@ def colour(name):
 
 def plot(source, target):
     found = json.loads(Path(source).read_text())
-    samples, minutes = found["samples"], [one["at"] / 60 for one in found["samples"]]
+    samples = found["samples"][:: max(1, len(found["samples"]) // 360)]
+    minutes = [one["at"] / 60 for one in samples]
     figure, axes = plt.subplots(5, 1, figsize=(9, 10), sharex=True, height_ratios=[1.4, 1.4, 1, 1, 0.8])
     memory, times, failed, messages, sockets = axes
     for role, shade in (("worker 1", "#b03a2e"), ("worker 2", "#e0a59e"), ("parent", "#2b6cb0"), ("maker", "#8a8a8a")):
@@ -61,14 +64,10 @@ def plot(source, target):
     sockets.set_ylabel("descriptors")
     sockets.set_xlabel("minutes")
     for one in axes:
-        for fault in found["faults"]:
-            one.axvspan(
-                fault["begin"] / 60,
-                max(fault["end"], fault["begin"] + 3) / 60,
-                color=colour(fault["name"]),
-                alpha=0.18,
-                lw=0,
-            )
+        for shade in COLOURS.values():
+            faults = [fault for fault in found["faults"] if colour(fault["name"]) == shade]
+            spans = [(fault["begin"] / 60, max(fault["end"] - fault["begin"], 3) / 60) for fault in faults]
+            one.broken_barh(spans, (0, 1), transform=one.get_xaxis_transform(), color=shade, alpha=0.18, lw=0)
         one.grid(alpha=0.25)
         one.spines[["top", "right"]].set_visible(False)
         if one is not sockets:
@@ -84,7 +83,7 @@ def plot(source, target):
     figure.legend(handles=[Patch(color=shade, alpha=0.3, label=names[key]) for key, shade in COLOURS.items()],
                   title="failing", title_fontsize=8, frameon=False, fontsize=8, ncols=6, loc="upper center")  # fmt: skip
     figure.tight_layout(rect=(0, 0, 1, 0.95))
-    figure.savefig(target, dpi=80)
+    figure.savefig(target, dpi=80, metadata={"Date": None} if target.endswith(".svg") else None)
 
 
 if __name__ == "__main__":
