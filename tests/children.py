@@ -19,7 +19,7 @@ from fakes import FakeUpstream, free_port
 from sidecar.store.client import Store
 
 # A start takes a second on an idle machine; tests run on busy ones.
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 120.0
 # How long one that no test has ended may drain.
 _DRAIN_S: Final = 1.0
 

@@ -7,11 +7,16 @@ import pytest
 import pytest_asyncio
 from children import run
 from chromium import tab
+from hypothesis import HealthCheck, settings
 from telling import start
 
 from sidecar import logs
 from sidecar.store.client import Store
 from sidecar.store.embedded import embedded
+
+# How long one example takes is the machine's affair: what may cost no more than so much is measured where that is held.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 __all__ = ["no_log", "no_proxy", "run", "start", "store", "store_url", "tab"]
 

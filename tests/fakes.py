@@ -11,11 +11,12 @@ import struct
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 # Every wait in here ends by then, with TimeoutError: a hung test is a failed test.
-DEADLINE_S: Final = 10.0
+DEADLINE_S: Final = 30.0
 
 # Below the ports that the system gives to whoever asks for any: nobody is given one of these.
 _PORTS: Final = iter(random.sample(range(10_000, 20_000), 10_000))
@@ -28,6 +29,20 @@ def free_port() -> int:
             return port
     raise AssertionError("no free port")
 
+
+def _kernel_buffers(fallback: int = 6 << 20) -> int:
+    """The most octets that the kernel's two buffers of one way of one connection may grow to."""
+    most = 0
+    for name in ("tcp_wmem", "tcp_rmem"):
+        try:
+            most += int(Path(f"/proc/sys/net/ipv4/{name}").read_text().split()[2])
+        except OSError:
+            most += fallback
+    return most
+
+
+# The most that may be under way between two ends with a sidecar between them: what the kernel buffers, and ours.
+UNDER_WAY: Final = 2 * _kernel_buffers() + (1 << 20)
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

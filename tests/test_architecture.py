@@ -6,6 +6,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from sources import tree
 
 import sidecar
 
@@ -79,9 +80,9 @@ def modules() -> dict[str, Path]:
     }
 
 
-def imports(path: Path) -> Iterator[str]:
+def imports(path: Path, made: ast.Module) -> Iterator[str]:
     """What a file imports, anywhere in it, as dotted names."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(made):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -91,7 +92,8 @@ def imports(path: Path) -> Iterator[str]:
 
 
 ALL = modules()
-IMPORTS = {name: set(imports(path)) for name, path in ALL.items()}
+TREES = {name: tree(path) for name, path in ALL.items()}
+IMPORTS = {name: set(imports(ALL[name], made)) for name, made in TREES.items()}
 
 
 def importers_of(package: str) -> set[str]:
@@ -170,6 +172,5 @@ def test_config_imports_no_kind() -> None:
 
 def test_every_file_says_what_it_is_for() -> None:
     """A module opens with the question it answers."""
-    for name, path in ALL.items():
-        text = path.read_text(encoding="utf-8")
-        assert not text or ast.get_docstring(ast.parse(text)), name
+    for name, made in TREES.items():
+        assert not made.body or ast.get_docstring(made), name

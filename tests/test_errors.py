@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
+from sources import tree
+
 import sidecar
 from sidecar import problem
 from sidecar.errors import CODES, DETAILS, Refusal
@@ -19,7 +21,7 @@ def is_sentence(text: str) -> bool:
 def refusals() -> Iterator[tuple[str, ast.Call]]:
     """Every call of `Refusal` in the sources, with where it stands."""
     for path in Path(sidecar.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refusal":
                 yield f"{path.name}:{node.lineno}", node
 

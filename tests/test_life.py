@@ -46,7 +46,7 @@ async def test_a_task_that_ends_is_started_again(end: object, word: str) -> None
     life = Life(counted.append)
     with capture_logs() as lines:
         task = life.keep("courier", work)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not life.ended:
                 await asyncio.sleep(0)
             assert life.ended == {"courier": word}

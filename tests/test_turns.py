@@ -103,7 +103,7 @@ async def test_who_has_more_takes_what_nobody_else_took() -> None:
             client = stack.enter_context(socket.socket())
             client.setblocking(False)
             await loop.sock_connect(client, listening.getsockname())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while len(ours) + len(theirs) <= number:
                     await asyncio.sleep(0)
         await acceptor.close()
@@ -133,7 +133,7 @@ async def test_one_that_hangs_holds_up_nobody() -> None:
             stack.enter_context(socket.create_connection(listening.getsockname()))
         acceptor = Acceptor([listening], Trusted(()), lambda _: Came(), is_my_turn=is_my_turn, in_a_row=1)
         acceptor.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(came) < 20:
                 await asyncio.sleep(0)
         await acceptor.close()

@@ -201,7 +201,7 @@ async def test_a_breaker_that_moves_is_logged_once(store: Store) -> None:
     )
     task = asyncio.create_task(breakers.run())
     with capture_logs() as lines:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for run in (1, 2):
                 breakers.record(key, 0, fine=False, failures=3, open_for_s=60)
                 while breakers.of(key).run != run:
@@ -222,7 +222,7 @@ async def test_that_all_is_well_is_told_with_the_next_look_and_before_any_failur
     breakers = Breakers(store, {"a": None}, lambda *_: None)
     task = asyncio.create_task(breakers.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             for results in ("0" * 4 + "1", "1" * 30, "0" * 4 + "1" * 2, "1" * 500 + "0"):
                 for fine in results:
                     breakers.record(key, 0, fine=fine == "1", failures=5, open_for_s=60)
@@ -253,7 +253,7 @@ async def test_fine_results_that_are_not_told_would_have_changed_nothing(store: 
     before = await written(store)
     task = asyncio.create_task(breakers.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while breakers.of(key) != after(results):
                 await asyncio.sleep(0)
     finally:
@@ -275,7 +275,7 @@ async def test_breaker_that_one_worker_opens_is_honoured_by_another(store: Store
     other = Breakers(store, {"a": None, "b": None}, tell)
     tasks = [asyncio.create_task(one.run()) for one in (mine, other)]
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert {await told.get(), await told.get()} == {("a", 0), ("b", 0)}
             for _ in range(5):
                 mine.record(key, 0, fine=False, failures=5, open_for_s=60)
@@ -305,7 +305,7 @@ async def test_the_store_is_looked_at_twice_a_second(store: Store) -> None:
 
     task = asyncio.create_task(Counted(store, {"a": None}, lambda *_: None).run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(looks) < 3:
                 await asyncio.sleep(0.01)
     finally:
@@ -339,7 +339,7 @@ async def test_the_breakers_are_looked_at_through_an_answer_that_nobody_can_read
     breakers = Breakers(store, {"a": None}, told.append)
     running = asyncio.create_task(breakers.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not told:
                 await asyncio.sleep(0.01)
             assert told == [StoreRefused(reason="WRONGTYPE")]

@@ -33,7 +33,7 @@ async def events(stream: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, Any
 async def test_a_page_gets_what_is_known_first_and_then_what_happens(serve: Serve) -> None:
     client, handset = await stand(serve)
     handset.deliver("+8613900000001", "before", "a")
-    async with asyncio.timeout(5), client.get("/events") as stream:
+    async with asyncio.timeout(30), client.get("/events") as stream:
         told = events(stream)
         assert await anext(told) == ("operators", {"a": "ok", "b": "ok"})
         assert (await anext(told))[1]["text"] == "before"

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from children import PATIENCE_S
 
 from sidecar.demo.ports import HOST, Ports
 
-# A walk ends within 20 s on an idle machine; tests run on busy ones.
-_PATIENCE_S = 60.0
 _STEPS = 10
 
 
@@ -27,7 +26,7 @@ async def start(*arguments: str) -> Process:
 
 
 async def ended(process: Process) -> tuple[int, str, str]:
-    async with asyncio.timeout(_PATIENCE_S):
+    async with asyncio.timeout(PATIENCE_S):
         out, err = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
@@ -41,7 +40,7 @@ async def demo() -> AsyncIterator[tuple[Process, Ports, Path]]:
     try:
         assert process.stdout is not None
         shown = ""
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(PATIENCE_S):
             while "Configuration and log:" not in shown:
                 line = await process.stdout.readline()
                 assert line, (await ended(process))[2]

@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 from documents import DOCUMENTS, ROOT
+from sources import tree
 
 import sidecar
 from sidecar.events import Event
@@ -24,7 +25,7 @@ def events() -> dict[str, set[str]]:
     for path in folder.rglob("*.py"):
         if path.is_relative_to(folder / "demo"):
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(tree(path)):
             match node:
                 case ast.Call(func=ast.Attribute(attr=level, value=logger), args=[first, *_]) if level in LEVELS:
                     assert "log" in ast.unparse(logger), f"{path.name}: what is {ast.unparse(node)}?"

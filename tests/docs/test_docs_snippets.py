@@ -20,6 +20,7 @@ from typing import Any, Final
 import jwt
 import pytest
 from certificates import Authority
+from children import PATIENCE_S
 from config.deployment import LONG_SECRET, deployment
 from documents import ROOT, Snippet, snippets
 from telling import CONFIG, Sidecar, Start
@@ -50,7 +51,6 @@ code = "json:code"
 """
 # Programs that change a machine, or start another one: their lines are read, and not run.
 NOT_RUN: Final = {"make", "pip", "docker", "systemctl", "kubectl", "kill"}
-PATIENCE_S: Final = 50.0
 
 Runner = Callable[[Snippet, Start, Path, str], Awaitable[None]]
 

@@ -18,7 +18,7 @@ from sidecar.lists.rules import Added
 from sidecar.lists.targets import Target, read
 from sidecar.store.client import Store
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 @dataclass

@@ -12,7 +12,7 @@ from sidecar.events import AsnFileRead, AsnFileRefused, Event
 from sidecar.life import ended
 from sidecar.lists.files import AsnFiles
 
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 
 
 class Watched:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from certificates import LOOPBACK, Authority, serving
-from fakes import OK, FakeUpstream, Message, RawClient, Taken, read_content
+from fakes import OK, UNDER_WAY, FakeUpstream, Message, RawClient, Taken, read_content
 from proxied import Passing, passing
 from telling import PHONE, Start
 from vendors import closed_port
@@ -33,8 +33,6 @@ HANDSHAKE = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-# The most that may be under way between two ends: four kernel buffers (up to 6 MiB each on Linux) and ours.
-UNDER_WAY = 24 << 20
 
 
 # Two readings…
@@ -116,7 +114,7 @@ async def test_a_client_that_takes_nothing_of_a_small_answer_is_cut_off_too(
             loop = asyncio.get_running_loop()
             await loop.sock_connect(client, ("127.0.0.1", sidecar.port))
             await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            await asyncio.wait_for(lost.wait(), 5)
+            await asyncio.wait_for(lost.wait(), 30)
 
 
 # Memory and time…
@@ -146,7 +144,7 @@ async def test_an_answer_that_begins_while_the_last_one_is_not_taken_is_held_bac
     sidecar: Passing, upstream: FakeUpstream
 ) -> None:
     """Fullness that began with one answer holds for the next."""
-    size = 64 << 20
+    size = UNDER_WAY + (16 << 20)
     written = 0
 
     async def answer(taken: Taken, request: Message) -> None:
@@ -226,7 +224,7 @@ async def test_a_websocket_that_a_handler_let_through_is_told_of(sidecar: Passin
         taken = upstream.taken[0]
         taken.writer.close()
         assert await client.rest() == b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not sidecar.answers and not sidecar.cancelled.is_set():
             await asyncio.sleep(0)
     assert not sidecar.cancelled.is_set()
@@ -275,8 +273,8 @@ async def test_a_safe_request_is_sent_again_when_an_unused_connection_has_gone(
     async with passing(upstream.url) as sidecar:
         async with sidecar.client() as client:
             await client.send(GET % 1)
-            await asyncio.wait_for(dialled.wait(), 5)
-        await asyncio.wait_for(sidecar.cancelled.wait(), 5)
+            await asyncio.wait_for(dialled.wait(), 30)
+        await asyncio.wait_for(sidecar.cancelled.wait(), 30)
         go_on.set()
         await upstream.wait_for(lambda: len(upstream.taken) == 1)
         async with sidecar.client() as client:

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from fakes import OK, FakeUpstream, Message, RawClient, Taken, read_content, write_until_stalled
+from fakes import DEADLINE_S, OK, UNDER_WAY, FakeUpstream, Message, RawClient, Taken, read_content, write_until_stalled
 from proxied import Passing, passing
 from vendors import closed_port
 
@@ -116,7 +116,7 @@ async def test_chunks_arrive_while_the_client_still_sends(upstream: FakeUpstream
     upstream.answer = answer
     async with passing(upstream.url) as sidecar, sidecar.client() as client:
         await client.send(b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n")
-        await asyncio.wait_for(first.wait(), 5)
+        await asyncio.wait_for(first.wait(), 30)
         await client.send(b"1\r\nd\r\n0\r\nX-Trailer: 1\r\n\r\n")
         assert (await client.answer()).content == b"ok"
     assert last.is_set()
@@ -598,7 +598,7 @@ async def test_a_client_that_leaves_takes_its_upstream_connection_with_it(
     upstream.answer = answer
     async with sidecar.client() as client:
         await client.send(b"POST / HTTP/1.1\r\n" + HOST + (content or b"\r\n"))
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), 30)
     await upstream.wait_closed()
 
 
@@ -635,13 +635,9 @@ async def test_no_more_connections_than_allowed(upstream: FakeUpstream) -> None:
     assert len(upstream.taken) == 1
 
 
-# The most that may be under way between two ends: four kernel buffers (up to 6 MiB each on Linux) and ours.
-UNDER_WAY = 24 << 20
-
-
 async def test_a_client_that_does_not_read_stops_upstream(sidecar: Passing, upstream: FakeUpstream) -> None:
     """Back-pressure: no more is taken from upstream than fits between the two, and none of it is lost."""
-    size = 64 << 20
+    size = UNDER_WAY + (16 << 20)
     stalled: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def answer(taken: Taken, request: Message) -> None:
@@ -652,14 +648,14 @@ async def test_a_client_that_does_not_read_stops_upstream(sidecar: Passing, upst
     upstream.answer = answer
     async with sidecar.client() as client:
         await client.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
-        assert await asyncio.wait_for(stalled, 20) < UNDER_WAY
+        assert await asyncio.wait_for(stalled, DEADLINE_S) < UNDER_WAY
         await client.head()
         assert await client.exactly(size) == bytes(size)
 
 
 @RELAYED
 async def test_an_upstream_that_does_not_read_stops_the_client(sidecar: Passing, upstream: FakeUpstream) -> None:
-    size = 64 << 20
+    size = UNDER_WAY + (16 << 20)
     go_on = asyncio.Event()
 
     async def answer(taken: Taken, request: Message) -> None:

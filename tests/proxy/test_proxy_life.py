@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from certificates import LOOPBACK, Authority, serving
-from fakes import DEADLINE_S, OK, FakeUpstream, Message, RawClient, Taken, read_content
+from fakes import DEADLINE_S, OK, UNDER_WAY, FakeUpstream, Message, RawClient, Taken, read_content
 from proxied import Passing, passing
 
 from sidecar.config.model import TlsClient
@@ -22,8 +22,6 @@ HOST = b"Host: example.com\r\n"
 GET = LINE + HOST + b"\r\n"
 WEBSOCKET = LINE + HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-# More than fits between two ends that do not read: kernel buffers and ours.
-UNDER_WAY = 16 << 20
 # A handler has read the content before anything leaves: these are of requests that are not read here.
 RELAYED = pytest.mark.parametrize("engine", ["relayed"], indirect=True)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from fakes import DEADLINE_S, FakeUpstream, Message, Taken, read_content, write_until_stalled
+from fakes import DEADLINE_S, UNDER_WAY, FakeUpstream, Message, Taken, read_content, write_until_stalled
 from proxied import passing
 
 
@@ -63,7 +63,7 @@ async def test_the_content_is_heard_in_any_framing(version: str, answer: bytes) 
 
 async def test_nothing_piles_up_while_the_handler_settles() -> None:
     """Once it needs no more of the content, upstream waits until the client may have it; then all of it arrives."""
-    size = 64 << 20
+    size = UNDER_WAY + (16 << 20)
     ear, settled, stalled = Ear(most=1000), asyncio.Event(), asyncio.get_running_loop().create_future()
 
     async def endless(taken: Taken, message: Message) -> None:
@@ -81,7 +81,7 @@ async def test_nothing_piles_up_while_the_handler_settles() -> None:
         sidecar.hears, sidecar.on_status = ear, settle
         await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         async with asyncio.timeout(DEADLINE_S):
-            assert await stalled < 16 << 20
+            assert await stalled < UNDER_WAY
         settled.set()
         assert len((await client.answer()).content) == size
     assert len(ear.content) < 1 << 20

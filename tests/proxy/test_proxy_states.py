@@ -298,9 +298,9 @@ async def bring_to(name: str, pool: Pool, upstream: FakeUpstream) -> tuple[Excha
     if name == "carried":
         await upstream.wait_for(lambda: len(upstream.requests) > asked)
     elif name == "held":
-        await asyncio.wait_for(client.knows_status.wait(), 5)
+        await asyncio.wait_for(client.knows_status.wait(), 30)
     elif name != "waiting":
-        await asyncio.wait_for(client.has_octets.wait(), 5)
+        await asyncio.wait_for(client.has_octets.wait(), 30)
     assert one.state == name.partition(" ")[0]
     return one, client
 
@@ -312,7 +312,7 @@ async def test_what_the_client_is_told(upstream: FakeUpstream, state: str, event
         one, client = await bring_to(state, pool, upstream)
         await event(one, upstream)
         if told:
-            assert await asyncio.wait_for(client.told, 5) == told
+            assert await asyncio.wait_for(client.told, 30) == told
         else:
             await pool.close()
             assert not client.told.done()
@@ -342,7 +342,7 @@ async def test_a_request_is_sent_again_only_if_nothing_was_said_to_it(upstream: 
             upstream.answer = HEAD + b"abcd"
             first = Asking()
             exchange(pool).start(first)
-            assert await asyncio.wait_for(first.told, 5) == "answered"
+            assert await asyncio.wait_for(first.told, 30) == "answered"
             connection, asked = upstream.taken[-1].number, len(upstream.requests)
 
             async def say(taken: Taken, _request: Message, *, said: bytes = SAID[state]) -> None:
@@ -355,10 +355,10 @@ async def test_a_request_is_sent_again_only_if_nothing_was_said_to_it(upstream: 
             await upstream.wait_for(lambda asked=asked: len(upstream.requests) > asked)  # type: ignore[misc]
             assert upstream.taken[-1].number == connection
             if state == "begun":
-                await asyncio.wait_for(client.has_octets.wait(), 5)
+                await asyncio.wait_for(client.has_octets.wait(), 30)
             await event(one, upstream)
             if state == "begun":
-                assert await asyncio.wait_for(client.told, 5) == CLOSED
+                assert await asyncio.wait_for(client.told, 30) == CLOSED
                 assert len(upstream.requests) == asked + 1
             else:
                 await upstream.wait_for(lambda asked=asked: len(upstream.requests) > asked + 1)  # type: ignore[misc]
@@ -382,7 +382,7 @@ async def test_a_held_answer_is_told_as_far_as_it_came(
         upstream.answer = say
         one, client = exchange(pool, holds_answer=True), Asking()
         one.start(client)
-        await asyncio.wait_for(client.knows_status.wait(), 5)
+        await asyncio.wait_for(client.knows_status.wait(), 30)
         await nothing_comes(one, upstream)
         assert one.state == "held"
         await event(one, upstream)
@@ -391,7 +391,7 @@ async def test_a_held_answer_is_told_as_far_as_it_came(
         one.go_on()
         assert client.octets.endswith(b"ab" + rest)
         if told == "broken":
-            await asyncio.wait_for(client.told, 5)
+            await asyncio.wait_for(client.told, 30)
         assert client.told.result() == told
 
 

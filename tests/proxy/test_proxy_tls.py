@@ -201,5 +201,5 @@ async def test_a_websocket_over_tls_on_both_ends_passes_and_closes(authority: Au
         else:
             await client.send(b"\x88\x82mask\x6e\x89")
             client.writer.close()
-            assert await asyncio.wait_for(heard, 5) == b"\x88\x82mask\x6e\x89"
+            assert await asyncio.wait_for(heard, 30) == b"\x88\x82mask\x6e\x89"
         await upstream.wait_closed()

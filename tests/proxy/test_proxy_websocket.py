@@ -6,7 +6,7 @@ import hashlib
 
 import aiohttp
 import pytest
-from fakes import FakeUpstream, Message, RawClient, Taken, write_until_stalled
+from fakes import DEADLINE_S, UNDER_WAY, FakeUpstream, Message, RawClient, Taken, write_until_stalled
 from proxied import Passing, passing
 
 HANDSHAKE = (
@@ -18,8 +18,6 @@ SWITCHED = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 )
-# The most that may be under way between two ends: four kernel buffers (up to 6 MiB each on Linux) and ours.
-UNDER_WAY = 24 << 20
 
 
 async def switch(client: RawClient) -> Message:
@@ -105,7 +103,7 @@ async def test_an_upstream_that_has_said_all_still_hears(sidecar: Passing, upstr
         assert await client.rest() == b"bye"
         await client.send(b"and you")
         client.writer.write_eof()
-        assert await asyncio.wait_for(heard, 5) == b"and you"
+        assert await asyncio.wait_for(heard, 30) == b"and you"
 
 
 @pytest.mark.parametrize("is_client", [True, False])
@@ -208,7 +206,7 @@ async def test_an_upstream_that_reads_nothing_stops_the_client(sidecar: Passing,
 
 async def test_a_client_that_reads_nothing_stops_upstream(sidecar: Passing, upstream: FakeUpstream) -> None:
     """And may still speak."""
-    size = 64 << 20
+    size = UNDER_WAY + (16 << 20)
     stalled: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def answer(taken: Taken, request: Message) -> None:
@@ -220,7 +218,7 @@ async def test_a_client_that_reads_nothing_stops_upstream(sidecar: Passing, upst
     upstream.answer = answer
     async with sidecar.client() as client:
         await client.send(HANDSHAKE)
-        assert await asyncio.wait_for(stalled, 20) < UNDER_WAY
+        assert await asyncio.wait_for(stalled, DEADLINE_S) < UNDER_WAY
         await client.send(b"hello")
         assert (await client.head()).status == 101
         assert await client.exactly(size) == bytes(size)

@@ -15,7 +15,7 @@ from sidecar.store.faults import Fault
 
 async def until_blocked(store: Store, count: int) -> None:
     """Wait until so many clients wait in the store."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while f"blocked_clients:{count}\r\n".encode() not in await store.execute(None, "INFO", "clients"):
             pass  # each look is a round trip
 
@@ -102,7 +102,7 @@ async def test_those_who_wait_hold_up_no_decision(store: Store) -> None:
     """With more waiting than there are connections for decisions, decisions go on, and so does what was awaited."""
     key = store.names.current("queue")
     waiting = [asyncio.create_task(store.blocking(key, "BLPOP", key, 30, wait_s=30)) for _ in range(100)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await until_blocked(store, 100)
         await store.execute(key, "RPUSH", key, *range(100))
         assert sorted(int(value) for _, value in await asyncio.gather(*waiting)) == list(range(100))
@@ -125,7 +125,7 @@ async def test_closing_ends_a_wait(store: Store, store_url: str) -> None:
     waiting = asyncio.create_task(
         other.blocking(store.names.current("nobody"), "BLPOP", store.names.current("nobody"), 30, wait_s=30)
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await until_blocked(store, 1)
         await other.close()
         with pytest.raises(StoreAwayError):

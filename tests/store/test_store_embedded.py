@@ -75,7 +75,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while not await holds():
             await asyncio.sleep(0.01)
 

@@ -225,7 +225,7 @@ async def test_what_is_written_before_a_renewal_still_has_its_answer(tmp_path: P
         assert not read.done()
         go_on.set()
         assert await read == 1
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await closed.wait()
 
 

@@ -355,7 +355,7 @@ async def test_receipt_that_comes_before_twilios_answer_counts(start: Start, wor
         body = {"to": PHONE, "captcha": await sidecar.solved()}
         verification_id = (await sidecar.ask("POST", "/.sidecar/v1/verifications", json=body)).json["id"]
         came_to = "delivered" if word == "delivered" else "sent"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (told := await status(sidecar, verification_id)) != came_to:
                 assert told in {"queued", "sent"}
         assert len(sidecar.vendor.messages) == (0 if word == "delivered" else 1)
@@ -374,7 +374,7 @@ async def test_push_that_names_our_id_moves_the_message_whose_answer_was_lost(st
         sidecar = await start(f'[providers.it]\nkind = "aliyun"\n{table}{more}', config=head)
         body = {"to": PHONE, "captcha": await sidecar.solved()}
         verification_id = (await sidecar.ask("POST", "/.sidecar/v1/verifications", json=body)).json["id"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await status(sidecar, verification_id)) != "unconfirmed":
                 pass
         out_id = dict(parse_qsl(aliyun.asked[0].target.partition("?")[2]))["OutId"]
@@ -427,7 +427,7 @@ async def test_receipt_of_a_vendor_that_signs_nothing_comes_on_a_secret_path(sta
         sidecar = await start(f'[providers.it]\nkind = "{kind}"\n{table}{more}{rule}', config=head)
         body = {"to": PHONE, "captcha": await sidecar.solved()}
         verification_id = (await sidecar.ask("POST", "/.sidecar/v1/verifications", json=body)).json["id"]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await status(sidecar, verification_id)) != "sent":
                 pass
         for path in ("", "/another-token", "/a-long-secret-path-toke"):

@@ -68,7 +68,7 @@ async def test_the_readmes_configuration_walks_through_twilio_and_turnstile(tmp_
         assert (status, problem["code"]) == (403, "captcha_failed")
         assert (await post("/api/sms/code", {"phone": "(415) 555-0100", "captcha": "solved"}))[0] == 200
         assert turnstile.asked[-1]["remoteip"] == "127.0.0.1"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not handset._texts:
                 await asyncio.sleep(0)
         (message,) = handset._texts

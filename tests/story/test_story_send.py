@@ -232,13 +232,13 @@ async def test_a_message_that_every_provider_refused_gives_back_what_was_taken(s
     sidecar = await start(to_rate="1/1h")
     sidecar.vendor.status = 400
     sent = (await sidecar.send()).json
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         told = sent
         while told["status"] != "failed":
             told = (await sidecar.ask("GET", f"/.sidecar/v1/verifications/{sent['id']}")).json
     assert (sent["resend_in"], told["resend_in"]) == (3600, 0)
     sidecar.vendor.status = 202
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await sidecar.send()).status != 202:
             pass
     assert await sidecar.vendor.code()
@@ -250,7 +250,7 @@ async def test_silence_is_not_failure(start: Start) -> None:
     sidecar.vendor.open.clear()
     sent = (await sidecar.send()).json
     path = f"/.sidecar/v1/verifications/{sent['id']}"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await sidecar.ask("GET", path)).json["status"] == "queued":
             pass
     reply = await sidecar.ask("GET", path)
@@ -539,7 +539,7 @@ async def test_a_client_that_leaves_changes_nothing(start: Start) -> None:
     await reached.wait()
     leaving.cancel()
     await asyncio.wait([leaving])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not sidecar.listening.is_idle:
             await asyncio.sleep(0)
     go_on.set()

@@ -604,7 +604,7 @@ async def test_a_store_away_just_then_hears_later_that_the_code_is_spent(start: 
             assert (await sidecar.register(code)).status == 200
         finally:
             os.kill(pid, signal.SIGCONT)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while (reply := await sidecar.register(code)).status in {409, 503}:
                 pass
         assert reply.code == "code_expired"
