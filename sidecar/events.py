@@ -522,11 +522,15 @@ class StoreBack(Event):
 
 @_event
 class StoreAlone(Event):
-    """A primary has no replica any more, or none yet: what is accepted from now on is lost if its machine is."""
+    """A primary has no replica any more, or none yet, or does not wait for it, and why.
+
+    What is accepted from now on is lost if its machine is.
+    """
 
     name = "store_alone"
     level = "warning"
     place: str
+    reason: str
 
 
 @_event

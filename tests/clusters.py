@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import signal
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -80,6 +81,10 @@ class Member:
 
     async def is_primary(self) -> bool:
         return bool((await self.says("ROLE"))[0] == b"master")
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def kill(self) -> None:
         """End it as when its machine dies."""

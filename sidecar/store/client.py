@@ -282,7 +282,7 @@ class Store:
             return
         self._did(command.node, LASTING if command.is_lasting else command.verb, now)
         if command.is_lasting and command.node.trouble is not None:
-            command.node.trouble.lasting(command.node.place, now, is_alone=command.node.is_alone)
+            command.node.trouble.lasting(command.node.place, now, alone=command.node.alone)
         if command.reply.done():
             return
         if command.read is not None:

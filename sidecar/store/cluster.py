@@ -112,6 +112,7 @@ class Cluster:
         self._turn = 0  # which of the known places is tried first
         self._doors: dict[Place, Address] = {}
         self._ranges: list[Range] = []
+        self._has_replicas = False  # some primary has, or had: so each should
         self._why_no_map = ""
         self._slots: list[Node | None] = [None] * SLOTS
         self._nodes: dict[Place, Node] = {}
@@ -192,7 +193,9 @@ class Cluster:
         node = self._nodes.get(place)
         if node is None and len(self._nodes) < MOST_NODES:
             trouble = self._trouble.at(str(place)) if self._trouble is not None else None
-            node = self._nodes[place] = Node(self.door(place), self._limit_s, trouble, self._wanted)
+            node = self._nodes[place] = Node(
+                self.door(place), self._limit_s, trouble, self._wanted, is_one_of_many=self._has_replicas
+            )
         return node
 
     def door(self, place: Place) -> Address:
@@ -242,6 +245,9 @@ class Cluster:
     def _take(self, ranges: list[Range]) -> None:
         """Go by this map from now on, and leave the nodes that are not in it."""
         self._ranges = ranges
+        self._has_replicas = self._has_replicas or any(one.replicas for one in ranges)
+        if self._trouble is not None:
+            self._trouble.over(time.monotonic())  # of whoever was asked before there was a map
         slots: list[Node | None] = [None] * SLOTS
         primaries = set()
         for first, last, place, _ in ranges:
@@ -262,6 +268,9 @@ class Cluster:
         def close() -> None:
             node.close()
             self._gone.discard(node)
+            if node.trouble is not None:
+                node.trouble.over(time.monotonic())  # others have its slots
+                node.trouble = None
 
         asyncio.get_running_loop().call_later(self._limit_s, close)
 

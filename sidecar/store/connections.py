@@ -65,12 +65,13 @@ class Door(Protocol):
 class Following:
     """How many replicas follow a node's server, as any of its connections heard last; 0 where it does not say.
 
-    `had` names the server that had some.
+    `had` names the server that had some; `denied` says why it will not wait for them, "" when it does.
     """
 
     def __init__(self) -> None:
         self.replicas = 0
         self.had = ""
+        self.denied = ""
         self._lost_at: float | None = None
         self._looked_at = 0.0
 
@@ -270,9 +271,10 @@ class Shared:
 class Replicated(Shared):
     """The connection of what must outlive its server: answered once `wanted` replicas have what it wrote, or lost.
 
-    `wanted` None: one, where the server has any. What is asked while a WAIT holds the connection goes out together
-    after it, so there are as many as replicas can answer, and not one for each command. `renew` is called, with the
-    time of asking, when the last replica has gone or the server is no primary any more: is it still the right one?
+    `wanted` None: one, where the server has any, and waits for it. What is asked while a WAIT holds the connection goes
+    out together after it, so there are as many as replicas can answer, and not one for each command. `renew` is called,
+    with the time of asking, when the last replica has gone or the server is no primary any more: is it still the right
+    one?
     """
 
     def __init__(
@@ -302,21 +304,35 @@ class Replicated(Shared):
                     command.lost(UNREPLICATED)  # it was not sent, and is not sent elsewhere: who asks again is
                 following.look(wire, commands[0].asked_at)
                 return
-            batch = _Batch(wire, commands, wanted, self._renew_node)
+            batch = _Batch(wire, commands, wanted, following, self._renew_node, is_must=self._wanted is not None)
             octets = [command.octets for command in commands]
             octets += (pack(("WAIT", wanted, int(REPLICATED_S * 1000))), pack(("ROLE",)))
             wire.write(b"".join(octets), [batch] * len(octets))
 
 
 class _Batch:
-    """Commands that went out with one WAIT, and a ROLE, behind them: their replies are kept until it is answered."""
+    """Commands that went out with one WAIT, and a ROLE, behind them: their replies are kept until it is answered.
 
-    def __init__(self, wire: Wire, commands: list[Command], wanted: int, renew: Callable[[float, float], None]) -> None:
+    `is_must`: they are lost, too, where the server does not do WAIT for us.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        commands: list[Command],
+        wanted: int,
+        following: Following,
+        renew: Callable[[float, float], None],
+        *,
+        is_must: bool,
+    ) -> None:
         self.asked_at = commands[0].asked_at
         self._wire = wire
         self._commands = commands
         self._wanted = wanted
+        self._following = following
         self._renew = renew
+        self._is_must = is_must
         self._replies: list[Any] = []
 
     def answered(self, reply: Any, now: float) -> None:
@@ -326,15 +342,18 @@ class _Batch:
             return
         *replies, replicated, role = self._replies
         self._wire.take_role(role)
-        if type(replicated) is int and replicated >= self._wanted:
+        fault = Fault.read(str(replicated)) if isinstance(replicated, Exception) else None
+        self._following.denied = f"WAIT: {fault.reason}" if fault is not None and fault.is_denied else ""
+        is_replicated = type(replicated) is int and replicated >= self._wanted
+        if is_replicated or (self._following.denied and not self._is_must):
             for command, its in zip(self._commands, replies, strict=True):
                 command.answered(its, now)
             return
         if not self._wire.replicas:
             self._renew(self.asked_at, now)
         reason = UNREPLICATED
-        if isinstance(replicated, Exception):
-            reason = Fault.read(str(replicated)).reason
+        if fault is not None:
+            reason = f"{UNREPLICATED}: {self._following.denied}" if self._following.denied else fault.reason
         for command, its in zip(self._commands, replies, strict=True):
             if isinstance(its, Exception):
                 command.answered(its, now)  # nothing was done
@@ -411,7 +430,7 @@ class Node:
     """One server of the store, or one address that leads to whichever server is the primary: its connections.
 
     `trouble` is told what fails there. `wanted`: so many replicas must have what is to outlive the server; None: one,
-    where it has any; `is_one_of_many`: it should have.
+    where it has any, and lets us wait for it; `is_one_of_many`: it should have.
     """
 
     def __init__(
@@ -439,9 +458,11 @@ class Node:
         return self.deciding if self._wanted == 0 or waits_for_none else self._replicated
 
     @property
-    def is_alone(self) -> bool:
-        """True while replicas are missing that there were or should be, and are not waited for."""
-        return self._has_none and (self._is_one_of_many or bool(self._following.had))
+    def alone(self) -> str:
+        """Say why no replica is waited for where there were some, or should be; "" when one is."""
+        if self._has_none and (self._is_one_of_many or self._following.had):
+            return "no replica"
+        return self._following.denied if self._wanted is None else ""
 
     @property
     def _has_none(self) -> bool:

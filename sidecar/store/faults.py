@@ -69,6 +69,11 @@ class Fault:
         return self.code in _STALE
 
     @property
+    def is_denied(self) -> bool:
+        """True when it says that this command is not for us: the user has no right to it, or the server lacks it."""
+        return self.code == "NOPERM" or (self.code == "ERR" and not self.is_away and "replica" not in self.text)
+
+    @property
     def reason(self) -> str:
         """Say in few words, the same each time, why the store is away."""
         return self.text if self.code == "ERR" else self.code

@@ -118,7 +118,8 @@ class Primary:
             if wire.role == "master":
                 return wire
             wire.end()
-            lost = lost or LostError(f"no primary at {address.place}, as its Sentinels have it")
+            reason = f"no primary at {address.place}, as its Sentinels have it"
+            lost = lost or LostError(reason if wire.role else f"no right to ask {address.place} for its ROLE")
         raise lost or LostError(f"no primary {self._name}")
 
     def _at(self, place: Place) -> Address:

@@ -43,7 +43,7 @@ class Trouble:
         if self.since is None:
             self.since, self._is_told, self._failures = now, False, 0
         self._needs_write = self._needs_write or reason in _OF_WRITES
-        self._needs_replicas = self._needs_replicas or reason == UNREPLICATED
+        self._needs_replicas = self._needs_replicas or reason.startswith(UNREPLICATED)
         self._failures += 1
         if now - self._told_at.get(reason, -AGAIN_S) < AGAIN_S:
             return
@@ -59,17 +59,21 @@ class Trouble:
             return
         if self._needs_write and command not in _WRITES and command != LASTING:
             return
-        if self._is_told:
+        self.over(now)
+
+    def over(self, now: float) -> None:
+        """Take note that whatever was wrong is over, or that nothing depends on it any more."""
+        if self.since is not None and self._is_told:
             self._tell(StoreBack(failures=self._failures, seconds=now - self.since))
             self._told_at = {reason: at for reason, at in self._told_at.items() if now - at < AGAIN_S}
         self.since, self._needs_write, self._needs_replicas = None, False, False
 
-    def lasting(self, place: str, now: float, *, is_alone: bool) -> None:
-        """Take note that what must outlive its server was done at `place`, and whether replicas were missing there."""
-        if is_alone:
+    def lasting(self, place: str, now: float, *, alone: str) -> None:
+        """Take note that what must outlive its server was done at `place`; `alone`: why no replica has it, or ""."""
+        if alone:
             if self._alone_since is None:
                 self._alone_since, self._stored_alone = now, 0
-                self._tell(StoreAlone(place=place))
+                self._tell(StoreAlone(place=place, reason=alone))
             self._stored_alone += 1
             self._tell(StoredAlone())
         elif self._alone_since is not None:

@@ -134,7 +134,8 @@ class Wire(asyncio.Protocol):
         """
         match said:
             case [b"master", int(), list(replicas)]:
-                self.role, self.replicas = "master", sum(replica[2:] != [b"0"] for replica in replicas)
+                said_offset = [replica[2:] for replica in replicas if isinstance(replica, list)]
+                self.role, self.replicas = "master", sum(offset != [b"0"] for offset in said_offset)
             case [bytes(role), *_]:
                 self.role, self.replicas = role.decode("utf-8", "replace"), 0
         self.hear_role()

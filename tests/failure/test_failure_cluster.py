@@ -1,6 +1,8 @@
 """A store that is a cluster: the whole product on it, slots that move under load, a primary that dies."""
 
 import asyncio
+import hashlib
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,10 +13,17 @@ from clusters import Servers, a_cluster
 from failing import GUARD, sees_a_store, sees_no_store
 from fakes import DEADLINE_S
 from stores import a_store
+from structlog.testing import capture_logs
 from telling import MAIN, Sidecar, Start
 
+from sidecar import logs
+from sidecar.errors import StoreAwayError
+from sidecar.store.client import Script
+from sidecar.store.faults import UNREPLICATED
 from sidecar.store.names import Names
+from sidecar.store.trouble import Trouble
 
+SET = Script(text := "return redis.call('SET', KEYS[1], ARGV[1])", hashlib.sha1(text.encode()).hexdigest())
 TABLES = MAIN + GUARD
 # The work that a built-in captcha asks of one address would rise with such a load.
 LOADED = TABLES.replace('captcha = "altcha"\ncaptcha_token = "json:captcha"\n', "")
@@ -190,6 +199,68 @@ async def test_one_node_of_several_is_away(tmp_path: Path, start: Start) -> None
         await counting.start()
         await sees_a_store(sidecar)
         assert (await sidecar.send("13900000031")).status == 202
+
+
+async def test_what_lasts_on_a_slot_on_its_way_is_had_by_the_replica_of_who_did_it(cluster: Servers) -> None:
+    """ASK leads to the node that will have it: in the moment of an answer that node's replica has it, and when that
+    one hangs, the other's replica makes nothing last."""
+    primaries = [member for member in cluster.members if await member.is_primary()]
+    target = primaries[0]
+    follower = (await target.says("ROLE"))[2][0]
+    replica = next(member for member in cluster.members if member.port == int(follower[1]))
+    tag = "{lasting}"
+    number = 0
+    while await cluster.owner(tag) is target:
+        number += 1
+        tag = f"{{lasting{number}}}"
+    async with a_store(cluster.url) as store:
+        before = await replica.says("DBSIZE")
+        async with cluster.moving(tag, target):
+            for number in range(1, 51):
+                assert await store.run(SET, [f"{tag}:{number}"], ["x"], lasting=True) == b"OK"
+                assert await replica.says("DBSIZE") == before + number
+            replica.send(signal.SIGSTOP)
+            with pytest.raises(StoreAwayError, match=UNREPLICATED):
+                await store.run(SET, [f"{tag}:0"], ["x"], lasting=True)
+            replica.send(signal.SIGCONT)
+        async with asyncio.timeout(DEADLINE_S):
+            while await store.why_not():
+                await asyncio.sleep(0.02)
+
+
+async def test_a_fail_over_is_told_and_so_is_a_primary_without_a_replica(cluster: Servers) -> None:
+    """A node is away until others have its slots; the replica that is the primary now takes what lasts alone, until it
+    has a replica itself."""
+    key = Names("sidecar").outbox()
+    old = await cluster.owner(key)
+    await cluster.has_replica(old)
+    async with a_store(cluster.url, trouble=Trouble(logs.write)) as store:
+
+        async def lasts() -> bool:
+            try:
+                return bool(await store.run(SET, [key], ["x"], lasting=True) == b"OK")
+            except StoreAwayError:
+                return False
+
+        async def until_told(event: str, **more: str) -> None:
+            async with asyncio.timeout(DEADLINE_S):
+                while not any(line["event"] == event and more.items() <= line.items() for line in lines):
+                    await lasts()
+                    await asyncio.sleep(0.02)
+
+        async with asyncio.timeout(DEADLINE_S):
+            while not await lasts():
+                await asyncio.sleep(0.02)
+        with capture_logs() as lines:
+            old.kill()
+            await until_told("store_away")
+            await until_told("store_back")
+            new = await cluster.owner(key)
+            assert new is not old
+            await until_told("store_alone", place=new.place, reason="no replica")
+            await old.start()
+            await until_told("store_replicated", place=new.place)
+            assert len([line for line in lines if line["event"] == "store_back"]) == 1
 
 
 async def test_a_primary_that_dies_under_load(cluster: Servers, start: Start) -> None:

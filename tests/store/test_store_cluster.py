@@ -436,6 +436,21 @@ async def test_slots_that_nobody_has_are_said() -> None:
         assert await store.why_not() == f"no node has {SLOTS - 16001} of its {SLOTS} slots"
 
 
+async def test_what_was_wrong_before_there_was_a_map_is_over_with_it() -> None:
+    """Nobody has slots as the sidecar begins: it is told, and so is its end once somebody has."""
+    told: list[Event] = []
+    async with told_nodes(1) as (node,), a_store(url_of(node), trouble=Trouble(told.append)) as store:
+        shared, node.slots = node.slots, []
+        node.answer = lambda _: error("CLUSTERDOWN The cluster is down")
+        with pytest.raises(StoreAwayError, match="CLUSTERDOWN"):
+            await store.execute(FIRST, "ECHO", FIRST)
+        assert [type(one) for one in told] == [StoreAway]
+        node.slots, node.answer = shared, lambda _: OK
+        await mapped(store)
+        assert await store.execute(FIRST, "ECHO", FIRST) == b"OK"
+        assert [type(one) for one in told] == [StoreAway, StoreBack]
+
+
 async def test_each_node_that_takes_no_writes_is_said_and_told_by_its_place() -> None:
     """And it is not over because another node serves."""
     told: list[Event] = []

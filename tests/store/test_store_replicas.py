@@ -17,7 +17,7 @@ from sidecar import logs
 from sidecar.errors import StoreAwayError
 from sidecar.store import connections
 from sidecar.store.client import ReplyError, Script, Store
-from sidecar.store.faults import UNREPLICATED
+from sidecar.store.faults import UNREPLICATED, Fault
 from sidecar.store.trouble import Trouble
 
 SET = Script(text := "return redis.call('SET', KEYS[1], ARGV[1])", hashlib.sha1(text.encode()).hexdigest())
@@ -169,6 +169,54 @@ async def test_how_many_replicas_is_the_operators_choice(pair: list[Server]) -> 
     for wrong in ("-1", "10", "", "one", "1&wait_replicas=2"):
         with pytest.raises(ValueError, match="wait_replicas"):
             Store(f"{primary.url}?wait_replicas={wrong}")
+
+
+async def test_a_store_that_does_not_wait_for_us_is_told_and_serves(pair: list[Server]) -> None:
+    """WAIT denied, as by a user's rights or a vendor's proxy: stored alone, which is told, until it is allowed; who
+    must have a replica is refused, and told why."""
+    primary, _ = pair
+    await primary.says("ACL", "SETUSER", "bare", "on", ">pw", "~*", "+@all", "-wait")
+    url = primary.url.replace("://", "://bare:pw@")
+    async with a_store(url, trouble=Trouble(logs.write)) as store:
+        with capture_logs() as lines:
+            for _ in range(3):
+                assert await last(store) == b"OK"
+            assert await store.why_not() == ""
+            await primary.says("ACL", "SETUSER", "bare", "+wait")
+            assert await last(store) == b"OK"
+        assert [(line["event"], line.get("reason")) for line in lines] == [
+            ("store_alone", "WAIT: NOPERM"),
+            ("store_replicated", None),
+        ]
+        assert lines[1]["alone"] == 4
+    await primary.says("ACL", "SETUSER", "bare", "-wait")
+    async with a_store(f"{url}?wait_replicas=1", trouble=Trouble(logs.write)) as store:
+        with capture_logs() as lines:
+            with pytest.raises(StoreAwayError, match=f"{UNREPLICATED}: WAIT: NOPERM"):
+                await last(store)
+            assert await store.execute("x", "GET", "x") == b"y"
+            assert await store.why_not() == f"{UNREPLICATED}: WAIT: NOPERM"
+            await primary.says("ACL", "SETUSER", "bare", "+wait")
+            assert await last(store) == b"OK"
+        assert [line["event"] for line in lines] == ["store_away", "store_back"]
+
+
+@pytest.mark.parametrize(
+    ("said", "is_denied"),
+    [
+        ("NOPERM User bare has no permissions to run the 'wait' command", True),
+        ("ERR unknown command 'WAIT', with args beginning with: '1' '400' ", True),
+        ("ERR WAIT cannot be used with replica instances. Please also note", False),
+        ("ERR max number of clients reached", False),
+        ("UNBLOCKED force unblock from blocking operation, instance state changed", False),
+        ("BUSY Valkey is busy running a script.", False),
+        ("LOADING Valkey is loading the dataset in memory", False),
+        ("NOAUTH Authentication required.", False),
+    ],
+)
+def test_what_says_that_a_command_is_not_for_us(said: str, is_denied: bool) -> None:
+    """And what says that it was not done now: then nobody knows who has what was written."""
+    assert Fault.read(said).is_denied is is_denied
 
 
 async def test_each_has_its_own_answer(pair: list[Server]) -> None:

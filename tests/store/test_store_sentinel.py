@@ -64,6 +64,19 @@ async def test_one_honest_sentinel_among_others_is_enough(servers: list[Server])
             assert time.monotonic() - began < 1.0
 
 
+async def test_a_user_without_the_right_to_role_is_told_so(servers: list[Server]) -> None:
+    """Nobody knows then whether the server is a primary: refused, and said what lacks."""
+    one, _ = servers
+    await one.says("ACL", "SETUSER", "bare", "on", ">pw", "~*", "+@all", "-role")
+    async with (
+        fake_sentinels(FakeSentinel(place_of(one))) as url,
+        a_store(url.replace("://", "://bare:pw@")) as store,
+    ):
+        assert await store.why_not() == f"no right to ask {one.place} for its ROLE"
+        await one.says("ACL", "SETUSER", "bare", "+role")
+        assert await store.why_not() == ""
+
+
 async def test_the_newest_configuration_is_believed(servers: list[Server]) -> None:
     """A Sentinel that was cut off names the primary of before, which still takes itself for one: it is not used."""
     old, new = servers
