@@ -39,6 +39,11 @@ _LOOK_S: Final = 1.0
 # A primary that has just lost its last replica takes nothing that must last for so long. It may be the replica that has
 # gone, or the replica may be the primary now: Sentinels find out within a second, and tell each other within two.
 DESERTED_S: Final = 3.0
+# Replicas that have had no write in time for so long count as gone: a primary drops one that is silent itself then, by
+# its default, but one that is always late, or a tool that only reads along as a replica, it never drops.
+SILENT_S: Final = 60.0
+# So long they are waited for then, so that who comes while others wait is in time, too.
+_SILENT_WAIT_S: Final = 0.3
 
 
 class Command(Asked, Protocol):
@@ -65,13 +70,16 @@ class Door(Protocol):
 class Following:
     """How many replicas follow a node's server, as any of its connections heard last; 0 where it does not say.
 
-    `had` names the server that had some; `denied` says why it will not wait for them, "" when it does.
+    `had` names the server that had some; `denied` says why it will not wait for them, "" when it does; `is_silent` is
+    true when none of them has had in time what was written, for long.
     """
 
     def __init__(self) -> None:
         self.replicas = 0
         self.had = ""
         self.denied = ""
+        self.is_silent = False
+        self._silent_since: float | None = None
         self._lost_at: float | None = None
         self._looked_at = 0.0
 
@@ -84,6 +92,14 @@ class Following:
             self._lost_at = None
         elif self._lost_at is None:
             self._lost_at = time.monotonic()
+
+    def waited(self, *, is_replicated: bool, now: float) -> None:
+        """Take note whether replicas had in time what was written. Seconds of the monotonic clock."""
+        if is_replicated or not self.replicas:
+            self._silent_since = None
+        elif self._silent_since is None:
+            self._silent_since = now
+        self.is_silent = self._silent_since is not None and now - self._silent_since >= SILENT_S
 
     @property
     def is_deserted(self) -> bool:
@@ -306,14 +322,15 @@ class Replicated(Shared):
                 return
             batch = _Batch(wire, commands, wanted, following, self._renew_node, is_must=self._wanted is not None)
             octets = [command.octets for command in commands]
-            octets += (pack(("WAIT", wanted, int(REPLICATED_S * 1000))), pack(("ROLE",)))
+            wait_s = _SILENT_WAIT_S if following.is_silent else REPLICATED_S
+            octets += (pack(("WAIT", wanted, int(wait_s * 1000))), pack(("ROLE",)))
             wire.write(b"".join(octets), [batch] * len(octets))
 
 
 class _Batch:
     """Commands that went out with one WAIT, and a ROLE, behind them: their replies are kept until it is answered.
 
-    `is_must`: they are lost, too, where the server does not do WAIT for us.
+    `is_must`: they are lost, too, where the server does not do WAIT for us, or its replicas have been silent for long.
     """
 
     def __init__(
@@ -345,7 +362,9 @@ class _Batch:
         fault = Fault.read(str(replicated)) if isinstance(replicated, Exception) else None
         self._following.denied = f"WAIT: {fault.reason}" if fault is not None and fault.is_denied else ""
         is_replicated = type(replicated) is int and replicated >= self._wanted
-        if is_replicated or (self._following.denied and not self._is_must):
+        self._following.waited(is_replicated=is_replicated, now=now)
+        is_alone = self._following.denied or (fault is None and self._following.is_silent)
+        if is_replicated or (is_alone and not self._is_must):
             for command, its in zip(self._commands, replies, strict=True):
                 command.answered(its, now)
             return
@@ -462,7 +481,9 @@ class Node:
         """Say why no replica is waited for where there were some, or should be; "" when one is."""
         if self._has_none and (self._is_one_of_many or self._following.had):
             return "no replica"
-        return self._following.denied if self._wanted is None else ""
+        if self._wanted is not None:
+            return ""
+        return self._following.denied or ("silent replicas" if self._following.is_silent else "")
 
     @property
     def _has_none(self) -> bool:

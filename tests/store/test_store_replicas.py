@@ -105,6 +105,40 @@ async def test_a_replica_that_hangs_holds_up_only_what_waits_for_it(pair: list[S
         assert lines[0]["reason"] == UNREPLICATED
 
 
+async def test_replicas_that_are_silent_for_long_are_gone(pair: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the primary never drops them: refused for a while, then stored alone, which is told, until they answer;
+    who must have a replica stays refused."""
+    primary, replica = pair
+    monkeypatch.setattr(connections, "SILENT_S", 1.0)
+    async with (
+        a_store(primary.url, trouble=Trouble(logs.write)) as store,
+        a_store(f"{primary.url}?wait_replicas=1") as strict,
+    ):
+        assert await last(store) == await last(strict) == b"OK"
+        with capture_logs() as lines:
+            replica.send(signal.SIGSTOP)
+            silent_at = time.monotonic()
+            await until(lambda: lasts(store))
+            assert time.monotonic() - silent_at > 1.0
+            many = []
+            for _ in range(50):
+                many.append(asyncio.create_task(lasts(store)))
+                await asyncio.sleep(0.02)
+            assert all(await asyncio.gather(*many))
+            assert not await lasts(strict)
+            assert (await primary.says("ROLE"))[2]
+            replica.send(signal.SIGCONT)
+            await until(lambda: lasts(strict))
+            assert await lasts(store)
+        told = [(line["event"], line.get("reason")) for line in lines]
+        assert told == [
+            ("store_away", UNREPLICATED),
+            ("store_back", None),
+            ("store_alone", "silent replicas"),
+            ("store_replicated", None),
+        ]
+
+
 async def test_a_replica_that_dies_is_waited_for_once_and_missed_for_three_seconds(
     pair: list[Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
