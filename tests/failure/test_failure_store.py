@@ -47,9 +47,12 @@ async def test_slow(start: Start, tmp_path: Path) -> None:
         assert (await sidecar.ask("POST", "/guarded")).status == 200
         assert time.monotonic() - began >= way.delay_s
         assert (await sidecar.send("13900000003")).status == 202
-        began = time.monotonic()
-        assert (await sidecar.ask("GET", "/plain")).body == b"ok"
-        assert time.monotonic() - began < way.delay_s
+        took = []
+        for _ in range(5):
+            began = time.monotonic()
+            assert (await sidecar.ask("GET", "/plain")).body == b"ok"
+            took.append(time.monotonic() - began)
+        assert min(took) < way.delay_s  # each of them would take as long as the store; a busy machine holds up some
         assert (await sidecar.admin("/readyz?needs=store")).status == 200
         slow = await sidecar.metric('sidecar_store_seconds_bucket{le="+Inf"}')
         assert slow - await sidecar.metric('sidecar_store_seconds_bucket{le="0.1"}') >= 2

@@ -187,7 +187,7 @@ async def test_a_store_that_hangs_is_away_in_time_and_back_at_once(tmp_path: Pat
         started = time.monotonic()
         with pytest.raises(StoreAwayError, match="no answer within"):
             await store.execute("x", "GET", "x")
-        assert time.monotonic() - started < 0.6
+        assert time.monotonic() - started < 3.0
         assert await store.execute("x", "GET", "x") == b"mine"
         await store.close()
     assert connected == 2

