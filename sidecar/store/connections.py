@@ -42,6 +42,8 @@ DESERTED_S: Final = 3.0
 # Replicas that have had no write in time for so long count as gone: a primary drops one that is silent itself then, by
 # its default, but one that is always late, or a tool that only reads along as a replica, it never drops.
 SILENT_S: Final = 60.0
+# Two failures that lie further apart say nothing of the time between them, where nobody asked.
+_UNASKED_S: Final = 600.0
 # So long they are waited for then, so that who comes while others wait is in time, too.
 _SILENT_WAIT_S: Final = 0.3
 
@@ -80,6 +82,7 @@ class Following:
         self.denied = ""
         self.is_silent = False
         self._silent_since: float | None = None
+        self._silent_at = 0.0
         self._lost_at: float | None = None
         self._looked_at = 0.0
 
@@ -97,8 +100,10 @@ class Following:
         """Take note whether replicas had in time what was written. Seconds of the monotonic clock."""
         if is_replicated or not self.replicas:
             self._silent_since = None
-        elif self._silent_since is None:
-            self._silent_since = now
+        else:
+            if self._silent_since is None or now - self._silent_at > _UNASKED_S:
+                self._silent_since = now
+            self._silent_at = now
         self.is_silent = self._silent_since is not None and now - self._silent_since >= SILENT_S
 
     @property

@@ -139,6 +139,23 @@ async def test_replicas_that_are_silent_for_long_are_gone(pair: list[Server], mo
         ]
 
 
+def test_silence_is_as_long_as_it_was_asked_for() -> None:
+    """A minute of failures with nothing in time between them; not two failures with an idle night between them."""
+    following = connections.Following()
+    following.replicas = 1
+
+    def waited(now: float, *, is_replicated: bool = False) -> bool:
+        following.waited(is_replicated=is_replicated, now=now)
+        return following.is_silent
+
+    assert [waited(now) for now in (1000.0, 1030.0, 1059.9, 1060.0, 1600.0)] == [False, False, False, True, True]
+    assert not waited(1601.0, is_replicated=True)
+    assert [waited(now) for now in (1602.0, 1661.0, 1662.0)] == [False, False, True]
+    assert [waited(now) for now in (40_000.0, 40_059.0, 40_060.0)] == [False, False, True]
+    following.replicas = 0
+    assert not waited(40_061.0)
+
+
 async def test_a_replica_that_dies_is_waited_for_once_and_missed_for_three_seconds(
     pair: list[Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
