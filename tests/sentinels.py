@@ -200,8 +200,13 @@ async def a_late_link(to: Server, delay_s: float) -> AsyncIterator[tuple[int, Ca
             loop.call_later(delay_s, sink.write, octets)
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs, ours = await asyncio.open_connection("127.0.0.1", to.port)
-        writers.extend((writer, ours))
+        writers.append(writer)
+        try:
+            theirs, ours = await asyncio.open_connection("127.0.0.1", to.port)
+        except OSError:  # it is dead, and who copies it asks again and again
+            writer.transport.abort()
+            return
+        writers.append(ours)
         copying.add(asyncio.create_task(copy(reader, ours, 0.0)))
         copying.add(asyncio.create_task(copy(theirs, writer, delay_s)))
 

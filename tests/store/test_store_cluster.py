@@ -526,7 +526,7 @@ async def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(cluster: S
     failed: list[BaseException] = []
     done = asyncio.Event()
 
-    async with a_store(cluster.url) as store:
+    async with a_store(cluster.url, timeout_s=10.0) as store:
 
         async def load(number: int) -> None:
             while not done.is_set():
