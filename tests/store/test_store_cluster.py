@@ -18,6 +18,7 @@ from fakes import DEADLINE_S
 from hypothesis import given
 from hypothesis import strategies as st
 from stores import a_store
+from telling import MAIN, Start
 
 from sidecar.errors import StoreAwayError
 from sidecar.events import Event, StoreAway, StoreBack
@@ -29,6 +30,7 @@ from sidecar.store.seeds import Place, Seeds
 from sidecar.store.trouble import Trouble
 
 OK = b"+OK\r\n"
+PUMPING = '[pumping]\nmode = "enforce"\nunverified = "100000/1d"\n'
 # Keys of the first and of the second half of the slots.
 FIRST = next(key for key in map("key{}".format, itertools.count()) if slot_of(key) < SLOTS // 2)
 SECOND = next(key for key in map("key{}".format, itertools.count()) if slot_of(key) >= SLOTS // 2)
@@ -553,3 +555,18 @@ async def test_a_slot_that_moves_under_load_loses_and_doubles_nothing(cluster: S
             values = [await store.execute(tag, "GET", f"{tag}{names[0]}:{number}", read=int) for number in range(8)]
             assert sum(values) == counts[count]
         assert counts["two"] > 100
+
+
+async def test_the_rights_that_are_told_are_enough(cluster: Servers, start: Start) -> None:
+    """docs/store.md: a user with those alone is served, from the first connection to the message that is sent."""
+    on_keys = ("+@hash", "+@string", "+@stream", "+@sortedset", "+@keyspace", "-@dangerous")
+    told = ("+eval", "+evalsha", "+time", "+ping", "+role", "+wait", "+cluster|slots", "+asking")
+    for member in cluster.members:
+        await member.says("ACL", "SETUSER", "ours", "on", ">pw", "~sidecar:*", "~{sidecar:*", *on_keys, *told)
+        await member.says("ACL", "LOG", "RESET")
+    sidecar = await start(MAIN + PUMPING, url=cluster.url.replace("://", "://ours:pw@"))
+    assert (await sidecar.send()).status == 202
+    assert (await sidecar.register(await sidecar.vendor.code())).status == 200
+    assert (await sidecar.admin("/readyz?needs=store")).status == 200
+    denied = {entry[7] for member in cluster.members for entry in await member.says("ACL", "LOG")}
+    assert denied <= {b"client|setinfo", b"command|info"}  # courtesies

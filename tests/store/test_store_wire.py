@@ -15,6 +15,7 @@ from stores import a_server, a_store, a_switch, greet, read_command
 from sidecar.errors import StoreAwayError
 from sidecar.store import connections
 from sidecar.store.client import Script, Store
+from sidecar.store.wire import Wire
 
 
 async def answer_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -408,6 +409,25 @@ async def test_who_asks_and_which_database_are_said_first(store: Store, store_ur
             assert await other.why_not() == "WRONGPASS"
     finally:
         await store.execute(None, "ACL", "DELUSER", user)
+
+
+@pytest.mark.parametrize(
+    ("said", "role", "replicas"),
+    [
+        ([b"master", 7, [[b"one", b"1", b"0"], [b"two", b"2", b"7"], 5, None, b"three"]], "master", 1),
+        ([b"master", [[b"one", b"1", b"online"]]], "master", 0),
+        ([b"slave", b"one", 1, b"connected", 7], "slave", 0),
+        ([b"\xff"], "\N{REPLACEMENT CHARACTER}", 0),
+        (b"OK", "", 0),
+        (None, "", 0),
+        ([], "", 0),
+    ],
+)
+def test_what_a_server_may_say_of_itself(said: object, role: str, replicas: int) -> None:
+    """A proxy or a cousin of Valkey says it in ways of its own: only what is a replica that follows counts as one."""
+    wire = Wire("here")
+    wire.take_role(said)
+    assert (wire.role, wire.replicas) == (role, replicas)
 
 
 async def test_a_user_who_may_not_introduce_itself_is_let_in(store: Store, store_url: str) -> None:
