@@ -21,7 +21,7 @@ from sidecar.store.wire import LostError
 
 NAME: Final = "main"
 # Sentinels hurry: after so many milliseconds without an answer a primary counts as down…
-DOWN_AFTER_MS: Final = 400
+DOWN_AFTER_MS: Final = 1000
 # …and they look, ask and greet each other more often than by default (10 s, 1 s, 2 s). A greeting goes by four times
 # faster than they find out that a replica has been promoted, or they would make it a replica again.
 HURRY: Final = ("info-period", "200", "ask-period", "100", "publish-period", "500")

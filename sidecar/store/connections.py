@@ -36,8 +36,9 @@ _MOST_WAITING: Final = 1024
 REPLICATED_S: Final = 0.4
 # A primary that had no replica when it was asked last is asked again after so long: one may have come.
 _LOOK_S: Final = 1.0
-# A primary that has just lost its last replica takes nothing that must last for so long. It may be the replica that has
-# gone, or the replica may be the primary now: Sentinels find out within a second, and tell each other within two.
+# A primary that has just lost a replica takes nothing that must last for so long. It may be the replica that has gone,
+# or the replica may be the primary now: Sentinels find out within a second, and tell each other within two. Others that
+# still follow the old one prove nothing: what they have then is overwritten.
 DESERTED_S: Final = 3.0
 # Replicas that have had no write in time for so long count as gone: a primary drops one that is silent itself then, by
 # its default, but one that is always late, or a tool that only reads along as a replica, it never drops.
@@ -83,18 +84,22 @@ class Following:
         self.is_silent = False
         self._silent_since: float | None = None
         self._silent_at = 0.0
-        self._lost_at: float | None = None
+        self._place = ""
+        self._before = 0
+        self._left_at: float | None = None
         self._looked_at = 0.0
 
     def hear(self, wire: Wire) -> None:
         """Take note of what the server said that a connection leads to."""
+        if wire.place != self._place:
+            self._place, self._before, self._left_at = wire.place, wire.replicas, None
+        elif wire.replicas >= self._before:
+            self._before, self._left_at = wire.replicas, None
+        elif wire.replicas < self.replicas:
+            self._left_at = time.monotonic()
         self.replicas = wire.replicas
         if wire.replicas:
-            self.had, self._lost_at = wire.place, None
-        elif wire.place != self.had:
-            self._lost_at = None
-        elif self._lost_at is None:
-            self._lost_at = time.monotonic()
+            self.had = wire.place
 
     def waited(self, *, is_replicated: bool, now: float) -> None:
         """Take note whether replicas had in time what was written. Seconds of the monotonic clock."""
@@ -108,12 +113,14 @@ class Following:
 
     @property
     def is_deserted(self) -> bool:
-        """True while it may be that the replicas have left for another primary."""
-        return self._lost_at is not None and time.monotonic() - self._lost_at < DESERTED_S
+        """True while it may be that a replica has left because it is the primary now; others follow it later."""
+        if self._left_at is not None and time.monotonic() - self._left_at >= DESERTED_S:
+            self._before, self._left_at = self.replicas, None
+        return self._left_at is not None
 
     def look(self, wire: Wire, now: float) -> None:
-        """Have a server that has no replicas be asked once a second whether some have come."""
-        if not self.replicas and wire.role and now - self._looked_at >= _LOOK_S:
+        """Have a server that has no replicas, or has just lost one, be asked once a second whether some have come."""
+        if (not self.replicas or self.is_deserted) and wire.role and now - self._looked_at >= _LOOK_S:
             self._looked_at = now
             wire.look()
 
@@ -294,7 +301,7 @@ class Replicated(Shared):
 
     `wanted` None: one, where the server has any, and waits for it. What is asked while a WAIT holds the connection goes
     out together after it, so there are as many as replicas can answer, and not one for each command. `renew` is called,
-    with the time of asking, when the last replica has gone or the server is no primary any more: is it still the right
+    with the time of asking, when a replica has gone or the server is no primary any more: is it still the right
     one?
     """
 
@@ -317,10 +324,11 @@ class Replicated(Shared):
     def _write(self, wire: Wire) -> None:
         following = self._following
         wanted = min(1, following.replicas) if self._wanted is None else self._wanted
-        if not wanted and not following.is_deserted:
+        is_deserted = self._wanted is None and following.is_deserted
+        if not wanted and not is_deserted:
             super()._write(wire)
         elif commands := self._take_unsent():
-            if not wanted:
+            if is_deserted:
                 for command in commands:
                     command.lost(UNREPLICATED)  # it was not sent, and is not sent elsewhere: who asks again is
                 following.look(wire, commands[0].asked_at)
@@ -369,11 +377,12 @@ class _Batch:
         is_replicated = type(replicated) is int and replicated >= self._wanted
         self._following.waited(is_replicated=is_replicated, now=now)
         is_alone = self._following.denied or (fault is None and self._following.is_silent)
-        if is_replicated or (is_alone and not self._is_must):
+        is_deserted = not self._is_must and self._following.is_deserted
+        if (is_replicated or (is_alone and not self._is_must)) and not is_deserted:
             for command, its in zip(self._commands, replies, strict=True):
                 command.answered(its, now)
             return
-        if not self._wire.replicas:
+        if is_deserted or not self._wire.replicas:
             self._renew(self.asked_at, now)
         reason = UNREPLICATED
         if fault is not None:

@@ -194,6 +194,27 @@ async def test_a_replica_that_dies_is_waited_for_once_and_missed_for_three_secon
             assert await last(newcomer) == b"OK"
 
 
+async def test_one_of_two_replicas_that_leaves_may_be_the_primary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one's answers count for nothing until it is clear that it has not become the primary."""
+    monkeypatch.setattr(connections, "DESERTED_S", 1.0)
+    async with some_servers(tmp_path, 2) as (primary, one, _), a_store(primary.url) as store:
+        await until(lambda: is_followed(primary, 2))
+        assert await last(store) == b"OK"
+        await one.says("REPLICAOF", "NO", "ONE")
+        left_at = time.monotonic()
+        await until(lambda: is_followed(primary, 1))
+        with pytest.raises(StoreAwayError, match=UNREPLICATED):
+            await last(store)
+        assert await store.execute("z", "SET", "z", "y") == b"OK"
+        await until(lambda: lasts(store))
+        assert time.monotonic() - left_at > 1.0
+        await one.says("REPLICAOF", "127.0.0.1", str(primary.port))
+        await until(lambda: is_followed(primary, 2))
+        assert await last(store) == b"OK"
+
+
 async def test_who_never_had_a_replica_pays_nothing(store_url: str, store: Store) -> None:
     """No WAIT, one connection for all, nothing told; and nobody waits for replicas that are not asked for."""
     async with a_store(f"{store_url}?client_name=lonely", trouble=Trouble(logs.write)) as lonely:
