@@ -36,7 +36,9 @@ some_steps = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.floats(
 
 
 @given(some_usual, some_steps)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 async def test_the_script_counts_as_the_formula_does(
     store: Store, usual: Usual, steps: list[tuple[int, int, float]]
 ) -> None:

@@ -14,7 +14,9 @@ from sidecar.store.client import Store
 
 
 @given(stories())
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 async def test_it_answers_as_the_script_does(
     store: Store, story: tuple[list[Limit], list[int | None], list[Ask]]
 ) -> None:

@@ -125,7 +125,9 @@ def flat(judged: Judged) -> list[int]:
 
 
 @given(some_rules, st.lists(steps, max_size=25))
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 async def test_the_script_judges_as_the_model_does(store: Store, rules: Rules, story: list[Step]) -> None:
     """Every answer of the script is the model's, whatever came before, on whatever clock."""
     book, script = Book(rules), InStore(store, rules)

@@ -52,7 +52,9 @@ def stories(draw: st.DrawFn) -> tuple[list[Limit], list[int | None], list[Ask]]:
 
 
 @given(stories())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 async def test_the_script_decides_as_the_formula_does(
     store: Store, story: tuple[list[Limit], list[int | None], list[Ask]]
 ) -> None:

@@ -105,20 +105,20 @@ async def test_held_answer_does_not_wait_for_a_change_that_has_been(start: Start
     path = f"{V1}/{sent['id']}"
     while (await sidecar.ask("GET", path)).json["status"] != "sent":
         pass
-    reply = await asyncio.wait_for(sidecar.ask("GET", path, headers={"Prefer": "wait=29"}), 5)
+    reply = await asyncio.wait_for(sidecar.ask("GET", path, headers={"Prefer": "wait=29"}), 15)
     assert (reply.json["status"], reply.headers["Preference-Applied"]) == ("sent", "wait=29")
     told = {"Prefer": 'status="queued", wait=29'}
-    assert (await asyncio.wait_for(sidecar.ask("GET", path, headers=told), 5)).json["status"] == "sent"
+    assert (await asyncio.wait_for(sidecar.ask("GET", path, headers=told), 15)).json["status"] == "sent"
     seen = {"Prefer": 'wait=29; why="news", status=sent'}
     waiting = asyncio.create_task(sidecar.ask("GET", path, headers=seen))
     over, _ = await asyncio.wait([waiting], timeout=0.3)
     assert not over, "it is held while the status is the one that was named"
     await sidecar.ask("POST", f"{path}/check", json={"code": code})
-    reply = await asyncio.wait_for(waiting, 5)
+    reply = await asyncio.wait_for(waiting, 15)
     assert reply.json["status"] == "verified"
     assert reply.headers["Preference-Applied"] == 'wait=29, status="sent"'
     final = {"Prefer": 'wait=29, status="verified"'}
-    assert (await asyncio.wait_for(sidecar.ask("GET", path, headers=final), 5)).json["status"] == "verified"
+    assert (await asyncio.wait_for(sidecar.ask("GET", path, headers=final), 15)).json["status"] == "verified"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ async def test_preference_that_names_no_status_or_no_wait_holds_nothing_up(start
     sidecar = await start()
     sidecar.vendor.open.clear()
     sent = (await begin(sidecar)).json
-    reply = await asyncio.wait_for(sidecar.ask("GET", f"{V1}/{sent['id']}", headers={"Prefer": prefer}), 5)
+    reply = await asyncio.wait_for(sidecar.ask("GET", f"{V1}/{sent['id']}", headers={"Prefer": prefer}), 15)
     assert reply.json["status"] == "queued"
     sidecar.vendor.open.set()
 
