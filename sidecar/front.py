@@ -36,13 +36,13 @@ from sidecar.proxy.forward import Forwarder, Peer
 from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
 from sidecar.routes import Found, Routes
-from sidecar.spelling import values
+from sidecar.spelling import alike, values
 from sidecar.visit import T, Visit
 
 # Whose look-up is remembered, by the length of its method and target: a longer one is seldom asked for twice.
 _MAX_KEPT: Final = 512
 # The fields by which a POST's content may be a form or none, and the longest value whose look-up is remembered.
-_TYPES: Final = (b"content-type", b"content-encoding")
+_TYPES: Final = frozenset({b"content-type", b"content-encoding"})
 _MAX_TYPE: Final = 64
 # The actions whose stories change something, and those that cost something.
 _FINISHED: Final = frozenset({"send", "verify"})
@@ -484,7 +484,8 @@ def _types(request: Request, peer: Peer) -> RawFields | None:
     raw = end_to_end(request.fields)
     types = None
     if not may_name_another(raw):
-        found = tuple([(name, value) for name in _TYPES for value in values(raw, name)])
+        # Under the names that they came by: to most backends `Content.Type` says nothing.
+        found = tuple([pair for pair in raw if alike(pair[0]) in _TYPES])
         if len(found) <= len(_TYPES) and all(len(value) <= _MAX_TYPE for _, value in found):
             types = found
     peer.fields, peer.types = request.fields, types
