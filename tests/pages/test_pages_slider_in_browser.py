@@ -142,7 +142,7 @@ async def test_keys_alone_solve_it(tab: Tab, start: Start) -> None:
     async def key(name: str, modifiers: int = 0) -> None:
         for kind in ("rawKeyDown", "keyUp"):
             await tab.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, modifiers=modifiers)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.1)  # nobody presses three keys, and sees where the piece is, in less than 0.3 s
 
     pages, rest = divmod(wanted(sidecar), 24)
     for name, count, modifiers in (("PageUp", pages, 0), ("ArrowRight", rest // 4, 0), ("ArrowRight", rest % 4, 8)):
