@@ -185,7 +185,7 @@ def test_a_url_names_the_nodes_and_how_one_is_let_in() -> None:
 
 async def test_a_thousand_that_are_moved_are_done_once_and_read_one_map() -> None:
     """All go on to the node that has them, in their order, and the next ones go there by themselves."""
-    async with told_nodes(2) as (old, new), a_store(url_of(old, new)) as store:
+    async with told_nodes(2) as (old, new), a_store(url_of(old, new), timeout_s=10.0) as store:
         old.answer = lambda words: to("MOVED", FIRST, new) if words[1] == FIRST.encode() else OK
         new.answer = lambda words: resp(words[-1])
         await mapped(store)
