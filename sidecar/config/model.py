@@ -50,7 +50,7 @@ from sidecar.config.units import (
 from sidecar.config.where import KeyPath
 from sidecar.recipient import NUMBER_TYPES, OPERATORS, PROVINCES, UNKNOWN, example_of
 from sidecar.spelling import alike
-from sidecar.store.seeds import Seeds, take_wanted
+from sidecar.store.seeds import CLUSTER, CLUSTER_PORT, SENTINEL, SENTINEL_PORT, Seeds, take_wanted
 
 _T = TypeVar("_T")
 # A field name (RFC 9110 section 5.1).
@@ -231,7 +231,7 @@ def _cluster_url(value: str) -> str:
     right = (
         f'write "{value.partition("://")[0]}://HOST:PORT,HOST:PORT", with USER:PASSWORD@ before all of them if need be'
     )
-    seeds = _seeds(value, 6379, right)
+    seeds = _seeds(value, CLUSTER_PORT, right)
     databases = {number for name, number in parse_qsl(value.partition("?")[2]) if name == "db"}
     if {seeds.name, *databases} - {"", "0"}:
         raise UnfitError("names a database, and a cluster has one alone", right)
@@ -243,7 +243,7 @@ def _sentinel_url(value: str) -> str:
         f'write "{value.partition("://")[0]}://HOST:PORT,HOST:PORT/NAME", where NAME is what the Sentinels call the'
         " primary, with the servers' USER:PASSWORD@ before all of them and ?sentinel_password= behind if need be"
     )
-    name, slash, database = _seeds(value, 26379, right).name.partition("/")
+    name, slash, database = _seeds(value, SENTINEL_PORT, right).name.partition("/")
     if not name:
         raise UnfitError("does not say what its Sentinels call the primary", right)
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
@@ -265,9 +265,9 @@ def _store_url(value: str) -> str:
         take_wanted(value)
     except ValueError as error:
         raise UnfitError(str(error), "write ?wait_replicas=1, or leave it out") from None
-    if colon and scheme in {"redis+cluster", "rediss+cluster"}:
+    if colon and scheme in CLUSTER:
         return _cluster_url(value)
-    if colon and scheme in {"redis+sentinel", "rediss+sentinel"}:
+    if colon and scheme in SENTINEL:
         return _sentinel_url(value)
     if not colon or scheme not in {"redis", "rediss", "unix"}:
         raise UnfitError("is no address of a store", right)

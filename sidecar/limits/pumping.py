@@ -423,9 +423,10 @@ class Book:
         is_again = number.refused_ms > 0 and number.refused_ms + AGAIN_MS > now_ms and open_ < MOST_OPEN
         passed_by: PassedBy = "reserve" if is_known else "again" if is_again else ""
         most = most_ms(period_ms, passed_by)
+        of_country_and_prefix = fills[:2]
         has_room = all(
-            self._counter(name).level_ms(now_ms, period_ms) + amount <= most for name, amount in fills[:2]
-        )  # of country and prefix
+            self._counter(name).level_ms(now_ms, period_ms) + amount <= most for name, amount in of_country_and_prefix
+        )
         return passed_by if has_room else ""
 
     def _near_amount(self, sending: Sending, now_ms: int) -> int:

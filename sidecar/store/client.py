@@ -26,8 +26,6 @@ from sidecar.store.wire import LostError, Word, pack
 _PROBE_MS: Final = 1000
 # A command goes on so often: a slot that moves costs two, and each try again is twice as late as the one before.
 _MOST_TIMES: Final = 16
-
-
 _TOO_MANY: Final = "too many commands wait for it"
 
 
@@ -100,7 +98,7 @@ class _Command:
 
 
 class _Resent(_Command):
-    """A command that no node has done, on its way to another."""
+    """A command that no node has done, on its way to another. Few are; so it alone has room for how far it has come."""
 
 
 class _Asking:
@@ -338,7 +336,9 @@ class Store:
 
     def _go_on(self, command: _Command, redirect: Redirect) -> None:
         """Send a command on that was not done: so this is no second time. It has no more time for that."""
-        words = (
+        again = _Resent(
+            self,
+            redirect.node,
             command.key,
             command.verb,
             command.octets,
@@ -347,7 +347,6 @@ class Store:
             command.script,
             command.is_lasting,
         )
-        again = _Resent(self, redirect.node, *words)
         again.times, again.until, again.is_asking = command.times + 1, self._limit(command), redirect.is_asking
         if redirect.after_s:
             asyncio.get_running_loop().call_later(redirect.after_s, self._send, again)

@@ -17,13 +17,11 @@ from typing import Any, Final, NamedTuple
 from sidecar.store.address import Address
 from sidecar.store.connections import Node, Redirect
 from sidecar.store.faults import Fault
-from sidecar.store.seeds import Place, Seeds
+from sidecar.store.seeds import CLUSTER_PORT, Place, Seeds
 from sidecar.store.trouble import Trouble
 from sidecar.store.wire import LostError, Wire
 
 SLOTS: Final = 16384
-# Where a node listens whose port a URL does not say.
-PORT: Final = 6379
 # A cluster has about so many at most, its specification says.
 MOST_NODES: Final = 1000
 # The map is read so often at most: a replica takes seconds to become a primary.
@@ -103,7 +101,7 @@ class Cluster:
     is_spread = True
 
     def __init__(self, url: str, limit_s: float, trouble: Trouble | None, wanted: int | None = None) -> None:
-        seeds = Seeds.read(url, PORT)
+        seeds = Seeds.read(url, CLUSTER_PORT)
         self._address = Address(seeds.way_in)
         self._limit_s = limit_s
         self._trouble = trouble
@@ -146,9 +144,8 @@ class Cluster:
         told = self._at(place) if place is not None else None
         if told is None:
             return None
-        if (
-            fault.code == "MOVED" and self._slots[slot] is not told
-        ):  # else it answers what was asked before that was known
+        # If the map says so already, this answers what was asked before it did.
+        if fault.code == "MOVED" and self._slots[slot] is not told:
             self._slots[slot] = told
             self.look()
         return Redirect(told, is_asking=fault.code == "ASK", after_s=0.0)
@@ -165,17 +162,19 @@ class Cluster:
         """Give a key to write to each primary, by its place, to see that it takes writes; and say what is wrong."""
         if not self._ranges and (looking := self.look()) is not None:
             await asyncio.wait([looking])
+        nodes = set(self._slots) - {None}
         keys: dict[str, str] = {}
-        lacking = set(range(SLOTS))
-        for first, last, place, _ in self._ranges:
-            lacking.difference_update(range(first, last + 1))
-            if str(place) not in keys:
-                numbered = (f"{probe}:{number}" for number in range(64 * SLOTS))
-                keys[str(place)] = next((key for key in numbered if first <= slot_of(key) <= last), probe)
+        for number in range(64 * SLOTS):  # so many that no slot is missed; mostly the first few are enough
+            if len(keys) == len(nodes):
+                break
+            key = f"{probe}:{number}"
+            if (node := self._slots[slot_of(key)]) is not None:
+                keys.setdefault(node.place, key)
+        lacking = self._slots.count(None)
         if not lacking:
             return keys, ""
         self.look()
-        return keys, f"no node has {len(lacking)} of its {SLOTS} slots" if keys else self._why_no_map
+        return keys, f"no node has {lacking} of its {SLOTS} slots" if keys else self._why_no_map
 
     def close(self) -> None:
         """Close every connection to every node."""

@@ -7,6 +7,11 @@ may be left out. User, password and options are one server's as redis-py spells 
 from typing import Final, NamedTuple, Self
 from urllib.parse import urlsplit
 
+# How the URLs begin that name several servers, without and with TLS, and where those listen that tell no port.
+CLUSTER: Final = frozenset({"redis+cluster", "rediss+cluster"})
+CLUSTER_PORT: Final = 6379
+SENTINEL: Final = frozenset({"redis+sentinel", "rediss+sentinel"})
+SENTINEL_PORT: Final = 26379
 _WANTED: Final = "wait_replicas"
 # More replicas than anybody has wait for nobody.
 _MOST_WANTED: Final = 9

@@ -16,10 +16,9 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from sidecar.store.address import Address
 from sidecar.store.faults import Fault
-from sidecar.store.seeds import Place, Seeds
+from sidecar.store.seeds import SENTINEL_PORT, Place, Seeds
 from sidecar.store.wire import LostError, Wire
 
-PORT: Final = 26379
 # Sentinels answer in a millisecond. What is left of a command's second must do for the connection.
 _ASK_S: Final = 0.4
 # So much longer are the others waited for when one has answered: the first may be the one that was cut off.
@@ -222,7 +221,7 @@ def ways_in(url: str) -> tuple[Seeds, str, str]:
 
     Raises ValueError, as `Seeds.read`.
     """
-    seeds = Seeds.read(url, PORT)
+    seeds = Seeds.read(url, SENTINEL_PORT)
     name, _, database = seeds.name.partition("/")
     scheme, _, rest = seeds.way_in.partition("://")
     authority, is_tls = rest.partition("/")[0], scheme == "rediss"

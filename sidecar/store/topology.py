@@ -8,7 +8,7 @@ from sidecar.store.address import Address
 from sidecar.store.cluster import Cluster
 from sidecar.store.connections import Node, Redirect
 from sidecar.store.faults import Fault
-from sidecar.store.seeds import take_wanted
+from sidecar.store.seeds import CLUSTER, SENTINEL, take_wanted
 from sidecar.store.sentinel import Primary
 from sidecar.store.trouble import Trouble
 
@@ -93,8 +93,8 @@ def of_url(url: str, limit_s: float, trouble: Trouble | None) -> Topology:
     """
     url, wanted = take_wanted(url)
     scheme = url.partition("://")[0]
-    if scheme in {"redis+cluster", "rediss+cluster"}:
+    if scheme in CLUSTER:
         return Cluster(url, limit_s, trouble, wanted)
-    if scheme in {"redis+sentinel", "rediss+sentinel"}:
+    if scheme in SENTINEL:
         return Watched(url, limit_s, trouble, wanted)
     return Single(Node(Address(url), limit_s, trouble, wanted))
