@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from sidecar.client_key import client_key
 from sidecar.config.model import Config, Route
 from sidecar.config.units import Rate
 from sidecar.errors import Refusal
-from sidecar.limits.buckets import Bucket, Meter, client_key
+from sidecar.limits.buckets import Bucket, Meter
 from sidecar.limits.pumping import Sending
 from sidecar.lists.rules import Lists, Match
 from sidecar.recipient import Recipient

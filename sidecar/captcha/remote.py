@@ -10,13 +10,13 @@ reached, or has not judged the tokens of several sites and nobody's in between.
 """
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from sidecar import breaker, outbound
 from sidecar.breaker import Breaker
 from sidecar.captcha.seam import AWAY, Verdict
+from sidecar.client_key import client_key
 from sidecar.events import CaptchaBreakerMoved, Tell
 
 # Less than this is no time to connect and be answered in.
@@ -26,8 +26,6 @@ _FAILURES: Final = 5
 _OPEN_MS: Final = 10_000
 # From so many sites must tokens come that it has not judged, or it is their fault and not its.
 _SITES: Final = 3
-# A site, as limits by `ip_prefix` have it: the length of its prefix.
-_SITE_BITS: Final = {4: 24, 6: 48}
 # Why a token was not judged, where the vendor said nothing: whoever asks next would wait for as long.
 _NEVER_SENT: Final = "never_sent"
 _NO_ANSWER: Final = "no_answer"
@@ -136,7 +134,7 @@ class Remote:
         if verdict.outcome != "provider_error":
             self._unjudged.clear()
             return True
-        site = _site(client_ip)
+        site = client_key("ip_prefix", client_ip)
         is_known = site in self._unjudged
         if len(self._unjudged) < _FAILURES:
             self._unjudged.add(site)
@@ -165,12 +163,6 @@ class Remote:
         was, self._breaker = self._breaker.state, moved
         if moved.state != was:
             self._tell(CaptchaBreakerMoved(captcha=self._name, state=moved.state, was=was))
-
-
-def _site(client_ip: str) -> str:
-    address = ipaddress.ip_address(client_ip.partition("%")[0])
-    address = getattr(address, "ipv4_mapped", None) or address
-    return str(ipaddress.ip_network((address, _SITE_BITS[address.version]), strict=False))
 
 
 def _now_ms() -> int:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sidecar.client_key import client_key
 from sidecar.config.units import Rate
-from sidecar.limits.buckets import client_key
 from sidecar.store.client import Script, Store
 
 _LOAD: Final = Script.load(Path(__file__).with_name("load.lua"))

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from sidecar.client_key import client_key
 from sidecar.config.model import Budget, Config, Delivery, Provider, Pumping, Route
 from sidecar.errors import Refusal
 from sidecar.events import BudgetReached, BudgetSpent, MessagePaid, SendSuspected, SuspectVerified, Tell
 from sidecar.limits import pumping
-from sidecar.limits.buckets import client_key
 from sidecar.limits.pumping import DAY_MS, RULES, Broken, Judged, PassedBy, Rule, Rules, Sending
 from sidecar.recipient import Recipient
 from sidecar.store.client import Script, Store

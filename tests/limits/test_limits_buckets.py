@@ -6,10 +6,11 @@ from typing import Literal
 
 import pytest
 
+from sidecar.client_key import client_key
 from sidecar.config import model
 from sidecar.config.units import Rate
 from sidecar.errors import LimitState, StoreAwayError
-from sidecar.limits.buckets import Bucket, Buckets, Meter, Ruling, client_key, rate_limit_fields
+from sidecar.limits.buckets import Bucket, Buckets, Meter, Ruling, rate_limit_fields
 from sidecar.store.client import Store
 from sidecar.store.names import Names
 
