@@ -255,7 +255,7 @@ class Soak:
             await one.turn("ok")
         self.valkey = Group() if self.args.store == "sentinel" else Valkey()
         await self.valkey.start()
-        self.store = Store(self.valkey.url)
+        self.store = Store(self.valkey.url, timeout_s=10.0)
         self.sidecar = Sidecar(
             dict(
                 port=free_port(), admin=free_port(), home=HOME, store=self.valkey.url, code_s=self.code_s, token=TOKEN,
