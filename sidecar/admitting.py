@@ -208,7 +208,7 @@ class Admitting:
             case "let_in":
                 pass  # and it stays counted as a wrong one
             case "reject" | "spent" | "policy":
-                raise Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
+                raise _not_solved(verdict)
             case "unproven":
                 raise self._unavailable(route, step, verdict)
             case "provider_error" if self._lets_in(step.captcha):
@@ -252,14 +252,14 @@ class Admitting:
         step = verifier.step(shown, visit.client.ip)
         if isinstance(step, Verdict):
             await self._spend_on_captcha(visit, counting, ())
-            raise _wrong_step(step)
+            raise _not_solved(step)
         tickets = await self._spend_on_captcha(visit, counting, (self._admission.claim(captcha, step.id),))
         if not tickets:
             await self._spend_on_captcha(visit, counting, ())
-            raise _wrong_step(Verdict("spent", "used"))
+            raise _not_solved(Verdict("spent", "used"))
         told = await step.judge()
         if isinstance(told, Verdict) and told.outcome != "provider_error":
-            raise _wrong_step(told)
+            raise _not_solved(told)
         with suppress(StoreError):
             await self._buckets.refund(tickets if isinstance(told, Verdict) else tickets[:1])
         if isinstance(told, Verdict):
@@ -348,7 +348,7 @@ def no_token(offered: tuple[str, ...]) -> Refusal:
     )
 
 
-def _wrong_step(verdict: Verdict) -> Refusal:
+def _not_solved(verdict: Verdict) -> Refusal:
     return Refusal("captcha_failed", f"{verdict.outcome}: {verdict.reason}", "Solve a new captcha.")
 
 

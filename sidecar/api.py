@@ -1,6 +1,6 @@
 """The sidecar's own HTTP API, contract section 4, under `api.prefix`.
 
-Builds the same `Asked` as a route does and calls the same `gate.send`. What it does not list is `not_found`.
+Builds the same `Ask` as a route does and calls the same `gate.send`. What it does not list is `not_found`.
 """
 
 import functools
@@ -16,7 +16,7 @@ from sidecar.delivery.receipts import Receipts
 from sidecar.errors import Refusal
 from sidecar.events import Tell, Verified
 from sidecar.faces import Faces, preflight
-from sidecar.gate import Asked, Gate
+from sidecar.gate import Ask, Gate
 from sidecar.keyring import Keyring
 from sidecar.keys import JWKS_MAX_AGE_S
 from sidecar.openapi import document
@@ -158,13 +158,13 @@ class Api:
         if not self._config.api.send:
             raise Refusal("route_denied", "api_send", "Codes are sent elsewhere; here they are checked only.")
         body = intake.read_json_object(content, visit.raw)
-        sent = await self._gate.send(visit, self._route, self._asked(visit, body))
+        sent = await self._gate.send(visit, self._route, self._ask(visit, body))
         answer = problem.json_answer(202, sent.document())
         answer.location = f"{self._prefix}/v1/verifications/{sent.id}"
         return answer
 
-    def _asked(self, visit: Visit, body: Mapping[str, Any]) -> Asked:
-        """The body of `POST /v1/verifications`. Raises Refusal(malformed_request, invalid_recipient)."""
+    def _ask(self, visit: Visit, body: Mapping[str, Any]) -> Ask:
+        """Read the body of `POST /v1/verifications`. Raises Refusal(malformed_request, invalid_recipient)."""
         unknown = sorted(set(body) - _KNOWN)
         if unknown:
             raise Refusal("malformed_request", "unknown_member", f"Expected only {', '.join(sorted(_KNOWN))}.")
@@ -176,7 +176,7 @@ class Api:
         channel = given.get("channel", "auto")
         if "to" not in given or channel not in {"sms", "email", "auto"}:
             raise Refusal("malformed_request", "member", 'Expected "to", and "sms" or "email" as "channel" if any.')
-        return Asked(
+        return Ask(
             recipient=self._gate.recipient(given["to"], channel),
             captcha_token=given.get("captcha"),
             locale=language.read(given.get("locale", ""), visit.locale),
@@ -240,8 +240,8 @@ class Api:
         recipient = self._gate.recipient(to, channel)
         visit.log["to"] = recipient.masked
         self._gate.screen(visit, recipient)
-        asked = Asked(recipient=recipient, captcha_token=token, proof=Proof("code", _code(code)))
-        return await self._exchanged(visit, await self._gate.hold(visit, self._check_route, asked))
+        ask = Ask(recipient=recipient, captcha_token=token, proof=Proof("code", _code(code)))
+        return await self._exchanged(visit, await self._gate.hold(visit, self._check_route, ask))
 
     async def _exchanged(self, visit: Visit, hold: Hold) -> Answer:
         """Use a right code up for a token."""

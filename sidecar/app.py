@@ -205,7 +205,6 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             idempotency=Idempotency(store, secret),
             put=courier.put,
             signer=signer,
-            secret=secret,
             tell=tell,
             now=time.time,
         )

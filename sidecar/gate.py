@@ -1,9 +1,9 @@
 """The story of a request: what is asked, whether it may, and what goes upstream.
 
-`read` makes an `Asked` of a request, from its head and its content alone. `decide` walks through `guard`, `send` or
+`read` makes an `Ask` of a request, from its head and its content alone. `decide` walks through `guard`, `send` or
 `verify`, top to bottom, and comes to an answer or to a `Grant`; the first `Refusal` ends it. Who is let in, `admitting`
 says. `carry` takes a grant to upstream, and settles it with what upstream says. The sidecar's own API makes the same
-`Asked`, and calls the same `send`.
+`Ask`, and calls the same `send`.
 
 Invariant: what may pass is listed here. Every step answers with a value or raises, and `carry` is the only line that
 hands a request to upstream.
@@ -34,7 +34,6 @@ from sidecar.problem import Answer
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import Recipient
 from sidecar.recipient import parse as parse_recipient
-from sidecar.secret import Secret
 from sidecar.store.client import ReplyError
 from sidecar.verification import codes
 from sidecar.verification.idempotency import MAX_KEY, Idempotency
@@ -65,7 +64,7 @@ TOKEN_COOKIE: Final = "sidecar-verification"  # noqa: S105 - a cookie's name; th
 
 
 @dataclass(slots=True)  # not frozen: it is made for every request
-class Asked:
+class Ask:
     """What is asked, parsed once: by `read` for a route, by `api` for the sidecar's own endpoint.
 
     `recipient` and `proof` are None where the route has none, or hands on what it could not read, as it only observes.
@@ -127,7 +126,6 @@ class Gate:
         idempotency: Idempotency,
         put: Callable[[Entry, Recipient, Answered | None], Awaitable[None]],
         signer: Signer,
-        secret: Secret,
         tell: Tell,
         now: Callable[[], float],
     ) -> None:
@@ -141,7 +139,6 @@ class Gate:
         self._idempotency = idempotency
         self._put = put
         self._signer = signer
-        self._secret = secret
         self._tell = tell
         self._now = now
         self._identity_field = config.identity.header.encode()
@@ -190,84 +187,84 @@ class Gate:
             return guessed_too_much(ruling) if ruling is not None and not _token(visit) else None
         return None
 
-    def read(self, visit: Visit, body: bytes) -> Asked:
+    def read(self, visit: Visit, body: bytes) -> Ask:
         """Read what a visit asks for. Raises Refusal for what the head and the body alone forbid."""
         route = visit.route
         if route is None or route.action == "pass":
-            return Asked(body)
+            return Ask(body)
         if route.action == "verify" and route.browser and visit.wants_page:
             self._faces.keep_form(visit, route, body)
         try:
-            asked = self._read(visit, route, body)
+            ask = self._read(visit, route, body)
         except Refusal as refusal:
             if route.action == "send":
                 raise  # observed or not: there is nobody to send to
             self._admitting.observe(visit, route, refusal)
-            return Asked(body)
+            return Ask(body)
         if (
             route.mode == "enforce"
             and _has_form_in_page(visit, route)
             and (known := self._known_to_be_full(visit, route)) is not None
         ):
             raise known
-        return asked
+        return ask
 
-    def _read(self, visit: Visit, route: Route, body: bytes) -> Asked:
+    def _read(self, visit: Visit, route: Route, body: bytes) -> Ask:
         request = intake.Request(visit.target, visit.raw, body)
         visit.wish = intake.wish(route, request)
-        ask = intake.read(route, request)
+        selected = intake.read(route, request)
         if (
             route.captcha
-            and ask.captcha_token is None
+            and selected.captcha_token is None
             and route.mode == "enforce"
             and not self._admission.steps_up(route)
         ):
             raise no_token(self._admitting.offered(route))
         if route.action == "guard":
-            return Asked(body, captcha_token=ask.captcha_token)
-        visit.typed = ask.to or ""
-        recipient = self.recipient(ask.to, route.channel, ask.country)
-        if ask.country:
+            return Ask(body, captcha_token=selected.captcha_token)
+        visit.typed = selected.to or ""
+        recipient = self.recipient(selected.to, route.channel, selected.country)
+        if selected.country:
             visit.typed = recipient.address  # the page that asks the API has no country beside it
         visit.log["to"] = recipient.masked
         if route.action == "verify":
-            proof = _proof(visit, ask.code)
+            proof = _proof(visit, selected.code)
             if proof.kind == "code" and (
                 ruling := self._buckets.full(self._admission.of_wrong_codes(visit, recipient))
             ):
                 raise guessed_too_much(ruling)
-            return Asked(body, recipient, ask.captcha_token, proof)
+            return Ask(body, recipient, selected.captcha_token, proof)
         key = visit.header("Idempotency-Key")
-        return Asked(body, recipient, ask.captcha_token, locale=visit.locale, idempotency_key=key)
+        return Ask(body, recipient, selected.captcha_token, locale=visit.locale, idempotency_key=key)
 
     # The stories…
 
-    def decide(self, visit: Visit, asked: Asked) -> Coroutine[Any, Any, Grant | Answer]:
+    def decide(self, visit: Visit, ask: Ask) -> Coroutine[Any, Any, Grant | Answer]:
         """Give the story that decides about a visit. It raises Refusal, StoreError; and so does this, Refusal."""
         route = visit.route
         if route is None or route.action == "pass":
-            return self._pass(asked)  # it was read to see whether it passes
+            return self._pass(ask)  # it was read to see whether it passes
         match route.action:
             case "guard":
-                return self._guard(visit, route, asked)
+                return self._guard(visit, route, ask)
             case "send":
-                return self._send_route(visit, route, asked)
+                return self._send_route(visit, route, ask)
             case "verify":
-                return self._verify(visit, route, asked)
+                return self._verify(visit, route, ask)
             case _:
                 raise Refusal("route_denied", "deny", "This route is closed.")
 
-    async def _pass(self, asked: Asked) -> Grant:
-        return Grant(asked.body)
+    async def _pass(self, ask: Ask) -> Grant:
+        return Grant(ask.body)
 
-    async def _guard(self, visit: Visit, route: Route, asked: Asked) -> Grant:
+    async def _guard(self, visit: Visit, route: Route, ask: Ask) -> Grant:
         """Captcha and limits, then upstream, with a JWT that says only that."""
-        admitted = await self._admitting.admit(visit, route, None, asked.captcha_token)
-        return Grant(asked.body, identity.of_captcha() if admitted.solved else None)
+        admitted = await self._admitting.admit(visit, route, None, ask.captcha_token)
+        return Grant(ask.body, identity.of_captcha() if admitted.solved else None)
 
-    async def _send_route(self, visit: Visit, route: Route, asked: Asked) -> Answer:
+    async def _send_route(self, visit: Visit, route: Route, ask: Ask) -> Answer:
         """Send, and answer in the route's own shape."""
-        sent = await self.send(visit, route, asked)
+        sent = await self.send(visit, route, ask)
         if route.wait:
             sent = replace(sent, status=await self._wait_for_provider(sent.id, route.wait))
         if route.reply is not None:
@@ -279,39 +276,39 @@ class Gate:
         answer.location = f"{self._config.api.prefix}/v1/verifications/{sent.id}"
         return answer
 
-    def send(self, visit: Visit, route: Route, asked: Asked) -> Coroutine[Any, Any, Sent]:
+    def send(self, visit: Visit, route: Route, ask: Ask) -> Coroutine[Any, Any, Sent]:
         """Give the story that sends. It raises Refusal, StoreError."""
-        recipient = asked.recipient
+        recipient = ask.recipient
         assert recipient is not None
         visit.log["to"] = recipient.masked
-        if asked.idempotency_key:
-            return self._send_once(visit, route, asked, recipient)
-        return self._send(visit, route, asked, recipient, "")
+        if ask.idempotency_key:
+            return self._send_once(visit, route, ask, recipient)
+        return self._send(visit, route, ask, recipient, "")
 
-    async def _send_once(self, visit: Visit, route: Route, asked: Asked, recipient: Recipient) -> Sent:
+    async def _send_once(self, visit: Visit, route: Route, ask: Ask, recipient: Recipient) -> Sent:
         """Send, unless a request with the same Idempotency-Key has: then its answer is given again."""
-        if len(asked.idempotency_key) > MAX_KEY:
+        if len(ask.idempotency_key) > MAX_KEY:
             raise Refusal("malformed_request", "idempotency_key", f"Idempotency-Key: {MAX_KEY} characters at most.")
-        claim = self._idempotency.key(route.match, recipient.identity, asked.idempotency_key)
+        claim = self._idempotency.key(route.match, recipient.identity, ask.idempotency_key)
         before = await self._idempotency.claim(claim)
         if before is not None:
             visit.log["outcome"] = "repeated"
             return Sent(recipient=recipient, **json.loads(before))
         try:
-            return await self._send(visit, route, asked, recipient, claim)
+            return await self._send(visit, route, ask, recipient, claim)
         finally:
             with suppress(StoreError):
                 await self._idempotency.forget(claim)
 
-    async def _send(self, visit: Visit, route: Route, asked: Asked, recipient: Recipient, claim: str) -> Sent:
+    async def _send(self, visit: Visit, route: Route, ask: Ask, recipient: Recipient, claim: str) -> Sent:
         """Admit, make a verification, queue its message. `claim`: the Idempotency-Key's, "" for none."""
-        admitted = await self._admitting.admit(visit, route, recipient, asked.captcha_token)
+        admitted = await self._admitting.admit(visit, route, recipient, ask.captcha_token)
         issued: Issued | None = None
         try:
             issued = await self._verifications.issue(recipient, admitted.again_in_s)
             sent = Sent(issued.id, recipient, int(issued.expires_in_s), admitted.again_in_s)
             answered = self._answered(claim, sent) if claim else None
-            await self._queue(visit, recipient, asked.locale, issued, admitted, answered)
+            await self._queue(visit, recipient, ask.locale, issued, admitted, answered)
         except (Refusal, ReplyError):
             # Surely not queued. When the store does not answer it may have been, and what was spent stays spent.
             with suppress(StoreError):
@@ -333,20 +330,20 @@ class Gate:
             await self._buckets.refund(admitted.tickets)
         await self._admitting.give_back_send(admitted.send_ticket)
 
-    async def _verify(self, visit: Visit, route: Route, asked: Asked) -> Grant:
+    async def _verify(self, visit: Visit, route: Route, ask: Ask) -> Grant:
         """Hold the proof, and say of whom it is; a yes of upstream will spend it, everything else releases it."""
-        if asked.recipient is None or asked.proof is None:  # the route observes only
-            return Grant(asked.body)
-        is_guess = asked.proof.kind == "code"
-        admitted = await self._admitting.admit(visit, route, asked.recipient, asked.captcha_token, is_guess=is_guess)
+        if ask.recipient is None or ask.proof is None:  # the route observes only
+            return Grant(ask.body)
+        is_guess = ask.proof.kind == "code"
+        admitted = await self._admitting.admit(visit, route, ask.recipient, ask.captcha_token, is_guess=is_guess)
         try:
-            hold = await self.hold(visit, route, asked, admitted)
+            hold = await self.hold(visit, route, ask, admitted)
         except (Refusal, StoreError) as error:
             self._admitting.observe(visit, route, error)
-            return Grant(asked.body)
+            return Grant(ask.body)
         visit.log["verification"] = hold.id
         assent = Assent(route.spend_when.members, self._config.server.max_guarded_body) if route.spend_when else None
-        return Grant(asked.body, identity.of_recipient(asked.recipient, hold.id), hold, assent)
+        return Grant(ask.body, identity.of_recipient(ask.recipient, hold.id), hold, assent)
 
     # Going upstream…
 
@@ -402,13 +399,13 @@ class Gate:
         """Take one step of solving a built-in captcha: as `Admitting.step`."""
         return self._admitting.step(visit, captcha, shown)
 
-    async def hold(self, visit: Visit, route: Route, asked: Asked, admitted: Admitted | None = None) -> Hold:
+    async def hold(self, visit: Visit, route: Route, ask: Ask, admitted: Admitted | None = None) -> Hold:
         """Hold a recipient's proof, its wrong tries counted as everywhere. Raises as `Verifications.hold`."""
-        recipient, proof = asked.recipient, asked.proof
+        recipient, proof = ask.recipient, ask.proof
         assert recipient is not None
         assert proof is not None
         held = partial(self._verifications.hold, recipient, proof)
-        return await self._held(visit, route, asked.captcha_token, admitted or Admitted(), held)
+        return await self._held(visit, route, ask.captcha_token, admitted or Admitted(), held)
 
     async def hold_by_id(
         self, visit: Visit, route: Route, verification_id: str, shown: str | int, token: str | None

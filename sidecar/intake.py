@@ -1,4 +1,4 @@
-"""What is asked? A bounded body and a request's head become an `Ask`. Pure.
+"""What is asked? A route's selectors read their texts from a bounded body and a request's head. Pure.
 
 The law: never two readings. What one backend would read as another recipient than the next one does (a repeated name,
 a name alike by its words, an odd charset, a query beside a body) is refused as `malformed_request`, with what would be
@@ -45,8 +45,8 @@ _CONTROL: Final = re.compile(r"[\0-\x1f\x7f]")
 
 
 @dataclass(slots=True)  # not frozen: it is made for every request
-class Ask:
-    """What a request asks for, as raw text: nothing here is parsed or believed yet. Empty texts are None."""
+class Selected:
+    """What a route's selectors name, as raw text: nothing here is parsed or believed yet. Empty texts are None."""
 
     to: str | None
     captcha_token: str | None
@@ -54,10 +54,10 @@ class Ask:
     country: str | None = None
 
     def __repr__(self) -> str:  # all of it is personal or secret
-        return "Ask(…)"
+        return "Selected(…)"
 
 
-def read(route: Route, request: "Request") -> Ask:
+def read(route: Route, request: "Request") -> Selected:
     """Read what a route's selectors name.
 
     `to` is there whenever the route has a selector for it. `code` and the captcha token are None where none was sent.
@@ -72,7 +72,7 @@ def read(route: Route, request: "Request") -> Ask:
     country = request.select(route.country) if route.country else None
     for selector in filter(None, (route.to, route.country, route.code if route.action == "verify" else None)):
         request.refuse_elsewhere(selector)
-    return Ask(to=to, captcha_token=token or None, code=None if code == "" else code, country=country or None)
+    return Selected(to=to, captcha_token=token or None, code=None if code == "" else code, country=country or None)
 
 
 def surely_lacks(selector: str | None, body: bytes) -> bool:

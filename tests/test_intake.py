@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sidecar import intake
 from sidecar.config.model import Route
 from sidecar.errors import Refusal
-from sidecar.intake import MAX_DEPTH, MAX_PAIRS, Ask, Request, form_pairs, read, read_json_object, wish
+from sidecar.intake import MAX_DEPTH, MAX_PAIRS, Request, Selected, form_pairs, read, read_json_object, wish
 
 Field = tuple[bytes, bytes]
 JSON = (b"Content-Type", b"application/json")
@@ -29,7 +29,7 @@ def verify(to: str, code: str, **more: object) -> Route:
     return send(to, action="verify", code=code, **more)
 
 
-def ask(route: Route, body: bytes | str = b"", *fields: Field, target: str = "/a") -> Ask:
+def ask(route: Route, body: bytes | str = b"", *fields: Field, target: str = "/a") -> Selected:
     return read(route, Request(target, fields, body.encode() if isinstance(body, str) else body))
 
 
@@ -50,7 +50,7 @@ def reason(route: Route, body: bytes | str = b"", *fields: Field, target: str = 
 def test_json_is_read_by_path() -> None:
     body = json.dumps({"user": {"phone": NUMBER, "name": "a"}, "code": "012345", "captcha": "t"})
     route = verify("json:user.phone", "json:code", captcha="x", captcha_token="json:captcha")
-    assert ask(route, body, JSON) == Ask(NUMBER, "t", "012345")
+    assert ask(route, body, JSON) == Selected(NUMBER, "t", "012345")
 
 
 @pytest.mark.parametrize(
@@ -82,40 +82,42 @@ def test_a_country_is_read_beside_the_recipient() -> None:
 
 def test_a_whole_number_is_its_digits() -> None:
     asked = ask(verify("json:phone", "json:code"), '{"phone":13900000001,"code":9007199254740991}', JSON)
-    assert asked == Ask("13900000001", None, 9007199254740991)
+    assert asked == Selected("13900000001", None, 9007199254740991)
 
 
 def test_a_form_is_read() -> None:
     route = verify("form:phone", "form:user[code]")
     body = "phone=%2B8613900000001&x=1;2&user[code]=12+34&empty"
-    assert ask(route, body, FORM) == Ask(NUMBER, None, "12 34")
+    assert ask(route, body, FORM) == Selected(NUMBER, None, "12 34")
 
 
 def test_a_query_is_read() -> None:
     route = verify("query:phone", "query:code")
-    assert ask(route, target="/a?phone=%2B8613900000001&code=1") == Ask(NUMBER, None, "1")
-    assert ask(route, b'{"x":1}', JSON, target="http://h/a?phone=1&code=") == Ask("1", None, None)
-    assert ask(route, b"x=1", FORM, target="/a?phone=1") == Ask("1", None, None)
+    assert ask(route, target="/a?phone=%2B8613900000001&code=1") == Selected(NUMBER, None, "1")
+    assert ask(route, b'{"x":1}', JSON, target="http://h/a?phone=1&code=") == Selected("1", None, None)
+    assert ask(route, b"x=1", FORM, target="/a?phone=1") == Selected("1", None, None)
 
 
 def test_a_field_is_read() -> None:
     route = verify("header:X-Phone", "header:x-code")
-    assert ask(route, b"\xff", (b"x-phone", b" +86 139 "), (b"X-Code", b"1"), target="/a") == Ask("+86 139", None, "1")
+    assert ask(route, b"\xff", (b"x-phone", b" +86 139 "), (b"X-Code", b"1"), target="/a") == Selected(
+        "+86 139", None, "1"
+    )
 
 
 def test_a_missing_code_is_left_to_the_gate() -> None:
     route = verify("json:phone", "json:code")
     for body in ('{"phone":"1"}', '{"phone":"1","code":null}', '{"phone":"1","code":""}'):
-        assert ask(route, body, JSON) == Ask("1", None, None)
+        assert ask(route, body, JSON) == Selected("1", None, None)
 
 
 def test_a_guard_route_without_selectors_reads_nothing() -> None:
     route = Route(match="* /a", action="guard")
-    assert ask(route, b"\xff\x00{", (b"Content-Type", b"image/png")) == Ask(None, None, None)
+    assert ask(route, b"\xff\x00{", (b"Content-Type", b"image/png")) == Selected(None, None, None)
 
 
 def test_an_ask_shows_nothing_of_itself() -> None:
-    assert "1" not in repr(Ask("1", "11", "111"))
+    assert "1" not in repr(Selected("1", "11", "111"))
 
 
 @pytest.mark.parametrize("body", ["{}", '{"phone":null}', '{"phone":""}', '{"phone":"  "}', '{"Phone":"1"}'])
@@ -126,7 +128,7 @@ def test_a_recipient_is_demanded(body: str) -> None:
 @pytest.mark.parametrize("body", ['{"phone":"1"}', '{"phone":"1","captcha":null}', '{"phone":"1","captcha":""}'])
 def test_a_captcha_token_that_is_not_there_is_none(body: str) -> None:
     for route in (send(captcha="x", captcha_token="json:captcha"), send(captcha="x")):
-        assert ask(route, body, JSON) == Ask("1", None, None)
+        assert ask(route, body, JSON) == Selected("1", None, None)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_a_captcha_token_that_is_not_there_is_none(body: str) -> None:
 def test_a_captcha_token_of_parts_is_read_as_one_text(token: str, read: str) -> None:
     """GeeTest's and Tencent's widgets give an object: ordered by name, it has one spelling."""
     route = send(captcha="x", captcha_token="json:captcha")
-    assert ask(route, f'{{"phone":"1","captcha":{token}}}', JSON) == Ask("1", read, None)
+    assert ask(route, f'{{"phone":"1","captcha":{token}}}', JSON) == Selected("1", read, None)
 
 
 @pytest.mark.parametrize(

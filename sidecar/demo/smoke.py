@@ -114,7 +114,6 @@ class _Walker:
         self._captcha = ""
         self._code = ""
         self._sent = b""  # the body of the request that got through
-        self._token = ""
 
     def steps(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
         return (

@@ -14,9 +14,8 @@ from sidecar.limits.gcra import Decision, Limit, decide
 # addresses is held by no limit on them.
 MOST: Final = 65_536
 
-
-# A bucket as it is asked for: its name in the store, its limit, and whether its refusal refuses everything.
-Asked = tuple[str, Limit, bool]
+# A bucket here: its name in the store, its limit, and whether its refusal refuses everything.
+LocalBucket = tuple[str, Limit, bool]
 
 
 def share(limit: Limit, instances: int) -> Limit:
@@ -35,7 +34,7 @@ class Local:
     def __init__(self) -> None:
         self._tats: dict[str, int] = {}
 
-    def spend(self, buckets: Sequence[Asked], looked: int, now_us: int, instances: int) -> list[int]:
+    def spend(self, buckets: Sequence[LocalBucket], looked: int, now_us: int, instances: int) -> list[int]:
         """Decide on buckets together: the first `looked` are looked at only, of the others one is taken, or of none.
 
         Answers as gcra.lua does: now, then of each bucket allowed, remaining, retry, reset and TAT.

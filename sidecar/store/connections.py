@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from sidecar.store.faults import UNREPLICATED, Fault
 from sidecar.store.trouble import Trouble
-from sidecar.store.wire import Asked, LostError, Wire, Word, pack
+from sidecar.store.wire import LostError, Pending, Wire, Word, pack
 
 # An idle connection is believed in for so long. Networks forget idle connections after minutes; hosts vanish any time.
 TRUST_S: Final = 1.0
@@ -49,7 +49,7 @@ _UNASKED_S: Final = 600.0
 _SILENT_WAIT_S: Final = 0.3
 
 
-class Command(Asked, Protocol):
+class Command(Pending, Protocol):
     """A command that can wait for a connection. `octets`: as it goes out; `reply`: done when nobody waits for it."""
 
     octets: bytes

@@ -35,8 +35,8 @@ class LostError(Exception):
         self.reason = reason
 
 
-class Asked(Protocol):
-    """A command on its way. `asked_at` in seconds of the monotonic clock."""
+class Pending(Protocol):
+    """A command whose reply has not come yet. `asked_at` in seconds of the monotonic clock."""
 
     asked_at: float
 
@@ -99,7 +99,7 @@ class Wire(asyncio.Protocol):
         self.place = place
         self.role = ""
         self.replicas = 0
-        self.asked: deque[Asked] = deque()
+        self.asked: deque[Pending] = deque()
         self.heard_at = time.monotonic()
         self._reader = hiredis.Reader(notEnoughData=_MORE)
         self._transport: asyncio.Transport | None = None
@@ -113,7 +113,7 @@ class Wire(asyncio.Protocol):
         """True while commands can be written, as far as this end knows."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def write(self, octets: bytes, asked: Iterable[Asked]) -> None:
+    def write(self, octets: bytes, asked: Iterable[Pending]) -> None:
         """Send packed commands, in this order, in one piece; `is_open` is to be asked in the same turn of the loop."""
         if self._transport is None:
             raise RuntimeError("the wire has ended; expected one that is open")
@@ -121,7 +121,7 @@ class Wire(asyncio.Protocol):
         self.asked.extend(asked)
 
     def ask(self, *commands: tuple[Word, ...]) -> "list[asyncio.Future[Any]]":
-        """Send commands in one piece; gives their replies as `Asked.answered` has them. LostError when none comes."""
+        """Send commands in one piece; gives their replies as `Pending.answered` has them. LostError when none comes."""
         asked = [_Plain() for _ in commands]
         self.write(b"".join(map(pack, commands)), asked)
         return [one.reply for one in asked]
