@@ -117,7 +117,7 @@ class Api:
 
     def _parts(self, visit: Visit) -> list[str]:
         """The names in the path, below the prefix."""
-        return visit.target.removeprefix(self._prefix).partition("?")[0].strip("/").split("/")
+        return visit.path.removeprefix(self._prefix).strip("/").split("/")
 
     async def decide(self, visit: Visit, body: bytes) -> Answer:
         """Answer one request under the prefix. Raises Refusal, StoreError."""

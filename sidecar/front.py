@@ -149,6 +149,8 @@ class Front:
     def _found(self, request: Request, peer: Peer) -> Found | None:
         """Look a request up by its head: remembered where its method, its target and a POST's type decide alone."""
         method, target = request.method, request.target
+        if request.origin is not target and self._api.owns(request.origin.decode("latin-1")):
+            return None  # asked for in absolute-form, RFC 9112 section 3.2.2
         types: RawFields | None = ()
         if method == "POST":
             types = _types(request, peer)

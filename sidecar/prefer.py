@@ -12,15 +12,15 @@ from typing import Final
 _MAX_LENGTH: Final = 1_000
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
-# RFC 7240 section 2, on RFC 9110's token and quoted-string. The quantifiers are possessive ("*+"): a field that does
-# not match is given up at once, however its spaces could be split. The one around a group is not, for Python 3.11.2
-# forgets what a possessive group gave back.
+# RFC 7240 section 2, on RFC 9110's token and quoted-string. Repeats of one character are possessive ("*+"): a field
+# that does not match is given up at once, however its spaces could be split. No group is: CPython 3.11.2, Debian's,
+# then reads what it should not.
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # noqa: S105 - a grammar's word
-_QUOTED: Final = r'"(?:[^"\\]|\\.)*+"'
+_QUOTED: Final = r'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 _OWS: Final = r"[ \t]*+"
 _IS: Final = rf"{_OWS}={_OWS}"
 _WORD: Final = rf"(?:{_TOKEN}|{_QUOTED})"
-_PARAMETERS: Final = rf"(?:{_OWS};{_OWS}(?:{_TOKEN}(?:{_IS}{_WORD})?+)?+)*+"
+_PARAMETERS: Final = rf"(?:{_OWS};{_OWS}(?:{_TOKEN}(?:{_IS}{_WORD})?)?)*"
 _PREFERENCE: Final = re.compile(rf"[ \t,]*+({_TOKEN})(?:{_IS}({_WORD}))?{_PARAMETERS}{_OWS}(?:,|$)")
 
 

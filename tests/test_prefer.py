@@ -30,7 +30,19 @@ def test_preferences_are_read_as_rfc_7240_writes_them(lines: list[str], preferen
 
 
 @pytest.mark.parametrize(
-    "text", ["wait=", "=5", 'status="sent', "wait=5 status=sent", "wait=5; =", "wait=\x00", "wéit=5", "x" * 1001]
+    "text",
+    [
+        "wait=",
+        "=5",
+        'status="sent',
+        "wait=5 status=sent",
+        "wait=5; =",
+        "wait=5;a=",
+        "wait=5; a =",
+        "wait=\x00",
+        "wéit=5",
+        "x" * 1001,
+    ],
 )
 def test_field_that_cannot_be_read_prefers_nothing(text: str) -> None:
     assert prefer.read([text]) == {}

@@ -38,6 +38,7 @@ from sidecar.config.model import (
     Pumping,
     Route,
     Server,
+    Store,
     Upstream,
 )
 from sidecar.config.proxies import Proxies
@@ -101,6 +102,7 @@ class Draft:
 
     server: Server | None
     upstream: Upstream | None
+    store: Store | None
     outbound: Outbound | None
     identity: Identity | None
     code: CodeRules | None
@@ -133,6 +135,13 @@ def check(
         _server(draft.server, findings)
         if draft.upstream is not None:
             _own_listener(draft.upstream, draft.server, findings)
+        if draft.store is not None and draft.store.url != "embedded" and not draft.server.secret:
+            findings.warn(
+                ("server", "secret"),
+                "is missing: each instance on this store makes one of its own, and none starts beside another's",
+                'write secret = "${NAME}", from the environment',
+                ("store", "url"),
+            )
     if draft.upstream is not None:
         _upstream(draft.upstream, findings)
     if draft.outbound is not None:
@@ -191,6 +200,13 @@ def _server(server: Server, findings: Findings) -> None:
             "is expected from server.trusted_proxies, and there is none",
             'name who sends it, such as trusted_proxies = ["10.0.0.0/8"], or leave proxy_protocol out',
         )
+    for index, network in enumerate(server.trusted_proxies):
+        if network.prefixlen == 0:
+            findings.warn(
+                (*proxies, index),
+                "believes everybody, so a client may name any address as its own and no limit by address holds",
+                "name the networks of your proxies alone",
+            )
     _state_dir(Path(server.state_dir), findings)
 
 
@@ -657,6 +673,7 @@ def _route(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> Non
     _route_captcha(route, path, draft, findings)
     _route_limits(route, path, draft, findings)
     _route_page(route, path, draft, findings)
+    _one_body(route, path, findings)
     _way_round(route, path, draft, findings)
     for code in route.errors:
         if code not in CODES:
@@ -770,6 +787,24 @@ def _route_limits(route: Route, path: KeyPath, draft: Draft, findings: Findings)
                 (*path, "limits", index),
                 f'"{name}" counts by {show(limit.key)}, and "guard" knows no recipient',
                 'name limits by "ip", "ip_prefix", "header:NAME", "route" or "global"',
+            )
+
+
+def _one_body(route: Route, path: KeyPath, findings: Findings) -> None:
+    """Tell of a route that reads its body as JSON and as a form: it would refuse every request."""
+    first = ""
+    for key in ("to", "code", "captcha_token", "country"):
+        place = (getattr(route, key) or "").partition(":")[0]
+        if place not in {"json", "form"}:
+            continue
+        first = first or key
+        before = getattr(route, first).partition(":")[0]
+        if place != before:
+            findings.tell(
+                (*path, key),
+                f"is read from a body of another kind than {first}, and no body is both",
+                f'write "{before}:…" here, or "{place}:…" there',
+                (*path, first),
             )
 
 

@@ -178,7 +178,7 @@ class Upstream(Table):
     read_timeout: Annotated[Duration, Field(gt=0)] = 60.0
     max_connections: Count = 0
     # Whether upstream may take a method from a field, query or form; false: none of them is looked at.
-    method_override: bool = True
+    method_override: StrictBool = True
 
 
 def called(value: str) -> str:
@@ -294,11 +294,14 @@ class Store(Table):
     on_failure: Literal["deny", "local"] = "deny"
 
 
-# Fields with which a message is framed or routed (RFC 9110, RFC 9112); an identity in one of them breaks it.
+# Fields with which a message is framed or routed (RFC 9110, RFC 9112), and those that the sidecar itself reads or
+# writes: a client's identity field is taken away, so an identity in one of them breaks what the field is for.
 _NO_IDENTITY: Final = frozenset(
     {
         "connection", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer",
         "transfer-encoding", "upgrade", "via",
+        "cookie", "traceparent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id",
+        "x-verification-token",
     }
 )  # fmt: skip
 
@@ -307,7 +310,7 @@ def _identity_field(value: str) -> str:
     if not re.fullmatch(_FIELD, value):
         raise UnfitError("is no field name", 'write letters, digits and "-", such as "X-Verified-Identity"')
     if alike(value.encode()).decode() in _NO_IDENTITY:
-        raise UnfitError("has another meaning in HTTP", 'write a name of its own, such as "X-Verified-Identity"')
+        raise UnfitError("has another meaning already", 'write a name of its own, such as "X-Verified-Identity"')
     return value
 
 
@@ -604,23 +607,23 @@ def _prefix(value: str) -> str:
     return value
 
 
+def _origin(value: str) -> str:
+    """Refuse what no browser sends as Origin: it would never be the same (Fetch standard, "serialize an origin")."""
+    if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+", value):
+        raise UnfitError("is no origin", 'write scheme and host and no more, such as "https://example.com"')
+    sent = value.lower().removesuffix(":443" if value.startswith("https:") else ":80")
+    if sent != value:
+        raise UnfitError("is not as browsers send it", f"write {show(sent)}")
+    return value
+
+
 class Api(Table):
     prefix: Annotated[Text, AfterValidator(_prefix), schema_text(r"^(/[A-Za-z0-9._~-]+)+$", "/.sidecar")] = "/.sidecar"
     captcha: Annotated[Captchas, text_or_list("altcha")] = ("altcha",)
     captcha_after: Count = 0  # a check demands it after so many wrong codes for the recipient; 0: it never does
     limits: tuple[NonEmpty, ...] = ("ip", "to")
     send: StrictBool = True  # False: it checks codes that routes sent, and sends none
-    cors_origins: tuple[
-        Annotated[
-            Text,
-            fitting(
-                r"https?://[A-Za-z0-9.:\[\]_-]+",
-                "is no origin",
-                'write scheme and host and no more, such as "https://example.com"',
-            ),
-        ],
-        ...,
-    ] = ()
+    cors_origins: tuple[Annotated[Text, AfterValidator(_origin)], ...] = ()
 
 
 def _json(value: Any) -> Any:

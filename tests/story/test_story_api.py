@@ -225,6 +225,30 @@ async def test_an_api_that_sends_nothing_still_checks(start: Start) -> None:
     assert "/v1/verifications/{id}/check" in paths
 
 
+async def test_api_is_served_in_absolute_form_too(start: Start) -> None:
+    """RFC 9112 section 3.2.2: as a client writes it that believes a proxy is here; upstream hears of none of it."""
+    sidecar = await start()
+    whole = "http://www.example.com"
+    sent = await raw(sidecar, "POST", whole + V1, json.dumps({"to": PHONE, "captcha": await sidecar.solved()}))
+    assert sent.startswith(b"HTTP/1.1 202 ")
+    code = await sidecar.vendor.code()
+    checked = await raw(sidecar, "POST", f"{whole}{V1}/check", json.dumps({"to": PHONE, "code": code}))
+    assert b'"status":"verified"' in checked
+    assert b'"keys"' in await raw(sidecar, "GET", f"{whole}/.sidecar/jwks.json?x=1")
+    assert b'"code":"not_found"' in await raw(sidecar, "GET", f"{whole}/.sidecar")
+    assert sidecar.upstream.requests == []
+
+
+async def raw(sidecar: Sidecar, method: str, target: str, content: str = "") -> bytes:
+    """Ask with a target as it is written, on a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", sidecar.port)
+    head = f"{method} {target} HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n{content}".encode())
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
 async def test_only_allowed_origins_may_read(start: Start) -> None:
     """`api.cors_origins`."""
     sidecar = await start(MAIN + '[api]\ncors_origins = ["https://app.example"]\n')
