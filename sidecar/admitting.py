@@ -17,7 +17,7 @@ from sidecar.errors import Refusal, StoreError
 from sidecar.events import CaptchaBroken, CaptchaJudged, DecidedAlone, StoreRefused, Tell
 from sidecar.limits.buckets import Bucket, Buckets, Ruling
 from sidecar.limits.pumping import Sending
-from sidecar.limits.sends import Ruled, Sends
+from sidecar.limits.sends import SendRuling, Sends
 from sidecar.recipient import Recipient
 from sidecar.store.client import ReplyError
 from sidecar.visit import Visit
@@ -142,22 +142,22 @@ class Admitting:
             with suppress(StoreError):
                 await self._buckets.refund(back)
 
-    def _judge(self, visit: Visit, sending: Sending) -> Awaitable[Ruled]:
+    def _judge(self, visit: Visit, sending: Sending) -> Awaitable[SendRuling]:
         assert self._sends is not None  # it has made the `sending`
         return self._sends.judge(sending, to=visit.log["to"], client=visit.client.ip, request_id=visit.request_id)
 
-    async def _rule(self, visit: Visit, ruled: Ruled, ruling: Ruling, admitted: Admitted) -> None:
+    async def _rule(self, visit: Visit, judged: SendRuling, ruling: Ruling, admitted: Admitted) -> None:
         """Heed what `[pumping]` and `[budget]` say of a send, once the limits have spoken. Raises Refusal."""
         if not ruling.allowed:
-            await self.give_back_send(ruled.ticket)
+            await self.give_back_send(judged.ticket)
             return
-        ruled.tell()
-        if ruled.refusal is not None:
+        judged.tell()
+        if judged.refusal is not None:
             admitted.to_give_back = ruling.tickets
-            raise ruled.refusal
-        for reason in ruled.reasons:
+            raise judged.refusal
+        for reason in judged.reasons:
             visit.log.setdefault("observed", []).append({"code": "rate_limited", "reason": reason})
-        admitted.send_ticket = ruled.ticket
+        admitted.send_ticket = judged.ticket
 
     async def give_back_send(self, ticket: str) -> None:
         """Undo that a send was counted, where it was."""

@@ -158,9 +158,9 @@ class Api:
         if not self._config.api.send:
             raise Refusal("route_denied", "api_send", "Codes are sent elsewhere; here they are checked only.")
         body = intake.read_json_object(content, visit.raw)
-        sent = await self._gate.send(visit, self._route, self._ask(visit, body))
-        answer = problem.json_answer(202, sent.document())
-        answer.location = f"{self._prefix}/v1/verifications/{sent.id}"
+        queued = await self._gate.send(visit, self._route, self._ask(visit, body))
+        answer = problem.json_answer(202, queued.document())
+        answer.location = f"{self._prefix}/v1/verifications/{queued.id}"
         return answer
 
     def _ask(self, visit: Visit, body: Mapping[str, Any]) -> Ask:

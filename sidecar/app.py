@@ -129,7 +129,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         )
         stack.push_async_callback(forwarder.close)
 
-        secret = Secret(server_secret(config), config.server.previous_secrets, os.urandom)
+        secret = _secret(config)
         signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
         keyring = _keyring(config, store, secret, signer, tell)
         keyring.keys()  # a key that cannot be read is told now, and not to the first who is verified
@@ -253,7 +253,7 @@ async def administering(config: Config, store_url: str, life: Life, crew: Crew) 
     """What the admin listener of the process shows each request to. Raises OSError, ValueError for keys."""
     store = Store(store_url)
     forwarder = Forwarder(config.upstream, lambda _: None, config.identity.header, Trusted(()))
-    secret = Secret(server_secret(config), config.server.previous_secrets, os.urandom)
+    secret = _secret(config)
     signer = Signer(config.identity, signing_keys(config), time.time, _new_id)
     keyring = _keyring(config, store, secret, signer, lambda _: None)  # of which the workers tell
     keyring.keys()
@@ -296,7 +296,7 @@ async def register_of(config: Config, store_url: str) -> AsyncIterator[tuple[Reg
         return None
 
     def hashes(value: str) -> tuple[str, ...]:
-        return Secret(server_secret(config), config.server.previous_secrets, os.urandom).hashes(value)
+        return _secret(config).hashes(value)
 
     store = Store(store_url)
     try:
@@ -370,7 +370,12 @@ def _receipts_url(config: Config) -> str:
     return f"{config.server.public_url}{config.api.prefix}/receipts" if config.server.public_url else ""
 
 
-def server_secret(config: Config) -> str:
+def _secret(config: Config) -> Secret:
+    """The server's secret, beside those that are still accepted. Raises OSError, ValueError."""
+    return Secret(_server_secret(config), config.server.previous_secrets, os.urandom)
+
+
+def _server_secret(config: Config) -> str:
     """`server.secret`, or the one made under state_dir on first start."""
     if config.server.secret:
         return config.server.secret

@@ -327,38 +327,36 @@ class Front:
         if visit.is_over:
             return  # its client has left
         try:
-            deciding = self._deciding(visit, content)
-            if isinstance(deciding, Refusal):
-                self._refuse(visit, deciding)
-            elif isinstance(deciding, Answer):
-                self._answer(visit, deciding)
+            decision = self._decide(visit, content)
+            if isinstance(decision, Refusal):
+                self._refuse(visit, decision)
+            elif isinstance(decision, Answer):
+                self._answer(visit, decision)
             else:
-                task = self._loop.create_task(self._run(visit, deciding))
+                task = self._loop.create_task(self._run(visit, decision))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._fail(visit, error)
 
-    def _deciding(self, visit: Visit, content: bytes) -> Refusal | Answer | Coroutine[Any, Any, Grant | Answer]:
+    def _decide(self, visit: Visit, content: bytes) -> Refusal | Answer | Coroutine[Any, Any, Grant | Answer]:
+        """Refuse or answer a visit at a glance, or give the coroutine that decides about it."""
         if visit.refusal is not None:
             return visit.refusal
         try:
             if visit.action == "override":
                 self._judge_again(visit, content)
-            return self._begun(visit, content)
+            match visit.action:
+                case "preflight":
+                    visit.log["outcome"] = "answered"
+                    return self._faces.preflight(visit)
+                case "api":
+                    return self._api.refused_at_once(visit) or self._api.decide(visit, content)
+                case _:
+                    at_once = self._gate.refused_at_once(visit, content)
+                    return at_once or self._gate.decide(visit, self._gate.read(visit, content))
         except Refusal as refusal:
             return refusal
-
-    def _begun(self, visit: Visit, content: bytes) -> Refusal | Answer | Coroutine[Any, Any, Grant | Answer]:
-        match visit.action:
-            case "preflight":
-                visit.log["outcome"] = "answered"
-                return self._faces.preflight(visit)
-            case "api":
-                return self._api.refused_at_once(visit) or self._api.decide(visit, content)
-            case _:
-                at_once = self._gate.refused_at_once(visit, content)
-                return at_once or self._gate.decide(visit, self._gate.read(visit, content))
 
     def _judge_again(self, visit: Visit, content: bytes) -> None:
         """Find the route of a request whose form may have named another method, or another path."""

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 from sidecar import identity, intake, problem
 from sidecar.admission import Admission
@@ -41,7 +41,6 @@ from sidecar.verification.states import Status
 from sidecar.verification.verifications import Count, Hold, Issued, Proof, Record, Verifications
 from sidecar.visit import Visit
 
-_T = TypeVar("_T")
 # How often a held answer looks whether its message has moved: at first, when most do, and later.
 _LOOK_S: Final = 0.05
 _MAX_LOOK_S: Final = 0.5
@@ -89,8 +88,8 @@ class Grant:
 
 
 @dataclass(slots=True)  # as Grant
-class Sent:
-    """What a `send` came to: the message is queued."""
+class Queued:
+    """What a `send` came to: a message that is queued. Times in seconds from now."""
 
     id: str
     recipient: Recipient
@@ -240,7 +239,7 @@ class Gate:
     # The stories…
 
     def decide(self, visit: Visit, ask: Ask) -> Coroutine[Any, Any, Grant | Answer]:
-        """Give the story that decides about a visit. It raises Refusal, StoreError; and so does this, Refusal."""
+        """Give the coroutine that decides: it raises Refusal, StoreError. A closed route's Refusal is raised here."""
         route = visit.route
         if route is None or route.action == "pass":
             return self._pass(ask)  # it was read to see whether it passes
@@ -264,20 +263,20 @@ class Gate:
 
     async def _send_route(self, visit: Visit, route: Route, ask: Ask) -> Answer:
         """Send, and answer in the route's own shape."""
-        sent = await self.send(visit, route, ask)
+        queued = await self.send(visit, route, ask)
         if route.wait:
-            sent = replace(sent, status=await self._wait_for_provider(sent.id, route.wait))
+            queued = replace(queued, status=await self._wait_for_provider(queued.id, route.wait))
         if route.reply is not None:
             answer = problem.shaped(route.reply)
         elif visit.wants_page:
-            answer = self._faces.sent_page(visit, sent.recipient)
+            answer = self._faces.sent_page(visit, queued.recipient)
         else:
-            answer = problem.json_answer(202, sent.document())
-        answer.location = f"{self._config.api.prefix}/v1/verifications/{sent.id}"
+            answer = problem.json_answer(202, queued.document())
+        answer.location = f"{self._config.api.prefix}/v1/verifications/{queued.id}"
         return answer
 
-    def send(self, visit: Visit, route: Route, ask: Ask) -> Coroutine[Any, Any, Sent]:
-        """Give the story that sends. It raises Refusal, StoreError."""
+    def send(self, visit: Visit, route: Route, ask: Ask) -> Coroutine[Any, Any, Queued]:
+        """Give the coroutine that sends, for a route or the API: it raises Refusal, StoreError."""
         recipient = ask.recipient
         assert recipient is not None
         visit.log["to"] = recipient.masked
@@ -285,7 +284,7 @@ class Gate:
             return self._send_once(visit, route, ask, recipient)
         return self._send(visit, route, ask, recipient, "")
 
-    async def _send_once(self, visit: Visit, route: Route, ask: Ask, recipient: Recipient) -> Sent:
+    async def _send_once(self, visit: Visit, route: Route, ask: Ask, recipient: Recipient) -> Queued:
         """Send, unless a request with the same Idempotency-Key has: then its answer is given again."""
         if len(ask.idempotency_key) > MAX_KEY:
             raise Refusal("malformed_request", "idempotency_key", f"Idempotency-Key: {MAX_KEY} characters at most.")
@@ -293,21 +292,21 @@ class Gate:
         before = await self._idempotency.claim(claim)
         if before is not None:
             visit.log["outcome"] = "repeated"
-            return Sent(recipient=recipient, **json.loads(before))
+            return Queued(recipient=recipient, **json.loads(before))
         try:
             return await self._send(visit, route, ask, recipient, claim)
         finally:
             with suppress(StoreError):
                 await self._idempotency.forget(claim)
 
-    async def _send(self, visit: Visit, route: Route, ask: Ask, recipient: Recipient, claim: str) -> Sent:
+    async def _send(self, visit: Visit, route: Route, ask: Ask, recipient: Recipient, claim: str) -> Queued:
         """Admit, make a verification, queue its message. `claim`: the Idempotency-Key's, "" for none."""
         admitted = await self._admitting.admit(visit, route, recipient, ask.captcha_token)
         issued: Issued | None = None
         try:
             issued = await self._verifications.issue(recipient, admitted.again_in_s)
-            sent = Sent(issued.id, recipient, int(issued.expires_in_s), admitted.again_in_s)
-            answered = self._answered(claim, sent) if claim else None
+            queued = Queued(issued.id, recipient, int(issued.expires_in_s), admitted.again_in_s)
+            answered = self._answered(claim, queued) if claim else None
             await self._queue(visit, recipient, ask.locale, issued, admitted, answered)
         except (Refusal, ReplyError):
             # Surely not queued. When the store does not answer it may have been, and what was spent stays spent.
@@ -321,8 +320,8 @@ class Gate:
                 self._begin(self._unspend(admitted))
             raise
         self._tell(Verified(outcome="started" if issued.fresh else "resent"))
-        visit.log |= {"outcome": "queued", "verification": sent.id}
-        return sent
+        visit.log |= {"outcome": "queued", "verification": queued.id}
+        return queued
 
     async def _unspend(self, admitted: Admitted) -> None:
         """Give back what a send that is not queued has spent."""
@@ -391,13 +390,7 @@ class Gate:
         else:
             self._tell(Verified(outcome="verified" if is_yes else "released"))
 
-    def screen(self, visit: Visit, recipient: Recipient) -> None:
-        """Hold a visit to the API against the lists. Raises Refusal(route_denied, recipient_not_allowed)."""
-        self._admission.screen(visit, recipient)
-
-    def step(self, visit: Visit, captcha: str, shown: Mapping[str, Any]) -> Coroutine[Any, Any, dict[str, Any]]:
-        """Take one step of solving a built-in captcha: as `Admitting.step`."""
-        return self._admitting.step(visit, captcha, shown)
+    # Holding a proof, for a route or the API…
 
     async def hold(self, visit: Visit, route: Route, ask: Ask, admitted: Admitted | None = None) -> Hold:
         """Hold a recipient's proof, its wrong tries counted as everywhere. Raises as `Verifications.hold`."""
@@ -434,17 +427,15 @@ class Gate:
         finally:
             await self._admitting.give_back(admitted)
 
-    def _begin(self, work: Coroutine[Any, Any, _T]) -> None:
-        """Begin what nobody waits for."""
-        task = asyncio.create_task(work)
-        self._begun.add(task)
-        task.add_done_callback(self._begun.discard)
-        task.add_done_callback(_heard)
+    # What the API asks besides…
 
-    async def drain(self, timeout_s: float) -> None:
-        """Wait for what nobody waits for, at most `timeout_s` seconds."""
-        if self._begun:
-            await asyncio.wait(self._begun, timeout=timeout_s)
+    def screen(self, visit: Visit, recipient: Recipient) -> None:
+        """Hold a visit to the API against the lists. Raises Refusal(route_denied, recipient_not_allowed)."""
+        self._admission.screen(visit, recipient)
+
+    def step(self, visit: Visit, captcha: str, shown: Mapping[str, Any]) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Take one step of solving a built-in captcha: as `Admitting.step`."""
+        return self._admitting.step(visit, captcha, shown)
 
     def recipient(
         self, text: str | None, channel: Literal["sms", "email", "auto"], country: str | None = None
@@ -463,9 +454,9 @@ class Gate:
 
     # Queueing the message…
 
-    def _answered(self, claim: str, sent: Sent) -> Answered:
+    def _answered(self, claim: str, queued: Queued) -> Answered:
         """What is kept of an answer for the repeats of its request."""
-        answer = {"id": sent.id, "expires_in_s": sent.expires_in_s, "resend_in_s": sent.resend_in_s}
+        answer = {"id": queued.id, "expires_in_s": queued.expires_in_s, "resend_in_s": queued.resend_in_s}
         return self._idempotency.kept(claim, json.dumps(answer).encode())
 
     async def _queue(
@@ -520,6 +511,20 @@ class Gate:
             await asyncio.sleep(pause_s)
             pause_s = min(1.5 * pause_s, _MAX_LOOK_S)
 
+    # What goes on after the answer…
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Begin work whose outcome nobody waits for."""
+        task = asyncio.create_task(work)
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+        task.add_done_callback(_drop_error)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for the work that was begun, at most `timeout_s` seconds."""
+        if self._begun:
+            await asyncio.wait(self._begun, timeout=timeout_s)
+
 
 def _has_form_in_page(visit: Visit, route: Route) -> bool:
     """True where a refusal is a page in the language of the form, or with the form in it: it is read beforehand."""
@@ -567,8 +572,8 @@ def _cookie(field: str) -> str:
     return ""
 
 
-def _heard(task: asyncio.Task[Any]) -> None:
-    """Take note of an error that nobody waits for any more, or asyncio would report it."""
+def _drop_error(task: asyncio.Task[Any]) -> None:
+    """Take an error that nobody waits for, or asyncio would report it."""
     if not task.cancelled():
         task.exception()
 

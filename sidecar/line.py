@@ -54,9 +54,9 @@ class Line:
         (self._second if was_refused else self._first).append((self._clock(), work))
 
     def is_behind(self, *, was_refused: bool = False) -> bool:
-        """True while more than a few wait, and the oldest has waited too long.
+        """True while more than a few wait, and the oldest has waited too long: no more of their like should be taken.
 
-        No more should be taken then of who, as it, was refused last or not.
+        `was_refused`: of those who were refused last, who wait by themselves.
         """
         line = self._second if was_refused else self._first
         return len(line) > self._few and self._clock() - line[0][0] > self._behind_s

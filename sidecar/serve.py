@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import structlog
-import uvloop
 
 from sidecar import logs, systemd
 from sidecar.app import administering, kinds
@@ -29,9 +28,8 @@ from sidecar.proxy import listener
 from sidecar.proxy.client import Trusted
 from sidecar.proxy.proxy_protocol import Acceptor
 from sidecar.sockets import bound, raise_descriptors
-from sidecar.store.embedded import StoreMissingError, embedded
-from sidecar.store.instances import ForeignSecretError
-from sidecar.worker import Worker, worker_count
+from sidecar.store.embedded import embedded
+from sidecar.worker import Worker, exit_code_of, worker_count
 
 T = TypeVar("T")
 
@@ -60,15 +58,7 @@ def run(path: Path, *, watch: bool = False) -> int:
     logs.own_process()
     for warning in warnings:
         _log_warning(warning)
-    try:
-        uvloop.run(_Server(path, config, looks, watch=watch).serve())
-    except (OSError, ValueError, StoreMissingError, ForeignSecretError) as error:
-        structlog.get_logger().error("cannot_run", error=str(error))
-        return 1
-    except Exception as error:  # noqa: BLE001 - told by type and place, as Python would not tell it
-        structlog.get_logger().critical("crashed", exc_info=error)
-        return 1
-    return 0
+    return exit_code_of(_Server(path, config, looks, watch=watch).serve())
 
 
 class _Server:

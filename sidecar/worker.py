@@ -14,7 +14,7 @@ import pickle
 import signal
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,7 @@ from sidecar.proxy.client import Trusted
 from sidecar.proxy.proxy_protocol import IN_A_ROW, Acceptor
 from sidecar.recipient import load_number_data
 from sidecar.sockets import most_clients, most_held, raise_descriptors
+from sidecar.store.embedded import StoreMissingError
 from sidecar.store.instances import ForeignSecretError
 from sidecar.turns import Turn
 
@@ -216,6 +217,19 @@ def _tls(server: Server) -> ssl.SSLContext | None:
     return context
 
 
+def exit_code_of(serving: Coroutine[Any, Any, None]) -> int:
+    """Run the loop of a process until it has served, and give its exit code: 1 where it could not, or broke."""
+    try:
+        uvloop.run(serving)
+    except (OSError, ValueError, StoreMissingError, ForeignSecretError) as error:
+        structlog.get_logger().error("cannot_run", error=str(error))
+        return 1
+    except Exception as error:  # noqa: BLE001 - told by type and place, as Python would not tell it
+        structlog.get_logger().critical("crashed", exc_info=error)
+        return 1
+    return 0
+
+
 # One of several…
 
 
@@ -225,20 +239,13 @@ def run(config: Config, store_url: str, sockets: Sequence[socket.socket], contro
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logs.configure(config.server.log_format)
     logs.own_process()
-    try:
-        uvloop.run(_told(config, store_url, sockets, control, turn))
-    except (OSError, ValueError, ForeignSecretError) as error:
-        structlog.get_logger().error("cannot_run", error=str(error))
-        return 1
-    except Exception as error:  # noqa: BLE001 - told by type and place, as Python would not tell it
-        structlog.get_logger().critical("crashed", exc_info=error)
-        return 1
-    return 0
+    return exit_code_of(_obey(config, store_url, sockets, control, turn))
 
 
-async def _told(
+async def _obey(
     config: Config, store_url: str, sockets: Sequence[socket.socket], control: socket.socket, turn: Turn
 ) -> None:
+    """Serve, and do what the parent says, until it says to drain or has gone."""
     reader, writer = await asyncio.open_connection(sock=control, limit=MAX_LINE)
     metrics = Metrics()
     worker = Worker(config, store_url, sockets, metrics, Life(metrics.task_ends.inc))

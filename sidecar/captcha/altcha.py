@@ -93,8 +93,8 @@ def rise(shares: Sequence[float], most: float) -> float:
 class Altcha:
     """One [captcha.NAME] table at work.
 
-    `secret` signs challenges and belongs to this table alone. `randbelow` and `urandom` must be unguessable. `load` is
-    what is asked of this table just now.
+    `secret` signs challenges and belongs to this table alone. `randbelow` must be unguessable. `load` is what is asked
+    of this table just now.
     """
 
     is_away: Final = False
@@ -107,7 +107,6 @@ class Altcha:
         now: Callable[[], float],
         randbelow: Callable[[int], int],
         load: Load,
-        urandom: Callable[[int], bytes] = os.urandom,
     ) -> None:
         if len(secret) < 16:  # the library would sign nothing with an empty one
             raise ValueError("a signing secret has 16 octets or more")
@@ -117,7 +116,6 @@ class Altcha:
         self._now = now
         self._randbelow = randbelow
         self._load = load
-        self._urandom = urandom
         # No token is accepted that lives for longer, so a claimed one outlives nobody's clock.
         self.life_s = settings.ttl + 2 * _CLOCKS_APART_S
 
@@ -145,7 +143,7 @@ class Altcha:
         As the library's `create_challenge`, which takes 0.07 ms more for texts that ours are not: what is signed is the
         JSON of sorted keys, and of ASCII JavaScript and Python write the same.
         """
-        nonce, salt = self._urandom(16), self._urandom(16)
+        nonce, salt = os.urandom(16), os.urandom(16)
         password = nonce + self._randbelow(due.most).to_bytes(4)
         key = hashlib.pbkdf2_hmac("sha256", password, salt, self._settings.cost, _KEY)
         parameters = {

@@ -54,7 +54,7 @@ class Settings(Captcha):
 
     def doubtful(self) -> Iterable[Doubt]:
         """The key for tests."""
-        return siteverify.test_key("secret", self.secret, _TEST_KEYS)
+        return siteverify.test_key(self.secret, _TEST_KEYS)
 
     @functools.cached_property
     def form(self) -> tuple[str, str]:

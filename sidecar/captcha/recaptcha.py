@@ -94,7 +94,7 @@ class Settings(Captcha):
 
     def doubtful(self) -> Iterable[Doubt]:
         """The key for tests."""
-        return siteverify.test_key("secret", self.secret, _TEST_KEYS)
+        return siteverify.test_key(self.secret, _TEST_KEYS)
 
     @functools.cached_property
     def form_secret(self) -> str:

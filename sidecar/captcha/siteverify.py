@@ -49,10 +49,10 @@ def _host(value: str) -> str:
 Hostnames = Annotated[tuple[Annotated[Text, AfterValidator(_host)], ...], BeforeValidator(one_or_more), text_or_list()]
 
 
-def test_key(key: str, secret: str, known: Collection[str]) -> Iterable[Doubt]:
+def test_key(secret: str, known: Collection[str]) -> Iterable[Doubt]:
     """Doubt a secret that the vendor gives to everybody, for tests: one of `known`, which say yes to any token."""
     if secret in known:
-        yield (key,), "is the vendor's key for tests, and lets everybody in", "write your own"
+        yield ("secret",), "is the vendor's key for tests, and lets everybody in", "write your own"
 
 
 def request(endpoint: str, form_secret: str, token: str, client_ip: str, more: str = "") -> HttpRequest:

@@ -66,8 +66,8 @@ class Settings(AltchaSettings):
 class Slider:
     """One [captcha.NAME] table at work.
 
-    `secret` belongs to this table alone. `randbelow` and `urandom` must be unguessable. `load` is what is asked of this
-    table just now, and names who asks. There are pictures only while `run` runs.
+    `secret` belongs to this table alone. `randbelow` must be unguessable. `load` is what is asked of this table just
+    now, and names who asks. There are pictures only while `run` runs.
     """
 
     # Without pictures nobody new can solve one, and the tokens of who has are as good as ever.
@@ -81,14 +81,12 @@ class Slider:
         now: Callable[[], float],
         randbelow: Callable[[int], int],
         load: Load,
-        urandom: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._settings = settings
         self._work = Altcha(settings, hmac.digest(secret, b"slider work", "sha256"), now, randbelow, load)
         self._sealing = ChaCha20Poly1305(hmac.digest(secret, b"slider sealing", "sha256"))
         self._asker_key = hmac.digest(secret, b"slider asker", "sha256")
         self._now = now
-        self._urandom = urandom
         self._load = load
         self._pictures = Pictures()
         # Work, pictures and tokens live equally long, and are claimed alike.
@@ -170,7 +168,7 @@ class Slider:
     # Sealing…
 
     def _sealed(self, plain: bytes, purpose: bytes) -> str:
-        nonce = self._urandom(_NONCE)
+        nonce = os.urandom(_NONCE)
         return b64url(nonce + self._sealing.encrypt(nonce, plain, purpose))
 
     def _opened(

@@ -107,7 +107,9 @@ class Sends:
             return None
         return found
 
-    def judge(self, sending: Sending, *, to: str, client: str, request_id: str, now_ms: int = 0) -> Awaitable["Ruled"]:
+    def judge(
+        self, sending: Sending, *, to: str, client: str, request_id: str, now_ms: int = 0
+    ) -> Awaitable["SendRuling"]:
         """Judge a send, and count it unless it is refused. Asked at once. Raises StoreAwayError.
 
         `to` (masked), `client` and `request_id` are for the log. `now_ms`: milliseconds since the epoch, where the
@@ -128,10 +130,10 @@ class Sends:
             *self._constant,
         )
 
-        def read(answer: Sequence[int]) -> Ruled:
+        def read(answer: Sequence[int]) -> SendRuling:
             judged = _judged(answer)
             self._tell_of_money(sending, judged)
-            return _ruled(sending, judged, to, client, request_id, self._tell)
+            return _send_ruling(sending, judged, to, client, request_id, self._tell)
 
         return self._store.run(_PUMPING, keys, arguments, read=read)
 
@@ -198,7 +200,7 @@ class Sends:
 
 
 @dataclass(frozen=True, slots=True)
-class Ruled:
+class SendRuling:
     """What a send's judgement means: a `ticket` to go on with, or a `refusal`.
 
     `reasons`: what it breaks, in the log's words, refused or not. `tell` says so, if that is what decides.
@@ -210,7 +212,7 @@ class Ruled:
     tell: Callable[[], None]
 
 
-def _ruled(sending: Sending, judged: Judged, to: str, client: str, request_id: str, tell: Tell) -> Ruled:
+def _send_ruling(sending: Sending, judged: Judged, to: str, client: str, request_id: str, tell: Tell) -> SendRuling:
     broken = judged.rules
 
     def tell_all() -> None:
@@ -234,11 +236,11 @@ def _ruled(sending: Sending, judged: Judged, to: str, client: str, request_id: s
     if judged.entry:
         day = judged.now_ms // DAY_MS
         ticket = f"{sending.number} {judged.entry} {day} {sending.country} {sending.price}"
-        return Ruled(ticket, None, reasons, tell_all)
+        return SendRuling(ticket, None, reasons, tell_all)
     is_over = sending.enforce_budget and any(one.rule in _BUDGETS for one in broken)
     retry_after_s = (DAY_MS - judged.now_ms % DAY_MS) / 1000 if is_over else _AGAIN_S
     refusal = Refusal("rate_limited", ", ".join(reasons), "Wait before trying again.", retry_after_s=retry_after_s)
-    return Ruled("", refusal, reasons, tell_all)
+    return SendRuling("", refusal, reasons, tell_all)
 
 
 def rules_of(table: Pumping) -> Rules:
