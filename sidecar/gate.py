@@ -403,8 +403,19 @@ class Gate:
     async def hold_by_id(
         self, visit: Visit, route: Route, verification_id: str, shown: str | int, token: str | None
     ) -> Hold:
-        """Hold the proof that the API checks, its wrong tries counted as everywhere. Raises as `Verifications.hold`."""
-        held = partial(self._verifications.hold_by_id, verification_id, shown)
+        """Hold the proof that the API checks, its wrong tries counted as everywhere. Raises as `Verifications.hold`.
+
+        Whose it is is known only here, so the lists are asked here: Refusal(route_denied, recipient_not_allowed).
+        """
+
+        async def held(count: Count) -> Hold:
+            async def screened(recipient: Recipient, is_right: bool) -> Callable[[], None]:
+                visit.log["to"] = recipient.masked
+                self.screen(visit, recipient)
+                return await count(recipient, is_right)
+
+            return await self._verifications.hold_by_id(verification_id, shown, screened)
+
         return await self._held(visit, route, token, Admitted(), held)
 
     async def _held(

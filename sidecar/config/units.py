@@ -118,11 +118,14 @@ def read_mode(value: Any) -> int:
 
 
 def read_network(value: Any) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """Read a CIDR, or one address. Raises UnfitError."""
+    """Read a CIDR, or one address; IPv4 written as IPv6 is IPv4, as addresses are. Raises UnfitError."""
     try:
-        return ipaddress.ip_network(value if isinstance(value, str) else "")
+        read = ipaddress.ip_network(value if isinstance(value, str) else "")
     except ValueError:
         pass
+    else:
+        mapped = read.network_address.ipv4_mapped if isinstance(read, ipaddress.IPv6Network) else None
+        return read if mapped is None else ipaddress.IPv4Network((mapped, read.prefixlen - 96))
     try:
         near = ipaddress.ip_network(value if isinstance(value, str) else "", strict=False)
     except ValueError:

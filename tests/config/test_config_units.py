@@ -51,6 +51,9 @@ RIGHT: list[tuple[Callable[[Any], Any], str, Any]] = [
     (read_network, "10.0.0.0/8", ip_network("10.0.0.0/8")),
     (read_network, "192.0.2.1", ip_network("192.0.2.1/32")),
     (read_network, "2001:db8::/32", ip_network("2001:db8::/32")),
+    (read_network, "::ffff:10.0.0.0/104", ip_network("10.0.0.0/8")),
+    (read_network, "::ffff:192.0.2.1", ip_network("192.0.2.1/32")),
+    (read_network, "::/0", ip_network("::/0")),
 ]
 WRONG: dict[Callable[[Any], Any], list[Any]] = {
     read_duration: [

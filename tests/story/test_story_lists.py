@@ -113,6 +113,26 @@ async def test_a_blocked_number_is_refused_by_the_number_from_everywhere(start: 
     assert (await sidecar.register("123456", phone="18600000001")).code == "code_mismatch"
 
 
+async def test_a_check_by_id_is_held_against_the_lists_with_the_number_that_it_is_of(start: Start) -> None:
+    """Only its record knows the number: a blocked one, or one that a blocked address would have to be let in by."""
+    friend = "198.51.100.7"
+    allow = f'[[allow]]\ncidr = ["{friend}"]\n[[allow]]\nprefix = ["+8618600000001"]\n'
+    sidecar = await start(ROUTES + BLOCK + '[[block]]\nprefix = ["+861390"]\n' + allow, config=TRUSTING)
+
+    async def checked(phone: str, *ips: str) -> list[str]:
+        sent = await send(sidecar, of(friend), phone)
+        body = {"code": await sidecar.vendor.code(f"+86{phone}")}
+        path = f"{sent.headers['Location']}/check"
+        return [await refused(await sidecar.ask("POST", path, json=body, headers=of(ip))) for ip in ips]
+
+    with capture_logs() as lines:
+        blocked = await checked("13900000001", OUTSIDE, INSIDE, friend)
+    assert blocked == ["403 recipient_not_allowed", "403 route_denied", "200"]
+    assert {line["to"] for line in lines if line.get("route") is None and "to" in line} == {"+861********01"}
+    assert await checked("18600000001", INSIDE) == ["200"]
+    assert await checked("18600000002", INSIDE, OUTSIDE) == ["403 route_denied", "200"]
+
+
 async def test_an_agent_is_blocked_wherever_it_stands_in_the_field(start: Start) -> None:
     sidecar = await start(ROUTES + '[[block]]\nagent = ["curl/", "HeadlessChrome"]\n', config=TRUSTING)
     for agent, status in (
