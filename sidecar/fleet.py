@@ -64,8 +64,8 @@ class _Process:
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def hear(self) -> None:
-        """Take in what it says, until it has ended."""
-        with suppress(OSError):
+        """Take in what it says, until it has ended, also in the middle of a line; then it is told to, if it lives."""
+        with suppress(OSError, ValueError):
             while line := await self._reader.readline():
                 match json.loads(line):
                     case {"report": counted, "ended": names}:

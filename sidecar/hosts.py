@@ -114,6 +114,6 @@ def _literal(name: str, port: int) -> Sequence[AddrInfoType]:
     """Give the address that a name is; none for any other."""
     try:
         ipaddress.ip_address(name)
-    except ValueError:
+        return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (ValueError, OSError):  # no address, or one of a zone that this machine has not ("fe80::1%eth9")
         return []
-    return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)

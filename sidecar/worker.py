@@ -302,8 +302,8 @@ async def _until_hurried(reader: asyncio.StreamReader, worker: Worker) -> None:
 
 
 async def _message(reader: asyncio.StreamReader) -> dict[str, Any] | None:
-    """The next message of a control socket; None once it has ended."""
-    with suppress(OSError):
+    """The next message of a control socket; None once it has ended, also in the middle of a line."""
+    with suppress(OSError, ValueError):
         if line := await reader.readline():
             return dict(json.loads(line))
     return None

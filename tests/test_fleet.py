@@ -17,6 +17,7 @@ from fakes import OK, Message, Taken, read_content
 from vendors import vendor
 
 from sidecar.fleet import _Process
+from sidecar.worker import _message
 
 DENY = '[[routes]]\nmatch = "GET /closed"\naction = "deny"\n'
 TWO = {"workers": "2"}
@@ -256,6 +257,30 @@ async def test_a_worker_that_has_ended_holds_up_no_reload() -> None:
     assert await again is None
     await hearing
     assert await process.reload(b"") is None
+
+
+async def test_a_worker_that_ends_in_the_middle_of_a_line_has_ended() -> None:
+    """Killed while it says what it has counted, more than its socket takes at once: it is replaced all the same."""
+    ours, its = socket.socketpair()
+    process = _Process(*await asyncio.open_connection(sock=ours), os.getpid())
+    hearing = asyncio.create_task(process.hear())
+    its.sendall(b'{"report": {"sidecar_requests_total": [[')
+    its.close()
+    async with asyncio.timeout(PATIENCE_S):
+        await process.over.wait()
+        await hearing
+    assert await process.reload(b"") is None
+
+
+async def test_a_parent_that_is_killed_in_the_middle_of_a_line_has_gone() -> None:
+    """A worker that reads half of a configuration drains, as after any other end of its parent."""
+    ours, its = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    its.sendall(b'{"reload": "gASV')
+    its.close()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await _message(reader) is None
+    writer.close()
 
 
 async def test_a_drain_ends_what_is_under_way_in_every_worker(run: Run) -> None:

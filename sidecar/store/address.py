@@ -68,6 +68,8 @@ class Address:
             wire = await self._opened()
         except OSError as error:
             raise LostError(why(error, self.place)) from error
+        except ValueError as error:  # a name that is none, such as "a..b"
+            raise LostError(f"no address of {self.place}") from error
         try:
             await self._greet(wire)
         except BaseException:

@@ -111,9 +111,6 @@ class Primary:
             except TimeoutError:
                 lost = lost or LostError(f"no answer from {address.place}")
                 continue
-            except ValueError:  # a name that is none
-                lost = lost or LostError(f"no address of {address.place}")
-                continue
             if wire.role == "master":
                 return wire
             wire.end()
@@ -182,7 +179,7 @@ class Primary:
         now = asyncio.get_running_loop().time
         while True:
             began = now()
-            with suppress(LostError, TimeoutError, ValueError):
+            with suppress(LostError, TimeoutError):
                 async with asyncio.timeout(_WATCH_S):
                     wire = await sentinel.connect()
                 try:

@@ -34,6 +34,8 @@ PUMPING = '[pumping]\nmode = "enforce"\nunverified = "100000/1d"\n'
 # Keys of the first and of the second half of the slots.
 FIRST = next(key for key in map("key{}".format, itertools.count()) if slot_of(key) < SLOTS // 2)
 SECOND = next(key for key in map("key{}".format, itertools.count()) if slot_of(key) >= SLOTS // 2)
+# An address of a network that this machine has not.
+NOWHERE = "fe80::1%nowhere"
 
 
 def url_of(*nodes: ToldNode) -> str:
@@ -398,6 +400,16 @@ async def test_a_seed_that_is_not_there_costs_nothing() -> None:
         node.answer = lambda words: b"+PONG\r\n" if words == [b"PING"] else OK
         assert await store.execute(FIRST, "SET", FIRST, "x") == b"OK"
         assert await store.ping()
+
+
+async def test_a_name_that_is_none_keeps_nobody_from_the_others() -> None:
+    """A seed that no name server is even asked for, and a node that is sent to an address of no network here."""
+    async with told_nodes(1) as (node,), a_store(f"redis+cluster://no..name:1,{node.place}") as store:
+        node.answer = lambda words: OK if words[1] == FIRST.encode() else error(f"MOVED {slot_of(SECOND)} {NOWHERE}:1")
+        for _ in range(2):
+            assert await store.execute(FIRST, "SET", FIRST, "x") == b"OK"
+            with pytest.raises(StoreAwayError):
+                await store.execute(SECOND, "SET", SECOND, "x")
 
 
 async def test_nobody_there_is_said_at_once() -> None:

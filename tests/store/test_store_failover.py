@@ -181,6 +181,10 @@ async def test_a_store_that_cannot_be_reached_says_where(tmp_path: Path) -> None
         f"redis://[::1]:{port}": f"refused [::1]:{port}",
         f"unix://{tmp_path}/nobody.sock": f"no socket {tmp_path}/nobody.sock",
         "redis://nobody.invalid:6379": "no address of nobody.invalid:6379",
+        "redis://no..name:6379": "no address of no..name:6379",
+        "redis+cluster://no..name:6379": "no address of no..name:6379",
+        "redis+sentinel://no..name:26379/primary": "no Sentinel answers: no address of no..name:26379",
+        "redis://[fe80::1%25nowhere]:6379": "no address of [fe80::1%nowhere]:6379",
     }
     for url, reason in reasons.items():
         async with a_store(url) as store:
