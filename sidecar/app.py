@@ -104,6 +104,7 @@ class App:
     front: Front
     gate: Gate
     courier: Courier
+    instances: Instances
     life: Life
 
 
@@ -222,10 +223,10 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             metrics=metrics,
             quick_id=_quick_ids().__next__,
         )
-        app = App(config, front, gate, courier, life)
+        app = App(config, front, gate, courier, instances, life)
         delivering = life.keep("courier", courier.run, lambda: courier.is_draining)
         staying = [
-            life.keep("instances", instances.stay),
+            life.keep("instances", instances.stay, lambda: instances.has_left),
             life.keep("blocks", blocks.run),
             life.keep("keyring", keyring.run),
         ]

@@ -189,8 +189,10 @@ def _cores() -> int:
 async def _leave(app: App, stack: AsyncExitStack) -> None:
     """Take a replaced configuration down: its courier now, the rest once its last request is over.
 
-    That may be a download or a WebSocket of hours, and no reload shall cut it off. The drain at the end does.
+    That may be a download or a WebSocket of hours, and no reload shall cut it off. The drain at the end does. It counts
+    as no instance of the store meanwhile: limits are not divided by it, and its secret holds up no rotation.
     """
+    await app.instances.leave()
     await app.courier.drain(app.config.server.drain)
     while app.front.in_flight:
         await asyncio.sleep(_LOOK_S)

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from fakes import OK, Message, RawClient, Taken, free_port, read_content
+from stores import a_store
 
 from sidecar.proxy.proxy_protocol import SIGNATURE
 
@@ -161,6 +162,31 @@ async def test_a_unix_socket_goes_from_one_process_to_the_next(run: Run, tmp_pat
     await run(listen=f"unix:{path}")
     async with RawClient(path=str(path)) as client:
         assert (await client.ask()).status == 200
+
+
+async def test_what_ends_under_a_replaced_configuration_is_no_instance(run: Run, store_url: str) -> None:
+    """A stream that began before the secret was rotated: the rotation ends all the same, and limits count one process."""
+    old, new = '"children-secret-children-secret-children"', '"another-secret-another-secret-another"'
+    child = await run(secret=f"{old}\nprevious_secrets = [{new}]")
+    child.upstream.answer = late = Late()
+    in_flight = asyncio.create_task(child.asked("/slow"))
+    await child.upstream.wait_for(lambda: len(child.upstream.requests) == 1)
+    async with a_store(store_url) as store:
+        key = store.names.instances()
+
+        async def is_one() -> bool:
+            return bool(await store.execute(key, "ZCARD", key) == 1)
+
+        child.rewrite(secret=f"{new}\nprevious_secrets = [{old}]")
+        await child.reload("reloaded")
+        await child.until(is_one)
+        child.rewrite(secret=new)
+        child.process.send_signal(signal.SIGHUP)
+        told = await child.line_that(lambda line: line["event"] in {"reloaded", "reload_refused"})
+        assert told["event"] == "reloaded"
+        await child.until(is_one)
+    late.may.set()
+    assert (await in_flight)[0] == 200
 
 
 async def test_it_takes_connections_for_a_while_after_sigterm(run: Run) -> None:

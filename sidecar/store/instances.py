@@ -42,6 +42,7 @@ class Instances:
         self._member = f"{fingerprint}:{name}"
         self._accepted = accepted
         self.seen = 1  # how many there were when they were last seen, with us
+        self.has_left = False
 
     async def join(self) -> None:
         """Say that we live, unless strangers do. Raises ForeignSecretError, StoreAwayError."""
@@ -54,20 +55,23 @@ class Instances:
                 "another instance uses this store under another server.secret; give all of them the same one"
                 " (while rotating: the others' in previous_secrets)"
             )
+        if self.has_left:
+            return
         await self._store.execute(key, "ZADD", key, now_s, self._member)
         self.seen = len({*living, self._member.encode()})
         await self._store.execute(key, "ZREMRANGEBYSCORE", key, "-inf", now_s - _GONE_S)
 
     async def stay(self) -> None:
-        """Go on saying it, until cancelled."""
-        while True:
+        """Go on saying it, until we have left."""
+        while not self.has_left:
             await asyncio.sleep(_SAY_EVERY_S)
             try:
                 await self.join()
             except StoreAwayError:
                 continue
             except ForeignSecretError as error:
-                structlog.get_logger().error("foreign_secret", error=str(error))
+                if not self.has_left:
+                    structlog.get_logger().error("foreign_secret", error=str(error))
 
     def _compare_clocks(self, now_s: int) -> None:
         """Tell when our clock and the store's come to differ, come to differ by more or less, or agree again."""
@@ -83,7 +87,8 @@ class Instances:
             structlog.get_logger().info("clocks_agree")
 
     async def leave(self) -> None:
-        """Say that we go."""
+        """Say that we go, and nothing more."""
+        self.has_left = True
         with suppress(StoreAwayError, ReplyError):
             await self._store.execute(
                 self._store.names.instances(), "ZREM", self._store.names.instances(), self._member
