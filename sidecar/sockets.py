@@ -10,10 +10,11 @@ import resource
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from sidecar import machine
 from sidecar.config.units import Listen
 
 # How many connections may wait to be taken: a launch day's first second.
@@ -138,12 +139,5 @@ def most_clients(descriptors: int) -> int:
 
 
 def most_held(workers: int) -> int:
-    """Say how many octets the clients of one of so many workers may make it hold: all of them half of the memory.
-
-    That is the machine's, or what the control group (its version 2 or 1) has of it.
-    """
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):  # no such control group, or no limit ("max")
-            memory = min(memory, int(Path(path).read_text()))
-    return memory // 2 // workers
+    """Say how many octets the clients of one of so many workers may make it hold: all of them half of the memory."""
+    return machine.memory() // 2 // workers

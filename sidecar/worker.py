@@ -8,7 +8,6 @@ import asyncio
 import base64
 import gc
 import json
-import math
 import os
 import pickle
 import signal
@@ -16,13 +15,12 @@ import socket
 import ssl
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
 import uvloop
 
-from sidecar import logs
+from sidecar import logs, machine
 from sidecar.app import App, running
 from sidecar.config.model import Config, Server
 from sidecar.life import Life, ended
@@ -174,16 +172,7 @@ class Worker:
 
 def worker_count(server: Server) -> int:
     """How many workers a configuration asks for: `"auto"` is one for each processor that this process may use."""
-    return _cores() if server.workers == "auto" else server.workers
-
-
-def _cores() -> int:
-    """How many processors this process may use: by its affinity, and by the quota of its control group."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no control group, or no quota ("max")
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(affinity, math.ceil(int(quota) / int(period))))
-    return affinity
+    return machine.cores() if server.workers == "auto" else server.workers
 
 
 async def _leave(app: App, stack: AsyncExitStack) -> None:

@@ -165,7 +165,7 @@ async def test_a_unix_socket_goes_from_one_process_to_the_next(run: Run, tmp_pat
 
 
 async def test_what_ends_under_a_replaced_configuration_is_no_instance(run: Run, store_url: str) -> None:
-    """A stream that began before the secret was rotated: the rotation ends all the same, and limits count one process."""
+    """A stream that began before the secret was rotated: its end holds up no other step, and one process counts."""
     old, new = '"children-secret-children-secret-children"', '"another-secret-another-secret-another"'
     child = await run(secret=f"{old}\nprevious_secrets = [{new}]")
     child.upstream.answer = late = Late()
