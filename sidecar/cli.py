@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -155,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     gc.disable()  # while it starts, as next to nothing of what is made then is garbage: a tenth of the time
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # it would end the process; it waits until that listens
     from sidecar.serve import run  # noqa: PLC0415 - see above
 
     return run(options.config, watch=options.watch)

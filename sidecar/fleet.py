@@ -120,7 +120,6 @@ class Fleet:
         self._processes: set[_Process] = set()
         self._keeping: list[asyncio.Task[None]] = []
         self._metrics = metrics
-        self._is_ending = False
         self._log = structlog.get_logger()
 
     async def begin(self) -> None:
@@ -143,8 +142,18 @@ class Fleet:
         self._keeping = [asyncio.create_task(self._keep(process)) for process in first]
 
     async def reload(self, config: Config) -> str:
-        """Have one after another replace its configuration; says why the first that could not did not."""
-        handed = pickle.dumps(config)
+        """Have one after another replace its configuration; says why the first that could not did not.
+
+        Those that had replaced it by then have the one before again.
+        """
+        before, handed = self._config, pickle.dumps(config)
+        why, is_used = await self._hand_out(handed)
+        if why and is_used:
+            await self._hand_out(before)
+        return why
+
+    async def _hand_out(self, handed: bytes) -> tuple[str, bool]:
+        """Have all use a pickled configuration, new workers too: gives why one could not, and whether any does."""
         asked: set[_Process] = set()
         is_used = False
         while waiting := self._processes - asked:  # those too that are made meanwhile
@@ -158,19 +167,19 @@ class Fleet:
             if why is None:
                 continue
             if why:
-                return why
+                return why, is_used
             is_used = True
             await self._use(handed)  # so that whoever takes the place of a dead one gets it too
         if is_used:
-            return ""
+            return "", True
         if any(process.serves.is_set() for process in asked):
-            return "every worker ended before it could use it"
+            return "every worker ended before it could use it", False
         await self._use(handed)  # nobody serves by the old one either
-        return ""
+        return "", True
 
     async def drain(self, within_s: float) -> None:
         """End all of them within so many seconds."""
-        self._is_ending = True
+        await ended(*self._keeping)  # nobody is replaced any more
         for one in self._sockets:  # ours; each worker closes its own
             one.close()
         if self._forking is not None:
@@ -180,7 +189,7 @@ class Fleet:
         over = [asyncio.create_task(process.over.wait()) for process in self._processes]
         if over:
             await asyncio.wait(over, timeout=within_s + _END_S)
-        await ended(*over, *self._keeping)
+        await ended(*over)
         for process in self._processes:
             process.kill()
         if self._forking is not None:
@@ -212,7 +221,7 @@ class Fleet:
 
     def serving(self) -> int:
         """How many serve now."""
-        return sum(process.serves.is_set() for process in self._processes)
+        return sum(process.serves.is_set() and not process.over.is_set() for process in self._processes)
 
     async def _keep(self, process: _Process) -> None:
         """Replace a worker whenever it has ended."""
@@ -221,8 +230,6 @@ class Fleet:
             await process.over.wait()
             self._processes.discard(process)
             self._metrics.add(process.counted, has_ended=True)
-            if self._is_ending:
-                return
             if time.monotonic() - process.began > _WELL_S:
                 pause_s = 0.0
             why = await self._forking.why(process.pid) if self._forking is not None else "unknown"
@@ -254,8 +261,9 @@ class Fleet:
         if config is self._config:
             return
         async with self._lock:
-            await (await self._fork_server()).use(config)
             self._config = config
+            with suppress(OSError):  # the fork server has ended; the next one begins with it
+                await (await self._fork_server()).use(config)
 
     async def _fork_server(self) -> "_ForkServer":
         """The fork server; another one where it has died. Raises OSError, ValueError."""
@@ -344,7 +352,12 @@ class _ForkServer:
             await self._child.wait()
 
     async def _answer(self) -> dict[str, Any]:
-        answer = await asyncio.wait_for(self._answers.get(), _START_S)
+        try:
+            async with asyncio.timeout(_START_S):
+                answer = await self._answers.get()
+        except TimeoutError:
+            self._child.kill()  # another one is started; an answer that came now would be taken for the next one's
+            raise
         if answer is None:
             raise OSError("the process that makes workers has ended")
         return answer

@@ -9,15 +9,19 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
+import pytest
 from children import PATIENCE_S, Child, Run
 from fakes import OK, Message, Taken, read_content
 from vendors import vendor
 
-from sidecar.fleet import _Process
+from sidecar import fleet
+from sidecar.fleet import _ForkServer, _Process
 from sidecar.worker import _message
+
+T = TypeVar("T")
 
 DENY = '[[routes]]\nmatch = "GET /closed"\naction = "deny"\n'
 TWO = {"workers": "2"}
@@ -194,6 +198,86 @@ async def test_a_configuration_that_no_worker_could_use_is_nobodys(run: Run) -> 
     child.rewrite(DENY, **TWO)
     await child.reload("reloaded")
     assert (await child.asked("/closed"))[0] == 403
+
+
+class Pipe:
+    """A file that says something else to each who reads it, one after the other."""
+
+    def __init__(self, path: Path, readers: list[int]) -> None:
+        self._path = path
+        self._readers = readers
+
+    def says(self, *texts: str) -> None:
+        """Say each of these to whoever opens the file next. Blocks until all have read."""
+        for text in texts:
+            writing = _until(self._opened)
+            os.write(writing, text.encode())
+            _until(self._is_read)  # by one, who sees no end yet
+            os.close(writing)
+            _until(lambda: not self._is_read())
+
+    def _opened(self) -> int | None:
+        with suppress(OSError):  # nobody opens it
+            return os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        return None
+
+    def _is_read(self) -> bool:
+        for pid in self._readers:
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):  # closed just now
+                    if link.readlink() == self._path:
+                        return True
+        return False
+
+
+def _until(found: Callable[[], T | None]) -> T:
+    until = time.monotonic() + PATIENCE_S
+    while not (it := found()):
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    return it
+
+
+async def test_a_configuration_that_not_all_workers_could_use_is_nobodys(run: Run, tmp_path: Path) -> None:
+    """The second finds a file gone bad that the first has used: the first has the old routes again, and so has each
+    that is made later."""
+    secret = tmp_path / "state" / "secret"
+    secret.parent.mkdir()
+    secret.write_text("children-secret-children-secret-children")
+    child = await run(secret='""', **TWO)
+    kept = secret.read_text()
+    secret.unlink()
+    os.mkfifo(secret)
+    child.rewrite(DENY, secret='""', **TWO)
+    child.process.send_signal(signal.SIGHUP)
+    # To the parent, to the first, and to the second; then to the first again.
+    pipe = Pipe(secret, [child.process.pid, *pids(child)])
+    await asyncio.to_thread(pipe.says, kept, kept, "", kept, kept)
+    assert "empty" in (await child.line("reload_refused"))["error"]
+    for pid in [0, *pids(child)]:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.to_thread(secret.write_text, kept)
+            await child.line("worker_serves")
+        for _ in range(20):
+            assert (await child.asked("/closed"))[0] == 200
+
+
+async def test_who_makes_workers_and_does_not_answer_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one is started then; its late answer would be taken for that to the next question."""
+    monkeypatch.setattr(fleet, "_START_S", 0.1)
+    ours, its = socket.socketpair()
+    child = await asyncio.create_subprocess_exec("sleep", "1000", pass_fds=[its.fileno()])
+    its.close()
+    ours.setblocking(False)
+    making = _ForkServer(child, ours)
+    with pytest.raises(TimeoutError):
+        await making.fork(ours)
+    assert await child.wait() == -signal.SIGKILL
+    async with asyncio.timeout(PATIENCE_S):
+        while not making.is_over:
+            await asyncio.sleep(0)
+    await making.close()
 
 
 # What the parent warns of as it reads it, and no worker does: it has read it by then.

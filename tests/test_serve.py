@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import json
+import os
 import signal
 import socket
 import ssl
@@ -162,6 +163,19 @@ async def test_a_unix_socket_goes_from_one_process_to_the_next(run: Run, tmp_pat
     await run(listen=f"unix:{path}")
     async with RawClient(path=str(path)) as client:
         assert (await client.ask()).status == 200
+
+
+async def test_sighup_while_it_starts_is_heeded_once_it_serves(run: Run, tmp_path: Path) -> None:
+    """Whoever changes the file and tells it so need not know whether it serves yet."""
+    secret = tmp_path / "secret"
+    os.mkfifo(secret)
+    child = await run(serves=False, secret=f'"${{file:{secret}}}"')
+    with await asyncio.to_thread(secret.open, "w") as writing:  # once it is read
+        child.process.send_signal(signal.SIGHUP)
+        writing.write("children-secret-children-secret-children")
+    await child.line("listening")
+    await asyncio.to_thread(secret.write_text, "children-secret-children-secret-children")
+    await child.line("reloaded")
 
 
 async def test_what_ends_under_a_replaced_configuration_is_no_instance(run: Run, store_url: str) -> None:
