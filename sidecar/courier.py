@@ -86,7 +86,7 @@ _ELSEWHERE: Final = "another was sent"
 _END_MARGIN_S: Final = 1.0
 
 _T = TypeVar("_T")
-# How to note a message, and what came of doing it.
+# How the store is asked to remember a message, and what that gave the first time.
 _Note = tuple[Callable[[], Noted | None], Noted | None]
 
 
@@ -301,6 +301,7 @@ class Courier:
     # One message…
 
     async def _deliver(self, leased: Leased, recipient: Recipient | None) -> None:
+        """Tell one message's story, and what broke in it. `recipient`: None where it is not known yet. Never raises."""
         try:
             await self._story(leased, recipient)
         except Exception as error:  # noqa: BLE001 - what cannot be understood now never will be: report it, go on
@@ -375,7 +376,7 @@ class Courier:
         took: set[str] = set()  # those of them that surely have it
         paid: list[str] = []  # who took it, or may have, on this way
 
-        def told(attempted: Attempted) -> None:
+        def take_note(attempted: Attempted) -> None:
             self._record(attempted, message, past, what)
             if attempted.came_to != "refused":
                 holders[attempted.provider] = _vendor_id(attempted.outcome)
@@ -387,7 +388,7 @@ class Courier:
             way,
             message,
             left_s,
-            told,
+            take_note,
             heard=functools.partial(self._heard, message_id) if self._ledger.hears(way.usable) else None,
             leave_out={*past.holders, *past.refused},
             later={name: at - self._now() for name, at in past.later.items() if at > self._now()},
@@ -520,7 +521,7 @@ class Courier:
         return note, note()
 
     async def _take_early(self, note: Callable[[], Noted | None], first: Noted | None) -> None:
-        """Take the receipts that came before their message was noted."""
+        """Take the receipts that came before their message was noted. `first`: what `note` gave already."""
 
         async def take(noted: Noted | None) -> None:
             if noted is not None:
@@ -535,6 +536,7 @@ class Courier:
             self._tell(MessageNotNoted(error=where(error)))
 
     def _record(self, attempted: Attempted, message: Message, past: Past, what: Mapping[str, str]) -> None:
+        """Tell of an attempt that is over. `what`: what every event of its message says."""
         # One that took it on an earlier way is no part of this race; where it lost it, the recipient gets it once.
         took_before = bool(past.accepted) and not past.is_lost and attempted.came_to == "accepted"
         self._tell(
