@@ -12,7 +12,7 @@ def document(prefix: str, *, sends: bool = True) -> dict[str, Any]:
     """The document for an API under `prefix`; without `sends` it has nothing that sends a code (`api.send`)."""
     sending = {
         "/v1/verifications": {"post": _start(prefix)},
-        "/verify": {"get": _read("verify", "The hosted page", "text/html")},
+        "/verify": {"get": _read("verify", "The hosted page", "text/html", "route_denied")},
     }
     return {
         "openapi": "3.1.0",
@@ -116,7 +116,9 @@ def _check() -> dict[str, Any]:
             "captcha_failed",
             "captcha_unavailable",
             "rate_limited",
+            "recipient_not_allowed",
             "route_denied",
+            "overloaded",
             "store_unavailable",
         ),
     }
@@ -144,6 +146,7 @@ def _check_newest() -> dict[str, Any]:
             "captcha_failed",
             "captcha_unavailable",
             "rate_limited",
+            "overloaded",
             "store_unavailable",
         ),
     }
@@ -160,7 +163,7 @@ def _challenge() -> dict[str, Any]:
                 "content": {"application/json": {"schema": {"type": "object"}}},
             }
         }
-        | _refusals("not_found", "route_denied"),
+        | _refusals("not_found", "overloaded", "route_denied"),
     }
 
 
@@ -187,6 +190,7 @@ def _step() -> dict[str, Any]:
             "rate_limited",
             "not_found",
             "route_denied",
+            "overloaded",
             "store_unavailable",
         ),
     }
@@ -199,15 +203,15 @@ def _receive(which: str, *path: str) -> dict[str, Any]:
         "description": "In the vendor's own words. Only ids of messages that we sent move anything.",
         "parameters": [_path(name) for name in path],
         "responses": {"200": {"description": "Taken down, in the vendor's own words"}}
-        | _refusals("malformed_request", "body_too_large", "not_found", "store_unavailable"),
+        | _refusals("malformed_request", "body_too_large", "not_found", "overloaded", "store_unavailable"),
     }
 
 
-def _read(name: str, summary: str, media_type: str) -> dict[str, Any]:
+def _read(name: str, summary: str, media_type: str, *refusals: str) -> dict[str, Any]:
     return {
         "operationId": f"read{name.capitalize()}",
         "summary": summary,
-        "responses": {"200": {"description": summary, "content": {media_type: {}}}},
+        "responses": {"200": {"description": summary, "content": {media_type: {}}}} | _refusals(*refusals),
     }
 
 
@@ -267,7 +271,7 @@ def _schemas() -> dict[str, Any]:
             "additionalProperties": False,
             "properties": {
                 "to": {"type": "string", "examples": ["+8613900000001"]},
-                "code": {"type": "string", "examples": ["123456"]},
+                "code": {"type": ["string", "integer"], "examples": ["123456"]},
                 "channel": {"enum": ["sms", "email", "auto"]},
                 "captcha": demanded,
             },

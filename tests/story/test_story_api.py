@@ -150,6 +150,14 @@ async def test_openapi_lists_every_status_and_reason(start: Start) -> None:
     assert told["status"]["enum"] == ["queued", "sent", "unconfirmed", "delivered", "failed", "verified", "expired"]
     number = ["recipient_invalid", "recipient_unsupported", "recipient_blocked", "recipient_limited"]
     assert told["reason"]["enum"] == [*number, "provider", "no_provider"]
+    by_id, newest = (document["paths"][f"/v1/verifications/{way}check"]["post"] for way in ("{id}/", ""))
+    assert set(newest["responses"]) == set(by_id["responses"])
+    assert "recipient_not_allowed" in by_id["responses"]["403"]["description"]
+    challenge = document["paths"]["/captcha/{name}/challenge"]["get"]
+    for work in (by_id, newest, challenge, document["paths"]["/v1/verifications"]["post"]):
+        assert "overloaded" in work["responses"]["503"]["description"]
+    code = [document["components"]["schemas"][name]["properties"]["code"] for name in ("Check", "CheckNewest")]
+    assert code[0] == code[1]
 
 
 async def test_one_check_of_forty_gets_the_token(start: Start) -> None:
