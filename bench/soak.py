@@ -360,7 +360,8 @@ class Soak:
             await self.hook.turn("slow")
             await self.twilio.turn("slow")
             await asyncio.sleep(2)
-            self.pending_at.append((await self.look())["pending"])
+            with suppress(Exception):
+                self.pending_at.append((await self.look())["pending"])
             kill(signal.SIGKILL, alive()[-1])
 
         reloads = [0]
@@ -562,7 +563,7 @@ async def main(args):
         await soak.clean()
     said = judge(soak)
     print(f"\n{soak.people.counts.total()} answers, {soak.people.asked} of them to guarded requests, {soak.people.accepted.total()} messages accepted, "
-          f"{len(soak.people.verified)} people verified, {len(soak.faults)} faults")  # fmt: skip
+          f"{len(soak.people.verified)} people verified, {len(soak.faults)} faults, {soak.people.left_out} flows left out")  # fmt: skip
     for (kind, status, code), count in sorted(soak.people.counts.items()):
         print(f"  {kind:8} {status:4} {code:24} {count}")
     print("events:", dict(soak.sidecar.events.most_common()))
