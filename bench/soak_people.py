@@ -102,6 +102,7 @@ class Client:
             writer.transport.abort()
         self.idle.clear()
 
+
 # Flows under way: what more were due would take descriptors that upstream and the vendors, in this process, need.
 MOST_BUSY = 6_000
 

@@ -1,6 +1,6 @@
 """Who asks, for what, and what will the log say of it? One request that is decided about, from its head to its answer.
 
-A connection knows it as its case: it hands over the content, or says why there is none, to whoever made the visit.
+To its connection it is a `Case` (`proxy/listener.py`), which is given the content, or told why none will come.
 """
 
 from collections.abc import Awaitable, Callable

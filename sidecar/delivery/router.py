@@ -138,7 +138,7 @@ class Router:
         async def turn(provider: str, deadline: float, patience_s: float) -> bool:
             return await self._may_start(trip, provider) and await self._rates.turn(provider, deadline, patience_s)
 
-        def told(attempted: Attempted) -> None:
+        def learn_and_record(attempted: Attempted) -> None:
             if attempted.outcome is not HELD:
                 self._learn(trip, attempted)
                 record(attempted)
@@ -149,7 +149,7 @@ class Router:
             switch_after_s=rule.switch_after,
             attempt_timeout_s=rule.attempt_timeout,
             deadline_s=min(rule.deadline, left_s),
-            record=told,
+            record=learn_and_record,
             turn=turn,
             heard=heard,
             switch=rule.on_silence == "switch" and not one_more,

@@ -1,0 +1,1 @@
+"""May it happen again so soon?"""
