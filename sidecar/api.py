@@ -3,7 +3,6 @@
 Builds the same `Ask` as a route does and calls the same `gate.send`. What it does not list is `not_found`.
 """
 
-import functools
 import json
 import math
 from collections.abc import Mapping
@@ -263,9 +262,7 @@ class Api:
         captcha = self._challengers.get(name)
         if captcha is None:
             raise Refusal("not_found", "no_challenge", "This captcha is not built in.")
-        due = await captcha.due(visit.client.ip)
-        # Work for the loop, of which a flood of these calls gets no more than a slice of each turn.
-        told = await visit.in_turn(functools.partial(captcha.challenge, due))
+        told = captcha.challenge(await captcha.due(visit.client.ip))
         if hasattr(captcha, "step"):
             told |= pages.widget_texts(visit.locale)
         return problem.json_answer(200, told)

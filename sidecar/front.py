@@ -11,7 +11,7 @@ The law: nothing is judged twice, and whatever is not sure to pass is a visit. A
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import structlog
@@ -37,7 +37,7 @@ from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
 from sidecar.routes import Found, Routes
 from sidecar.spelling import alike, values
-from sidecar.visit import T, Visit
+from sidecar.visit import Visit
 
 # Whose look-up is remembered, by the length of its method and target: a longer one is seldom asked for twice.
 _MAX_KEPT: Final = 512
@@ -97,7 +97,6 @@ class Front:
         self._tell = tell
         self._count = metrics.requests.inc
         self._quick_id = quick_id
-        self._loop = asyncio.get_running_loop()
         self._line = Line()
         self._shedding = Line(slice_s=_SHED_S)  # what is refused because the other is behind
         self._running: set[asyncio.Task[None]] = set()  # the loop itself keeps none
@@ -294,25 +293,10 @@ class Front:
             return
         self._line.put(functools.partial(self._serve, visit, content), was_refused=visit.waits_behind)
 
-    def in_turn(self, visit: Visit, work: Callable[[], T]) -> Awaitable[T]:
-        """Have work that a decision has come to done in its turn, and not whenever what it waited for has come."""
-        done: asyncio.Future[T] = self._loop.create_future()
-
-        def do() -> None:
-            if done.done():  # its client has left
-                return
-            try:
-                done.set_result(work())
-            except Exception as error:  # noqa: BLE001 - whoever waits for it is told
-                done.set_exception(error)
-
-        self._line.put(do, was_refused=visit.waits_behind)
-        return done
-
     def refuse(self, visit: Visit, refusal: Refusal) -> None:
         """Refuse a visit whose content will not come."""
         visit.refusal = refusal
-        self._line.put(functools.partial(self._serve, visit, b""))
+        self._line.put(functools.partial(self._serve, visit, b""), was_refused=visit.waits_behind)
 
     def left(self, visit: Visit) -> None:
         """Its client has gone: what has not begun is not, and what changes nothing is broken off."""
@@ -323,7 +307,7 @@ class Front:
             self._visit_ended(visit, "left")
 
     def _serve(self, visit: Visit, content: bytes) -> None:
-        """Decide at once what can be decided without waiting; the rest in a task of its own."""
+        """Decide at once what can be decided without waiting; the rest in a task, each step in its turn."""
         if visit.is_over:
             return  # its client has left
         try:
@@ -333,9 +317,11 @@ class Front:
             elif isinstance(decision, Answer):
                 self._answer(visit, decision)
             else:
-                task = self._loop.create_task(self._run(visit, decision))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                task = self._line.begin(self._run(visit, decision), was_refused=visit.waits_behind)
+                if task is not None:
+                    visit.stop = task.cancel
+                    self._running.add(task)
+                    task.add_done_callback(self._running.discard)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._fail(visit, error)
 
@@ -368,12 +354,6 @@ class Front:
 
     async def _run(self, visit: Visit, deciding: Coroutine[Any, Any, Grant | Answer]) -> None:
         """Run a decision to its end, and what it comes to."""
-        if visit.is_over:  # its client has left before this first step, and nothing has begun
-            deciding.close()
-            return
-        task = asyncio.current_task()
-        assert task is not None
-        visit.stop = task.cancel  # not before: a task that is cancelled before its first step tells nobody
         costs = int(visit.is_costly)  # until it is decided
         self._under_way += costs
         try:

@@ -3,9 +3,9 @@
 To its connection it is a `Case` (`proxy/listener.py`), which is given the content, or told why none will come.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from sidecar import language
 from sidecar.config.model import Route
@@ -19,8 +19,6 @@ from sidecar.spelling import values
 
 # No content is read for this visit.
 NOTHING: Final = -1
-# What a piece of work comes to.
-T = TypeVar("T")
 
 
 class Desk(Protocol):
@@ -31,8 +29,6 @@ class Desk(Protocol):
     def refuse(self, visit: "Visit", refusal: Refusal) -> None: ...
 
     def left(self, visit: "Visit") -> None: ...
-
-    def in_turn(self, visit: "Visit", work: Callable[[], T]) -> Awaitable[T]: ...
 
 
 @dataclass(slots=True, eq=False)
@@ -84,10 +80,6 @@ class Visit:
 
     def left(self) -> None:
         self.desk.left(self)
-
-    def in_turn(self, work: Callable[[], T]) -> Awaitable[T]:
-        """Have work of the loop's done when its turn comes. Raises what it raises."""
-        return self.desk.in_turn(self, work)
 
     # What it says of itself.
 

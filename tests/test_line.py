@@ -1,6 +1,7 @@
 """sidecar/line.py: guarded work in its order, a slice of it in each turn of the loop."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -148,3 +149,129 @@ async def test_whoever_was_refused_keeps_nobody_else_out() -> None:
     await asyncio.sleep(0)
     assert not line.is_behind()
     assert not line.is_behind(was_refused=True)
+
+
+class Stepping:
+    """A coroutine that waits as often as it has futures to wait for, and works a while after each."""
+
+    def __init__(self, clock: Clock, each_s: float, waits: int) -> None:
+        self.clock = clock
+        self.each_s = each_s
+        self.waits_for = [asyncio.get_running_loop().create_future() for _ in range(waits)]
+        self.steps = 0
+        self.ended = ""
+
+    async def run(self) -> None:
+        try:
+            self.work()
+            for future in self.waits_for:
+                await future
+                self.work()
+        except asyncio.CancelledError as error:
+            self.ended = type(error).__name__
+            raise
+        self.ended = "whole"
+
+    def work(self) -> None:
+        self.clock.works(self.each_s)
+        self.steps += 1
+
+
+@pytest.mark.parametrize(("each_s", "at_once"), [(0.125, 8), (0.375, 3), (50.0, 1)])
+async def test_what_all_wait_for_comes_at_once_and_goes_on_a_slice_a_turn(each_s: float, at_once: int) -> None:
+    """As when the store answers a hundred commands in one read; and all else of the loop comes between two slices."""
+    clock = Clock()
+    line, turns = Line(slice_s=1.0, clock=clock), []
+    begun = [Stepping(clock, each_s, waits=1) for _ in range(30)]
+    tasks = [line.begin(one.run()) for one in begun]
+    assert all(one.steps == 1 for one in begun), "the first step is taken as it is begun"
+
+    def plain() -> None:
+        turns.append(sum(one.steps for one in begun))
+        if any(not one.ended for one in begun):
+            asyncio.get_running_loop().call_soon(plain)
+
+    plain()
+    for one in begun:
+        one.waits_for[0].set_result(None)
+    await asyncio.gather(*filter(None, tasks))
+    per_turn = [after - before for before, after in itertools.pairwise(turns)]
+    assert sum(one.steps for one in begun) == 60
+    assert max(per_turn) == at_once
+    assert len(line) == 0
+
+
+async def test_what_goes_on_comes_before_what_begins() -> None:
+    """Or all would be begun, and each would wait for all others at each step. Who was refused last stays behind."""
+    line, order, over = Line(), [], asyncio.Event()
+
+    async def asks(answer: asyncio.Future[str]) -> None:
+        order.append(await answer)
+
+    fair, refused = asyncio.Future[str](), asyncio.Future[str]()
+    line.begin(asks(fair))
+    line.begin(asks(refused), was_refused=True)
+    await asyncio.sleep(0)
+    refused.set_result("a refused one goes on")
+    fair.set_result("one goes on")
+    line.put(over.set, was_refused=True)
+    line.put(lambda: order.append("another begins"))
+    async with asyncio.timeout(30):
+        await over.wait()
+    assert order == ["one goes on", "another begins", "a refused one goes on"]
+
+
+async def test_what_ends_with_its_first_step_needs_no_task() -> None:
+    """And what that step raises, whoever began it hears."""
+
+    async def raises() -> None:
+        raise ValueError("a mistake")
+
+    line = Line()
+    at_once = Stepping(Clock(), 0.0, waits=0)
+    assert line.begin(at_once.run()) is None
+    assert at_once.ended == "whole"
+    with pytest.raises(ValueError, match="a mistake"):
+        line.begin(raises())
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_step_that_is_cancelled_is_told_wherever_it_waits(turns: int) -> None:
+    """Before its task has begun, while it waits for an answer, and while it waits for its turn after that."""
+    line = Line()
+    steps = Stepping(Clock(), 0.0, waits=2)
+    task = line.begin(steps.run())
+    assert task is not None
+    for turn in range(turns):
+        if turn == 2:
+            steps.waits_for[0].set_result(None)
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (steps.steps, steps.ended, len(line)) == (1, "CancelledError", 0)
+
+
+async def test_an_answer_that_fails_and_one_in_time_reach_who_waits() -> None:
+    """A coroutine in turn is one like any other: errors, `asyncio.timeout`, and letting others go first."""
+    line, failing = Line(), asyncio.Future[None]()
+    heard: list[str] = []
+
+    async def asks() -> None:
+        await asyncio.sleep(0)
+        try:
+            await failing
+        except OSError as error:
+            heard.append(str(error))
+        try:
+            async with asyncio.timeout(0.001):
+                await asyncio.Future[None]()
+        except TimeoutError:
+            heard.append("late")
+        await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0.001))
+
+    task = line.begin(asks(), was_refused=True)
+    assert task is not None
+    failing.set_exception(OSError("away"))
+    await task
+    assert heard == ["away", "late"]

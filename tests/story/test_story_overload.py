@@ -1,15 +1,18 @@
 """More than can be done: what comes then is refused at once, what was let in is served, and plain traffic passes."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from fakes import DEADLINE_S, OK, Message, Taken
-from telling import MAIN, PHONE, Start
+from telling import CONFIG, MAIN, PHONE, Start
 
 from sidecar import front
 from sidecar.line import Line
+from sidecar.proxy import answers
 
 GUARD = """
 [[routes]]
@@ -102,9 +105,9 @@ class Watched(Line):
         super().__init__()
         self.lanes: list[bool] = []
 
-    def put(self, work: Callable[[], None], *, was_refused: bool = False) -> None:
+    def put(self, work: Callable[[], None], *, was_refused: bool = False, has_begun: bool = False) -> None:
         self.lanes.append(was_refused)
-        super().put(work, was_refused=was_refused)
+        super().put(work, was_refused=was_refused, has_begun=has_begun)
 
 
 async def test_a_challenge_is_made_in_a_turn_of_its_own_and_one_after_another_waits_behind(start: Start) -> None:
@@ -117,9 +120,53 @@ async def test_a_challenge_is_made_in_a_turn_of_its_own_and_one_after_another_wa
     assert line.lanes[2:] == [True, True], "whoever asks again has solved none on this connection"
     body = {"phone": PHONE, "captcha": token}
     assert (await sidecar.ask("POST", "/send", json=body)).status == 202
-    assert line.lanes[4:] == [False], "whoever has solved one is no bot"
+    assert not any(line.lanes[4:]), "whoever has solved one is no bot"
+    asked = len(line.lanes)
     await sidecar.solved()
-    assert line.lanes[5:] == [False, False]
+    assert line.lanes[asked:] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("/send", {"phone": PHONE, "captcha": "wrong"}, "captcha_failed"),
+        ("/register", {"phone": PHONE, "code": "000000"}, "code_expired"),
+    ],
+)
+async def test_what_the_store_answers_at_once_goes_on_a_slice_a_turn(
+    start: Start, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, str], code: str
+) -> None:
+    """However many wait for it, plain traffic has its turn between: here a slice is one step, and so one refusal."""
+    sidecar = await start(MAIN, config=CONFIG.replace('kind = "altcha"', 'kind = "altcha"\nfailures = "500/1h"'))
+    sidecar.app.front._line = Line(slice_s=0.0)
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    clients = [await asyncio.open_connection("127.0.0.1", sidecar.port) for _ in range(60)]
+    per_turn, real, loop, is_over = [0], answers.own, asyncio.get_running_loop(), False
+
+    def own(*of: Any, **more: Any) -> bytes:
+        per_turn[-1] += 1
+        return real(*of, **more)
+
+    def turn() -> None:
+        per_turn.append(0)
+        if not is_over:
+            loop.call_soon(turn)
+
+    monkeypatch.setattr(answers, "own", own)
+    for _, writer in clients:
+        writer.write(head.encode() + content)
+    turn()
+    async with asyncio.timeout(DEADLINE_S):
+        replies = [await reader.readuntil(b"}") for reader, _ in clients]
+    is_over = True
+    for _, writer in clients:
+        writer.close()
+    assert all(f'"code":"{code}"'.encode() in reply for reply in replies), replies[0]
+    assert sum(per_turn) == len(clients)
+    assert max(per_turn) <= 2, "the loop's turns and the line's need not begin at the same place"
 
 
 async def test_what_was_let_in_is_served_while_more_is_refused(start: Start) -> None:
