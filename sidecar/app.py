@@ -84,6 +84,7 @@ def kinds(*, reads_networks: bool = True) -> Kinds:
     return Kinds(
         captcha=OnDemand(captchas, lambda kind: captchas[kind].Settings),
         providers=OnDemand(vendors, lambda kind: vendors[kind].Settings),
+        channels=lambda kind: vendors[kind].CHANNELS,
         messages=text.longest,
         networks=asn.load if reads_networks else lambda _: None,
     )

@@ -169,11 +169,12 @@ def parse(
         return _parse_email(text)
     phone = _parse_phone(text, default_country, country, known, extra)
     if phone is None:
+        beside = ' Beside it its own country, such as "44", "+44" or "GB", or none.' if country else ""
         raise Refusal(
             "invalid_recipient",
             "phone_unreadable",
             "Expected a telephone number and nothing else: with its country code,"
-            f" such as {example or example_of(default_country)}, or as it is dialled at home.",
+            f" such as {example or example_of(default_country)}, or as it is dialled at home.{beside}",
         )
     return phone
 

@@ -217,8 +217,13 @@ def test_a_country_that_is_not_there_is_the_default() -> None:
     ],
 )  # fmt: skip
 def test_a_country_that_nobody_knows_or_that_is_not_the_numbers(text: str, country: str) -> None:
-    with pytest.raises(Refusal, match="invalid_recipient"):
+    """Refused, and told how a country is written; who wrote none beside their number is told of none."""
+    with pytest.raises(Refusal, match="invalid_recipient") as refused:
         parse(text, "sms", "CN", country=country)
+    assert '"GB"' in refused.value.detail
+    with pytest.raises(Refusal) as refused:
+        parse("1", "sms", "CN")
+    assert '"GB"' not in refused.value.detail
 
 
 def test_a_country_beside_a_number_is_not_in_it() -> None:

@@ -122,14 +122,15 @@ class Draft:
 def check(
     draft: Draft,
     messages: Mapping[str, str],
+    channels: Callable[[str], Collection[str]],
     networks: Callable[[str], object],
     findings: Findings,
     env: Mapping[str, str],
 ) -> None:
     """Tell everything that does not fit together.
 
-    `messages` are the longest ones, by language; `networks` reads an `asn_file`, and raises ValueError or OSError;
-    `env` is the environment's variables.
+    `messages` are the longest ones, by language; `channels` says what a kind of provider carries; `networks` reads an
+    `asn_file`, and raises ValueError or OSError; `env` is the environment's variables.
     """
     if draft.server is not None:
         _server(draft.server, findings)
@@ -160,6 +161,7 @@ def check(
     if draft.api is not None:
         _api(draft.api, draft, findings)
     _delivery(draft, findings)
+    _carried(draft, channels, findings)
     _lists("block", draft.block, networks, findings)
     _lists("allow", draft.allow, networks, findings)
     if draft.pumping is not None:
@@ -556,6 +558,24 @@ def _delivery(draft: Draft, findings: Findings) -> None:
             )
         elif not (rule.countries or rule.operators or rule.provinces or rule.channels or rule.locales):
             takes_all = index
+
+
+def _carried(draft: Draft, channels: Callable[[str], Collection[str]], findings: Findings) -> None:
+    """Tell of a `send` route whose messages no rule's provider carries: each of them would fail."""
+    for index, route in enumerate(draft.routes):
+        if route is None or route.action != "send" or route.channel == "auto" or not draft.delivery:
+            continue
+        rules = [rule for rule in draft.delivery if rule is None or route.channel in (rule.channels or {route.channel})]
+        # What is wrong in itself is told already, and may carry anything.
+        named = [draft.providers.get(name) for rule in rules for name in (rule.providers if rule else ("",))]
+        if not any(provider is None or route.channel in channels(provider.kind) for provider in named):
+            findings.tell(
+                ("routes", index, "channel"),
+                f"{show(route.channel)} is carried by no provider that a [[delivery]] rule names for it",
+                "name one that carries it, or write another channel",
+                ("delivery",),
+                ("providers",),
+            )
 
 
 def _names(names: Sequence[str], known: Collection[str], table: str, path: KeyPath, findings: Findings) -> None:

@@ -6,7 +6,7 @@ Kinds of captcha and provider are handed in, never imported.
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -74,11 +74,13 @@ _SYNTAX: Final = re.compile(r"(?P<what>.*?) \(at (?:line (?P<line>\d+), column (
 class Kinds:
     """The kinds that there are, the TOML `kind` -> its Settings; and what `messages` by language would be.
 
-    `networks` reads an `asn_file`, and raises ValueError or OSError where it cannot.
+    `channels` says what a kind of provider carries; `networks` reads an `asn_file`, and raises ValueError or OSError
+    where it cannot.
     """
 
     captcha: Mapping[str, type[Captcha]]
     providers: Mapping[str, type[Provider]]
+    channels: Callable[[str], Collection[str]] = lambda _: ("sms", "email")
     messages: Callable[[CodeRules], Mapping[str, str]] = lambda _: {}
     networks: Callable[[str], object] = lambda _: None
 
@@ -89,7 +91,8 @@ def load(path: Path, env: Mapping[str, str], kinds: Kinds, warn: Callable[[Probl
     findings = Findings(str(path), raw, places(text), _homes())
     content = expand(findings, raw, env)
     draft, made = _make(findings, content, kinds)
-    check(draft, kinds.messages(draft.code) if draft.code is not None else {}, kinds.networks, findings, env)
+    messages = kinds.messages(draft.code) if draft.code is not None else {}
+    check(draft, messages, kinds.channels, kinds.networks, findings, env)
     if findings.problems:
         raise ConfigError(findings.sorted())
     for warning in findings.sorted():
