@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
@@ -93,7 +94,7 @@ def read_pem(pem: str | bytes, signs_from: float) -> SigningKey:
     data = pem.encode() if isinstance(pem, str) else pem
     try:
         private = serialization.load_pem_private_key(data, password=None)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, UnsupportedAlgorithm):
         raise ValueError("not an unencrypted PEM private key") from None
     algorithm = algorithm_of(private)
     jwk: dict[str, str]

@@ -100,14 +100,14 @@ class _Server:
             await self._crew.begin()
             self._log.info(
                 "listening",
-                public=str(server.listen),
-                admin=str(server.admin),
+                public=systemd.names(given) or str(server.listen),
+                admin=systemd.names(given_admin) or str(server.admin),
                 pid=os.getpid(),
                 descriptors=descriptors,
                 workers=self._crew.serving(),
             )
             systemd.notify(os.environ, "READY=1")
-            watching = asyncio.create_task(self._watch_files()) if self._watch else None
+            watching = self._life.keep("watch", self._watch_files) if self._watch else None
             while not self._stop.is_set():
                 await _first(self._stop, self._reload)
                 if self._reload.is_set() and not self._stop.is_set():
@@ -229,7 +229,7 @@ def _looks(path: Path) -> _Looks:
         try:
             found = Path(name).stat()  # through links: a mounted secret is a link that is pointed elsewhere
             looks[name] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-        except OSError:
+        except (OSError, ValueError):  # it is not there, or this is no file's name
             looks[name] = None
     return looks
 

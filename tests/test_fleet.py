@@ -490,3 +490,13 @@ async def test_a_file_that_changes_is_loaded(run: Run, tmp_path: Path) -> None:
     child.rewrite(hook + "[[routes]]\n", **TWO)
     await child.line("reload_refused")
     assert (await child.asked("/closed"))[0] == 403
+
+
+async def test_what_cannot_be_a_files_name_ends_no_watch(run: Run) -> None:
+    """It is refused, as any mistake; and what is written next is loaded."""
+    child = await run(options=["--watch"])
+    child.rewrite('[providers.hook]\nkind = "webhook"\nurl = "http://127.0.0.1:1"\nsecret = "${file:/a\\u0000b}"\n')
+    await child.line("reload_refused")
+    child.rewrite(DENY)
+    await child.line("reloaded")
+    assert (await child.asked("/closed"))[0] == 403

@@ -10,6 +10,13 @@ from structlog.testing import capture_logs
 
 from sidecar.keys import PUBLISH_AHEAD_S, KeyFiles, make, read_pem, signing
 
+# Of secp112r1, a curve that nobody should sign with.
+WEAK = """-----BEGIN PRIVATE KEY-----
+ME4CAQAwEAYHKoZIzj0CAQYFK4EEAAYENzA1AgEBBA7JSkic/qz1Rb4MZy/22qEg
+Ax4ABCP/ARNYITtXoJnotT+VhzAYqqel2w+Gx5xDXTY=
+-----END PRIVATE KEY-----
+"""
+
 
 class Clock:
     now = 1_000_000.0
@@ -86,8 +93,9 @@ def test_thumbprint_as_the_rfc_has_it() -> None:
         ec.generate_private_key(ec.SECP384R1())
         .private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         .decode(),
+        WEAK,
     ],
-    ids=["empty", "garbled", "other curve"],
+    ids=["empty", "garbled", "other curve", "a curve that nobody knows"],
 )
 def test_what_we_cannot_sign_with_is_refused(pem: str) -> None:
     """Only P-256, Ed25519 and RSA keys are read."""

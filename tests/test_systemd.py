@@ -1,8 +1,10 @@
 """sidecar/systemd.py: sockets that the service manager has opened, and what it is told, over its real protocols."""
 
 import asyncio
+import json
 import os
 import socket
+import subprocess
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -44,6 +46,7 @@ async def test_it_serves_on_the_sockets_that_it_is_given(tmp_path: Path, store_u
         ):
             manager.bind(str(tmp_path / "notify"))
             manager.setblocking(False)
+            early_to, admin_to = public.getsockname(), admin.getsockname()
             early = socket.create_connection(public.getsockname())
             early.sendall(b"GET /early HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             process = await asyncio.create_subprocess_exec(
@@ -77,7 +80,25 @@ async def test_it_serves_on_the_sockets_that_it_is_given(tmp_path: Path, store_u
                 early.close()
                 if process.returncode is None:
                     process.kill()
-                await process.communicate()
+                log = (await process.communicate())[1].decode()
+        listening = next(json.loads(line) for line in log.splitlines() if '"listening"' in line)
+        assert listening["public"] == "{}:{}".format(*early_to)
+        assert listening["admin"] == "{}:{}".format(*admin_to)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_socket_that_takes_no_connections_is_refused(kind: int) -> None:
+    """As of Accept=yes or ListenDatagram=: it would be ready, and serve nobody."""
+    with socket.socket(socket.AF_INET, kind) as one:
+        given = os.dup(one.fileno())
+        code = (
+            "import os; from sidecar import systemd\n"
+            f"os.dup2({given}, 3); os.set_inheritable(3, True)\n"
+            "systemd.activated({'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '1'}, os.getpid())"
+        )
+        done = subprocess.run([sys.executable, "-c", code], pass_fds=[given], capture_output=True, check=False)
+        os.close(given)
+    assert b"ValueError: systemd hands over a socket that takes no connections" in done.stderr
 
 
 async def test_sockets_of_somebody_else_are_left_alone(run: Run) -> None:
