@@ -56,7 +56,6 @@ class Worker:
         self._config = config
         self._store_url = store_url
         self._sockets = sockets
-        self._tls = _tls(config.server)
         self._apps = AsyncExitStack()
         self._app: App
         self._public: listener.Server
@@ -70,6 +69,7 @@ class Worker:
         """Serve; with a `turn`, as one of several. Raises OSError, ValueError, ForeignSecretError."""
         self._turn = turn
         server = self._config.server
+        tls = _tls(server)
         try:
             self._app = await self._apps.enter_async_context(
                 running(self._config, self._store_url, self._metrics, self._life)
@@ -89,7 +89,7 @@ class Worker:
             self._sockets,
             _heralds(server),
             self._public,
-            tls=self._tls,
+            tls=tls,
             room=self._public.room,
             # Several processes wake for a connection: each may have one.
             in_a_row=IN_A_ROW if turn is None else 1,
@@ -111,9 +111,8 @@ class Worker:
         new = AsyncExitStack()
         try:
             app = await new.enter_async_context(running(config, self._store_url, self._metrics, self._life))
-            if self._tls is not None:
-                # A renewed certificate has the path of the old one; whoever connects from now on gets it.
-                self._tls.load_cert_chain(config.server.tls.cert, config.server.tls.key)
+            # A renewed certificate has the path of the old one; whoever connects from now on gets it.
+            tls = _tls(config.server)
         except (OSError, ValueError, ForeignSecretError) as error:
             await new.aclose()
             return str(error)
@@ -122,7 +121,7 @@ class Worker:
         task.add_done_callback(self._leaving.discard)
         self._app, self._apps, self._config = app, new, config
         self._public.front = app.front
-        self._accepting.trusted = _heralds(config.server)
+        self._accepting.tls, self._accepting.trusted = tls, _heralds(config.server)
         self._public.max_head, self._public.keep_alive_s = config.server.max_head, config.server.keep_alive
         return ""
 

@@ -5,18 +5,21 @@ import json
 import os
 import signal
 import sys
+import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import pytest_asyncio
 from fakes import FakeUpstream, free_port
 
 from sidecar.store.client import Store
+
+T = TypeVar("T")
 
 # A start takes a second on an idle machine; tests run on busy ones.
 PATIENCE_S: Final = 120.0
@@ -166,6 +169,44 @@ async def said(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[i
         out, err = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
+
+
+class Pipe:
+    """A file that says something else to each who reads it, one after the other."""
+
+    def __init__(self, path: Path, readers: list[int]) -> None:
+        self._path = path
+        self._readers = readers
+
+    def says(self, *texts: str) -> None:
+        """Say each of these to whoever opens the file next. Blocks until all have read."""
+        for text in texts:
+            writing = _until(self._opened)
+            _until(self._is_read)  # by one, who waits for more
+            os.write(writing, text.encode())
+            os.close(writing)
+            _until(lambda: not self._is_read())
+
+    def _opened(self) -> int | None:
+        with suppress(OSError):  # nobody opens it
+            return os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        return None
+
+    def _is_read(self) -> bool:
+        for pid in self._readers:
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):  # closed just now
+                    if link.readlink() == self._path:
+                        return True
+        return False
+
+
+def _until(found: Callable[[], T | None]) -> T:
+    until = time.monotonic() + PATIENCE_S
+    while not (it := found()):
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    return it
 
 
 Run = Callable[..., Awaitable[Child]]

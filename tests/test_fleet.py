@@ -9,19 +9,17 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import aiohttp
 import pytest
-from children import PATIENCE_S, Child, Run
+from children import PATIENCE_S, Child, Pipe, Run
 from fakes import OK, Message, Taken, read_content
 from vendors import vendor
 
 from sidecar import fleet
 from sidecar.fleet import _ForkServer, _Process
 from sidecar.worker import _message
-
-T = TypeVar("T")
 
 DENY = '[[routes]]\nmatch = "GET /closed"\naction = "deny"\n'
 TWO = {"workers": "2"}
@@ -198,44 +196,6 @@ async def test_a_configuration_that_no_worker_could_use_is_nobodys(run: Run) -> 
     child.rewrite(DENY, **TWO)
     await child.reload("reloaded")
     assert (await child.asked("/closed"))[0] == 403
-
-
-class Pipe:
-    """A file that says something else to each who reads it, one after the other."""
-
-    def __init__(self, path: Path, readers: list[int]) -> None:
-        self._path = path
-        self._readers = readers
-
-    def says(self, *texts: str) -> None:
-        """Say each of these to whoever opens the file next. Blocks until all have read."""
-        for text in texts:
-            writing = _until(self._opened)
-            os.write(writing, text.encode())
-            _until(self._is_read)  # by one, who sees no end yet
-            os.close(writing)
-            _until(lambda: not self._is_read())
-
-    def _opened(self) -> int | None:
-        with suppress(OSError):  # nobody opens it
-            return os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
-        return None
-
-    def _is_read(self) -> bool:
-        for pid in self._readers:
-            for link in Path(f"/proc/{pid}/fd").iterdir():
-                with suppress(OSError):  # closed just now
-                    if link.readlink() == self._path:
-                        return True
-        return False
-
-
-def _until(found: Callable[[], T | None]) -> T:
-    until = time.monotonic() + PATIENCE_S
-    while not (it := found()):
-        assert time.monotonic() < until
-        time.sleep(0.001)
-    return it
 
 
 async def test_a_configuration_that_not_all_workers_could_use_is_nobodys(run: Run, tmp_path: Path) -> None:

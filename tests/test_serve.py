@@ -15,7 +15,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from children import CONFIG, Child, Run
+from children import CONFIG, Child, Pipe, Run
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -27,6 +27,8 @@ from sidecar.proxy.proxy_protocol import SIGNATURE
 
 DENY = '[[routes]]\nmatch = "GET /closed"\naction = "deny"\n'
 VERIFY = '[[routes]]\nmatch = "POST /register"\naction = "verify"\nto = "json:phone"\ncode = "json:code"\n'
+# How often a configuration's key is read before it is found good: is it a file that may be read, and the certificate's?
+KEY_READ = 2
 
 
 class Late:
@@ -296,6 +298,22 @@ async def test_it_speaks_tls(run: Run, tmp_path: Path) -> None:
     cert.write_text("garbled")
     assert "problems" in await child.reload("reload_refused")
     assert await served(child) == second
+
+
+async def test_a_certificate_that_changes_while_it_is_read_leaves_the_old_one(run: Run, tmp_path: Path) -> None:
+    """Found good by whoever checks it, and another one's key once it is taken: refused, and nothing lost."""
+    cert, key, other = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "other.pem"
+    first = self_signed(cert, key)
+    child = await run(tls=f'{{ cert = "{cert}", key = "{key}" }}')
+    self_signed(tmp_path / "others.pem", other)
+    self_signed(cert, key)
+    good, bad = key.read_text(), other.read_text()
+    key.unlink()
+    os.mkfifo(key)
+    child.process.send_signal(signal.SIGHUP)
+    await asyncio.to_thread(Pipe(key, [child.process.pid]).says, *[good] * KEY_READ, bad)
+    await child.line("reload_refused")
+    assert await served(child) == first
 
 
 async def served(child: Child) -> bytes:

@@ -124,10 +124,11 @@ class Acceptor:
     `sockets` are bound, listening and non-blocking, TCP or unix; `close` closes them. `factory` is asked with the
     header's source; without one (an untrusted peer, LOCAL) with the peer as the system named it on accepting, which a
     transport cannot always say later: a client that has reset the connection has left no name, but maybe a request.
-    None is the peer of a unix socket, this machine. `trusted` may be replaced at any time; connections that are being
-    accepted keep what they had. `room` is told how many connections are still being accepted, and says how many more
-    may be; until there is room again, connections wait in the system's queue. `is_my_turn` is told the same where
-    several processes accept from one queue: while it is another's turn, this one waits for a moment before it accepts.
+    None is the peer of a unix socket, this machine. `trusted` and `tls` may be replaced at any time; connections that
+    are being accepted keep what they had. `room` is told how many connections are still being accepted, and says how
+    many more may be; until there is room again, connections wait in the system's queue. `is_my_turn` is told the same
+    where several processes accept from one queue: while it is another's turn, this one waits for a moment before it
+    accepts.
     """
 
     def __init__(
@@ -144,9 +145,9 @@ class Acceptor:
         is_my_turn: Callable[[int], bool] = lambda _accepting: True,
     ) -> None:
         self.trusted = trusted
+        self.tls = tls
         self._sockets = sockets
         self._factory = factory
-        self._tls = tls
         self._header_s = header_s
         self._most_headers = most_headers
         self._room = room
@@ -249,7 +250,7 @@ class Acceptor:
 
     async def _take(self, connection: socket.socket, peer: Source | None, *, has_header: bool) -> None:
         """Make a protocol for one connection, or close it."""
-        source = peer
+        source, tls = peer, self.tls
         with ExitStack() as ours:
             ours.callback(connection.close)
             if has_header:
@@ -270,8 +271,8 @@ class Acceptor:
             await asyncio.get_running_loop().connect_accepted_socket(
                 partial(self._factory, source),
                 connection,
-                ssl=self._tls,
-                ssl_shutdown_timeout=_SHUTDOWN_S if self._tls is not None else None,
+                ssl=tls,
+                ssl_shutdown_timeout=_SHUTDOWN_S if tls is not None else None,
             )
         except OSError:
             pass  # a client that fails at TLS, or has left, is told by nobody to nobody
