@@ -78,13 +78,13 @@ class Rules:
 
     def keep(self, request: Request, *, trusted_peer: bool, body: bytes | None = None) -> Kept:
         """Return what passes. `body` is the content where it is sent whole: then no coding, no expectation remains."""
-        asked = request.fields
-        named = frozenset() if asked.options <= _PLAIN_OPTIONS else _all_alike(asked.options) - _NEVER_NAMED
+        fields = request.fields
+        named = frozenset() if fields.options <= _PLAIN_OPTIONS else _all_alike(fields.options) - _NEVER_NAMED
         kinds = self._kinds
         kept = Kept([])
         lines = kept.lines
         has_id = False
-        for name, line in zip(asked.names, asked.lines, strict=True):
+        for name, line in zip(fields.names, fields.lines, strict=True):
             kind = kinds[name]
             if kind == _GONE or (named and alike(name) in named):
                 continue
@@ -96,7 +96,7 @@ class Rules:
                 elif kind == _WHOLE:
                     passes = body is None
                 elif kind == _TRAILER:
-                    passes = body is None and asked.chunked
+                    passes = body is None and fields.chunked
                 elif kind == _OVERRIDE:
                     passes = kept.may_name_another = True
                 elif kind == _REQUEST_ID:
@@ -109,7 +109,7 @@ class Rules:
             if kind != _NO_TARGET and may_hold_path(line):
                 kept.may_name_another = True
         if has_id:
-            kept.request_id = request_id(asked)
+            kept.request_id = request_id(fields)
         return kept
 
     def trailers(self, raw: RawFields) -> list[tuple[bytes, bytes]]:
@@ -118,17 +118,17 @@ class Rules:
         return [pair for pair in passing if not field_targets([pair])]
 
 
-def end_to_end(asked: Fields) -> RawFields:
+def end_to_end(fields: Fields) -> RawFields:
     """Return every field but those that Connection takes away: nobody decides by what upstream will not see."""
-    if asked.options <= _PLAIN_OPTIONS:
-        return asked.raw
-    named = _all_alike(asked.options) - _NEVER_NAMED
-    return Message(pair for pair in asked.raw if alike(pair[0]) not in named)
+    if fields.options <= _PLAIN_OPTIONS:
+        return fields.raw
+    named = _all_alike(fields.options) - _NEVER_NAMED
+    return Message(pair for pair in fields.raw if alike(pair[0]) not in named)
 
 
-def request_id(asked: Fields) -> str:
+def request_id(fields: Fields) -> str:
     """Return the client's X-Request-Id if there is one and it is sane: 1 to 128 visible ASCII octets. Else ""."""
-    ids = asked.said.get(b"x-request-id", ())
+    ids = fields.said.get(b"x-request-id", ())
     return ids[0].decode() if len(ids) == 1 and _SANE_REQUEST_ID.fullmatch(ids[0]) else ""
 
 
@@ -170,18 +170,20 @@ def ours(request: Request, client: Client, request_id: str, *, takes_trailers: b
     return said
 
 
-def to_client(asked: Fields, version: Version, *, in_chunks: bool = False) -> list[bytes]:
+def to_client(fields: Fields, version: Version, *, in_chunks: bool = False) -> list[bytes]:
     """Return the lines of an answer's fields that the client gets: the end-to-end ones in order, then Via.
 
     `in_chunks`: the client gets it in chunks, so a trailer section may be announced.
     """
-    kinds = [_ANSWER_KINDS[name] for name in asked.names]
-    if not asked.options <= _PLAIN_OPTIONS:
-        named = asked.options - _NEVER_NAMED
-        kinds = [kind or name.lower() in named for kind, name in zip(kinds, asked.names, strict=True)]
-    lines = [line for kind, line in zip(kinds, asked.lines, strict=True) if not kind] if any(kinds) else asked.lines[:]
+    kinds = [_ANSWER_KINDS[name] for name in fields.names]
+    if not fields.options <= _PLAIN_OPTIONS:
+        named = fields.options - _NEVER_NAMED
+        kinds = [kind or name.lower() in named for kind, name in zip(kinds, fields.names, strict=True)]
+    lines = (
+        [line for kind, line in zip(kinds, fields.lines, strict=True) if not kind] if any(kinds) else fields.lines[:]
+    )
     if in_chunks:
-        lines += [line for name, line in zip(asked.names, asked.lines, strict=True) if name.lower() == b"trailer"]
+        lines += [line for name, line in zip(fields.names, fields.lines, strict=True) if name.lower() == b"trailer"]
     lines.append(b"Via: %d.%d %b" % (*version, PSEUDONYM))
     return lines
 

@@ -71,7 +71,7 @@ class Listener(Protocol):
 class Peer:
     """Who is at the other end of a client's connection, as long as it lasts and `owner` serves it."""
 
-    __slots__ = ("_asked", "_client", "_trusted", "fields", "ip", "is_trusted", "last", "owner", "scheme", "types")
+    __slots__ = ("_client", "_named_by", "_trusted", "fields", "ip", "is_trusted", "last", "owner", "scheme", "types")
 
     def __init__(self, ip: str, scheme: str, trusted: Trusted, owner: object = None) -> None:
         self.owner = owner
@@ -83,16 +83,16 @@ class Peer:
         self.types: RawFields | None = None
         self._trusted = trusted
         self._client: Client | None = None
-        self._asked: Fields | None = None  # the fields by which `_client` was named
+        self._named_by: Fields | None = None  # the fields by which `_client` was named
 
-    def client(self, asked: Fields) -> Client:
+    def client(self, head: Fields) -> Client:
         """Name who asks: as before where the fields are, and where nobody but the peer can be meant."""
-        before = self._asked
+        before = self._named_by
         if self._client is None or not (
-            before is asked or (not self.is_trusted and before is not None and before.hosts == asked.hosts)
+            before is head or (not self.is_trusted and before is not None and before.hosts == head.hosts)
         ):
-            self._client = name(self.ip, asked.said, self._trusted, self.scheme)
-            self._asked = asked
+            self._client = name(self.ip, head.said, self._trusted, self.scheme)
+            self._named_by = head
         return self._client
 
 
