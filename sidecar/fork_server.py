@@ -43,7 +43,8 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
 
     def say(**message: Any) -> None:
-        control.sendall(json.dumps(message).encode() + b"\n")
+        with suppress(OSError):  # the parent has gone, and asks nothing more
+            control.sendall(json.dumps(message).encode() + b"\n")
 
     def reap(*_: object) -> None:
         while True:
