@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 import zlib
 from collections.abc import Callable
 
@@ -68,12 +69,15 @@ UNREADABLE: dict[str, Answer] = {
     "in a list": lambda status, body: plain(status, b"[" + body + b"]"),
     "in a text": lambda status, body: plain(status, json.dumps(body.decode()).encode()),
     "a number of 5000 digits": lambda status, body: plain(status, beside(body, b'"zz":' + b"9" * 5000)),
-    "nested too deeply": lambda status, body: plain(status, beside(body, b'"zz":' + b"[" * 20_000 + b"]" * 20_000)),
     "half of its gzip": lambda status, body: plain(
         status, gzip.compress(body)[: 10 + len(body) // 2], b"Content-Encoding: gzip"
     ),
     "nothing": lambda status, _: plain(status, b""),
 }
+if sys.version_info < (3, 14):  # newer ones read it to its end, as any member that nobody asks for
+    UNREADABLE["nested too deeply"] = lambda status, body: plain(
+        status, beside(body, b'"zz":' + b"[" * 20_000 + b"]" * 20_000)
+    )
 
 
 async def answered(kind: str, answer: bytes) -> Outcome:
