@@ -36,7 +36,7 @@ from sidecar.proxy.forward import Forwarder, Peer
 from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
 from sidecar.routes import Found, Routes
-from sidecar.spelling import alike, values
+from sidecar.spelling import ByName, alike, values
 from sidecar.visit import Visit
 
 # Whose look-up is remembered, by the length of its method and target: a longer one is seldom asked for twice.
@@ -44,6 +44,7 @@ _MAX_KEPT: Final = 512
 # The fields by which a POST's content may be a form or none, and the longest value whose look-up is remembered.
 _TYPES: Final = frozenset({b"content-type", b"content-encoding"})
 _MAX_TYPE: Final = 64
+_IS_TYPE: Final = ByName(lambda name: alike(name) in _TYPES)
 # The actions whose stories change something, and those that cost something.
 _FINISHED: Final = frozenset({"send", "verify"})
 _COSTLY: Final = frozenset({"send", "verify", "guard"})
@@ -465,8 +466,8 @@ def _types(request: Request, peer: Peer) -> RawFields | None:
     types = None
     if not may_name_another(raw):
         # Under the names that they came by: to most backends `Content.Type` says nothing.
-        found = tuple([pair for pair in raw if alike(pair[0]) in _TYPES])
-        if len(found) <= len(_TYPES) and all(len(value) <= _MAX_TYPE for _, value in found):
+        found = tuple([pair for pair in raw if _IS_TYPE[pair[0]]])
+        if len(found) <= len(_TYPES) and not [value for _, value in found if len(value) > _MAX_TYPE]:
             types = found
     peer.fields, peer.types = request.fields, types
     return types

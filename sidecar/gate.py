@@ -152,7 +152,7 @@ class Gate:
             return None
         if route.action == "deny":
             return _DENIED
-        if route.action != "pass" and (blocked := self.blocked_at_once(visit)) is not None:
+        if route.action != "pass" and (blocked := self._admission.blocked_at_once(visit)) is not None:
             return blocked
         if _has_form_in_page(visit, route):
             return None

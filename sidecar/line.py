@@ -51,6 +51,7 @@ class Line:
         self._second: deque[tuple[float, Callable[[], None]]] = deque()
         self._first_begun: deque[Callable[[], None]] = deque()
         self._second_begun: deque[Callable[[], None]] = deque()
+        self._waiting = 0
         self._done = 0
         self._has_turn = False
 
@@ -62,6 +63,7 @@ class Line:
         if not self._has_turn:
             self._has_turn = True
             self._loop.call_soon(self._turn)
+        self._waiting += 1
         if has_begun:
             (self._second_begun if was_refused else self._first_begun).append(work)
         else:
@@ -108,22 +110,23 @@ class Line:
         return len(line) > self._few and self._clock() - line[0][0] > self._behind_s
 
     def __len__(self) -> int:
-        return len(self._first) + len(self._second) + len(self._first_begun) + len(self._second_begun)
+        return self._waiting
 
     def _turn(self) -> None:
         until = self._clock() + self._slice_s
         try:
-            while len(self):
+            while self._waiting:
                 self._next()()
                 if self._clock() >= until:
                     break
         finally:  # work that raises, by a mistake, is the loop's to report, and no other work waits for ever
-            self._has_turn = len(self) > 0
+            self._has_turn = self._waiting > 0
             if self._has_turn:
                 self._loop.call_soon(self._turn)
 
     def _next(self) -> Callable[[], None]:
         """Take the work whose turn it is out of the line; some waits."""
+        self._waiting -= 1
         self._done += 1
         first, second = self._first_begun or self._first, self._second_begun or self._second
         is_seconds = not first or (second and self._done % _TURN_OF_REFUSED == 0)

@@ -208,10 +208,10 @@ class EventLog:
             return False
         if event.outcome != "refused":
             return True
-        self._open_window()
         key = (event.code, event.action, event.route)
         refused = self._refused.get(key)
         if refused is None:
+            self._open_window()
             refused = self._refused[key] = _Refused()
         refused.count += 1
         if refused.count <= _IN_FULL:

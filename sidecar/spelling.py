@@ -7,7 +7,7 @@ name that only some backends read so, decides by what the next one does not see.
 import re
 import string
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 _T = TypeVar("_T")
@@ -79,6 +79,11 @@ def values(fields: Fields, name: bytes | str) -> Sequence[bytes]:
     if isinstance(fields, Message):
         return fields.by_name.get(wanted, ())
     return [value for key, value in fields if _ALIKES[key] == wanted]
+
+
+def has_name(names: Iterable[bytes], alike_name: bytes) -> bool:
+    """True when one of the names of a message's fields is, in some spelling, the one that `alike` spells so. Quick."""
+    return alike_name in map(_ALIKES.__getitem__, names)
 
 
 class _Folds(dict[int, str]):

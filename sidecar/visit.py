@@ -15,7 +15,7 @@ from sidecar.pages.pages import Resume
 from sidecar.proxy.client import Client
 from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
-from sidecar.spelling import values
+from sidecar.spelling import has_name, values
 
 # No content is read for this visit.
 NOTHING: Final = -1
@@ -114,5 +114,7 @@ class Visit:
     @property
     def wants_page(self) -> bool:
         """True when the client is a browser that would show a page."""
-        accept = self.all("Accept")
+        if not has_name(self.request.fields.names, b"accept"):
+            return False
+        accept = self.all("Accept")  # which Connection may have taken away
         return bool(accept) and browser.wants_page(accept)
