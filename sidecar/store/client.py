@@ -52,7 +52,7 @@ class Script:
 
 
 class _Command:
-    """One command on its way to a node. `script`: which one it runs, and on what, for a node that does not know it.
+    """One command on its way to a node. `script`: which one it runs, and all words, for a node that does not know it.
 
     `is_lasting`: what it does must outlive the node.
     """
@@ -88,7 +88,28 @@ class _Command:
     is_asking = False
 
     def answered(self, reply: Any, now: float) -> None:
-        self.store.take(self, reply, now)
+        """Hand a reply on."""
+        store, trouble = self.store, self.node.trouble
+        if store.observe is not None:
+            store.observe(now - self.asked_at)
+        if type(reply) is hiredis.ReplyError:
+            store.take_fault(self, Fault.read(str(reply)), now)
+            return
+        store.was_reached = True
+        if trouble is not None:
+            if trouble.since is not None:
+                trouble.did(LASTING if self.is_lasting else self.verb, now)
+            if self.is_lasting:
+                trouble.lasting(self.node.place, now, alone=self.node.alone)
+        if self.reply.done():
+            return
+        if self.read is not None:
+            try:
+                reply = self.read(reply)
+            except Exception as error:  # noqa: BLE001 - it is told to whoever awaits it
+                self.reply.set_exception(error)
+                return
+        self.reply.set_result(reply)
 
     def lost(self, reason: str) -> None:
         self.store.give_up(self, reason)
@@ -155,7 +176,7 @@ class Store:
         self.names = Names(prefix)
         self.was_reached = False
         self._timeout_s = timeout_s
-        self._observe = observe
+        self.observe = observe
         self._nodes = topology.of_url(url, timeout_s, trouble)
 
     @property
@@ -188,9 +209,8 @@ class Store:
         lasting: bool = False,
     ) -> asyncio.Future[Any]:
         """Run a script on keys of one cluster slot; the store keeps its text after the first time. `read` as above."""
-        numbered = (len(keys), *keys, *args)
-        words = ("EVALSHA", script.sha1, *numbered)
-        return self._ask(keys[0] if keys else None, "EVALSHA", words, read, (script, numbered), lasting=lasting)
+        words = ("EVALSHA", script.sha1, len(keys), *keys, *args)
+        return self._ask(keys[0] if keys else None, "EVALSHA", words, read, (script, words), lasting=lasting)
 
     async def blocking(self, key: str, verb: str, *args: Word, wait_s: float) -> Any:
         """Do a command that itself waits up to `wait_s` (BLOCK, BLPOP), on a connection that no decision needs."""
@@ -205,7 +225,9 @@ class Store:
                     reply = await node.waiting.ask(verb, *args, is_asking=redirect.is_asking)
                     now, redirect = time.monotonic(), None
                     if type(reply) is not hiredis.ReplyError:
-                        self._did(node, verb, now)
+                        self.was_reached = True
+                        if node.trouble is not None:
+                            node.trouble.did(verb, now)
                         return reply
                     fault = Fault.read(str(reply))
                     # One that has waited for a while has no time to wait as long again.
@@ -271,43 +293,18 @@ class Store:
             self.give_up(command, _TOO_MANY)
         return reply
 
-    def take(self, command: _Command, reply: Any, now: float) -> None:
-        """Hand a reply on; only the command itself calls this."""
-        if self._observe is not None:
-            self._observe(now - command.asked_at)
-        if type(reply) is hiredis.ReplyError:
-            self._take_fault(command, Fault.read(str(reply)), now)
-            return
-        self._did(command.node, LASTING if command.is_lasting else command.verb, now)
-        if command.is_lasting and command.node.trouble is not None:
-            command.node.trouble.lasting(command.node.place, now, alone=command.node.alone)
-        if command.reply.done():
-            return
-        if command.read is not None:
-            try:
-                reply = command.read(reply)
-            except Exception as error:  # noqa: BLE001 - it is told to whoever awaits it
-                command.reply.set_exception(error)
-                return
-        command.reply.set_result(reply)
-
     def give_up(self, command: _Command, reason: str) -> None:
         """Tell that no reply will come; only the command itself calls this."""
-        if self._observe is not None:
-            self._observe(time.monotonic() - command.asked_at)
+        if self.observe is not None:
+            self.observe(time.monotonic() - command.asked_at)
         self._nodes.look()
         _fail(command.reply, self._away(command.node, command.verb, reason))
 
-    def _did(self, node: Node, verb: str, now: float) -> None:
-        self.was_reached = True
-        if node.trouble is not None and node.trouble.since is not None:
-            node.trouble.did(verb, now)
-
-    def _take_fault(self, command: _Command, fault: Fault, now: float) -> None:
-        """Have a command go on that was not done, or make an error of what the node answered with."""
+    def take_fault(self, command: _Command, fault: Fault, now: float) -> None:
+        """Have a command go on that was not done, or make an error of it; only the command itself calls this."""
         if fault.code == "NOSCRIPT" and command.script is not None:
-            script, numbered = command.script
-            command.verb, command.octets, command.script = "EVAL", pack(("EVAL", script.text, *numbered)), None
+            script, words = command.script
+            command.verb, command.octets, command.script = "EVAL", pack(("EVAL", script.text, *words[2:])), None
             redirect: Redirect | None = Redirect(command.node, command.is_asking, 0.0)
         else:
             redirect = self._nodes.redirect(command.key, command.node, fault, command.times)

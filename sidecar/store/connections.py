@@ -487,21 +487,19 @@ class Node:
 
     def lasting(self) -> Shared:
         """Give the connection for what must outlive the server; that of the decisions where nobody is waited for."""
-        waits_for_none = self._has_none and self.deciding.is_open and not self._following.is_deserted
-        return self.deciding if self._wanted == 0 or waits_for_none else self._replicated
+        if self._wanted == 0:
+            return self.deciding
+        waits = self._wanted or self._following.replicas or not self.deciding.is_open or self._following.is_deserted
+        return self._replicated if waits else self.deciding
 
     @property
     def alone(self) -> str:
         """Say why no replica is waited for where there were some, or should be; "" when one is."""
-        if self._has_none and (self._is_one_of_many or self._following.had):
-            return "no replica"
         if self._wanted is not None:
             return ""
+        if not self._following.replicas and (self._is_one_of_many or self._following.had):
+            return "no replica"
         return self._following.denied or ("silent replicas" if self._following.is_silent else "")
-
-    @property
-    def _has_none(self) -> bool:
-        return self._wanted is None and not self._following.replicas
 
     @property
     def place(self) -> str:

@@ -129,4 +129,4 @@ class Names:
         return f"{self.prefix}:instances"
 
     def _recipient(self, routed: str) -> str:
-        return f"{{{self.prefix}:{route(routed)}}}"
+        return f"{{{self.prefix}:{routed[:ROUTE_CHARS]}}}"
