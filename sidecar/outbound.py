@@ -12,6 +12,7 @@ import asyncio
 import base64
 import functools
 import ipaddress
+import math
 import re
 import ssl
 import zlib
@@ -105,6 +106,8 @@ class Session:
         self._origins: dict[str, _Origin] = {}
         self._tls: asyncio.Future[ssl.SSLContext] | None = None
         self._expiring: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
+        self._looks_at = math.inf
         self._last_is_gone: asyncio.Future[None] | None = None
         if ca:
             self._tls = self.loop.create_future()
@@ -118,8 +121,9 @@ class Session:
 
     async def close(self) -> None:
         """Close every connection. A call that waits on one has no answer."""
-        if self._expiring is not None:
-            self._expiring.cancel()
+        for timer in (self._expiring, self._looking):
+            if timer is not None:
+                timer.cancel()
         self.is_closed = True
         for connection in list(self.connections):
             connection.fail("closing")
@@ -143,6 +147,20 @@ class Session:
         if self._tls is None:
             self._tls = self.loop.run_in_executor(None, _tls)
         return await asyncio.shield(self._tls)
+
+    def look_at(self, due: float) -> None:
+        """Have all calls looked at by then, by the loop's clock. One timer does: mostly the oldest is due first."""
+        if due < self._looks_at:
+            if self._looking is not None:
+                self._looking.cancel()
+            self._looks_at, self._looking = due, self.loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        """Give up the calls whose time is over."""
+        now, self._looks_at = self.loop.time(), math.inf
+        for connection in [one for one in self.connections if one.due <= now]:
+            connection.fail("TimeoutError")
+        self.look_at(min((one.due for one in self.connections), default=math.inf))
 
     def expire_later(self) -> None:
         """Close the connections that are not used, each when its time is up."""
@@ -174,27 +192,22 @@ def _tls(ca: str | None = None) -> ssl.SSLContext:
 
 async def call(session: Session, request: HttpRequest, timeout_s: float) -> HttpReply:
     """Ask once. Raises NeverSentError or NoAnswerError; answers of every status are returned, but a proxy's own 407."""
-    loop = session.loop
+    due = session.loop.time() + timeout_s
     try:
         origin = session.origin_of(request.url)
         octets = origin.write(request)
         connection = origin.take_idle()
         if connection is None:
-            deadline = loop.time() + timeout_s
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout_at(due):
                 connection = await origin.connect()
-            timeout_s = deadline - loop.time()
     except (OSError, ValueError) as error:  # ValueError: no address at all, or no proxy
         raise NeverSentError(type(error).__name__) from error
-    answered = connection.ask(request.method, octets)
-    timer = loop.call_later(timeout_s, connection.give_up, answered)
+    answered = connection.ask(request.method, octets, due)
     try:
         reply = await answered
     except asyncio.CancelledError:
         connection.give_up(answered)
         raise
-    finally:
-        timer.cancel()
     if reply.status == 407 and origin.is_forwarded:
         raise NeverSentError("proxy_407")
     return reply
@@ -312,7 +325,7 @@ class _Origin:
     async def _open_tunnel(self, connection: "_Connection", tls: ssl.SSLContext) -> None:
         """Have the proxy connect, and speak TLS with the vendor through it. RFC 9110 section 9.3.6."""
         try:
-            reply = await connection.ask("CONNECT", self._tunnel)
+            reply = await connection.ask("CONNECT", self._tunnel, math.inf)
         except NoAnswerError as error:  # nothing of the request was sent
             raise NeverSentError(f"proxy_{error}") from None
         if not 200 <= reply.status <= 299:
@@ -345,11 +358,12 @@ class _Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answer", "_coding", "_content", "_method", "_origin", "_pieces", "_reply", "_room", "_session", "_tail",
-        "transport",
+        "due", "transport",
     )  # fmt: skip
 
     def __init__(self, session: Session, origin: _Origin) -> None:
         self.transport: asyncio.Transport | None = None
+        self.due = math.inf  # when the answer must have come, by the loop's clock; infinity where none is waited for
         self._session = session
         self._origin = origin
         self._method = ""
@@ -365,17 +379,18 @@ class _Connection(asyncio.Protocol):
         """True while a request may be sent on it."""
         return self.transport is not None and not self.transport.is_closing()
 
-    def ask(self, method: str, octets: bytes) -> asyncio.Future[HttpReply]:
-        """Send a request. The answer to come raises NoAnswerError where it does not."""
+    def ask(self, method: str, octets: bytes, due: float) -> asyncio.Future[HttpReply]:
+        """Send a request. The answer to come raises NoAnswerError where it does not by then."""
         assert self.transport is not None
-        self._method = method
+        self._method, self.due = method, due
+        self._session.look_at(due)
         self._reply = reply = self._session.loop.create_future()
         self.transport.write(octets)
         return reply
 
     def drop(self) -> None:
         """Close at once; whoever asked is not told."""
-        self._reply = None
+        self._reply, self.due = None, math.inf
         if self.transport is not None:
             self.transport.abort()
 
@@ -389,7 +404,7 @@ class _Connection(asyncio.Protocol):
     def give_up(self, reply: asyncio.Future[HttpReply]) -> None:
         """Nobody waits for this answer any longer. Once it has come, the connection may be another call's."""
         if self._reply is reply:
-            self.fail("TimeoutError")
+            self.drop()
 
     # What the transport tells…
 
@@ -457,6 +472,7 @@ class _Connection(asyncio.Protocol):
         assert answer is not None
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._reply = self._answer = self._content = None
+        self.due = math.inf
         self._pieces, self._tail = [], b""
         if self._method == "CONNECT":
             stays_open = not behind  # for the tunnel, whatever the proxy says of its connection

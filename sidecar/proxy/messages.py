@@ -214,7 +214,7 @@ class Request:
         return self.fields.chunked or bool(self.fields.length)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: it is made for every answer
 class Answer:
     """An answer's head."""
 
