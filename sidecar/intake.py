@@ -109,9 +109,7 @@ def read_json_object(body: bytes, fields: Fields) -> dict[str, Any]:
     Raises Refusal(malformed_request) for every document that two common parsers would read differently.
     """
     _refuse_coding(fields)
-    if not _JSON.fullmatch(_content_type(fields)):
-        raise _malformed("content_type", "Expected Content-Type: application/json.")
-    return _json_object(body)
+    return _json_document(body, fields)
 
 
 def form_pairs(raw_target: bytes | str, fields: Fields, body: bytes) -> tuple[tuple[str, str], ...]:
@@ -135,6 +133,7 @@ class Request:
         self._fields = fields
         self._body = body
         self._known_words = _KnownWords()
+        self._parsed: dict[str, Any] | Refusal | None = None
 
     def refuse_coding(self) -> None:
         """Refuse a body that is compressed: nobody here sees what it holds."""
@@ -143,12 +142,7 @@ class Request:
 
     def select(self, selector: str) -> str | None:
         """Read the one value that a selector names, without control characters; None if it is not there."""
-        value = self.typed(selector)
-        if value is None:
-            return None
-        if _CONTROL.search(text := str(value)):
-            raise _malformed("control_character", f"Expected {_told(selector)} without control characters.")
-        return text
+        return _visible(self.typed(selector), selector)
 
     def token(self, selector: str) -> str | None:
         """Read the captcha token that a selector names, without control characters; None if it is not there.
@@ -160,16 +154,14 @@ class Request:
         if found.source != "json":
             return self.select(selector)
         value = _in_json(self._document, found, self._known_words)
-        if not isinstance(value, dict):
-            return self.select(selector)
-        return token_of_object(value)
+        return token_of_object(value) if isinstance(value, dict) else _visible(_scalar(value, found), selector)
 
     def typed(self, selector: str) -> str | int | None:
         """Read it as it is: a text pasted with its line end, or JSON's number."""
         found = _selector(selector)
         match found.source:
             case "json":
-                return _from_json(self._document, found, self._known_words)
+                return _scalar(_in_json(self._document, found, self._known_words), found)
             case "form":
                 return self._form.value(found.name)
             case "query":
@@ -198,16 +190,14 @@ class Request:
 
     @property
     def _document(self) -> dict[str, Any]:
+        if self._parsed is None:
+            try:
+                self._parsed = _json_document(self._body, self._fields)  # `refuse_coding` looks at its coding
+            except Refusal as refusal:
+                self._parsed = refusal
         if isinstance(self._parsed, Refusal):
             raise self._parsed
         return self._parsed
-
-    @cached_property
-    def _parsed(self) -> dict[str, Any] | Refusal:
-        try:
-            return read_json_object(self._body, self._fields)
-        except Refusal as refusal:
-            return refusal
 
     @cached_property
     def _form(self) -> "_Form":
@@ -246,6 +236,15 @@ class Request:
         raise _malformed("content_type", f"Expected no body, a form ({_FORM}) or JSON (application/json).")
 
 
+def _visible(value: str | int | None, selector: str) -> str | None:
+    """Give a value's text, which must have no control characters."""
+    if value is None:
+        return None
+    if _CONTROL.search(text := str(value)):
+        raise _malformed("control_character", f"Expected {_told(selector)} without control characters.")
+    return text
+
+
 def _told(selector: str) -> str:
     source, _, name = selector.partition(":")
     place = {"json": "in the JSON object", "form": "in the form", "query": "in the query"}.get(source, "as a field")
@@ -262,13 +261,13 @@ def _malformed(reason: str, detail: str) -> Refusal:
 def _content_type(fields: Fields) -> str:
     """The media type, in lower case, if it is said once and in UTF-8."""
     values = values_of(fields, b"content-type")
-    if len(values) == 1 and values[0].strip(b" \t").lower().startswith(b"multipart/"):
-        raise _malformed(
-            "multipart", f"Expected no multipart form: it is not read in this version; send it as {_FORM}."
-        )
     read = _media_type if len(values) == 1 and len(values[0]) <= _MAX_KEPT else _media_type.__wrapped__
     found = read(values[0]) if len(values) == 1 else None
-    if found is None:
+    if found is None or found.startswith("multipart/"):
+        if len(values) == 1 and values[0].strip(b" \t").lower().startswith(b"multipart/"):
+            raise _malformed(
+                "multipart", f"Expected no multipart form: it is not read in this version; send it as {_FORM}."
+            )
         raise _malformed("content_type", "Expected one Content-Type field, with no parameter but charset=utf-8.")
     return found
 
@@ -280,8 +279,9 @@ def _media_type(value: bytes) -> str | None:
 
 
 def _refuse_coding(fields: Fields) -> None:
-    if any(value.strip().lower() not in {b"", b"identity"} for value in values_of(fields, b"content-encoding")):
-        raise _malformed("content_encoding", "Expected a body without Content-Encoding.")
+    for value in values_of(fields, b"content-encoding"):
+        if value.strip().lower() not in {b"", b"identity"}:
+            raise _malformed("content_encoding", "Expected a body without Content-Encoding.")
 
 
 def _from_fields(fields: Fields, name: str) -> str | None:
@@ -297,6 +297,12 @@ def _from_fields(fields: Fields, name: str) -> str | None:
 
 
 # JSON…
+
+
+def _json_document(body: bytes, fields: Fields) -> dict[str, Any]:
+    if not _JSON.fullmatch(_content_type(fields)):
+        raise _malformed("content_type", "Expected Content-Type: application/json.")
+    return _json_object(body)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -395,8 +401,8 @@ def token_of_object(value: dict[str, Any]) -> str:
     return json.dumps({name: str(part) for name, part in sorted(parts.items())}, separators=(",", ":"))
 
 
-def _from_json(document: dict[str, Any], selector: _Selector, known: _KnownWords) -> str | int | None:
-    value = _in_json(document, selector, known)
+def _scalar(value: Any, selector: _Selector) -> str | int | None:
+    """Take a value for a text or a number, or for nothing."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
         raise _malformed("json_value", f"Expected `{selector.name}` as a string, or as a whole number up to 2**53 - 1.")
     return value

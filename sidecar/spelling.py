@@ -61,23 +61,22 @@ _ALIKES: Final = ByName(lambda name: name.translate(_ALIKE))
 class Message(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - it keeps what was found
     """All fields of a message, of which several are asked for: the values of every name are found once."""
 
-    _by_name: dict[bytes, list[bytes]] | None = None
+    found: dict[bytes, list[bytes]] | None = None  # once somebody has asked
 
-    @property
-    def by_name(self) -> dict[bytes, list[bytes]]:
-        if self._by_name is None:  # functools.cached_property has a lock, and takes five times as long
-            found: dict[bytes, list[bytes]] = {}
-            for name, value in self:
-                found.setdefault(_ALIKES[name], []).append(value)
-            self._by_name = found
-        return self._by_name
+    def find(self) -> dict[bytes, list[bytes]]:
+        """Find the values of every name, as `alike` has it."""
+        found: dict[bytes, list[bytes]] = {}
+        for name, value in self:
+            found.setdefault(_ALIKES[name], []).append(value)
+        self.found = found
+        return found
 
 
 def values(fields: Fields, name: bytes | str) -> Sequence[bytes]:
     """Return the values of a field in every spelling of its name, in order."""
     wanted = _ALIKES[name.encode("latin-1", "replace") if isinstance(name, str) else name]
     if isinstance(fields, Message):
-        return fields.by_name.get(wanted, ())
+        return (fields.found or fields.find()).get(wanted, ())
     return [value for key, value in fields if _ALIKES[key] == wanted]
 
 

@@ -103,8 +103,8 @@ class Visit:
 
     def header(self, name: str) -> str:
         """Return the first value of a field, in whatever spelling; "" for none."""
-        found = self.all(name)
-        return found[0] if found else ""
+        found = values(self.raw, name)
+        return found[0].decode("utf-8", "surrogateescape") if found else ""
 
     @property
     def locale(self) -> str:
