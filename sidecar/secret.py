@@ -4,7 +4,6 @@ No I/O but the randomness that it is handed. A value sealed or hashed here under
 that `server.previous_secrets` makes a rotation seamless.
 """
 
-import base64
 import binascii
 import functools
 import hashlib
@@ -26,6 +25,7 @@ _MAX_KEPT: Final = 256
 
 
 _TO_URL: Final = bytes.maketrans(b"+/", b"-_")
+_FROM_URL: Final = bytes.maketrans(b"-_", b"+/")
 
 
 def b64url(data: bytes) -> str:
@@ -35,7 +35,8 @@ def b64url(data: bytes) -> str:
 
 def unb64url(text: str) -> bytes:
     """The inverse of `b64url`. Raises ValueError."""
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    octets = (text + "=" * (-len(text) % 4)).encode("ascii").translate(_FROM_URL)
+    return binascii.a2b_base64(octets, strict_mode=True)
 
 
 class _Keys:
@@ -66,6 +67,7 @@ class Secret:
         if not secret:
             raise ValueError("the server secret is empty")
         self._all = tuple(_Keys(text) for text in (secret, *previous))
+        self._by_fingerprint = {keys.fingerprint: keys for keys in reversed(self._all)}
         self._urandom = urandom
         self._kept_hashes = functools.lru_cache(_KEPT)(self._hashes)
 
@@ -86,11 +88,13 @@ class Secret:
 
     def code_key(self, fingerprint: bytes) -> bytes | None:
         """The key that codes were derived with under that secret; None when it is no longer accepted."""
-        return next((keys.codes for keys in self._all if keys.fingerprint == fingerprint), None)
+        keys = self._by_fingerprint.get(fingerprint)
+        return keys.codes if keys is not None else None
 
     def token_key(self, fingerprint: bytes) -> bytes | None:
         """The key that tokens were made with under that secret; None when it is no longer accepted."""
-        return next((keys.tokens for keys in self._all if keys.fingerprint == fingerprint), None)
+        keys = self._by_fingerprint.get(fingerprint)
+        return keys.tokens if keys is not None else None
 
     def hash(self, value: str) -> str:
         """A keyed hash for store keys: 128 bits as 22 characters. Who reads the store cannot test guesses with it."""

@@ -4,7 +4,6 @@ A verification id is 18 octets, written as 24 base64url characters: where its re
 (3: the start of the recipient's hash, `store.names.route`), which secret it was made under (3), and 96 random bits.
 """
 
-import base64
 import hmac
 import re
 import unicodedata
@@ -97,4 +96,4 @@ def id_of_token(secret: Secret, token: str) -> str | None:
 
 def _raw(verification_id: str) -> bytes:
     # In one spelling only, which standard base64 is not: a second one would be a second key in the store.
-    return base64.urlsafe_b64decode(verification_id) if _IS_ID(verification_id) else b""
+    return unb64url(verification_id) if _IS_ID(verification_id) else b""
