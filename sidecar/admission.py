@@ -80,11 +80,15 @@ Step = Screen | Solve | Allow | Spend
 
 @dataclass(frozen=True, slots=True)
 class _Limited:
-    """One limit of a route: what it counts by, and whether that is known of who asks."""
+    """One limit of a route: what it counts by, and whether that is known of who asks.
+
+    `is_looked_at`: before a captcha is solved, which it does not demand itself.
+    """
 
     key: str
     meter: Meter
     is_who: bool
+    is_looked_at: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +146,13 @@ class Admission:
         is_test = recipient is not None and self.is_test(recipient)
         is_free = is_test and route.action == "send"
         terms = self._terms(route)
-        limits = [limit for limit in terms.limits if limit.is_who or not is_free]
-        buckets = tuple([self._bucket(limit, visit, route, recipient) for limit in limits])
+        limits = [one for one in terms.limits if one.is_who] if is_free else terms.limits
+        buckets = tuple([self._bucket(one, visit, route, recipient) for one in limits])
         steps: list[Step] = [Screen(recipient)] if self._lists else []
-        solve = self.solve(visit, route, token) if route.captcha else None
+        solve = None
+        if route.captcha:
+            looked_at = [bucket for one, bucket in zip(limits, buckets, strict=True) if one.is_looked_at]
+            solve = self._solve(visit, route, token, tuple(looked_at))
         if solve is not None and not terms.steps_up:
             steps.append(solve)
             solve = None
@@ -180,10 +187,13 @@ class Admission:
 
     def solve(self, visit: Visit, route: Route, token: str | None) -> Solve:
         """Plan the step of a route's captcha. What would demand one is not looked at: it is being solved."""
-        enforced = [one for one in self._terms(route).limits if one.is_who and not one.meter.demands]
-        who = tuple([self._bucket(one, visit, route, None) for one in enforced])
+        limits = self._terms(route).limits
+        who = tuple([self._bucket(one, visit, route, None) for one in limits if one.is_looked_at])
+        return self._solve(visit, route, token, who)
+
+    def _solve(self, visit: Visit, route: Route, token: str | None, who: tuple[Bucket, ...]) -> Solve:
         captchas, token = of_captchas(route.captcha, token)
-        first, *others = (Solve(name, token, who, self._of_wrong_tokens(visit, name)) for name in captchas)
+        first, *others = [Solve(name, token, who, self._of_wrong_tokens(visit, name)) for name in captchas]
         first.others = tuple(others)
         return first
 
@@ -251,15 +261,15 @@ class Admission:
         """What a route asks, worked out once."""
         known = self._routes.get(id(route))
         if known is None:
-            named = [(name, self._config.limits[name]) for name in route.limits]
-            enforce = route.mode == "enforce"
-            limits = tuple(
-                _Limited(limit.key, Meter.of(name, limit, self._names, enforce=enforce), limit.key.startswith(_WHO))
-                for name, limit in named
-            )
+            limits = tuple([self._limited(name, enforce=route.mode == "enforce") for name in route.limits])
             steps_up = route.captcha_after is not None or any(limit.meter.demands for limit in limits)
             known = self._routes[id(route)] = _Terms(route, limits, steps_up)
         return known
+
+    def _limited(self, name: str, *, enforce: bool) -> _Limited:
+        limit = self._config.limits[name]
+        meter, is_who = Meter.of(name, limit, self._names, enforce=enforce), limit.key.startswith(_WHO)
+        return _Limited(limit.key, meter, is_who, is_who and not meter.demands)
 
     def _bucket(self, limited: _Limited, visit: Visit, route: Route, recipient: Recipient | None) -> Bucket:
         value = _value(limited.key, visit, route, recipient)

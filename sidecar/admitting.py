@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from sidecar.admission import Admission, Allow, Screen, Solve, Spend, Step
+from sidecar.admission import Admission, Allow, Screen, Solve, Spend
 from sidecar.captcha.seam import AWAY, InSteps, Verdict, Verifier, is_built_in
 from sidecar.config.model import Config, Route
 from sidecar.errors import Refusal, StoreError
@@ -65,30 +65,27 @@ class Admitting:
         admitted = Admitted()
         for step in self._admission.plan(visit, route, recipient, token, is_guess=is_guess):
             try:
-                await self._take(visit, route, step, admitted)
+                match step:
+                    case Screen(whom):
+                        self._admission.screen(visit, whom)
+                    case Solve():
+                        await self._solve(visit, route, step, admitted)
+                    case Allow(whom):
+                        self._admission.check(whom)
+                    case Spend():
+                        ruling = await self._spend(visit, step, admitted)
+                        if ruling.demanded and not ruling.refused and step.solve is not None:
+                            visit.log["captcha_demanded_by"] = list(ruling.demanded)
+                            await self.step_up(visit, route, step.solve, admitted)
+                            ruling = await self._spend(visit, step, admitted)
+                        if not ruling.allowed:
+                            raise limited(ruling)
+                        admitted.tickets, admitted.again_in_s = ruling.tickets, math.ceil(ruling.again_in_s)
             except (Refusal, StoreError) as error:
                 if route.mode != "observe":
                     await self.give_back(admitted)
                 self.observe(visit, route, error)
         return admitted
-
-    async def _take(self, visit: Visit, route: Route, step: Step, admitted: Admitted) -> None:
-        match step:
-            case Screen(recipient):
-                self._admission.screen(visit, recipient)
-            case Solve():
-                await self._solve(visit, route, step, admitted)
-            case Allow(recipient):
-                self._admission.check(recipient)
-            case Spend():
-                ruling = await self._spend(visit, step, admitted)
-                if ruling.demanded and not ruling.refused and step.solve is not None:
-                    visit.log["captcha_demanded_by"] = list(ruling.demanded)
-                    await self.step_up(visit, route, step.solve, admitted)
-                    ruling = await self._spend(visit, step, admitted)
-                if not ruling.allowed:
-                    raise limited(ruling)
-                admitted.tickets, admitted.again_in_s = ruling.tickets, math.ceil(ruling.again_in_s)
 
     async def _spend(self, visit: Visit, step: Spend, admitted: Admitted) -> Ruling:
         may_be_demanded = step.solve is not None and not admitted.is_past_captcha
@@ -174,7 +171,8 @@ class Admitting:
             raise no_token(self.offered(route))
         first: Refusal | None = None
         for one in self._may_be_of(step):
-            await self.give_back(admitted)
+            if first is not None:
+                await self.give_back(admitted)
             try:
                 await self._ask_verifier(visit, route, one, admitted)
             except Refusal as refusal:

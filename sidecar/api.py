@@ -175,8 +175,10 @@ class Api:
         channel = given.get("channel", "auto")
         if "to" not in given or channel not in {"sms", "email", "auto"}:
             raise Refusal("malformed_request", "member", 'Expected "to", and "sms" or "email" as "channel" if any.')
+        recipient = self._gate.recipient(given["to"], channel)
+        visit.log["to"] = recipient.masked
         return Ask(
-            recipient=self._gate.recipient(given["to"], channel),
+            recipient=recipient,
             captcha_token=given.get("captcha"),
             locale=language.read(given.get("locale", ""), visit.locale),
             idempotency_key=visit.header("Idempotency-Key"),

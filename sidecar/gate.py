@@ -140,6 +140,8 @@ class Gate:
         self._signer = signer
         self._tell = tell
         self._now = now
+        rules = config.numbers
+        self._parse = partial(parse_recipient, known=rules.test, extra=rules.extra, example=rules.example)
         self._identity_field = config.identity.header.encode()
         self._begun: set[asyncio.Task[Any]] = set()  # the loop itself keeps none
 
@@ -279,7 +281,6 @@ class Gate:
         """Give the coroutine that sends, for a route or the API: it raises Refusal, StoreError."""
         recipient = ask.recipient
         assert recipient is not None
-        visit.log["to"] = recipient.masked
         if ask.idempotency_key:
             return self._send_once(visit, route, ask, recipient)
         return self._send(visit, route, ask, recipient, "")
@@ -452,16 +453,7 @@ class Gate:
         self, text: str | None, channel: Literal["sms", "email", "auto"], country: str | None = None
     ) -> Recipient:
         """Parse a recipient by the configuration's rules. Raises Refusal(invalid_recipient)."""
-        rules = self._config.numbers
-        return parse_recipient(
-            text or "",
-            channel,
-            rules.default_country,
-            country=country,
-            known=rules.test,
-            extra=rules.extra,
-            example=rules.example,
-        )
+        return self._parse(text or "", channel, self._config.numbers.default_country, country=country)
 
     # Queueing the message…
 
@@ -470,7 +462,7 @@ class Gate:
         answer = {"id": queued.id, "expires_in_s": queued.expires_in_s, "resend_in_s": queued.resend_in_s}
         return self._idempotency.kept(claim, json.dumps(answer).encode())
 
-    async def _queue(
+    def _queue(
         self,
         visit: Visit,
         recipient: Recipient,
@@ -478,14 +470,11 @@ class Gate:
         issued: Issued,
         admitted: Admitted,
         answered: Answered | None,
-    ) -> None:
-        """Put the message where nothing is lost, and its answer with it; a test number gets none."""
+    ) -> Awaitable[None]:
+        """Give the story that puts the message where nothing is lost, with its answer; a test number gets none."""
         if self._admission.is_test(recipient):
-            await self._verifications.mark(issued.id, "sent")
-            if answered:
-                await self._idempotency.keep(*answered)
-            return
-        await self._put(
+            return self._mark_test(issued, answered)
+        return self._put(
             Entry(
                 verification_id=issued.id,
                 sealed=issued.sealed,
@@ -498,6 +487,11 @@ class Gate:
             recipient,
             answered,
         )
+
+    async def _mark_test(self, issued: Issued, answered: Answered | None) -> None:
+        await self._verifications.mark(issued.id, "sent")
+        if answered:
+            await self._idempotency.keep(*answered)
 
     async def _wait_for_provider(self, verification_id: str, wait_s: float) -> Status:
         """Hold the answer until a provider accepted, or may have; what is still being tried then stays queued.
