@@ -408,7 +408,7 @@ class Courier:
             with suppress(StoreError):
                 await self._sends.paid(entry.send_ticket, recipient.country, paid, is_first=not past.holders)
 
-    async def _tell_of(
+    def _tell_of(
         self,
         leased: Leased,
         entry: Entry,
@@ -418,8 +418,8 @@ class Courier:
         what: Mapping[str, str],
         *,
         is_open: bool,
-    ) -> None:
-        """Say what a race came to, and when the message comes back. `is_open`: somebody may have had it before."""
+    ) -> Awaitable[None]:
+        """Say what a race came to; gives the story of its end. `is_open`: somebody may have had it before."""
         is_first = not entry.past.holders  # nobody had it before
         left_s = entry.expires_at - self._now()
         within_s = way.rule.confirm_within
@@ -431,8 +431,7 @@ class Courier:
             again = None
             if is_first and within_s is not None and within_s < left_s:
                 again = _back(_after(entry, result, message, self._now()), "confirm")
-            await self._conclude(leased, status="sent", again=again, after_s=within_s or 0.0)
-            return
+            return self._conclude(leased, status="sent", again=again, after_s=within_s or 0.0)
         after = _after(entry, result, message, self._now())
         past = after.past
         status: Literal["unconfirmed"] | None = None
@@ -444,11 +443,10 @@ class Courier:
         if pause_s < left_s:
             # Refused for now: the same providers are asked again, for as long as the code lives.
             self._tell(MessageDeferred(**what, reason=past.reason, again_in_s=pause_s))
-            await self._conclude(leased, status=status, again=_back(after, "retry"), after_s=pause_s)
-        elif status and is_first and within_s is not None and within_s < left_s:
-            await self._conclude(leased, status=status, again=_back(after, "confirm"), after_s=within_s)
-        else:
-            await self._give_up(leased, after, what, status=status, is_open=is_open or bool(status))
+            return self._conclude(leased, status=status, again=_back(after, "retry"), after_s=pause_s)
+        if status and is_first and within_s is not None and within_s < left_s:
+            return self._conclude(leased, status=status, again=_back(after, "confirm"), after_s=within_s)
+        return self._give_up(leased, after, what, status=status, is_open=is_open or bool(status))
 
     async def _give_up(
         self,

@@ -84,7 +84,7 @@ _DOMAIN: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a
 _ODD_DOT: Final = re.compile(r"[\u3002\uff0e\uff61]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every request
 class Phone:
     """A telephone number. `address` is E.164 (ITU-T E.164): `+` and at most 15 digits."""
 

@@ -31,7 +31,7 @@ Endpoint = Annotated[NonEmpty, Field(pattern=r"^https?://"), AfterValidator(call
 Key = Annotated[NonEmpty, Field(repr=False)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every token
 class Verdict:
     """What a verifier says of one token. `reason` is for the log: a documented word or ours, never the token."""
 

@@ -11,6 +11,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -67,7 +68,7 @@ class Past:
 NO_PAST: Final = Past()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every message
 class Entry:
     """One message as the store has it."""
 
@@ -133,16 +134,11 @@ class Outbox:
             return Leased(message_id.decode(), entry.verification_id, entry)
         return _leased(*leased)
 
-    async def _put(self, entry: Entry, answered: Answered | None, courier: str) -> Any:
+    def _put(self, entry: Entry, answered: Answered | None, courier: str) -> Awaitable[Any]:
         key, text, keep_ms = answered or ("", b"", 0)
         keys = [self._key, key] if key else [self._key]
         arguments = [self._max_messages, text, keep_ms, _GROUP, courier, *_fields(entry)]
-        ids = await self._store.run(_PUT, keys, arguments, lasting=True)
-        if ids is None:
-            raise Refusal(
-                "overloaded", "outbox_full", "Too many messages wait to be sent.", retry_after_s=_RETRY_AFTER_S
-            )
-        return ids
+        return self._store.run(_PUT, keys, arguments, read=_ids, lasting=True)
 
     async def lease(self, count: int, wait_s: float) -> list[Leased]:
         """Take up to `count` messages that nobody has had, waiting up to `wait_s` for the first; 0: not at all."""
@@ -241,6 +237,13 @@ class Outbox:
                 raise
 
 
+def _ids(reply: Any) -> Any:
+    """Read what put.lua answers: the message's id, and what is leased. Raises Refusal(overloaded)."""
+    if reply is None:
+        raise Refusal("overloaded", "outbox_full", "Too many messages wait to be sent.", retry_after_s=_RETRY_AFTER_S)
+    return reply
+
+
 def _fields(entry: Entry) -> tuple[str | bytes, ...]:
     past = "{}" if entry.past is NO_PAST else json.dumps(asdict(entry.past))
     counted = ("send_ticket", entry.send_ticket) if entry.send_ticket else ()
@@ -252,7 +255,7 @@ def _fields(entry: Entry) -> tuple[str | bytes, ...]:
         "locale",
         entry.locale,
         "tickets",
-        json.dumps(entry.tickets),
+        f"[{', '.join(map(encode_basestring_ascii, entry.tickets))}]",
         "expires_at",
         repr(entry.expires_at),
         "request",

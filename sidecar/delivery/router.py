@@ -6,7 +6,7 @@ message and knows no verification.
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
@@ -42,15 +42,6 @@ class Way:
     usable: tuple[str, ...]
     segment: str
     keys: Mapping[str, Key]  # of each provider's breaker
-
-
-@dataclass(slots=True)
-class _Trip:
-    """One message under way: the breakers' generations that its attempts started under."""
-
-    way: Way
-    asked: int
-    generations: dict[str, int] = field(default_factory=dict)
 
 
 class Router:
@@ -127,7 +118,7 @@ class Router:
         now_usable = [name for name in usable if name not in later] if later else usable
         broken = self._broken(way)
         order = plan.plan(rule, now_usable, broken, self._order(way))
-        trip = _Trip(way, len(order))
+        generations: dict[str, int] = {}  # of the breakers, that the attempts have started under
         held_back = later
         if broken or later:
             # An open breaker keeps a provider out of the plan, not out of the message's life.
@@ -136,11 +127,21 @@ class Router:
             held_back = back | {name: max(later[name], back.get(name, 0.0)) for name in usable if name in later}
 
         async def turn(provider: str, deadline: float, patience_s: float) -> bool:
-            return await self._may_start(trip, provider) and await self._rates.turn(provider, deadline, patience_s)
+            """Ask the breaker when an attempt begins, claim the probe of one that may be probed; then wait in line."""
+            key = way.keys[provider]
+            breaker = self._breakers.of(key)
+            if breaker.state != "closed" and self._breakers.may_be_probed(breaker):
+                probed = await self._breakers.probe(key, probe_s(rule))
+                # Another message has the probe. Where there is nobody else to ask, this one goes too.
+                if probed is None and len(order) > 1:
+                    return False
+                breaker = probed or self._breakers.of(key)
+            generations[provider] = breaker.generation
+            return await self._rates.turn(provider, deadline, patience_s)
 
         def learn_and_record(attempted: Attempted) -> None:
             if attempted.outcome is not HELD:
-                self._learn(trip, attempted)
+                self._learn(way, attempted, generations[attempted.provider])
                 record(attempted)
 
         return Race(
@@ -188,21 +189,8 @@ class Router:
                 found[name] = breaker.until_ms
         return found
 
-    async def _may_start(self, trip: _Trip, provider: str) -> bool:
-        """Ask the breaker when an attempt begins; with one that may be probed, claim the probe."""
-        key = trip.way.keys[provider]
-        breaker = self._breakers.of(key)
-        if breaker.state != "closed" and self._breakers.may_be_probed(breaker):
-            probed = await self._breakers.probe(key, probe_s(trip.way.rule))
-            # Another message has the probe. Where there is nobody else to ask, this one goes too.
-            if probed is None and trip.asked > 1:
-                return False
-            breaker = probed or self._breakers.of(key)
-        trip.generations[provider] = breaker.generation
-        return True
-
-    def _learn(self, trip: _Trip, attempted: Attempted) -> None:
-        provider, way = attempted.provider, trip.way
+    def _learn(self, way: Way, attempted: Attempted, generation: int) -> None:
+        provider = attempted.provider
         accepted, fine = isinstance(attempted.outcome, Accepted), is_fine(attempted.outcome)
         in_time = accepted and attempted.seconds <= way.rule.switch_after
         if accepted or not fine:
@@ -210,7 +198,7 @@ class Router:
         rules = way.rule.breaker
         self._breakers.record(
             way.keys[provider],
-            trip.generations[provider],
+            generation,
             fine=fine,
             failures=rules.failures,
             open_for_s=rules.open_for,

@@ -18,7 +18,7 @@ MARGIN: Final = 0.05
 EXPLORE: Final = 0.02
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every attempt
 class Seen:
     """Faded counts of one provider in one segment.
 

@@ -61,19 +61,15 @@ _Ended = tuple[Outcome, float, ReceiptState | None]
 class Attempted(NamedTuple):
     """An attempt that is over. `duplicate`: another had been accepted, so the recipient gets the code twice.
 
-    `heard`: what a receipt said that came before the answer.
+    `came_to`: what a result of this attempt alone would be; `heard`: what a receipt said that came before the answer.
     """
 
     provider: str
     outcome: Outcome
     seconds: float
+    came_to: Kind
     duplicate: bool = False
     heard: ReceiptState | None = None
-
-    @property
-    def came_to(self) -> Kind:
-        """What a result of this attempt alone would be."""
-        return _came_to(self.outcome, self.heard)
 
 
 class Result(NamedTuple):
@@ -164,11 +160,26 @@ class Race:
         self._winner: str | None = None
 
     async def __aenter__(self) -> Result:
+        """Go on until somebody has accepted, or nobody is left who could before the deadline."""
         try:
-            return await self._decide()
+            while self._winner is None:
+                next_at, now = self._next_at(), self._clock()
+                if next_at <= now:
+                    self._start_next(now)
+                elif self._under_way:
+                    ended = await self._ended(next_at if self._heard is None else min(next_at, now + _LOOK_S))
+                    for one in ended:
+                        self._heed(one)
+                    if not ended:
+                        await self._look()
+                elif next_at < math.inf:
+                    await asyncio.sleep(next_at - now)
+                else:
+                    break
         except BaseException:
             await self._cancel()
             raise
+        return self._result()
 
     async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
         if not self._under_way:
@@ -179,22 +190,8 @@ class Race:
         finally:
             await self._cancel()
 
-    async def _decide(self) -> Result:
-        """Go on until somebody has accepted, or nobody is left who could before the deadline."""
-        while self._winner is None:
-            next_at, now = self._next_at(), self._clock()
-            if next_at <= now:
-                self._start_next(now)
-            elif self._under_way:
-                ended = await self._ended(next_at if self._heard is None else min(next_at, now + _LOOK_S))
-                for one in ended:
-                    self._heed(one)
-                if not ended:
-                    await self._look()
-            elif next_at < math.inf:
-                await asyncio.sleep(next_at - now)
-            else:
-                break
+    def _result(self) -> Result:
+        """Say what it has come to, now that it is decided."""
         later = _NOBODY
         if self._later or self._to_come:
             now = self._clock()
@@ -300,11 +297,11 @@ class Race:
         """Record an attempt that ended."""
         provider = self._under_way.pop(task).provider
         outcome, seconds, heard = task.result()
-        is_duplicate = False
-        if _came_to(outcome, heard) == "accepted":
+        is_duplicate, came_to = False, _came_to(outcome, heard)
+        if came_to == "accepted":
             is_duplicate = self._winner is not None and self._winner != provider
             self._winner = self._winner or provider
-        attempted = Attempted(provider, outcome, seconds, is_duplicate, heard)
+        attempted = Attempted(provider, outcome, seconds, came_to, is_duplicate, heard)
         self._record(attempted)
         return attempted
 

@@ -328,10 +328,12 @@ def _stricter(one: Bucket, other: Bucket) -> Bucket:
 
 def _of_tickets(tickets: Sequence[str]) -> tuple[list[str], list[str]]:
     """Read tickets: the buckets' names, and their intervals."""
-    if not tickets:
-        return [], []
-    parts = [ticket.partition(":") for ticket in tickets]
-    return [key for _, _, key in parts], [interval for interval, _, _ in parts]
+    keys, intervals = [], []
+    for ticket in tickets:
+        interval, _, key = ticket.partition(":")
+        keys.append(key)
+        intervals.append(interval)
+    return keys, intervals
 
 
 def rate_limit_fields(states: Iterable[LimitState]) -> list[tuple[str, str]]:

@@ -42,7 +42,7 @@ _LONGEST_WAIT_S: Final = 86_400.0
 _WORD: Final = re.compile(r"(?!.*[0-9]{7})[A-Za-z0-9][A-Za-z0-9_.:-]{0,79}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every message
 class Said:
     """What the body of an answer says, as far as it could be read.
 

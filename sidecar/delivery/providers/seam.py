@@ -24,7 +24,7 @@ Endpoint = Annotated[NonEmpty, Field(pattern=r"^https?://[^\s/?#]+[^\s?#]*$"), A
 Credential = Annotated[NonEmpty, Field(repr=False)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every message
 class Message:
     """One code for one recipient. `code` and `text` live in memory only."""
 
@@ -65,7 +65,7 @@ FailureReason = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every message
 class Accepted:
     """The vendor took the message: it said its success word and gave the id that receipts will carry."""
 
