@@ -38,8 +38,9 @@ class Meter:
     """What all buckets of one limit have in common, worked out once for a configuration.
 
     `prefix`: how the names of its buckets begin in the store. `words`: what gcra.lua is told of each; `solved_words`:
-    the same for a request that has solved a captcha. A meter that `demands` a captcha does so where an enforcing one
-    would refuse; once it is solved, the bucket takes one when it can, and demands nothing more.
+    the same for a request that has solved a captcha. `spare_us`: so many microseconds before a bucket is empty it takes
+    another one. A meter that `demands` a captcha does so where an enforcing one would refuse; once it is solved, the
+    bucket takes one when it can, and demands nothing more.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Meter:
     prefix: str
     words: tuple[str, str, str]
     solved_words: tuple[str, str, str]
+    spare_us: int
 
     @classmethod
     def of_rate(
@@ -69,7 +71,8 @@ class Meter:
         said = (str(limit.interval_us), str(limit.burst))
         words, solved_words = (*said, str(int(enforce or demands))), (*said, str(int(enforce)))
         prefix = names.bucket(name, "")
-        return cls(name, rate.count, rate.period_s, enforce, demands, limit, prefix, words, solved_words)
+        spare_us = (limit.burst - 1) * limit.interval_us
+        return cls(name, rate.count, rate.period_s, enforce, demands, limit, prefix, words, solved_words, spare_us)
 
     @classmethod
     def of(cls, name: str, limit: model.Limit, names: Names, *, enforce: bool = True) -> Self:
@@ -204,7 +207,7 @@ class Buckets:
             args += bucket.meter.solved_words if is_solved else bucket.meter.words
         is_alone = False
         try:
-            answer = await self._store.run(_GCRA, keys + [bucket.key for bucket in decided], args)
+            answer = await self._store.run(_GCRA, [*keys, *looked, *spent], args)
         except StoreAwayError:
             if not may_decide_alone:
                 raise
@@ -267,16 +270,17 @@ class Buckets:
         refused = False
         retry_us = again_us = 0
         at = first
-        for number, bucket in enumerate(decided):
+        for bucket in decided:
             meter = bucket.meter
-            allowed, retry, reset = answer[at], answer[at + 2], answer[at + 3]
+            allowed, _, retry, reset, _ = answer[at : at + _ANSWERS]
             at += _ANSWERS
+            looked -= 1
             if allowed:
-                if number >= looked:
+                if looked < 0:
                     tickets.append(bucket.ticket)
-                if meter.enforce:
-                    # One more fits once the others in the bucket leave room for it.
-                    again_us = max(again_us, reset - (meter.limit.burst - 1) * meter.limit.interval_us)
+                # One more fits once the others in the bucket leave room for it.
+                if meter.enforce and reset - meter.spare_us > again_us:
+                    again_us = reset - meter.spare_us
             elif meter.enforce:
                 refused = True
                 retry_us = max(retry_us, retry)

@@ -89,27 +89,25 @@ class _Command:
 
     def answered(self, reply: Any, now: float) -> None:
         """Hand a reply on."""
-        store, trouble = self.store, self.node.trouble
-        if store.observe is not None:
-            store.observe(now - self.asked_at)
+        store, trouble, awaited = self.store, self.node.trouble, self.reply
+        store.observe(now - self.asked_at)
         if type(reply) is hiredis.ReplyError:
             store.take_fault(self, Fault.read(str(reply)), now)
             return
         store.was_reached = True
-        if trouble is not None:
-            if trouble.since is not None:
-                trouble.did(LASTING if self.is_lasting else self.verb, now)
+        if trouble is not None and (self.is_lasting or trouble.since is not None):
+            trouble.did(LASTING if self.is_lasting else self.verb, now)
             if self.is_lasting:
                 trouble.lasting(self.node.place, now, alone=self.node.alone)
-        if self.reply.done():
+        if awaited.done():
             return
         if self.read is not None:
             try:
                 reply = self.read(reply)
             except Exception as error:  # noqa: BLE001 - it is told to whoever awaits it
-                self.reply.set_exception(error)
+                awaited.set_exception(error)
                 return
-        self.reply.set_result(reply)
+        awaited.set_result(reply)
 
     def lost(self, reason: str) -> None:
         self.store.give_up(self, reason)
@@ -170,7 +168,7 @@ class Store:
         *,
         prefix: str = "sidecar",
         timeout_s: float = 1.0,
-        observe: Callable[[float], None] | None = None,
+        observe: Callable[[float], object] = lambda _: None,
         trouble: Trouble | None = None,
     ) -> None:
         self.names = Names(prefix)
@@ -295,8 +293,7 @@ class Store:
 
     def give_up(self, command: _Command, reason: str) -> None:
         """Tell that no reply will come; only the command itself calls this."""
-        if self.observe is not None:
-            self.observe(time.monotonic() - command.asked_at)
+        self.observe(time.monotonic() - command.asked_at)
         self._nodes.look()
         _fail(command.reply, self._away(command.node, command.verb, reason))
 

@@ -214,9 +214,8 @@ class Shared:
             self._following.look(wire, commands[0].asked_at)
 
     def _take_unsent(self) -> list[Command]:
-        commands = [command for command in self._unsent if not command.reply.done()]
-        self._unsent.clear()
-        return commands
+        unsent, self._unsent = self._unsent, []
+        return [command for command in unsent if not command.reply.done()]
 
     def _heard(self) -> None:
         """Write what waited for a sign of life, for its turn, or for the end of a dead connection."""
