@@ -211,7 +211,7 @@ class Gate:
         return ask
 
     def _read(self, visit: Visit, route: Route, body: bytes) -> Ask:
-        request = intake.Request(visit.target, visit.raw, body)
+        request = intake.Request(visit.request.target, visit.raw, body)
         visit.wish = intake.wish(route, request)
         selected = intake.read(route, request)
         if (

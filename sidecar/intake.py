@@ -207,17 +207,13 @@ class Request:
 
     @cached_property
     def _query(self) -> "_Form":
-        if self._names_another and any("?" in target for target in field_targets(self._fields)):
+        if may_name_another(self._fields) and any("?" in target for target in field_targets(self._fields)):
             raise _malformed("other_target", "Expected no field that names another target (X-Original-URL).")
         return _Form(_query(self._target))
 
     @cached_property
-    def _names_another(self) -> bool:
-        return may_name_another(self._fields)
-
-    @cached_property
     def _words_of_queries(self) -> set[Words]:
-        if not self._names_another:
+        if not may_name_another(self._fields):
             return _all_words(target.partition(b"?")[2]) if b"?" in (target := _octets(self._target)) else set()
         targets = (_octets(self._target), *(target.encode("latin-1") for target in field_targets(self._fields)))
         return _all_words(b"&".join(target.partition(b"?")[2] for target in targets))

@@ -37,6 +37,7 @@ MAX_EXTENSIONS: Final = 16 << 10
 MAX_TRAILERS: Final = 16 << 10
 # What fits every reader's integer; a longer one could wrap around in another's.
 MAX_LENGTH: Final = (1 << 63) - 1
+_MAX_DIGITS: Final = len(str(MAX_LENGTH))
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _IS_TOKEN: Final = re.compile(_TOKEN).fullmatch
@@ -117,7 +118,7 @@ class Fields:
         """Read what the fields say of the message itself: the values of each that says something."""
         lengths, codings = found.get(b"content-length"), found.get(b"transfer-encoding")
         if lengths:
-            if len(lengths) > 1 or codings or not lengths[0].isdigit() or len(lengths[0]) > len(str(MAX_LENGTH)):
+            if len(lengths) > 1 or codings or not lengths[0].isdigit() or len(lengths[0]) > _MAX_DIGITS:
                 raise _malformed("content_length", "Send one Content-Length, or Transfer-Encoding: chunked.")
             self.length = int(lengths[0])
             if self.length > MAX_LENGTH:
