@@ -401,8 +401,8 @@ class Courier:
             await self._tell_of(leased, entry, message, result, way, what, is_open=is_open)
             if noting is not None:
                 await self._take_early(*noting)
-        if (noting := self._note(message_id, entry, way.segment, holders, took)) is not None:
-            await self._take_early(*noting)
+        if holders and (noting := self._note(message_id, entry, way.segment, holders, took)) is not None:
+            await self._take_early(*noting)  # those of attempts that lost
         # Step 7: now that every attempt is over, what has it cost? Unsaid, it costs what was reserved for it.
         if paid and self._sends is not None:
             with suppress(StoreError):

@@ -105,7 +105,7 @@ class Session:
         self.is_closed = False
         self._origins: dict[str, _Origin] = {}
         self._tls: asyncio.Future[ssl.SSLContext] | None = None
-        self._expiring: asyncio.TimerHandle | None = None
+        self.expiring: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._looks_at = math.inf
         self._last_is_gone: asyncio.Future[None] | None = None
@@ -121,7 +121,7 @@ class Session:
 
     async def close(self) -> None:
         """Close every connection. A call that waits on one has no answer."""
-        for timer in (self._expiring, self._looking):
+        for timer in (self.expiring, self._looking):
             if timer is not None:
                 timer.cancel()
         self.is_closed = True
@@ -164,8 +164,7 @@ class Session:
 
     def expire_later(self) -> None:
         """Close the connections that are not used, each when its time is up."""
-        if self._expiring is None:
-            self._expiring = self.loop.call_later(self.idle_s, self._expire)
+        self.expiring = self.loop.call_later(self.idle_s, self._expire)
 
     def forget(self, connection: "_Connection") -> None:
         """A connection is closed."""
@@ -176,7 +175,7 @@ class Session:
     def _expire(self) -> None:
         now = self.loop.time()
         left = [last for origin in self._origins.values() if (last := origin.expire(now)) is not None]
-        self._expiring = self.loop.call_at(min(left) + self.idle_s, self._expire) if left else None
+        self.expiring = self.loop.call_at(min(left) + self.idle_s, self._expire) if left else None
 
 
 def open_session(proxies: Proxies | None = None, ca: str = "", idle_s: float = IDLE_S) -> Session:
@@ -288,7 +287,8 @@ class _Origin:
     def keep(self, connection: "_Connection") -> None:
         """Take back a connection that may be used again."""
         self._idle.append((self._session.loop.time(), connection))
-        self._session.expire_later()
+        if self._session.expiring is None:
+            self._session.expire_later()
 
     def expire(self, now: float) -> float | None:
         """Close what was not used for too long, and say since when the rest was not; None: there is none left."""

@@ -9,7 +9,7 @@ far. Recipients are sealed by the caller, and there is no code. Everything raise
 
 import json
 import uuid
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
@@ -119,26 +119,30 @@ class Outbox:
 
         `answered`: what is written in the same step.
         """
-        message_id, *_ = await self._put(entry, answered, "")
+        message_id, *_ = await self._put(entry, answered, "", _ids)
         return str(message_id.decode())
 
-    async def put_and_lease(self, entry: Entry, answered: Answered | None = None) -> Leased | None:
-        """Queue a message as `put` does, and lease the oldest one that nobody has had.
+    def put_and_lease(self, entry: Entry, answered: Answered | None = None) -> Awaitable[Leased | None]:
+        """Queue a message as `put` does, and lease the oldest one that nobody has had. Asked at once.
 
         It is this one, and has this very `entry`, unless others wait before it; None when another courier was faster.
         """
-        message_id, *leased = await self._put(entry, answered, self._consumer)
-        if not leased:
-            return None
-        if leased[0] == message_id:
-            return Leased(message_id.decode(), entry.verification_id, entry)
-        return _leased(*leased)
 
-    def _put(self, entry: Entry, answered: Answered | None, courier: str) -> Awaitable[Any]:
+        def read(reply: Any) -> Leased | None:
+            message_id, *leased = _ids(reply)
+            if not leased:
+                return None
+            if leased[0] == message_id:
+                return Leased(message_id.decode(), entry.verification_id, entry)
+            return _leased(*leased)
+
+        return self._put(entry, answered, self._consumer, read)
+
+    def _put(self, entry: Entry, answered: Answered | None, courier: str, read: Callable[[Any], Any]) -> Awaitable[Any]:
         key, text, keep_ms = answered or ("", b"", 0)
         keys = [self._key, key] if key else [self._key]
         arguments = [self._max_messages, text, keep_ms, _GROUP, courier, *_fields(entry)]
-        return self._store.run(_PUT, keys, arguments, read=_ids, lasting=True)
+        return self._store.run(_PUT, keys, arguments, read=read, lasting=True)
 
     async def lease(self, count: int, wait_s: float) -> list[Leased]:
         """Take up to `count` messages that nobody has had, waiting up to `wait_s` for the first; 0: not at all."""

@@ -169,16 +169,21 @@ class Verifications:
             raise Refusal("code_expired", "secret_gone", "This code is from before a change here. Ask for a new one.")
         return token
 
-    async def issue(self, recipient: Recipient, again_in_s: float) -> Issued:
+    def issue(self, recipient: Recipient, again_in_s: float) -> Awaitable[Issued]:
         """Make a verification, or find the one whose code still lives (`code.resend`). Raises StoreAwayError.
 
         `again_in_s` is what `read` will tell of when another message may be asked for.
         """
-        recipient_hash = self._secret.hash(recipient.identity)
+        recipient_hash = self._secret.hashes(recipient.identity)[0]
         new = codes.new_id(self._secret, recipient_hash, self._urandom(codes.RANDOM))
         sealed = self._secret.seal(recipient.address)
         key = self._names.verification(new)
-        verification_id, life_ms, fresh = await self._store.run(
+
+        def read(reply: tuple[bytes, int, int]) -> Issued:
+            verification_id, life_ms, fresh = reply
+            return Issued(verification_id.decode(), life_ms / 1000, bool(fresh), sealed)
+
+        return self._store.run(
             _ISSUE,
             [self._names.current(recipient_hash), key],
             [
@@ -191,9 +196,9 @@ class Verifications:
                 int(again_in_s * 1000),
                 *_ISSUE_LIVES,
             ],
+            read=read,
             lasting=True,
         )
-        return Issued(verification_id.decode(), life_ms / 1000, bool(fresh), sealed)
 
     async def read(self, verification_id: str) -> Record | None:
         """Look one up; None when there is none (any more). Raises StoreAwayError."""
