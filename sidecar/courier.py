@@ -419,7 +419,7 @@ class Courier:
         *,
         is_open: bool,
     ) -> Awaitable[None]:
-        """Say what a race came to; gives the story of its end. `is_open`: somebody may have had it before."""
+        """Say what a race came to; gives the coroutine that concludes. `is_open`: somebody may have had it before."""
         is_first = not entry.past.holders  # nobody had it before
         left_s = entry.expires_at - self._now()
         within_s = way.rule.confirm_within

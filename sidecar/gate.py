@@ -471,7 +471,7 @@ class Gate:
         admitted: Admitted,
         answered: Answered | None,
     ) -> Awaitable[None]:
-        """Give the story that puts the message where nothing is lost, with its answer; a test number gets none."""
+        """Give the coroutine that puts the message where nothing is lost, and its answer; a test number gets none."""
         if self._admission.is_test(recipient):
             return self._mark_test(issued, answered)
         return self._put(
