@@ -3,6 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
+from captcha_simulators import TurnstileSimulator
+from captcha_simulators import running as simulated
 from telling import CONFIG, SEND, VERIFY, Sidecar, Start
 
 from sidecar.store.embedded import embedded
@@ -42,6 +44,22 @@ async def test_guarded_routes_are_decided_without_the_store(start: Start, tmp_pa
     assert not [message for message in sidecar.upstream.requests if message.target == b"/register"]
     async with embedded(tmp_path / "own"):
         assert (await sidecar.ask("POST", "/send", json=send)).status in {202, 429}
+
+
+async def test_a_vendor_judges_tokens_without_the_store(start: Start, tmp_path: Path) -> None:
+    """Also the first one, for which there is no connection to the vendor yet, and nothing else to wait for."""
+    async with simulated(TurnstileSimulator(genuine={"t1"})) as vendor:
+        table = f"""
+[captcha.mine]
+kind = "turnstile"
+endpoint = "{vendor}"
+secret = "0x-simulated-secret"
+"""
+        async with embedded(tmp_path / "own") as url:
+            sidecar = await start(table + GUARD.replace('"altcha"', '"mine"'), config=ALONE, url=url)
+        assert await comments(sidecar, 2) == {200: 2}  # so that it knows that the store is away
+        forms = [(await sidecar.ask("POST", "/form", json={"captcha": one})).status for one in ("t1", "t1", "t2")]
+    assert forms == [200, 403, 403]
 
 
 async def test_a_limit_is_shared_by_the_instances_that_were_last_seen(start: Start, tmp_path: Path) -> None:
