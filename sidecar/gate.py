@@ -409,15 +409,17 @@ class Gate:
         Whose it is is known only here, so the lists are asked here: Refusal(route_denied, recipient_not_allowed).
         """
 
-        async def held(count: Count) -> Hold:
-            async def screened(recipient: Recipient, is_right: bool) -> Callable[[], None]:
-                visit.log["to"] = recipient.masked
-                self.screen(visit, recipient)
-                return await count(recipient, is_right)
-
-            return await self._verifications.hold_by_id(verification_id, shown, screened)
+        def held(count: Count) -> Awaitable[Hold]:
+            screened = partial(self._screened, visit, count)
+            return self._verifications.hold_by_id(verification_id, shown, screened)
 
         return await self._held(visit, route, token, Admitted(), held)
+
+    async def _screened(self, visit: Visit, count: Count, recipient: Recipient, is_right: bool) -> Callable[[], None]:
+        """Count a try, as `count` does, once the lists have let its recipient pass."""
+        visit.log["to"] = recipient.masked
+        self.screen(visit, recipient)
+        return await count(recipient, is_right)
 
     async def _held(
         self,

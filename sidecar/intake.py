@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 from sidecar.config.model import Route
 from sidecar.errors import Refusal
 from sidecar.overrides import field_targets, may_name_another
-from sidecar.spelling import Fields, Words, folded, overlap, words
+from sidecar.spelling import BROKEN_ESCAPE, Fields, Words, folded, overlap, words
 from sidecar.spelling import values as values_of
 
 # Deeper than any form, and far from the recursion limits of common parsers (Jackson's is 1000, .NET's 64).
@@ -470,7 +470,6 @@ def _read_pairs(form: bytes) -> list[tuple[str, Words, str]]:
     return [(name, words(name), value) for name, value in _decoded_pairs(form)]
 
 
-_BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _WIDE_ESCAPE: Final = re.compile(rb"%[uU]([0-9A-Fa-f]{4})")
 
 
@@ -489,7 +488,7 @@ def _decoded_pairs(form: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _decoded(text: bytes) -> str:
-    if _BROKEN_ESCAPE.search(text):
+    if BROKEN_ESCAPE.search(text):
         raise _malformed("percent_encoding", "Expected `%` only before two hexadecimal digits.")
     try:
         return unquote_to_bytes(text.replace(b"+", b" ")).decode("utf-8")

@@ -20,6 +20,8 @@ Words = tuple[str, ...]
 _MAX_WORDS: Final = 8
 # What stands between two words: `user[phone]`, `user.phone`, `user['phone']` (Spring).
 _BETWEEN: Final = re.compile(r"[\[\].'\"]+")
+# A percent sign of a form that escapes nothing: no two readers agree on what it says.
+BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _KEPT: Final = 4096
 # Names whose meaning is remembered: so many, and none longer than this.
 MAX_NAMES: Final = 4096

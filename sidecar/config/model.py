@@ -274,9 +274,8 @@ def _store_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         has_place = parts.path.startswith("/") if scheme == "unix" else bool(parts.hostname) and parts.port != 0
-        has_place = (
-            has_place and "," not in parts.netloc.rpartition("@")[2]
-        )  # several servers have a scheme of their own
+        # Several servers have a scheme of their own.
+        has_place = has_place and "," not in parts.netloc.rpartition("@")[2]
         # No Redis URL has a fragment, nor a query that says nothing: what comes before them was the password's.
         has_place = has_place and "#" not in value and all("=" in pair for pair in parts.query.split("&") if pair)
     except ValueError:

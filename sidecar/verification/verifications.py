@@ -174,7 +174,7 @@ class Verifications:
 
         `again_in_s` is what `read` will tell of when another message may be asked for.
         """
-        recipient_hash = self._secret.hashes(recipient.identity)[0]
+        recipient_hash = self._secret.hash(recipient.identity)
         new = codes.new_id(self._secret, recipient_hash, self._urandom(codes.RANDOM))
         sealed = self._secret.seal(recipient.address)
         key = self._names.verification(new)

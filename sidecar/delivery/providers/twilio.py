@@ -37,6 +37,7 @@ from sidecar.delivery.providers.seam import (
 )
 from sidecar.outbound import HttpReply, HttpRequest
 from sidecar.recipient import Channel
+from sidecar.spelling import BROKEN_ESCAPE
 
 CHANNELS: Final[Collection[Channel]] = frozenset({"sms"})
 RECEIPT_REPLY: Final = ReceiptReply(200, None)  # any 2xx
@@ -103,7 +104,6 @@ _FAILED: Final[dict[str, ReceiptState]] = {
     "30450": "rejected",  # taken for pumping
 }
 _FORM: Final = "application/x-www-form-urlencoded"
-_BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _HASHES: Final = {"HMAC_SHA1": hashlib.sha1, "HMAC_SHA256": hashlib.sha256}
 # ValidityPeriod's range, in seconds.
 _MAX_VALIDITY_S: Final = 36_000
@@ -296,7 +296,7 @@ def _is_form(fields: Mapping[str, str]) -> bool:
 
 def _pairs(body: bytes) -> list[tuple[str, str]]:
     """Read a form, all of it, empty values too. Raises ValueError."""
-    if _BROKEN_ESCAPE.search(body):  # Twilio writes none, and to read 64 KiB of them takes 60 ms
+    if BROKEN_ESCAPE.search(body):  # Twilio writes none, and to read 64 KiB of them takes 60 ms
         raise ValueError("expected % only before two hexadecimal digits")
     return parse_qsl(body.decode(), keep_blank_values=True, errors="strict")
 
