@@ -36,6 +36,7 @@ from sidecar.config.model import (
     Outbound,
     Provider,
     Pumping,
+    Reply,
     Route,
     Server,
     Store,
@@ -83,6 +84,8 @@ _SELECTORS: Final = {
     "to": 'say where the recipient is, such as to = "json:phone"',
     "code": 'say where the code is, such as code = "json:code"',
 }
+# The statuses whose answers have no content: RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.
+_WITHOUT_CONTENT: Final = frozenset({204, 205, 304})
 # Limits that count by recipient, which a guarded request has none of.
 _BY_RECIPIENT: Final = ("to", "to_prefix", "country")
 
@@ -552,6 +555,13 @@ def _delivery(draft: Draft, findings: Findings) -> None:
                 "write a shorter switch_after or a longer deadline",
                 (*path, "deadline"),
             )
+        if rule.confirm_within is not None and draft.code is not None and rule.confirm_within >= draft.code.ttl:
+            findings.tell(
+                (*path, "confirm_within"),
+                "is not shorter than a code lives, so nothing is ever sent again",
+                "write a shorter confirm_within or a longer code.ttl",
+                ("code", "ttl"),
+            )
         if takes_all is not None:
             findings.tell(
                 path, f"can never match, as delivery[{takes_all}] takes every number", "put it above, or leave it out"
@@ -696,9 +706,12 @@ def _route(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> Non
     _route_page(route, path, draft, findings)
     _one_body(route, path, findings)
     _way_round(route, path, draft, findings)
-    for code in route.errors:
+    if route.reply is not None:
+        _reply(route.reply, (*path, "reply"), findings)
+    for code, reply in route.errors.items():
         if code not in CODES:
             findings.tell((*path, "errors", code), "is no error code", one_of(code, CODES))
+        _reply(reply, (*path, "errors", code), findings)
     if draft.api is not None:
         target = route.match.partition(" ")[2].casefold()
         prefix = draft.api.prefix.casefold()
@@ -709,6 +722,16 @@ def _route(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> Non
                 "write another path, or another api.prefix",
                 ("api", "prefix"),
             )
+
+
+def _reply(reply: Reply, path: KeyPath, findings: Findings) -> None:
+    if reply.status in _WITHOUT_CONTENT and reply.json_body is not None:
+        findings.tell(
+            (*path, "json"),
+            f"would reach nobody: an answer {reply.status} has no content",
+            "leave it out, or write another status",
+            (*path, "status"),
+        )
 
 
 def _route_captcha(route: Route, path: KeyPath, draft: Draft, findings: Findings) -> None:
