@@ -30,6 +30,8 @@ PIECE: Final = 58
 SHAPES: Final = 5
 # A shape's circle around, in pixels, before it is stretched.
 _RADIUS: Final = 22.5
+# No shape is thinner, in pixels.
+_LEAST: Final = 20.0
 # Masks are drawn so many times larger and reduced: Pillow's polygons have no smooth edges.
 _FINE: Final = 3
 
@@ -176,9 +178,10 @@ def _bent(rng: random.Random, outline: list[_Point], turn: float) -> list[_Point
         )
     left, right = min(x for x, _ in bent), max(x for x, _ in bent)
     top, bottom = min(y for _, y in bent), max(y for _, y in bent)
-    # Nothing is larger than the piece's picture.
+    # Nothing is larger than the piece's picture, or too thin to be told at a glance.
     fit = min(1.0, (PIECE - 6) / max(right - left, bottom - top))
-    return [(fit * (x - (left + right) / 2), fit * (y - (top + bottom) / 2)) for x, y in bent]
+    fit_x, fit_y = max(fit, _LEAST / (right - left)), max(fit, _LEAST / (bottom - top))
+    return [(fit_x * (x - (left + right) / 2), fit_y * (y - (top + bottom) / 2)) for x, y in bent]
 
 
 def _fine(outline: list[_Point]) -> list[_Point]:
