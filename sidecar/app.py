@@ -50,6 +50,7 @@ from sidecar.life import Life, ended
 from sidecar.limits.buckets import Buckets, Meter
 from sidecar.limits.load import Load
 from sidecar.limits.sends import Prices, Sends
+from sidecar.line import Line
 from sidecar.lists import targets
 from sidecar.lists.blocks import Blocks, Register
 from sidecar.lists.files import AsnFiles
@@ -162,6 +163,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             if may_come(receipts_url, settings, vendors[settings.kind])
         }
         ledger = Ledger(store, secret.hashes, reporting)
+        line = Line()
         courier = Courier(
             outbox=outbox,
             router=await stack.enter_async_context(_routing(config, store, session, buckets, tell, life)),
@@ -175,6 +177,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             tell=tell,
             now=time.time,
             code_rules=config.code,
+            line=line,
         )
         stepping = frozenset(name for name, limit in config.limits.items() if limit.mode == "captcha")
         routes = Routes(config.routes, method_override=config.upstream.method_override, stepping=stepping)
@@ -222,6 +225,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
             forwarder=forwarder,
             tell=tell,
             metrics=metrics,
+            line=line,
             quick_id=_quick_ids().__next__,
         )
         app = App(config, front, gate, courier, instances, life)

@@ -11,7 +11,6 @@ Nothing here ends the courier but `drain`; no code and no unmasked recipient is 
 import asyncio
 import functools
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -53,6 +52,7 @@ from sidecar.events import (
     Tell,
 )
 from sidecar.limits.sends import Sends
+from sidecar.line import Line, Running
 from sidecar.recipient import Recipient
 from sidecar.verification.verifications import Record
 
@@ -61,8 +61,7 @@ from sidecar.verification.verifications import Record
 LEASES: Final = 512
 # Recipients of messages that were queued here and have to wait: to unseal and parse one takes as long as all the rest.
 _KNOWN: Final = 1_000
-# Messages that one look into the outbox leases, and that one turn of the loop begins: the first steps of a message take
-# about 0.1 ms, and requests are not to wait for many of them.
+# Messages that one look into the outbox leases.
 _AT_ONCE: Final = 8
 # After a kill, a lease runs out and somebody sees it: 5 + 2 + what a lease may wait is less than the promised 10 s.
 # A heartbeat may be lost without losing the lease.
@@ -112,6 +111,7 @@ class Courier:
         tell: Tell,
         now: Callable[[], float],
         code_rules: CodeRules,
+        line: Line,
     ) -> None:
         self._outbox = outbox
         self._router = router
@@ -125,6 +125,7 @@ class Courier:
         self._tell = tell
         self._now = now
         self._texts = Texts(code_rules)
+        self._line = line
 
         self._draining = False
         self._running: asyncio.Task[None] | None = None
@@ -134,8 +135,8 @@ class Courier:
         # Leases that are asked for: by requests that are being queued, and by the look into the outbox.
         self._queueing = 0
         self._looking = 0
-        # Leased, and to be begun in the next turns of the loop; with the recipient, where it is known.
-        self._next: deque[tuple[Leased, Recipient | None]] = deque()
+        # Leased, and to be begun when their turn comes.
+        self._to_begin = 0
         # By how they are sealed, the oldest first.
         self._known: dict[bytes, Recipient] = {}
         # Something has ended.
@@ -144,7 +145,7 @@ class Courier:
         self._waits = asyncio.Event()
         self._queued_at = -math.inf
         # Also those that are acked and wait for an attempt that lost.
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._deliveries = Running()
         self._reclaim_at = 0.0
         self._due_at = 0.0
         self._backoff_s = _BACKOFF_S
@@ -190,16 +191,14 @@ class Courier:
             while self._queueing:
                 self._room.clear()
                 await self._room.wait()
-            while self._next or self._deliveries:
-                await (asyncio.wait(self._deliveries) if self._deliveries else asyncio.sleep(0))
+            while self._to_begin or self._deliveries:
+                await (self._deliveries.over() if self._deliveries else asyncio.sleep(0))
         finally:
             self._is_open = False
-            self._leased.difference_update(leased.id for leased, _ in self._next)
-            self._next.clear()
-            ending = {renewing, *self._deliveries}
-            for task in ending:
-                task.cancel()
-            await asyncio.wait(ending)
+            renewing.cancel()
+            self._deliveries.cancel()
+            await self._deliveries.over()
+            await asyncio.wait([renewing])
             with suppress(StoreAwayError):
                 await self._outbox.leave()
 
@@ -268,24 +267,20 @@ class Courier:
             self._looking = 0
 
     def _begin(self, messages: Sequence[Leased], recipient: Recipient | None = None) -> None:
-        """Begin to send what is ours now. `recipient` is theirs, where it is known."""
+        """Begin to send what is ours now, each in its turn. `recipient` is theirs, where it is known."""
         for leased in messages:
             if leased.id in self._leased:
                 continue  # ours already: we were too slow to renew it
             self._leased.add(leased.id)
-            self._next.append((leased, recipient))
-            if len(self._next) == 1:
-                asyncio.get_running_loop().call_soon(self._begin_next)
+            self._to_begin += 1
+            self._line.put(functools.partial(self._begin_one, leased, recipient), has_begun=True)
 
-    def _begin_next(self) -> None:
-        """Begin with as many as a turn of the loop may, in their order."""
-        loop = asyncio.get_running_loop()
-        for _ in range(min(_AT_ONCE, len(self._next))):
-            delivery = loop.create_task(self._deliver(*self._next.popleft()))
-            self._deliveries.add(delivery)
-            delivery.add_done_callback(self._deliveries.discard)
-        if self._next:
-            loop.call_soon(self._begin_next)
+    def _begin_one(self, leased: Leased, recipient: Recipient | None) -> None:
+        self._to_begin -= 1
+        if self._is_open:
+            self._line.begin(self._deliver(leased, recipient), self._deliveries)
+        else:  # cut short meanwhile: another courier leases it
+            self._leased.discard(leased.id)
 
     async def _renew(self) -> None:
         """Say every two seconds that our leases are in use."""

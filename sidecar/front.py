@@ -25,7 +25,7 @@ from sidecar.errors import Refusal, StoreError
 from sidecar.events import AddressShareSeen, ClientsShareAddress, RequestEnded, Tell
 from sidecar.faces import Faces
 from sidecar.gate import Gate, Grant
-from sidecar.line import Line
+from sidecar.line import Line, Running
 from sidecar.metrics import Metrics
 from sidecar.overrides import Upload, may_name_another
 from sidecar.problem import Answer
@@ -86,6 +86,7 @@ class Front:
         forwarder: Forwarder,
         tell: Tell,
         metrics: Metrics,
+        line: Line,
         quick_id: Callable[[], str],
     ) -> None:
         """`quick_id` makes ids of requests: no secrets, only another one each time."""
@@ -98,9 +99,9 @@ class Front:
         self._tell = tell
         self._count = metrics.requests.inc
         self._quick_id = quick_id
-        self._line = Line()
+        self._line = line
         self._shedding = Line(slice_s=_SHED_S)  # what is refused because the other is behind
-        self._running: set[asyncio.Task[None]] = set()  # the loop itself keeps none
+        self._running = Running()
         self._under_way = 0  # costly decisions that have not come to anything yet
         self._trusted = Trusted(config.server.trusted_proxies)
         self._answers_preflights = bool(config.api.cors_origins)
@@ -178,6 +179,7 @@ class Front:
             ended=self._exchange_ended,
         )
         self.in_flight += 1
+        self._line.plain += 1
         return exchange
 
     def _upload(self, request: Request, found: Found) -> Upload | None:
@@ -318,11 +320,9 @@ class Front:
             elif isinstance(decision, Answer):
                 self._answer(visit, decision)
             else:
-                task = self._line.begin(self._run(visit, decision), was_refused=visit.waits_behind)
-                if task is not None:
-                    visit.stop = task.cancel
-                    self._running.add(task)
-                    task.add_done_callback(self._running.discard)
+                steps = self._line.begin(self._run(visit, decision), self._running, was_refused=visit.waits_behind)
+                if steps is not None:
+                    visit.stop = steps.cancel
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             self._fail(visit, error)
 
@@ -382,8 +382,7 @@ class Front:
     async def drain(self, timeout_s: float) -> None:
         """Wait for what clients began and did not wait for, at most `timeout_s` seconds."""
         until = asyncio.get_running_loop().time() + timeout_s
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout_s)
+        await self._running.drain(timeout_s)
         await self._gate.drain(max(0.0, until - asyncio.get_running_loop().time()))
 
     # Answering and telling…
@@ -438,6 +437,7 @@ class Front:
     def _exchange_ended(self, exchange: Exchange, counts: bool) -> None:
         """Tell of a plain exchange that is over, unless it was refused: `failed` makes a visit of that."""
         self.in_flight -= 1
+        self._line.plain -= 1
         if not counts:
             return
         outcome = "forwarded" if exchange.status else "left"

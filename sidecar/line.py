@@ -2,25 +2,29 @@
 
 The law: plain traffic is served when its octets come, and no flood of guarded requests makes it wait for longer than a
 slice. That holds for work that begins, and for each step of it after waiting for the store or a vendor, however many of
-their answers come at once. Work is done in the order in which it came: each has the same time to be answered in, so the
-oldest has the earliest deadline. So what goes on comes before what begins; or all who ask would be begun, and each
-would wait for all others at each step. But whoever was refused last waits behind those who were not, and gets one turn
-in four while they wait: a bot pays for its wrong captchas with its own time. Work that comes while many wait to begin,
-the oldest for too long, is not taken: it would not be answered in time. Bots that wait too long keep other bots out,
-and nobody else.
+their answers come at once. Work is done in the order in which it came: each has the
+same time to be answered in, so the oldest has the earliest deadline. So what goes on comes before what begins; or all
+who ask would be begun, and each would wait for all others at each step. But whoever was refused last waits behind those
+who were not, and gets one turn in four while they wait: a bot pays for its wrong captchas with its own time. Work that
+comes while many wait to begin, the oldest for too long, is not taken: it would not be answered in time. Bots that wait
+too long keep other bots out, and nobody else.
 """
 
 import asyncio
-import contextvars
 import time
-import types
+from asyncio.tasks import _enter_task as enter_task  # for others' tasks, as their documentation has it
+from asyncio.tasks import _leave_task as leave_task
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, cast
 
-# Of a turn of the loop: a few refusals, or a few steps of what waits for the store in between. Reading what those send
-# next who are answered in it comes besides, and is as much again.
+# Of a turn of the loop, while plain traffic is under way: a few refusals, or a few steps of what waits for the store in
+# between. Reading what those send next who are answered in it comes besides, and is as much again.
 SLICE_S: Final = 0.0003
+# Besides, while no plain traffic is under way, for who was not refused last: steps that are taken in one turn ask the
+# store in one write. A plain request that comes then waits once for so long.
+MORE_S: Final = 0.003
 # How often one who was refused last comes before one who was not.
 _TURN_OF_REFUSED: Final = 4
 # How long the oldest may have waited while more is taken. A burst of a launch is worked off; a flood that never ends is
@@ -31,18 +35,23 @@ FEW: Final = 64
 
 
 class Line:
-    """The waiting line of one process. Must be made inside the loop. `clock` is in seconds, and never goes back."""
+    """The waiting line of one process. Must be made inside the loop. `clock` is in seconds, and never goes back.
+
+    `slice_s`: of a turn of the loop; `more_s`: of one beside no plain traffic, for who was not refused.
+    """
 
     def __init__(
         self,
         *,
         slice_s: float = SLICE_S,
+        more_s: float = MORE_S,
         behind_s: float = BEHIND_S,
         few: int = FEW,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._slice_s = slice_s
+        self.loop = asyncio.get_running_loop()
+        self.plain = 0  # how much plain traffic is under way, which its owner counts
+        self._slice_s, self._more_s = slice_s, more_s
         self._behind_s = behind_s
         self._few = few
         self._clock = clock
@@ -62,44 +71,25 @@ class Line:
         """
         if not self._has_turn:
             self._has_turn = True
-            self._loop.call_soon(self._turn)
+            self.loop.call_soon(self._turn)
         self._waiting += 1
         if has_begun:
             (self._second_begun if was_refused else self._first_begun).append(work)
         else:
             (self._second if was_refused else self._first).append((self._clock(), work))
 
-    def begin(self, coroutine: Coroutine[Any, Any, None], *, was_refused: bool = False) -> asyncio.Task[None] | None:
+    def begin(
+        self, coroutine: Coroutine[Any, Any, None], running: "Running", *, was_refused: bool = False
+    ) -> "Steps | None":
         """Take a coroutine's first step now, and each later one in its turn. Call it in a turn.
 
-        Gives the task that takes the later steps; None where the first step was the last. The first step has no task,
-        so there is no `asyncio.timeout` before the coroutine has waited once. Raises what the first step raises.
+        Gives what can be cancelled; None where the first step was the last. `running` has it until then. Raises what
+        the first step raises.
         """
-        steps = self._in_turns(coroutine, was_refused)
-        try:
-            steps.send(None)
-        except StopIteration:
-            return None
-        return self._loop.create_task(steps)
-
-    async def _in_turns(self, coroutine: Coroutine[Any, Any, None], was_refused: bool) -> None:
-        """Take a coroutine's steps: the first as this is begun, each other one when its turn has come."""
-        cancelled: asyncio.CancelledError | None = None
-        has_task = False
-        while True:
-            try:
-                waits_for = coroutine.send(None) if cancelled is None else coroutine.throw(cancelled)
-            except StopIteration:
-                return
-            finally:
-                cancelled = None  # it holds this frame, by its traceback
-            try:
-                if not has_task:
-                    has_task = True
-                    await _pause()
-                await _Turn(self, waits_for, was_refused)
-            except asyncio.CancelledError as error:
-                cancelled = error
+        steps = Steps(self, coroutine, running, was_refused)
+        running.add(steps)
+        steps.take()
+        return steps if steps in running else None
 
     def is_behind(self, *, was_refused: bool = False) -> bool:
         """True while more than a few wait, and the oldest has waited too long: no more of their like should be taken.
@@ -113,8 +103,16 @@ class Line:
         return self._waiting
 
     def _turn(self) -> None:
-        until = self._clock() + self._slice_s
         try:
+            if not self.plain:
+                until = self._clock() + self._more_s
+                while self._first_begun or self._first:
+                    self._waiting -= 1
+                    work = self._first_begun.popleft() if self._first_begun else self._first.popleft()[1]
+                    work()
+                    if self._clock() >= until:
+                        break
+            until = self._clock() + self._slice_s
             while self._waiting:
                 self._next()()
                 if self._clock() >= until:
@@ -122,7 +120,7 @@ class Line:
         finally:  # work that raises, by a mistake, is the loop's to report, and no other work waits for ever
             self._has_turn = self._waiting > 0
             if self._has_turn:
-                self._loop.call_soon(self._turn)
+                self.loop.call_soon(self._turn)
 
     def _next(self) -> Callable[[], None]:
         """Take the work whose turn it is out of the line; some waits."""
@@ -134,55 +132,117 @@ class Line:
         return begun.popleft() if begun else new.popleft()[1]
 
 
-@types.coroutine
-def _pause() -> Generator[None, None, None]:
-    """Wait until whoever has begun a coroutine by hand has made a task of it."""
-    yield
+class Running:
+    """What its owner has begun and has not ended. The loop itself keeps none of it."""
+
+    def __init__(self) -> None:
+        self._steps: set[Steps] = set()
+        self._is_over = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __contains__(self, steps: "Steps") -> bool:
+        return steps in self._steps
+
+    def add(self, steps: "Steps") -> None:
+        """Some have begun."""
+        self._steps.add(steps)
+
+    def end(self, steps: "Steps") -> None:
+        """They have come to their end."""
+        self._steps.discard(steps)
+        if not self._steps:
+            self._is_over.set()
+
+    def cancel(self) -> None:
+        """Break all of it off."""
+        for steps in list(self._steps):
+            steps.cancel()
+
+    async def over(self) -> None:
+        """Wait until all of it has ended."""
+        while self._steps:
+            self._is_over.clear()
+            await self._is_over.wait()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait at most so many seconds until all of it has ended, and break off what has not."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.over()
+        self.cancel()
+        await self.over()
 
 
-class _Turn:
-    """What a task waits for in place of `waits_for`: that this is done, and that its turn in the line has come.
+class Steps:
+    """A coroutine under way, each step in its turn, where a task would take it in the loop's next one.
 
-    A future, as far as a task is concerned (`asyncio.isfuture`: any object with `_asyncio_future_blocking`). A real one
-    would have the loop wake the task, in the loop's next turn and with all others that are done by then; this one wakes
-    it in the line's slice. `waits_for` is None where a coroutine only lets others go first.
+    To what asks for the current task (`asyncio.timeout`) it is one, as the Python documentation lets others' tasks be
+    ("Extending", docs.python.org/3/library/asyncio-extending.html). Nobody can await it, and it has no context of its
+    own: what is done in a turn is done for whoever's turn it is.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_context", "_line", "_waits_for", "_wake", "_was_refused")
+    __slots__ = ("_cancels", "_coroutine", "_is_cancelled", "_line", "_running", "_waits_for", "_was_refused")
 
-    def __init__(self, line: Line, waits_for: "asyncio.Future[Any] | None", was_refused: bool) -> None:
-        self._asyncio_future_blocking = True
+    def __init__(self, line: Line, coroutine: Coroutine[Any, Any, None], running: Running, was_refused: bool) -> None:
         self._line = line
-        self._waits_for = waits_for
+        self._coroutine = coroutine
+        self._running = running
         self._was_refused = was_refused
+        self._waits_for: asyncio.Future[Any] | None = None
+        self._is_cancelled = False  # which its next step is told
+        self._cancels = 0
 
-    def __await__(self) -> Generator["_Turn", None, None]:
-        yield self
-
-    # What a task asks of it…
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._line._loop  # noqa: SLF001 - the line's own
-
-    def add_done_callback(self, wake: Callable[["_Turn"], None], *, context: contextvars.Context) -> None:
-        self._wake, self._context = wake, context
-        if self._waits_for is None:
+    def take(self) -> None:
+        """Take one step."""
+        loop, task = self._line.loop, cast("asyncio.Task[None]", self)
+        waits_for = self._waits_for = None
+        has_ended = True
+        enter_task(loop, task)
+        try:
+            if self._is_cancelled:
+                self._is_cancelled = False
+                waits_for = self._coroutine.throw(asyncio.CancelledError())
+            else:
+                waits_for = self._coroutine.send(None)
+            has_ended = False
+        except (StopIteration, asyncio.CancelledError):
+            pass
+        finally:
+            leave_task(loop, task)
+            if has_ended:
+                self._running.end(self)
+        if has_ended:
+            return
+        if waits_for is None:  # it only lets others go first
             self._queue()
-        else:
-            self._waits_for._asyncio_future_blocking = False  # noqa: SLF001 - a task would have said so
-            self._waits_for.add_done_callback(self._queue)
-
-    def cancel(self, msg: object = None) -> bool:
-        """Cancel what is waited for; where that is done, the task itself has to be cancelled, once its turn comes."""
-        return self._waits_for is not None and self._waits_for.cancel(msg)
-
-    def result(self) -> None:
-        """Tell the task nothing: the coroutine asks what it has waited for itself."""
-
-    # …and what becomes of it.
+            return
+        self._waits_for = waits_for
+        waits_for._asyncio_future_blocking = False  # noqa: SLF001 - a task would say so, too
+        waits_for.add_done_callback(self._queue)
+        if self._is_cancelled and waits_for.cancel():
+            self._is_cancelled = False
 
     def _queue(self, _: object = None) -> None:
-        self._line.put(self._come, was_refused=self._was_refused, has_begun=True)
+        self._line.put(self.take, was_refused=self._was_refused, has_begun=True)
 
-    def _come(self) -> None:
-        self._context.run(self._wake, self)
+    # What is asked of a current task…
+
+    def cancel(self, msg: object = None) -> bool:
+        """Have it told at its next step, and that step come: what it waits for is cancelled."""
+        self._cancels += 1
+        if self._waits_for is None or not self._waits_for.cancel(msg):
+            self._is_cancelled = True
+        return True
+
+    def cancelling(self) -> int:
+        """How often it was cancelled, and not taken back."""
+        return self._cancels
+
+    def uncancel(self) -> int:
+        """Take a cancellation back, that somebody has heard; gives how many are left."""
+        self._cancels = max(0, self._cancels - 1)
+        if not self._cancels:
+            self._is_cancelled = False
+        return self._cancels

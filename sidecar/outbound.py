@@ -419,10 +419,11 @@ class _Connection(asyncio.Protocol):
         try:
             if self._content is None:
                 data = self._read_heads(self._tail + data if self._tail else data)
-                if self._content is None:
-                    self._tail = data
-                    return
-            piece, behind = self._content.feed(data)
+            content = self._content
+            if content is None:
+                self._tail = data
+                return
+            piece, behind = content.feed(data)
         except Refusal as refusal:
             self.fail(f"malformed:{refusal.reason}")
             return

@@ -24,6 +24,7 @@ from sidecar.delivery.rates import Rates
 from sidecar.delivery.router import Router
 from sidecar.delivery.sightings import Sightings
 from sidecar.events import told_to
+from sidecar.line import Line
 from sidecar.logs import EventLog
 from sidecar.metrics import Metrics
 from sidecar.recipient import Recipient, of_address
@@ -99,6 +100,7 @@ class Post:
             "tell": self.tell,
             "now": time.time,
             "code_rules": self.code_rules,
+            "line": Line(),
         }
         return Courier(**(made | other))
 

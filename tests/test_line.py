@@ -1,11 +1,14 @@
 """sidecar/line.py: guarded work in its order, a slice of it in each turn of the loop."""
 
 import asyncio
+import functools
 import itertools
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
-from sidecar.line import Line
+from sidecar.line import Line, Running, Steps
 
 
 class Clock:
@@ -39,7 +42,7 @@ async def test_work_is_done_in_the_order_in_which_it_came() -> None:
     assert len(line) == 0
 
 
-async def test_work_that_raises_keeps_no_other_work_waiting() -> None:
+async def test_work_that_raises_keeps_no_other_work_waiting(running: Running) -> None:
     """It is reported, and the next one has its turn: also what comes later."""
     line, over = Line(), asyncio.Event()
     loop, reported = asyncio.get_running_loop(), []
@@ -59,34 +62,68 @@ async def test_work_that_raises_keeps_no_other_work_waiting() -> None:
     assert reported == [mistake]
 
 
+@pytest.mark.parametrize("has_begun", [False, True])
+@pytest.mark.parametrize("was_refused", [False, True])
 @pytest.mark.parametrize(("each_s", "at_once"), [(0.0001, 10), (0.0004, 3), (0.001, 1), (0.05, 1)])
-async def test_a_turn_of_the_loop_has_a_slice_of_it(each_s: float, at_once: int) -> None:
+async def test_a_turn_of_the_loop_has_a_slice_of_it(
+    each_s: float, at_once: int, was_refused: bool, has_begun: bool
+) -> None:
     """And all else that the loop has to do comes between two slices, however much waits."""
     clock = Clock()
-    line, turns, over = Line(slice_s=0.001, clock=clock), [0], asyncio.Event()
+    line, turns, over = Line(slice_s=0.001, more_s=0.02, clock=clock), [0], asyncio.Event()
+    line.plain = int(not was_refused)
 
     def work() -> None:
         clock.works(each_s)
         turns[-1] += 1
 
-    def plain() -> None:
+    def other() -> None:
         if not over.is_set():
             turns.append(0)
-            asyncio.get_running_loop().call_soon(plain)
+            asyncio.get_running_loop().call_soon(other)
 
     for _ in range(30):
-        line.put(work)
-    line.put(over.set)
-    plain()
+        line.put(work, has_begun=has_begun, was_refused=was_refused)
+    line.put(over.set, has_begun=has_begun, was_refused=was_refused)
+    other()
     await over.wait()
     assert sum(turns) == 30
     assert max(turns) == at_once
+
+
+@pytest.mark.parametrize(("each_s", "at_once"), [(0.0001, 20), (0.0015, 2), (0.05, 1)])
+async def test_beside_no_plain_traffic_more_is_taken_of_those_who_were_not_refused(each_s: float, at_once: int) -> None:
+    """Steps that are taken together ask the store together. Who was refused has the slice that is always there."""
+    clock = Clock()
+    line, turns, over = Line(slice_s=0.0, more_s=0.002, clock=clock), [""], asyncio.Event()
+
+    def work(kind: str) -> None:
+        clock.works(each_s)
+        turns[-1] += kind
+
+    def other() -> None:
+        if not over.is_set():
+            turns.append("")
+            asyncio.get_running_loop().call_soon(other)
+
+    for _ in range(200):
+        line.put(functools.partial(work, "+"))
+        line.put(functools.partial(work, "-"), was_refused=True)
+    line.put(over.set, was_refused=True)
+    other()
+    await over.wait()
+    first, *_ = (one for one in turns if one)
+    assert first.startswith("+" * at_once)
+    assert len(first) == at_once + 1, "and one more, of whoever's turn it is"
+    assert max(one.count("-") for one in turns) == 1
+    assert sum(map(len, turns)) == 400
 
 
 async def test_it_is_behind_when_the_oldest_has_waited_too_long() -> None:
     """Not the newest, and not for ever: what was taken is done, and then more is taken."""
     clock = Clock()
     line, over = Line(slice_s=0.001, behind_s=0.5, few=0, clock=clock), asyncio.Event()
+    line.plain = 1
     assert not line.is_behind()
     line.put(lambda: clock.works(0.002))
     clock.works(0.4)
@@ -120,6 +157,7 @@ async def test_a_short_line_is_not_behind_however_long_the_machine_stood_still()
 async def test_whoever_was_refused_last_waits_behind_those_who_were_not() -> None:
     """But not for ever: one turn in four is theirs."""
     line, done, over = Line(), [], asyncio.Event()
+    line.plain = 1
     for n in range(8):
         line.put(lambda n=n: done.append(f"bot {n}"), was_refused=True)  # type: ignore[misc]
     for n in range(8):
@@ -177,13 +215,33 @@ class Stepping:
         self.steps += 1
 
 
+@pytest.fixture
+def running() -> Running:
+    return Running()
+
+
+async def begin(
+    line: Line, running: Running, *coroutines: Coroutine[Any, Any, None], was_refused: bool = False
+) -> list[Steps | None]:
+    """Begin each in a turn, and give what came of that."""
+    begun: list[Steps | None] = []
+    for one in coroutines:
+        line.put(lambda one=one: begun.append(line.begin(one, running, was_refused=was_refused)))  # type: ignore[misc]
+    while len(line):
+        await asyncio.sleep(0)
+    return begun
+
+
 @pytest.mark.parametrize(("each_s", "at_once"), [(0.125, 8), (0.375, 3), (50.0, 1)])
-async def test_what_all_wait_for_comes_at_once_and_goes_on_a_slice_a_turn(each_s: float, at_once: int) -> None:
+async def test_what_all_wait_for_comes_at_once_and_goes_on_a_slice_a_turn(
+    each_s: float, at_once: int, running: Running
+) -> None:
     """As when the store answers a hundred commands in one read; and all else of the loop comes between two slices."""
     clock = Clock()
     line, turns = Line(slice_s=1.0, clock=clock), []
+    line.plain = 1
     begun = [Stepping(clock, each_s, waits=1) for _ in range(30)]
-    tasks = [line.begin(one.run()) for one in begun]
+    await begin(line, running, *[one.run() for one in begun])
     assert all(one.steps == 1 for one in begun), "the first step is taken as it is begun"
 
     def plain() -> None:
@@ -194,14 +252,14 @@ async def test_what_all_wait_for_comes_at_once_and_goes_on_a_slice_a_turn(each_s
     plain()
     for one in begun:
         one.waits_for[0].set_result(None)
-    await asyncio.gather(*filter(None, tasks))
+    await running.drain(30)
     per_turn = [after - before for before, after in itertools.pairwise(turns)]
     assert sum(one.steps for one in begun) == 60
     assert max(per_turn) == at_once
     assert len(line) == 0
 
 
-async def test_what_goes_on_comes_before_what_begins() -> None:
+async def test_what_goes_on_comes_before_what_begins(running: Running) -> None:
     """Or all would be begun, and each would wait for all others at each step. Who was refused last stays behind."""
     line, order, over = Line(), [], asyncio.Event()
 
@@ -209,9 +267,10 @@ async def test_what_goes_on_comes_before_what_begins() -> None:
         order.append(await answer)
 
     fair, refused = asyncio.Future[str](), asyncio.Future[str]()
-    line.begin(asks(fair))
-    line.begin(asks(refused), was_refused=True)
-    await asyncio.sleep(0)
+    await begin(line, running, asks(fair))
+    await begin(line, running, asks(refused), was_refused=True)
+    # One turn in four is for who was refused: none of the next three.
+    await begin(line, running, *[Stepping(Clock(), 0.0, waits=0).run() for _ in range(2)])
     refused.set_result("a refused one goes on")
     fair.set_result("one goes on")
     line.put(over.set, was_refused=True)
@@ -221,57 +280,135 @@ async def test_what_goes_on_comes_before_what_begins() -> None:
     assert order == ["one goes on", "another begins", "a refused one goes on"]
 
 
-async def test_what_ends_with_its_first_step_needs_no_task() -> None:
+async def test_what_ends_with_its_first_step_is_over(running: Running) -> None:
     """And what that step raises, whoever began it hears."""
+    heard: list[ValueError] = []
 
     async def raises() -> None:
         raise ValueError("a mistake")
 
+    def begins() -> None:
+        try:
+            line.begin(raises(), running)
+        except ValueError as error:
+            heard.append(error)
+
     line = Line()
     at_once = Stepping(Clock(), 0.0, waits=0)
-    assert line.begin(at_once.run()) is None
+    assert await begin(line, running, at_once.run()) == [None]
     assert at_once.ended == "whole"
-    with pytest.raises(ValueError, match="a mistake"):
-        line.begin(raises())
+    line.put(begins)
+    await asyncio.sleep(0)
+    assert [str(error) for error in heard] == ["a mistake"]
+    assert not running
 
 
-@pytest.mark.parametrize("turns", range(4))
-async def test_a_step_that_is_cancelled_is_told_wherever_it_waits(turns: int) -> None:
-    """Before its task has begun, while it waits for an answer, and while it waits for its turn after that."""
+async def test_what_a_later_step_raises_is_reported_and_holds_nobody_up(running: Running) -> None:
+    line, answer = Line(), asyncio.Future[None]()
+    loop, reported = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    mistake = ValueError("a mistake")
+
+    async def raises() -> None:
+        await answer
+        raise mistake
+
+    other = Stepping(Clock(), 0.0, waits=1)
+    await begin(line, running, raises(), other.run())
+    answer.set_result(None)
+    other.waits_for[0].set_result(None)
+    await running.drain(30)
+    assert other.ended == "whole"
+    assert reported == [mistake]
+
+
+@pytest.mark.parametrize("turns", range(3))
+async def test_a_step_that_is_cancelled_is_told_wherever_it_waits(turns: int, running: Running) -> None:
+    """While it waits for an answer, and while it waits for its turn after that."""
     line = Line()
-    steps = Stepping(Clock(), 0.0, waits=2)
-    task = line.begin(steps.run())
-    assert task is not None
+    stepping = Stepping(Clock(), 0.0, waits=2)
+    (steps,) = await begin(line, running, stepping.run())
+    assert steps is not None
     for turn in range(turns):
-        if turn == 2:
-            steps.waits_for[0].set_result(None)
+        if turn == 1:
+            stepping.waits_for[0].set_result(None)
         await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert (steps.steps, steps.ended, len(line)) == (1, "CancelledError", 0)
+    steps.cancel()
+    await running.drain(30)
+    assert (stepping.steps, stepping.ended, len(line)) == (1, "CancelledError", 0)
 
 
-async def test_an_answer_that_fails_and_one_in_time_reach_who_waits() -> None:
-    """A coroutine in turn is one like any other: errors, `asyncio.timeout`, and letting others go first."""
+async def test_a_step_that_cancels_itself_is_told_at_its_next_wait(running: Running) -> None:
+    """As when a connection is found lost in the midst of a step."""
+    line = Line()
+    stepping, going_on = Stepping(Clock(), 0.0, waits=1), asyncio.Future[None]()
+
+    async def cancels_itself() -> None:
+        await going_on
+        assert steps is not None
+        steps.cancel()
+        await stepping.run()
+
+    (steps,) = await begin(line, running, cancels_itself())
+    going_on.set_result(None)
+    await running.drain(30)
+    assert (stepping.steps, stepping.ended) == (1, "CancelledError")
+    assert stepping.waits_for[0].cancelled()
+
+
+async def test_what_has_not_ended_in_its_time_is_broken_off(running: Running) -> None:
+    line = Line()
+    ends, never = Stepping(Clock(), 0.0, waits=1), Stepping(Clock(), 0.0, waits=1)
+    await begin(line, running, ends.run(), never.run())
+    asyncio.get_running_loop().call_later(0.01, ends.waits_for[0].set_result, None)
+    await running.drain(0.1)
+    assert (ends.ended, never.ended) == ("whole", "CancelledError")
+    assert not running
+
+
+async def test_a_coroutine_in_turn_is_one_like_any_other(running: Running) -> None:
+    """Errors reach it, `asyncio.timeout` works from its first step on, and it may let others go first."""
     line, failing = Line(), asyncio.Future[None]()
     heard: list[str] = []
 
     async def asks() -> None:
+        for _ in range(2):
+            try:
+                async with asyncio.timeout(0.001):
+                    await asyncio.Future[None]()
+            except TimeoutError:
+                heard.append("late")
         await asyncio.sleep(0)
         try:
-            await failing
+            async with asyncio.timeout(30):
+                await failing
         except OSError as error:
             heard.append(str(error))
+        await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0.001))
+        heard.append("ended")
+
+    await begin(line, running, asks(), was_refused=True)
+    failing.set_exception(OSError("away"))
+    await running.drain(30)
+    assert heard == ["late", "late", "away", "ended"]
+
+
+async def test_a_time_limit_is_not_taken_for_a_cancellation_nor_the_other_way_round(running: Running) -> None:
+    line = Line()
+    heard: list[str] = []
+
+    async def asks() -> None:
         try:
-            async with asyncio.timeout(0.001):
+            async with asyncio.timeout(30):
                 await asyncio.Future[None]()
         except TimeoutError:
             heard.append("late")
-        await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0.001))
+        except asyncio.CancelledError:
+            heard.append("cancelled")
+            raise
 
-    task = line.begin(asks(), was_refused=True)
-    assert task is not None
-    failing.set_exception(OSError("away"))
-    await task
-    assert heard == ["away", "late"]
+    (steps,) = await begin(line, running, asks())
+    assert steps is not None
+    steps.cancel()
+    await running.drain(30)
+    assert heard == ["cancelled"]

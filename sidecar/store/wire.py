@@ -47,9 +47,9 @@ class Pending(Protocol):
         """Take note that no reply will come."""
 
 
-# Replies that one turn of the loop takes in: whoever waits for one goes on in the next turn, and plain traffic is not
-# to wait for hundreds of them.
-_AT_ONCE: Final = 16
+# Replies that one turn of the loop takes in. Who waits for one goes on when its turn comes (line.py), and plain traffic
+# is not to wait until hundreds of them are read.
+_AT_ONCE: Final = 64
 
 
 class _Plain:

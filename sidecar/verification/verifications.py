@@ -4,10 +4,10 @@ Never stores a code or a recipient: the record holds the recipient's keyed hash,
 """
 
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self, cast
+from typing import Any, Final, Literal, Self, cast
 
 from sidecar.config.model import CodeRules
 from sidecar.errors import Refusal, StoreError
@@ -179,7 +179,7 @@ class Verifications:
         sealed = self._secret.seal(recipient.address)
         key = self._names.verification(new)
 
-        def read(reply: tuple[bytes, int, int]) -> Issued:
+        def read(reply: Sequence[Any]) -> Issued:
             verification_id, life_ms, fresh = reply
             return Issued(verification_id.decode(), life_ms / 1000, bool(fresh), sealed)
 

@@ -138,7 +138,7 @@ async def test_what_the_store_answers_at_once_goes_on_a_slice_a_turn(
 ) -> None:
     """However many wait for it, plain traffic has its turn between: here a slice is one step, and so one refusal."""
     sidecar = await start(MAIN, config=CONFIG.replace('kind = "altcha"', 'kind = "altcha"\nfailures = "500/1h"'))
-    sidecar.app.front._line = Line(slice_s=0.0)
+    sidecar.app.front._line = Line(slice_s=0.0, more_s=0.0)
     content = json.dumps(body).encode()
     head = (
         f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
