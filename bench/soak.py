@@ -309,10 +309,17 @@ class Soak:
         }  # fmt: skip
 
     async def watching(self):
-        """When did the machine withhold its cores? Such times are told, for what fails then says nothing of the sidecar."""
+        """When did the machine withhold its cores? Such times are told, for what fails then says nothing of the sidecar.
+
+        Also from this process, which upstream, the vendors and the verifier are simulated in.
+        """
         waited = collections.defaultdict(collections.deque)  # by process: (when, seconds that it has waited for a core)
+        last = self.now()
         while True:
             now = self.now()
+            if now - last > STALL_IN_S:
+                self.stalls.append((last, now))
+            last = now
             for pid in (*self.sidecar.alive(), *self.valkey.pids()):
                 with suppress(OSError):
                     looks = waited[pid]

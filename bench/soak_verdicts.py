@@ -38,6 +38,15 @@ def repeated_of(accepted, maybe, calls):
     return {number: count for number, count in over.items() if count > 0 and accepted[number] + maybe[number]}
 
 
+def used_again(registered, tries):
+    """The numbers that upstream has registered more often than its answers tell.
+
+    One whose answer was lost, or came too late, may have been a registration, and its proof may be shown again.
+    """
+    lost = {number: sum(told.partition(" ")[0] in {"0", "502", "504"} for told in of) for number, of in tries.items()}
+    return [number for number, count in registered.items() if count > 1 + lost.get(number, 0)]
+
+
 class Verdicts:
     def __init__(self):
         self.rows = []
@@ -88,7 +97,7 @@ def judge(soak):
     said.add("people who got it from two vendors", f"{both}, counted as duplicates: {counted:.0f}", "told", True)
     # The gate.
     said.add("registrations without a proof", soak.upstream.bare, "0", not soak.upstream.bare)
-    again = [number for number, count in soak.upstream.registered.items() if count > 1]
+    again = used_again(soak.upstream.registered, people.tries)
     said.add(
         "proofs used twice",
         f"{len(again)} of {len(soak.upstream.registered)}",
@@ -177,15 +186,17 @@ def judge(soak):
     limit = 3.0 if not soak.is_short else 15.0
     for role in ("parent", "maker", "worker 1"):
         pid = soak.last["processes"].get(role, {}).get("pid")
-        points = [(s["at"], s["processes"][role]["own"]) for s in soak.samples
+        lived = [(s["at"], s["processes"][role]["own"], s["processes"][role]["fds"]) for s in soak.samples
                   if role in s["processes"] and s["processes"][role]["pid"] == pid and soak.warm_s < s["at"] < soak.seconds - soak.quiet_s]  # fmt: skip
-        if len(points) < 12:
+        if len(lived) < 12:
             said.add(f"{role}: memory", "too short a life", "told", True)
             continue
-        span = (points[-1][0] - points[0][0]) / 3600
-        late = points[len(points) // 3 :]
+        # What most connections at once have needed stays with the process: it is flat from then on.
+        most = max(range(len(lived)), key=lambda n: lived[n][2])
+        points = [(at, own) for at, own, _ in lived]
+        late = points[max(len(points) // 3, most if most < len(points) - 12 else 0) :]
         per_hour, whole = slope(late) * 3600, slope(late) * (late[-1][0] - late[0][0])
-        said.add(f"{role}: memory of its own over the last {60 * span * 2 / 3:.0f} min",
+        said.add(f"{role}: memory of its own over the last {(late[-1][0] - late[0][0]) / 60:.0f} min",
                  f"{late[0][1]:.1f} to {late[-1][1]:.1f} MB, {per_hour:+.1f} MB an hour", f"within {limit:.0f} MB", abs(whole) <= limit)  # fmt: skip
     code, left = soak.left
     said.add("exit code after SIGTERM, processes left", f"{code}, {len(left)}", "0, 0", code == 0 and not left)

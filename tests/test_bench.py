@@ -44,6 +44,17 @@ def test_the_soak_sees_a_message_that_a_vendor_was_asked_for_again() -> None:
     assert _verdicts().repeated_of(accepted, maybe, calls) == {"+1": 1}
 
 
+def test_the_soak_sees_a_proof_that_was_used_again_though_its_answer_was_told() -> None:
+    registered = Counter({"+1": 2, "+2": 2, "+3": 1, "+4": 3, "+5": 2})
+    tries = {
+        "+1": ["200", "200"],
+        "+2": ["504 upstream_timeout", "503 overloaded", "200"],
+        "+4": ["502 upstream_unavailable", "200"],
+        "+5": ["0", "200"],
+    }
+    assert _verdicts().used_again(registered, tries) == ["+1", "+4"]
+
+
 def test_the_soak_tells_how_fast_memory_grows() -> None:
     """At the rate of a leak, whatever short-lived work stands on top of it now and then."""
     points = [(5.0 * n, 40 + 0.01 * n + (30 if n % 10 == 3 else 0)) for n in range(200)]
