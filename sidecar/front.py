@@ -310,7 +310,7 @@ class Front:
             self._visit_ended(visit, "left")
 
     def _serve(self, visit: Visit, content: bytes) -> None:
-        """Decide at once what can be decided without waiting; the rest in a task, each step in its turn."""
+        """Decide at once what can be decided without waiting; the rest step by step, each in its turn."""
         if visit.is_over:
             return  # its client has left
         try:
