@@ -107,9 +107,7 @@ class Line:
             if not self.plain:
                 until = self._clock() + self._more_s
                 while self._first_begun or self._first:
-                    self._waiting -= 1
-                    work = self._first_begun.popleft() if self._first_begun else self._first.popleft()[1]
-                    work()
+                    self._next()()
                     if self._clock() >= until:
                         break
             until = self._clock() + self._slice_s
