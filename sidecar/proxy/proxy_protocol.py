@@ -153,6 +153,7 @@ class Acceptor:
         self._room = room
         self._in_a_row = in_a_row
         self._is_my_turn = is_my_turn
+        self._patience = 1  # how many it takes at once that others should have
         self._log = structlog.get_logger()
         self._tasks: set[asyncio.Task[None]] = set()
         self._headers = 0
@@ -194,30 +195,32 @@ class Acceptor:
 
     def _accept(self, listening: socket.socket) -> None:
         if self._is_my_turn(len(self._tasks)):
+            self._patience = 1
             self._take_some(listening, self._in_a_row)
         else:
             self._rest(_POLITE_S)
             self._is_polite = True
 
-    def _take_some(self, listening: socket.socket, most: int) -> None:
-        for _ in range(most):
+    def _take_some(self, listening: socket.socket, most: int) -> int:
+        """Accept so many at most, and say how many there were."""
+        for taken in range(most):
             if not self._accepts:
-                return
+                return taken
             if self._room(len(self._tasks)) <= 0:
                 if self._is_news("connections_full"):
                     self._log.warning("connections_full")
                 self._rest(_FULL_S)
-                return
+                return taken
             try:
                 connection, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return taken
             except OSError as error:
                 # Mostly too many open files. The connection stays in the queue and would wake us at once.
                 if self._is_news("accept_failed"):
                     self._log.warning("accept_failed", reason=error.strerror, again_in_s=_RETRY_S)
                 self._rest(_RETRY_S)
-                return
+                return taken
             connection.setblocking(False)
             peer = None if connection.family == socket.AF_UNIX else Source(address[0], address[1])
             has_header = is_trusted_peer(peer.ip if peer else "", self.trusted)
@@ -226,6 +229,7 @@ class Acceptor:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._accept_or_not()
+        return most
 
     def _is_news(self, event: str) -> bool:
         """True when an event is to be told: the first time, and then every ten seconds."""
@@ -245,8 +249,10 @@ class Acceptor:
         self._accept_or_not()
         if self._is_polite:
             self._is_polite = False
-            for listening in self._sockets:  # nobody else has taken what is still there: as many as there are
-                self._take_some(listening, IN_A_ROW)
+            # Nobody else has taken what is still there: one, which may have come just now; and twice as many each time
+            # that there are so many, for then nobody else is there.
+            taken = [self._take_some(listening, self._patience) for listening in self._sockets]
+            self._patience = min(2 * self._patience, IN_A_ROW) if max(taken, default=0) >= self._patience else 1
 
     async def _take(self, connection: socket.socket, peer: Source | None, *, has_header: bool) -> None:
         """Make a protocol for one connection, or close it."""

@@ -1,6 +1,7 @@
 """Whose connection is it, by the octets before it? And who may say so."""
 
 import asyncio
+import importlib
 import re
 import resource
 import socket
@@ -408,6 +409,7 @@ async def test_many_connections_at_once_are_all_taken() -> None:
 
 async def test_a_machine_out_of_file_descriptors_accepts_when_it_has_some() -> None:
     """It says so once, and does not spin."""
+    importlib.import_module("encodings.idna")  # which no file can be opened for later
     loop = asyncio.get_running_loop()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with accepting(["10.0.0.0/8"]) as running:
