@@ -556,7 +556,7 @@ def _delivery(draft: Draft, findings: Findings) -> None:
                 (*path, "deadline"),
             )
         if rule.confirm_within is not None and draft.code is not None and rule.confirm_within >= draft.code.ttl:
-            findings.tell(
+            findings.warn(
                 (*path, "confirm_within"),
                 "is not shorter than a code lives, so nothing is ever sent again",
                 "write a shorter confirm_within or a longer code.ttl",

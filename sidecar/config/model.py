@@ -137,7 +137,7 @@ class Server(Table):
     keep_alive: Annotated[Duration, Field(gt=0)] = 75.0
     # Below 4 KiB a browser's ordinary request does not fit; above 1 MiB a few clients fill the memory.
     max_head: Annotated[Size, Field(ge=4 << 10, le=1 << 20)] = 64 << 10
-    max_guarded_body: Annotated[Size, Field(ge=1 << 10)] = 64 << 10
+    max_guarded_body: Annotated[Size, Field(ge=1)] = 64 << 10
     drain: Duration = 30.0
     drain_delay: Duration = 0.0
     state_dir: NonEmpty = "./state"
