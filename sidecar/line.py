@@ -195,8 +195,7 @@ class Steps:
     def take(self) -> None:
         """Take one step."""
         loop, task = self._line.loop, cast("asyncio.Task[None]", self)
-        waits_for = self._waits_for = None
-        has_ended = True
+        self._waits_for = None
         enter_task(loop, task)
         try:
             if self._is_cancelled:
@@ -204,15 +203,13 @@ class Steps:
                 waits_for = self._coroutine.throw(asyncio.CancelledError())
             else:
                 waits_for = self._coroutine.send(None)
-            has_ended = False
-        except (StopIteration, asyncio.CancelledError):
-            pass
+        except BaseException as error:
+            self._running.end(self)
+            if isinstance(error, StopIteration | asyncio.CancelledError):
+                return
+            raise
         finally:
             leave_task(loop, task)
-            if has_ended:
-                self._running.end(self)
-        if has_ended:
-            return
         if waits_for is None:  # it only lets others go first
             self._queue()
             return
