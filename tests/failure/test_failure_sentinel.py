@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from failing import GUARD, sees_no_store, told
-from fakes import DEADLINE_S
 from sentinels import a_group, is_followed, until
 from structlog.testing import capture_logs
 from telling import MAIN, SEND, VERIFY, Sidecar, Start
@@ -166,7 +165,13 @@ async def test_nobody_knows_the_primary(start: Start, tmp_path: Path) -> None:
 
 
 async def is_well(sidecar: Sidecar) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        while (await sidecar.admin("/readyz?needs=store")).status != 200:
-            await asyncio.sleep(0.01)
-    assert (await sidecar.ask("POST", "/guarded")).status == 200
+    """Wait until both connections lead to the primary: messages, which readyz tries, and decisions have one each."""
+
+    async def takes_writes() -> bool:
+        return (await sidecar.admin("/readyz?needs=store")).status == 200
+
+    async def decides() -> bool:
+        return (await sidecar.ask("POST", "/guarded")).status == 200
+
+    await until(takes_writes)
+    await until(decides)
