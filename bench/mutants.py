@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-# What decides: the gate, the readings, the proofs, the limits, the way of a message.
+# What decides: the gate, the readings, the proofs, the limits, the way of a message; and the way to the store.
 MODULES = (
-    "gate.py", "admitting.py", "front.py", "line.py", "admission.py", "intake.py", "routes.py", "spelling.py",
-    "verification/*.py", "limits/*.py", "delivery/*.py",
+    "gate.py", "admitting.py", "front.py", "line.py", "turns.py", "admission.py", "intake.py", "routes.py", "spelling.py",
+    "courier.py", "verification/*.py", "limits/*.py", "delivery/*.py", "store/*.py",
 )  # fmt: skip
 # A mutant that hangs is noticed, too: by pytest's own limit for one test, or by this one for all.
 TEST_S = 20

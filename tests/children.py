@@ -7,8 +7,8 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -182,23 +182,38 @@ class Pipe:
         """Say each of these to whoever opens the file next. Blocks until all have read."""
         for text in texts:
             writing = _until(self._opened)
-            _until(self._is_read)  # by one, who waits for more
-            os.write(writing, text.encode())
-            os.close(writing)
-            _until(lambda: not self._is_read())
+            # Who does not read to the end could open it again between these two, and would be said nothing.
+            with _standing_still(_until(self._reader)):
+                os.write(writing, text.encode())
+                os.close(writing)
+            _until(lambda: not self._reader())
 
     def _opened(self) -> int | None:
         with suppress(OSError):  # nobody opens it
             return os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
         return None
 
-    def _is_read(self) -> bool:
+    def _reader(self) -> int | None:
+        """The process that has it open."""
         for pid in self._readers:
             for link in Path(f"/proc/{pid}/fd").iterdir():
                 with suppress(OSError):  # closed just now
                     if link.readlink() == self._path:
-                        return True
-        return False
+                        return pid
+        return None
+
+
+@contextmanager
+def _standing_still(pid: int) -> Iterator[None]:
+    """Stop a process while the block runs."""
+    os.kill(pid, signal.SIGSTOP)
+    _until(lambda: {_state(task) for task in Path(f"/proc/{pid}/task").iterdir()} == {"T"})
+    yield
+    os.kill(pid, signal.SIGCONT)
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _until(found: Callable[[], T | None]) -> T:

@@ -4,10 +4,13 @@ Neither understands more HTTP than where a message ends, so neither can hide wha
 """
 
 import asyncio
+import fcntl
+import os
 import random
 import socket
 import ssl
 import struct
+import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,13 +23,20 @@ DEADLINE_S: Final = 30.0
 
 # Below the ports that the system gives to whoever asks for any: nobody is given one of these.
 _PORTS: Final = iter(random.sample(range(10_000, 20_000), 10_000))
+# One octet for each port: who holds the lock on it has the port, of all processes that run tests, until it ends.
+_CLAIMS: Final = (Path(tempfile.gettempdir()) / f"sidecar-test-ports-{os.getuid()}").open("ab")
 
 
 def free_port() -> int:
-    """A port of ours that nobody listens on now."""
+    """A port that nobody listens on, and that no other process of tests is given while this one runs.
+
+    Whoever is to listen there may start a second later: a port that is only free now could be another test's by then.
+    """
     for port in _PORTS:
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        with suppress(OSError):
+            fcntl.lockf(_CLAIMS, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            with socket.create_server(("127.0.0.1", port)):
+                return port
     raise AssertionError("no free port")
 
 

@@ -38,7 +38,7 @@ drain = "50ms"
 secret = "story-secret-story-secret-story-secret"
 [upstream]
 url = "{upstream}"
-connect_timeout = "500ms"
+connect_timeout = "5s"
 read_timeout = "2s"
 [numbers]
 test = {{ "+8613800000000" = "246810" }}
@@ -59,8 +59,8 @@ secret = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
 [[delivery]]
 providers = ["hook"]
 switch_after = "200ms"
-attempt_timeout = "500ms"
-deadline = "1s"
+attempt_timeout = "5s"
+deadline = "10s"
 """
 SEND = """
 [[routes]]

@@ -2,11 +2,11 @@
 
 import gzip
 import json
-import time
 import zlib
 from typing import Any
 
 import pytest
+from awake import cpu_s
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,9 +169,9 @@ def test_what_is_too_large_is_no_yes() -> None:
 )
 def test_a_bomb_goes_off_in_nobodys_face(bomb: bytes) -> None:
     """What is decoded is bounded, and so is the time that it takes."""
-    started = time.process_time()
-    assert heard(bomb, None, (b"Content-Encoding", b"gzip")) in {"too_large", "no_json"}
-    assert time.process_time() - started < 0.2
+    found = []
+    assert cpu_s(lambda: found.append(heard(bomb, None, (b"Content-Encoding", b"gzip")))) < 0.2
+    assert found[0] in {"too_large", "no_json"}
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"gzip", b"deflate", b"br"]), st.integers(1, 50))

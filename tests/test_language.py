@@ -1,8 +1,7 @@
 """sidecar/language.py: one reading of what a person speaks."""
 
-import time
-
 import pytest
+from awake import cpu_s
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,9 +99,7 @@ def test_a_locale_is_read_as_itself(wishes: list[str]) -> None:
 @pytest.mark.parametrize("wish", ["a-" * 30_000, ",".join(["a-b-c-d-e-f-g-h"] * 8_000), "zh_" * 20_000, ";q=" * 20_000])
 def test_a_long_wish_costs_nothing(wish: str) -> None:
     """Sixty thousand characters are read in the time of five hundred."""
-    started = time.process_time()
-    language.read(wish)
-    assert time.process_time() - started < 0.01
+    assert cpu_s(lambda: language.read(wish)) < 0.01
 
 
 def test_no_more_of_a_wish_is_remembered_than_is_read() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from awake import awake
 from captcha_simulators import (
     ALL,
     AssessmentSimulator,
@@ -221,10 +222,11 @@ async def test_a_silent_verifier_is_given_up_in_time(make: Make, session: outbou
     simulator = make(genuine={"good"}, silent=True)
     async with running(simulator):
         started = time.monotonic()
-        found = await verdict(ask(session, simulator, timeout=0.3), simulator.token("good"))
-        took = time.monotonic() - started
+        with awake() as took:
+            found = await verdict(ask(session, simulator, timeout=0.3), simulator.token("good"))
+            assert took() < 2
+        assert time.monotonic() - started >= 0.3
     assert found == Verdict("provider_error", "no_answer")
-    assert 0.3 <= took < 2
     assert len(simulator.asked) == 1
 
 

@@ -315,7 +315,7 @@ async def test_content_that_stops_coming_is_refused_and_never_looks_whole(upstre
         rest.set_result(await taken.reader.read())
 
     upstream.answer = answer
-    async with passing(upstream.url, content_s=0.2) as sidecar, sidecar.client() as client:
+    async with passing(upstream.url, content_s=1.0) as sidecar, sidecar.client() as client:
         await client.send(began)
         refused = await client.answer()
         assert (refused.status, refused.value(b"connection")) == (400, b"close")
@@ -331,7 +331,7 @@ async def test_content_that_stops_coming_breaks_an_answer_that_has_begun(upstrea
         await taken.reader.read()
 
     upstream.answer = answer
-    async with passing(upstream.url, content_s=0.2) as sidecar, sidecar.client() as client:
+    async with passing(upstream.url, content_s=1.0) as sidecar, sidecar.client() as client:
         await client.send(UPLOADS[0][0])
         await client.head()
         assert await client.rest() == b"3\r\nabc\r\n"
@@ -341,11 +341,11 @@ async def test_content_that_stops_coming_breaks_an_answer_that_has_begun(upstrea
 @RELAYED
 async def test_content_that_comes_slowly_is_not_content_that_stops(upstream: FakeUpstream) -> None:
     """Each octet has the whole time, and an upstream that takes none of it is not the client's fault."""
-    async with passing(upstream.url, content_s=0.4) as sidecar, sidecar.client() as client:
+    async with passing(upstream.url, content_s=2.0) as sidecar, sidecar.client() as client:
         await client.send(UPLOAD + b"Content-Length: 4\r\n\r\n")
         answer = asyncio.create_task(client.answer())
         for _ in range(4):
-            done, _ = await asyncio.wait([answer], timeout=0.15)
+            done, _ = await asyncio.wait([answer], timeout=0.7)
             assert not done
             await client.send(b"x")
         assert (await answer).content == b"ok"
@@ -354,10 +354,10 @@ async def test_content_that_comes_slowly_is_not_content_that_stops(upstream: Fak
 @RELAYED
 async def test_an_upload_that_pauses_is_not_upstreams_silence(upstream: FakeUpstream) -> None:
     """While the client owes content, upstream has nothing to answer: `read_timeout` begins when all has been sent."""
-    async with passing(upstream.url, read_timeout=0.1) as sidecar, sidecar.client() as client:
+    async with passing(upstream.url, read_timeout=1.0) as sidecar, sidecar.client() as client:
         await client.send(UPLOAD + b"Content-Length: 4\r\n\r\nab")
         answer = asyncio.create_task(client.answer())
-        done, _ = await asyncio.wait([answer], timeout=0.5)
+        done, _ = await asyncio.wait([answer], timeout=1.5)
         assert not done
         await client.send(b"cd")
         assert (await answer).content == b"ok"
@@ -367,11 +367,11 @@ async def test_a_client_that_takes_nothing_is_not_upstreams_silence(upstream: Fa
     """Upstream is not read while the client's buffer is full, so its silence is ours."""
     size = 8 << 20
     upstream.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
-    async with passing(upstream.url, read_timeout=0.1) as sidecar, sidecar.client() as client:
+    async with passing(upstream.url, read_timeout=1.0) as sidecar, sidecar.client() as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that reads too
         await client.send(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
         await upstream.wait_for(lambda: len(upstream.requests) == 1)
-        await asyncio.sleep(0.5)  # five times what upstream may be silent for
+        await asyncio.sleep(1.5)  # longer than upstream may be silent for
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert len((await client.answer()).content) == size
 
@@ -385,12 +385,12 @@ async def test_a_gate_that_decides_is_not_upstreams_silence(upstream: FakeUpstre
         await taken.write(b"ok")
 
     async def settle(_: int) -> None:
-        await asyncio.wait([asyncio.create_task(settled.wait())], timeout=0.5)
+        await asyncio.wait([asyncio.create_task(settled.wait())], timeout=1.5)
         settled.set()
 
     settled = asyncio.Event()
     upstream.answer = answer
-    async with passing(upstream.url, read_timeout=0.1) as sidecar, sidecar.client() as client:
+    async with passing(upstream.url, read_timeout=1.0) as sidecar, sidecar.client() as client:
         sidecar.on_status = settle
         assert (await client.ask()).content == b"ok"
 

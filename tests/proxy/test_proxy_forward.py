@@ -549,7 +549,7 @@ async def test_a_silent_upstream_times_out(upstream: FakeUpstream, interim: byte
         await taken.reader.read()
 
     upstream.answer = answer
-    async with passing(upstream.url, read_timeout=0.1) as sidecar, sidecar.client() as client:
+    async with passing(upstream.url, read_timeout=1.0) as sidecar, sidecar.client() as client:
         first = await client.ask()
         assert (await client.answer() if interim else first).content == b"upstream_timeout"
         assert len(upstream.requests) == 1

@@ -362,11 +362,11 @@ async def test_a_slow_header_is_closed(octets: bytes) -> None:
 
 
 async def test_the_time_for_a_header_ends_with_it() -> None:
-    async with accepting(header_s=0.1) as running, running.client() as client:
+    async with accepting(header_s=1.0) as running, running.client() as client:
         await client.send(of("192.0.2.1", 56324))
         assert await client.exactly(len(told(SOURCE))) == told(SOURCE)
         ended = asyncio.ensure_future(client.rest())
-        done, _ = await asyncio.wait([ended], timeout=0.3)
+        done, _ = await asyncio.wait([ended], timeout=1.5)
         assert not done
         ended.cancel()
 
@@ -419,6 +419,9 @@ async def test_a_machine_out_of_file_descriptors_accepts_when_it_has_some() -> N
             try:
                 await loop.sock_connect(client, running.address)
                 answer = asyncio.ensure_future(loop.sock_recv(client, 100))
+                async with asyncio.timeout(DEADLINE_S):
+                    while not running.logs:
+                        await asyncio.sleep(0.01)
                 await asyncio.wait([answer], timeout=0.2)
                 assert [(line["event"], line["reason"]) for line in running.logs] == [
                     ("accept_failed", "Too many open files")

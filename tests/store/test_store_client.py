@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from awake import awake
 from stores import a_server, greet, read_command
 
 from sidecar.errors import StoreAwayError
@@ -60,6 +61,7 @@ async def test_observe_is_told_the_seconds_of_every_command(store_url: str, tmp_
     """Of those that failed too; a wait is no command's time."""
     seen: list[float] = []
     store = Store(store_url, observe=seen.append)
+    began = time.monotonic()
     await store.execute(None, "PING")
     await store.blocking("nobody:fills:this", "BLPOP", "nobody:fills:this", 0.05, wait_s=1)
     assert len(seen) == 1
@@ -67,7 +69,8 @@ async def test_observe_is_told_the_seconds_of_every_command(store_url: str, tmp_
     away = Store(f"unix://{tmp_path}/nobody.sock", observe=seen.append)
     assert not await away.ping()
     assert len(seen) == 2
-    assert all(0 < took < 1 for took in seen)
+    assert min(seen) > 0
+    assert sum(seen) < time.monotonic() - began
     await away.close()
 
 
@@ -89,11 +92,9 @@ def test_other_urls_are_refused(url: str) -> None:
 async def test_waiting_outlives_the_time_limit_of_decisions(store: Store, store_url: str) -> None:
     """A BLPOP of 0.3 s ends by itself on a store whose commands get 0.1 s."""
     patient = Store(store_url, prefix=store.names.prefix, timeout_s=0.1)
+    nobody = store.names.current("nobody")
     started = time.monotonic()
-    assert (
-        await patient.blocking(store.names.current("nobody"), "BLPOP", store.names.current("nobody"), 0.3, wait_s=0.3)
-        is None
-    )
+    assert await patient.blocking(nobody, "BLPOP", nobody, 0.3, wait_s=30) is None
     assert time.monotonic() - started >= 0.3
     await patient.close()
 
@@ -184,10 +185,10 @@ async def test_a_store_that_hangs_is_away_in_time_and_back_at_once(tmp_path: Pat
 
     async with a_server(tmp_path / "s", talk) as url:
         store = Store(url, timeout_s=0.2)
-        started = time.monotonic()
-        with pytest.raises(StoreAwayError, match="no answer within"):
-            await store.execute("x", "GET", "x")
-        assert time.monotonic() - started < 3.0
+        with awake() as took:
+            with pytest.raises(StoreAwayError, match="no answer within"):
+                await store.execute("x", "GET", "x")
+            assert took() < 3.0
         assert await store.execute("x", "GET", "x") == b"mine"
         await store.close()
     assert connected == 2

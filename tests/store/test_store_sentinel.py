@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from awake import awake
 from sentinels import NAME, FakeSentinel, Server, a_group, fake_sentinels, some_servers, until
 from stores import a_store
 from structlog.testing import capture_logs
@@ -57,11 +58,13 @@ async def test_one_honest_sentinel_among_others_is_enough(servers: list[Server])
     honest = FakeSentinel(place_of(one))
     hangs = FakeSentinel(place_of(one))
     hangs.hangs = True
-    async with fake_sentinels(hangs, FakeSentinel(), nonsense, denied, evil, nameless, nowhere, honest) as url:
-        began = time.monotonic()
-        async with a_store(url.replace("://", "://127.0.0.1:1,")) as store:
+    async with (
+        fake_sentinels(hangs, FakeSentinel(), nonsense, denied, evil, nameless, nowhere, honest) as url,
+        a_store(url.replace("://", "://127.0.0.1:1,")) as store,
+    ):
+        with awake() as took:
             assert await is_at(store, one)
-            assert time.monotonic() - began < 1.0
+            assert took() < 1.0
 
 
 async def test_a_user_without_the_right_to_role_is_told_so(servers: list[Server]) -> None:
@@ -204,9 +207,10 @@ PUSH = Script(text := "return redis.call('RPUSH', KEYS[1], ARGV[1])", hashlib.sh
 class Load:
     """Writers that push numbers, each its next one as soon as it knows of the last, and what they were answered."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self.store = store
-        self.answered: dict[str, float] = {}  # when, in seconds of the monotonic clock
+        self.clock = clock
+        self.answered: dict[str, float] = {}  # when, in seconds of the clock
         self.refused = 0
         self._tasks = [asyncio.create_task(self._write(writer)) for writer in range(8)]
 
@@ -221,7 +225,7 @@ class Load:
                 self.refused += 1
                 await asyncio.sleep(0.005)
             else:
-                self.answered[pushed] = time.monotonic()
+                self.answered[pushed] = self.clock()
 
     async def answers(self, since: float, count: int = 100) -> float:
         """Wait for so many answers, and give the time of the first."""
@@ -249,46 +253,48 @@ async def nothing_is_lost(load: Load, server: Server) -> None:
 async def test_a_primary_that_is_killed_loses_nothing_that_was_answered(tmp_path: Path, replicas: int) -> None:
     """The new one is written to within three seconds of its promotion, though a replica is missing then."""
     async with a_group(tmp_path, replicas) as group, a_store(group.url) as store:
-        load = Load(store)
-        await load.answers(0.0)
-        await group.servers[0].kill()
-        killed_at = time.monotonic()
-        new = await group.promoted(group.servers[0])
-        promoted_at = time.monotonic()
-        back_at = await load.answers(max(killed_at + 0.1, promoted_at - 0.05))
-        await load.end()
-        assert load.refused
-        assert await is_at(store, new)
-        await nothing_is_lost(load, new)
-        print(f"\npromoted after {promoted_at - killed_at:.2f} s, back {back_at - promoted_at:.2f} s later")  # noqa: T201 - shown with -s
-        assert back_at - promoted_at < BACK_WITHIN_S
+        with awake() as clock:
+            load = Load(store, clock)
+            await load.answers(0.0)
+            await group.servers[0].kill()
+            killed_at = clock()
+            new = await group.promoted(group.servers[0])
+            promoted_at = clock()
+            back_at = await load.answers(max(killed_at + 0.1, promoted_at - 0.05))
+            await load.end()
+            assert load.refused
+            assert await is_at(store, new)
+            await nothing_is_lost(load, new)
+            print(f"\npromoted after {promoted_at - killed_at:.2f} s, back {back_at - promoted_at:.2f} s later")  # noqa: T201 - shown with -s
+            assert back_at - promoted_at < BACK_WITHIN_S
 
 
 async def test_a_frozen_primary_that_comes_back_gets_nothing(tmp_path: Path) -> None:
     """It takes itself for the primary until a Sentinel tells it otherwise, and then loses what it was written."""
     async with a_group(tmp_path, 1) as group, a_store(group.url) as store:
-        old, new = group.servers
-        load = Load(store)
-        await load.answers(0.0)
-        old.send(signal.SIGSTOP)
-        frozen_at = time.monotonic()
-        assert await group.promoted(old) is new
-        promoted_at = time.monotonic()
-        back_at = await load.answers(promoted_at)
-        old.send(signal.SIGCONT)
-        roles = set()
+        with awake() as clock:
+            old, new = group.servers
+            load = Load(store, clock)
+            await load.answers(0.0)
+            old.send(signal.SIGSTOP)
+            frozen_at = clock()
+            assert await group.promoted(old) is new
+            promoted_at = clock()
+            back_at = await load.answers(promoted_at)
+            old.send(signal.SIGCONT)
+            roles = set()
 
-        async def is_replica() -> bool:
-            roles.add(await old.role())
-            return b"slave" in roles
+            async def is_replica() -> bool:
+                roles.add(await old.role())
+                return b"slave" in roles
 
-        await until(is_replica)
-        assert b"master" in roles
-        await load.answers(time.monotonic())
-        await load.end()
-        await nothing_is_lost(load, new)
-        print(f"\npromoted after {promoted_at - frozen_at:.2f} s, back {back_at - promoted_at:.2f} s later")  # noqa: T201 - shown with -s
-        assert back_at - promoted_at < BACK_WITHIN_S
+            await until(is_replica)
+            assert b"master" in roles
+            await load.answers(clock())
+            await load.end()
+            await nothing_is_lost(load, new)
+            print(f"\npromoted after {promoted_at - frozen_at:.2f} s, back {back_at - promoted_at:.2f} s later")  # noqa: T201 - shown with -s
+            assert back_at - promoted_at < BACK_WITHIN_S
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -299,8 +305,8 @@ async def test_an_administrators_fail_over(tmp_path: Path, replicas: int) -> Non
     """
     async with a_group(tmp_path, replicas) as group, a_store(group.url, trouble=Trouble(logs.write)) as store:
         old = group.servers[0]
-        load = Load(store)
-        with capture_logs() as lines:
+        with capture_logs() as lines, awake() as clock:
+            load = Load(store, clock)
             await load.answers(0.0)
 
             async def begins() -> bool:  # once the Sentinel knows the replica well

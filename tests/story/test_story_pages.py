@@ -2,12 +2,12 @@
 
 import json
 import re
-import time
 from html.parser import HTMLParser
 from typing import Any
 
 import aiohttp
 import pytest
+from awake import awake
 from fakes import OK, RawClient, Taken
 from telling import CONFIG, E164, PHONE, SEND, Reply, Sidecar, Start
 
@@ -604,7 +604,7 @@ async def test_a_form_of_a_thousand_large_fields_costs_little(start: Start) -> N
     """64 KB that grow sixfold when escaped: a page is made of them in milliseconds."""
     sidecar = await start(TABLES)
     form = [("phone", "123"), *[(f"f{n}", '"' * 10) for n in range(900)]]
-    began = time.perf_counter()
-    page = Form(await post(sidecar, form))
+    with awake() as took:
+        page = Form(await post(sidecar, form))
+        assert took() < 1
     assert page.fields == form[1:]
-    assert time.perf_counter() - began < 1

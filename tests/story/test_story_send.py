@@ -246,7 +246,7 @@ async def test_a_message_that_every_provider_refused_gives_back_what_was_taken(s
 
 async def test_silence_is_not_failure(start: Start) -> None:
     """A vendor that does not answer may have sent: the message is unconfirmed and nothing is given back."""
-    sidecar = await start(to_rate="1/1h")
+    sidecar = await start(to_rate="1/1h", config=CONFIG.replace('attempt_timeout = "5s"', 'attempt_timeout = "500ms"'))
     sidecar.vendor.open.clear()
     sent = (await sidecar.send()).json
     path = f"/.sidecar/v1/verifications/{sent['id']}"
