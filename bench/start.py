@@ -64,6 +64,8 @@ def started(text: str, command: str) -> tuple[float, float, float, float]:
         admin, path = free_port(), Path(folder) / "sidecar.toml"
         path.write_text(placed(text, Path(folder), admin))
         environment = dict.fromkeys(re.findall(r"\$\{([A-Z_]+)\}", path.read_text()), "x" * 8) | SECRETS
+        # What is installed is compiled, so the first start compiles here, whatever the caller's shell says.
+        environment["PYTHONDONTWRITEBYTECODE"] = ""
         with (Path(folder) / "log").open("wb") as log:
             began = time.perf_counter()
             process = subprocess.Popen(

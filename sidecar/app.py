@@ -32,7 +32,6 @@ from sidecar.delivery.breakers import Breakers
 from sidecar.delivery.ledger import Ledger
 from sidecar.delivery.outbox import Outbox
 from sidecar.delivery.providers.remote import Remote as RemoteProvider
-from sidecar.delivery.providers.remote import prepare as prepare_kind
 from sidecar.delivery.providers.seam import Provider
 from sidecar.delivery.rates import Rates
 from sidecar.delivery.receipts import Receipts, callback_url, may_come
@@ -89,13 +88,6 @@ def kinds(*, reads_networks: bool = True) -> Kinds:
         messages=text.longest,
         networks=asn.load if reads_networks else lambda _: None,
     )
-
-
-def prepare(config: Config) -> None:
-    """Import what the vendors of a configuration need: who forks does it once for all whom it makes."""
-    vendors = providers.kinds()
-    for settings in config.providers.values():
-        prepare_kind(vendors[settings.kind], settings)
 
 
 @dataclass(slots=True)

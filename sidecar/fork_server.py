@@ -22,7 +22,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 from sidecar import asn, logs, worker
-from sidecar.app import prepare
 from sidecar.config.model import Config
 from sidecar.recipient import load_number_data
 from sidecar.turns import Turns
@@ -118,7 +117,6 @@ def _received(octets: bytes) -> Config:
         if table.asn_file:
             with suppress(OSError, ValueError):  # it has changed just now: the workers tell what is wrong
                 asn.load(table.asn_file)
-    prepare(config)
     return config
 
 

@@ -157,7 +157,7 @@ def test_only_app_builds() -> None:
     assert importers_of("sidecar.admitting") == {"app", "gate", "front"}
     assert importers_of("sidecar.front") == {"app"}
     assert importers_of("sidecar.api") == {"app", "admin", "front"}
-    assert importers_of("sidecar.app") == {"serve", "worker", "fork_server", "cli"}
+    assert importers_of("sidecar.app") == {"serve", "worker", "cli"}
     assert importers_of("sidecar.serve") == {"cli"}
 
 

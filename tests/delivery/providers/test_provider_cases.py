@@ -133,12 +133,10 @@ FIRST_MESSAGES = """
 import sys
 from sidecar import outbound
 from sidecar.delivery.providers import kinds
-from sidecar.delivery.providers.remote import prepare
 from test_provider_cases import MESSAGE, MESSAGES, REMOTE, settings
 
 for kind in REMOTE:
     table = settings(kind, "http://127.0.0.1:1")
-    prepare(kinds()[kind], table)
     before = set(sys.modules)
     made = kinds()[kind].request(table, MESSAGES.get(kind, MESSAGE), 0.0, "nonce")
     assert isinstance(made, outbound.HttpRequest), made
@@ -147,7 +145,7 @@ for kind in REMOTE:
 
 
 def test_first_message_waits_for_no_import() -> None:
-    """All that a kind's library loads, it loads at start: an import of a tenth of a second stops the whole loop."""
+    """All that a kind needs is imported with it: an import of a tenth of a second stops the whole loop."""
     path = os.pathsep.join(map(str, (HERE, HERE.parents[1], HERE.parents[2])))
     asked = subprocess.run(
         [sys.executable, "-c", FIRST_MESSAGES],
