@@ -20,7 +20,7 @@ kind = "turnstile"
 secret = "0x-secret"
 hostname = "signup.example"
 endpoint = "{url}/siteverify"
-timeout = "500ms"
+timeout = "1s"
 on_failure = "{on_failure}"
 [[routes]]
 match = "POST /login"
@@ -44,8 +44,8 @@ secret = "s"
 [[delivery]]
 providers = {order}
 switch_after = "200ms"
-attempt_timeout = "500ms"
-deadline = "2s"
+attempt_timeout = "2s"
+deadline = "5s"
 """
 
 
