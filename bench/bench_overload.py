@@ -15,7 +15,7 @@ import uvloop
 
 CONNECTIONS = 64
 OPEN = 2048  # of the open loop: as a front proxy may have
-SHARES = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+SHARES = (0.5, 1.0, 1.5, 2.0, 3.0)
 COLUMNS = (
     ("offered/s", "offered", 0), ("goodput/s", "goodput", 0), ("p50 ms of what was accepted", "p50", 0), ("p99 ms", "p99", 0),
     ("refused: overloaded", "refused", 2), ("failed otherwise", "failed", 2), ("p99 ms of refusals", "refused_p99", 0),
@@ -45,29 +45,35 @@ async def main() -> None:
     parser.set_defaults(only="ours")
     args = rig.parsed(parser)
     with rig.guarded(args) as found:
-        for one in found:
-            capacity = 0.0
-            for _ in range(4):  # the best: something else may have had the core
-                answers = await load.closed(one.port, load.sends(), CONNECTIONS, min(3, args.seconds))
-                capacity = max(capacity, answers.per_s(202))
-                await load.arrived(rig.TWILIO, answers.count(202))
-            rows = [replace(one, name=f"{one.name}, {share:g} ×", figures=defaultdict(list)) for share in SHARES]
-            with rig.profiled(one, args.profile, lambda: int(capacity * sum(SHARES) * args.seconds)):
-                for _ in range(args.runs):
-                    for share, row in zip(SHARES, rows, strict=True):
-                        await offered(one, row, share * capacity, args.seconds)
-            print(f"\n{one.name} carries {capacity:.0f} sends/s\n")
-            print(rig.table(rows, COLUMNS))
-            best, last = max(row.median("goodput") for row in rows), rows[-1]
-            print("\n" + rig.goals(
-                found,
-                rig.Goal("goodput at 3 ×, of the best", "at least 0.9", lambda _: last.median("goodput") / best, lambda x: x >= 0.9),
-                rig.Goal(
-                    "goodput a CPU second at 3 ×, of the best", "at least 0.9",
-                    lambda _: last.median("per_cpu_s") / max(row.median("per_cpu_s") for row in rows), lambda x: x >= 0.9,
-                ),
-                rig.Goal("p99 at 3 ×, ms", "under 2000", lambda _: last.median("p99"), lambda x: x < 2000),
-            ))  # fmt: skip
+        capacity = 0.0  # of the best: all are offered the same
+        for one in rig.turns(found, 4):  # in the best of four runs: something else may have had the core
+            answers = await load.closed(one.port, load.sends(), CONNECTIONS, min(3, args.seconds))
+            one.note(carries=answers.per_s(202))
+            capacity = max(capacity, answers.per_s(202))
+            await load.arrived(rig.TWILIO, answers.count(202))
+        rows = {
+            one.name: [replace(one, name=f"{one.name}, {share:g} ×", figures=defaultdict(list)) for share in SHARES]
+            for one in found
+        }
+        with rig.profiled(found[0], args.profile, lambda: int(capacity * sum(SHARES) * args.seconds)):
+            for number in range(args.runs):
+                for at, share in enumerate(SHARES):
+                    for one in (found, found[::-1])[number % 2]:
+                        await offered(one, rows[one.name][at], share * capacity, args.seconds)
+    for one in found:
+        print(f"\n{one.name} carries {max(one.figures['carries']):.0f} sends/s\n")
+        print(rig.table(rows[one.name], COLUMNS))
+        print("\n" + rig.goals(
+            found,
+            of_best("goodput", "goodput", rows[one.name]), of_best("goodput a CPU second", "per_cpu_s", rows[one.name]),
+            rig.Goal("p99 at 3 ×, ms", "under 2000", lambda _, one=one: rows[one.name][-1].median("p99"), lambda x: x < 2000),
+        ))  # fmt: skip
+
+
+def of_best(what: str, figure: str, rows: list[rig.Contestant]) -> rig.Goal:
+    """The goal that at three times of what it can carry it does nearly as much as at its best."""
+    share = lambda _: rows[-1].median(figure) / max(row.median(figure) for row in rows)  # noqa: E731
+    return rig.Goal(f"{what} at 3 ×, of the best", "at least 0.9", share, lambda x: x >= 0.9)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,8 @@ _IN_PATH: Final = (
 # Costly decisions that may be under way at once: with captchas and a store that take a second each, some thousands a
 # second. What was decided and is carried is none, and neither is who waits for a message's status.
 _MOST_UNDER_WAY: Final = 4096
+# How many more of an action may wait to begin than of others: who has a code in hand is refused last.
+_MOST_WAITING: Final = {"verify": 2.0}
 # Of a turn of the loop, for refusing what is too much: as many as come in it while three times as much is offered as
 # can be done.
 _SHED_S: Final = 0.0004
@@ -249,7 +251,8 @@ class Front:
         connection.was_challenged = is_challenge
         visit.is_costly = may_change or is_challenge or action == "override"
         if (may_change or is_challenge) and (
-            self._under_way >= _MOST_UNDER_WAY or self._line.is_behind(was_refused=visit.waits_behind)
+            self._under_way >= _MOST_UNDER_WAY
+            or self._line.is_behind(was_refused=visit.waits_behind, most=_MOST_WAITING.get(action, 1.0))
         ):
             visit.is_shed = True
         elif may_change or action == "override":

@@ -5,9 +5,11 @@ slice. That holds for work that begins, and for each step of it after waiting fo
 their answers come at once. Work is done in the order in which it came: each has the
 same time to be answered in, so the oldest has the earliest deadline. So what goes on comes before what begins; or all
 who ask would be begun, and each would wait for all others at each step. But whoever was refused last waits behind those
-who were not, and gets one turn in four while they wait: a bot pays for its wrong captchas with its own time. Work that
-comes while many wait to begin, the oldest for too long, is not taken: it would not be answered in time. Bots that wait
-too long keep other bots out, and nobody else.
+who were not, and gets one turn in four while they wait: a bot pays for its wrong captchas with its own time.
+
+Work that could not begin in time is not taken: where some have waited to begin without a break for 0.3 s, no more may
+wait than began in 0.3 s, as it went lately. So a burst is worked off; of a flood as much is taken as is done, and the
+line neither grows nor runs empty. Bots in the line keep other bots out, and nobody else.
 """
 
 import asyncio
@@ -27,11 +29,30 @@ SLICE_S: Final = 0.0003
 MORE_S: Final = 0.003
 # How often one who was refused last comes before one who was not.
 _TURN_OF_REFUSED: Final = 4
-# How long the oldest may have waited while more is taken. A burst of a launch is worked off; a flood that never ends is
-# refused, and what was taken before is answered in time.
+# For how long work may wait to begin where more comes than is done.
 BEHIND_S: Final = 0.3
-# So few are done within a few milliseconds, however long the oldest has waited: the machine stood still, not the line.
+# So few may always wait: they are begun within a few milliseconds.
 FEW: Final = 64
+# As long as this, but not longer, a turn of the loop may take: then the machine stood still, and not the line.
+_MOST_S: Final = 0.05
+# What is "lately": of a longer time, each half counts half as much as the one after it.
+_LATELY_S: Final = 2.0
+
+
+class _Lane:
+    """Those who were refused last, or those who were not.
+
+    `new` waits to begin, `begun` to go on. `begins`: how many have begun since `busy_since`, from when on some have
+    waited to begin, by the line's own time.
+    """
+
+    __slots__ = ("begins", "begun", "busy_since", "new")
+
+    def __init__(self) -> None:
+        self.new: deque[Callable[[], None]] = deque()
+        self.begun: deque[Callable[[], None]] = deque()
+        self.begins = 0.0
+        self.busy_since = 0.0
 
 
 class Line:
@@ -55,11 +76,10 @@ class Line:
         self._behind_s = behind_s
         self._few = few
         self._clock = clock
-        # What waits to begin, and what waits to go on: of those who were not refused last, and of those who were.
-        self._first: deque[tuple[float, Callable[[], None]]] = deque()
-        self._second: deque[tuple[float, Callable[[], None]]] = deque()
-        self._first_begun: deque[Callable[[], None]] = deque()
-        self._second_begun: deque[Callable[[], None]] = deque()
+        self._first = _Lane()  # who was not refused
+        self._second = _Lane()
+        self._time = 0.0  # the line's own: the clock's, without what the machine stood still
+        self._turned = 0.0  # when the last turn began, by the clock
         self._waiting = 0
         self._done = 0
         self._has_turn = False
@@ -71,12 +91,16 @@ class Line:
         """
         if not self._has_turn:
             self._has_turn = True
+            self._turned = self._clock()
             self.loop.call_soon(self._turn)
         self._waiting += 1
+        lane = self._second if was_refused else self._first
         if has_begun:
-            (self._second_begun if was_refused else self._first_begun).append(work)
-        else:
-            (self._second if was_refused else self._first).append((self._clock(), work))
+            lane.begun.append(work)
+            return
+        if not lane.new:
+            lane.begins, lane.busy_since = 0.0, self._time
+        lane.new.append(work)
 
     def begin(
         self, coroutine: Coroutine[Any, Any, None], running: "Running", *, was_refused: bool = False
@@ -91,22 +115,31 @@ class Line:
         steps.take()
         return steps if steps in running else None
 
-    def is_behind(self, *, was_refused: bool = False) -> bool:
-        """True while more than a few wait, and the oldest has waited too long: no more of their like should be taken.
+    def is_behind(self, *, was_refused: bool = False, most: float = 1.0) -> bool:
+        """True while more wait to begin than can in time: no more of their like should be taken.
 
-        `was_refused`: of those who were refused last, who wait by themselves.
+        `was_refused`: of those who were refused last, who wait by themselves. `most`: so many times as many may wait.
         """
-        line = self._second if was_refused else self._first
-        return len(line) > self._few and self._clock() - line[0][0] > self._behind_s
+        lane = self._second if was_refused else self._first
+        waiting, busy_s = len(lane.new), self._time - lane.busy_since
+        if waiting <= self._few or busy_s < self._behind_s:
+            return False
+        if busy_s > _LATELY_S:
+            busy_s, lane.begins = busy_s / 2, lane.begins / 2
+            lane.busy_since = self._time - busy_s
+        return waiting * busy_s >= lane.begins * self._behind_s * most
 
     def __len__(self) -> int:
         return self._waiting
 
     def _turn(self) -> None:
         try:
+            now, first = self._clock(), self._first
+            self._time += min(now - self._turned, _MOST_S)
+            self._turned = now
             if not self.plain:
-                until = self._clock() + self._more_s
-                while self._first_begun or self._first:
+                until = now + self._more_s
+                while first.begun or first.new:
                     self._next()()
                     if self._clock() >= until:
                         break
@@ -124,10 +157,13 @@ class Line:
         """Take the work whose turn it is out of the line; some waits."""
         self._waiting -= 1
         self._done += 1
-        first, second = self._first_begun or self._first, self._second_begun or self._second
-        is_seconds = not first or (second and self._done % _TURN_OF_REFUSED == 0)
-        begun, new = (self._second_begun, self._second) if is_seconds else (self._first_begun, self._first)
-        return begun.popleft() if begun else new.popleft()[1]
+        lane, second = self._first, self._second
+        if not (lane.begun or lane.new) or (self._done % _TURN_OF_REFUSED == 0 and (second.begun or second.new)):
+            lane = second
+        if lane.begun:
+            return lane.begun.popleft()
+        lane.begins += 1
+        return lane.new.popleft()
 
 
 class Running:

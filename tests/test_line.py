@@ -3,7 +3,8 @@
 import asyncio
 import functools
 import itertools
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -119,39 +120,134 @@ async def test_beside_no_plain_traffic_more_is_taken_of_those_who_were_not_refus
     assert sum(map(len, turns)) == 400
 
 
-async def test_it_is_behind_when_the_oldest_has_waited_too_long() -> None:
-    """Not the newest, and not for ever: what was taken is done, and then more is taken."""
-    clock = Clock()
-    line, over = Line(slice_s=0.001, behind_s=0.5, few=0, clock=clock), asyncio.Event()
-    line.plain = 1
-    assert not line.is_behind()
-    line.put(lambda: clock.works(0.002))
-    clock.works(0.4)
-    line.put(over.set)
-    assert not line.is_behind()
-    clock.works(0.11)
-    assert line.is_behind()
-    await asyncio.sleep(0)
-    assert len(line) == 1
-    assert not line.is_behind(), "the one that waits now came later"
-    await over.wait()
-    clock.works(9)
-    assert not line.is_behind(), "nothing waits"
+@dataclass
+class Came:
+    """What came of work that was offered: how long each that was taken waited to begin, and when it came."""
+
+    waits: list[tuple[float, float]] = field(default_factory=list)
+    refused: int = 0
+    idle_s: float = 0.0
+
+    def longest(self, since: float = 0.0) -> float:
+        return max(wait for at, wait in self.waits if at >= since)
 
 
-async def test_a_short_line_is_not_behind_however_long_the_machine_stood_still() -> None:
-    """What few wait for is soon done; where more wait, nobody would be answered in time."""
+async def offer(
+    line: Line,
+    clock: Clock,
+    *,
+    each_s: Callable[[], float],
+    per_s: float,
+    seconds: float,
+    stalls: Mapping[float, float] | None = None,
+    **kind: Any,
+) -> Came:
+    """Offer work at a fixed rate, each of it so long. `stalls`: when the machine stands still, and for how long."""
+    came, due, until, stalls = Came(), clock.now, clock.now + seconds, dict(stalls or {})
+
+    def begin(at: float) -> None:
+        came.waits.append((at, clock.now - at))
+        clock.works(each_s())
+
+    while due < until or len(line):
+        while due <= min(clock.now, until):
+            if line.is_behind(**kind):
+                came.refused += 1
+            else:
+                line.put(functools.partial(begin, due), was_refused=kind.get("was_refused", False))
+            due += 1 / per_s
+        if not len(line):
+            came.idle_s += max(0.0, due - clock.now)
+            clock.now = max(clock.now, due)
+        for at in [at for at in stalls if at <= clock.now]:
+            clock.works(stalls.pop(at))
+        await asyncio.sleep(0)
+    return came
+
+
+def thousandth() -> float:
+    return 0.001
+
+
+@pytest.mark.parametrize("times", [1.1, 1.5, 3.0, 10.0])
+@pytest.mark.parametrize("was_refused", [False, True])
+async def test_of_a_flood_as_much_is_taken_as_is_done_and_soon_begun(times: float, was_refused: bool) -> None:
+    """The line neither grows nor runs empty; what came before it was known to be a flood has waited longer."""
     clock = Clock()
-    line = Line(behind_s=0.5, few=3, clock=clock)
+    line = Line(clock=clock)
+    came = await offer(line, clock, each_s=thousandth, per_s=1000 * times, seconds=10, was_refused=was_refused)
+    assert came.idle_s < 0.01
+    assert len(came.waits) == pytest.approx(10_000, rel=0.05)
+    assert came.refused == pytest.approx(10_000 * (times - 1), rel=0.5 if times < 1.2 else 0.1)
+    assert came.longest(since=times * 0.3 + 1) < 0.32
+    assert came.longest() < 0.3 * max(1, times - 1) + 0.02
+
+
+async def test_what_can_be_done_is_taken_however_unevenly_it_comes() -> None:
+    """The burst of a launch is worked off."""
+    clock = Clock()
+    line = Line(clock=clock)
+    burst = await offer(line, clock, each_s=thousandth, per_s=1e9, seconds=2e-6)
+    assert (len(burst.waits), burst.refused) == (2000, 0)
+    after = await offer(line, clock, each_s=thousandth, per_s=950, seconds=5)
+    assert after.refused == 0
+
+
+@pytest.mark.parametrize("stall_s", [0.1, 0.3, 0.5])
+async def test_when_the_machine_stood_still_what_comes_at_once_then_is_taken(stall_s: float) -> None:
+    """It stood still, and not the line."""
+    clock = Clock()
+    came = await offer(
+        Line(clock=clock), clock, each_s=thousandth, per_s=700, seconds=9, stalls={2.0: stall_s, 6.0: stall_s}
+    )
+    assert came.refused == 0
+    assert came.longest() < stall_s * 1.1
+
+
+async def test_less_is_taken_where_less_is_done_and_more_again_where_more_is() -> None:
+    """When a machine gives a third of what it gave, nobody waits for long for the two thirds that it does not."""
+    clock = Clock()
+    came = await offer(
+        Line(clock=clock),
+        clock,
+        each_s=lambda: 0.003 if 5 < clock.now < 15 else 0.001,
+        per_s=3000,
+        seconds=20,
+    )
+    assert came.longest(since=2) < 1.0
+    assert max(wait for at, wait in came.waits if 9 < at < 14) < 0.4
+    assert min(wait for at, wait in came.waits if at > 18) > 0.25, "the line is as long again as may be"
+    assert came.idle_s < 0.01
+
+
+async def test_a_few_are_always_taken() -> None:
+    """They are begun in a moment, also where nothing has begun for long."""
+    clock = Clock()
+    line = Line(few=3, clock=clock)
     for _ in range(3):
-        line.put(lambda: None)
+        line.put(lambda: clock.works(9))
+    await asyncio.sleep(0)
     clock.works(9)
-    assert not line.is_behind()
-    line.put(lambda: None)
-    assert line.is_behind()
-    assert not line.is_behind(was_refused=True)
     await asyncio.sleep(0)
     assert not line.is_behind()
+
+
+async def test_who_is_to_be_refused_last_finds_room_where_others_find_none() -> None:
+    """But no more than they are told."""
+    clock = Clock()
+    line, full = Line(clock=clock), 0
+
+    def each_s() -> float:
+        nonlocal full
+        if clock.now > 2 and line.is_behind():
+            full += 1
+            assert not line.is_behind(most=2.0)
+        return 0.001
+
+    await offer(line, clock, each_s=each_s, per_s=3000, seconds=5)
+    assert full > 100
+    patient = await offer(Line(clock=clock), clock, each_s=thousandth, per_s=3000, seconds=5, most=2.0)
+    assert 0.55 < patient.longest(since=clock.now - 2) < 0.62
 
 
 async def test_whoever_was_refused_last_waits_behind_those_who_were_not() -> None:
@@ -172,21 +268,19 @@ async def test_whoever_was_refused_last_waits_behind_those_who_were_not() -> Non
 
 
 async def test_whoever_was_refused_keeps_nobody_else_out() -> None:
-    """Each kind of asker is behind when the oldest of its own kind has waited too long."""
+    """Each kind of asker is behind when too many of its own kind wait."""
     clock = Clock()
-    line = Line(behind_s=0.5, few=0, clock=clock)
-    line.put(lambda: None, was_refused=True)
-    clock.works(0.3)
-    line.put(lambda: None)
-    assert not line.is_behind(was_refused=True)
-    clock.works(0.3)
-    assert line.is_behind(was_refused=True)
-    assert not line.is_behind()
-    clock.works(0.3)
-    assert line.is_behind()
-    await asyncio.sleep(0)
-    assert not line.is_behind()
-    assert not line.is_behind(was_refused=True)
+    line = Line(clock=clock)
+    line.plain = 1
+    bots = asyncio.ensure_future(offer(line, clock, each_s=thousandth, per_s=5000, seconds=5, was_refused=True))
+    people = Came()
+    while clock.now < 5:
+        assert not line.is_behind()
+        at = clock.now
+        line.put(lambda at=at: people.waits.append((at, clock.now - at)))  # type: ignore[misc]
+        await asyncio.sleep(0)
+    assert (await bots).refused > 10_000
+    assert people.longest() < 0.01
 
 
 class Stepping:

@@ -169,8 +169,8 @@ async def test_many_shed_requests_of_one_connection_leave_others_their_turn(
     """They are refused in a slice of each turn of the loop, here so short that one is refused in it."""
     sidecar = await start(MAIN)
     sidecar.app.front._shedding = Line(slice_s=0.0, more_s=0.0)
-    sidecar.app.front._line = Line(behind_s=-1, few=0)
-    sidecar.app.front._line._first.append((0.0, lambda: None))  # nobody has a turn: it stays too far behind
+    sidecar.app.front._line = Line(behind_s=0.0, few=0)
+    sidecar.app.front._line._first.new.append(lambda: None)  # nobody has a turn: one always waits
     turns, most = 0, 900
     per_turn: dict[int, int] = {}
     real = answers.own

@@ -1,6 +1,7 @@
 """More than can be done: what comes then is refused at once, what was let in is served, and plain traffic passes."""
 
 import asyncio
+import functools
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -26,21 +27,23 @@ COSTLY = ("/send", "/register", "/guarded", "/.sidecar/v1/verifications")
 
 @asynccontextmanager
 async def behind(line: Line) -> AsyncIterator[None]:
-    """Something always waits, and has waited too long for this line."""
-    over, ended = asyncio.Event(), asyncio.Event()
+    """Something always waits, and none may wait in this line."""
+    over, ended = asyncio.Event(), [asyncio.Event(), asyncio.Event()]
 
-    def work() -> None:
+    def work(n: int) -> None:
         if over.is_set():
-            ended.set()
+            ended[n].set()
         else:
-            line.put(work)
+            line.put(functools.partial(work, n))
 
-    line.put(work)
+    for n in range(2):
+        work(n)
     try:
         yield
     finally:
         over.set()
-        await ended.wait()
+        for one in ended:
+            await one.wait()
 
 
 @pytest.mark.parametrize("path", COSTLY)
@@ -48,7 +51,7 @@ async def test_what_comes_while_too_much_waits_is_refused_at_once(start: Start, 
     """`overloaded`, with when to come again, counted as every refusal; the store is not asked, nothing is spent."""
     sidecar = await start(MAIN + GUARD, to_rate="1/1h")
     sidecar.upstream.answer = OK
-    line = sidecar.app.front._line = Line(behind_s=-1, few=0)
+    line = sidecar.app.front._line = Line(behind_s=0.0, few=0)
     body = {"phone": PHONE, "code": "123456", "captcha": "x"}
     async with behind(line):
         for _ in range(3):
@@ -60,6 +63,26 @@ async def test_what_comes_while_too_much_waits_is_refused_at_once(start: Start, 
         assert (await sidecar.ask("GET", "/.sidecar/jwks.json")).status == 200, "what costs little waits its turn"
     assert await sidecar.metric('sidecar_refusals_total{code="overloaded"}') == 4
     assert (await sidecar.send()).status == 202, "then it is as if nobody had asked"
+
+
+class Full(Line):
+    """As many wait as may, and a few more would be too many for most."""
+
+    def is_behind(self, *, was_refused: bool = False, most: float = 1.0) -> bool:
+        return most <= 1.0
+
+
+async def test_who_has_a_code_in_hand_is_refused_last(start: Start) -> None:
+    """The message is paid for, and its reader at the door."""
+    sidecar = await start(MAIN + GUARD)
+    sidecar.upstream.answer = OK
+    await sidecar.send()
+    code = await sidecar.vendor.code()
+    sidecar.app.front._line = Full()
+    body = {"phone": PHONE, "code": code, "captcha": "x"}
+    for path in ("/send", "/guarded", "/.sidecar/v1/verifications"):
+        assert (await sidecar.ask("POST", path, json=body)).code == "overloaded"
+    assert (await sidecar.register(code)).status == 200
 
 
 async def test_only_decisions_that_cost_something_count_as_under_way(
