@@ -118,24 +118,32 @@ async def test_kept_connections_spread_over_the_workers(run: Run) -> None:
     child = await run(DENY, **TWO)
     port = int(child.url.rpartition(":")[2])
 
-    async def opened(count: int) -> list[asyncio.StreamWriter]:
-        writers = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def opened(count: int) -> None:
         for _ in range(count):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /closed HTTP/1.1\r\nHost: x\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
             writers.append(writer)
-        return writers
 
-    writers = await opened(32)
+    async def has_a_share(pid: int, before: int, share: float) -> bool:
+        """Open more connections: nobody waits for a worker whom the machine lets wait, so it has its share later."""
+        for _ in range(20):
+            if _connections(pid, port) >= share * (len(writers) - before):
+                return True
+            await opened(8)
+        return False
+
+    await opened(32)
     first = pids(child)
     assert sum(_connections(pid, port) for pid in first) == 32
-    assert min(_connections(pid, port) for pid in first) >= 8
+    assert all([await has_a_share(pid, 0, 0.25) for pid in first])
     os.kill(first[0], signal.SIGKILL)
     again = int((await child.line("worker_serves"))["worker"])
-    kept = _connections(first[1], port)
-    writers += await opened(kept)
-    assert _connections(again, port) >= kept // 2
+    before, kept = len(writers), _connections(first[1], port)
+    await opened(kept)
+    assert await has_a_share(again, before, 0.5)
     for writer in writers:
         writer.close()
 

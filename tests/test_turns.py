@@ -46,15 +46,17 @@ def test_nobody_waits_for_one_that_takes_none(how: str) -> None:
 def test_a_replaced_worker_has_a_place_again() -> None:
     """However often workers end, so many count as there are."""
     turns = Turns(2)
-    turns.next()
+    stays = turns.next()
     turns.made(1)
     for pid in range(2, 20):
         turn = turns.next()
         turns.made(pid)
         assert turn.is_mine(0)
+        assert not stays.is_mine(1)  # the one in its place is seen
         keeps = turns.next()
         assert keeps.is_mine(3)  # there is none left, or nobody is known by it: it may always
         turns.ended(pid)
+        assert stays.is_mine(1)
 
 
 def test_what_one_process_says_the_others_see() -> None:
