@@ -107,6 +107,11 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
         return f"{self.code} ({self.reason})"
 
 
+# Of what comes while more is to be done than can be. Told, and never raised: an exception that is raised again and
+# again would grow.
+OVERLOADED: Final = Refusal("overloaded", "line", "Too many requests wait to be decided.", retry_after_s=2.0)
+
+
 class StoreError(Exception):
     """The store did not do a command."""
 

@@ -14,7 +14,7 @@ import structlog
 
 from sidecar import intake, problem
 from sidecar.config.model import Config, Route
-from sidecar.errors import Refusal
+from sidecar.errors import OVERLOADED, Refusal
 from sidecar.limits.buckets import rate_limit_fields
 from sidecar.pages import browser, pages, told
 from sidecar.pages.pages import Page, Resume
@@ -50,6 +50,7 @@ class Faces:
         self._config = config
         self._new_id = new_id
         self._origins = frozenset(config.api.cors_origins)
+        self._overloaded = problem.prepared(OVERLOADED)
         self._has_warned_of_host = False
 
     def dressed(self, visit: Visit, answer: Answer) -> Answer:
@@ -66,11 +67,13 @@ class Faces:
     def refusal(self, visit: Visit, refusal: Refusal) -> Answer:
         """Render a refusal in the route's own shape, as a page for a browser, or as a problem document."""
         route = visit.route
-        own = route.errors.get(refusal.code) if route else None
+        own, wants_page = route.errors.get(refusal.code) if route else None, visit.wants_page
+        if refusal is OVERLOADED and own is None and not wants_page:
+            return self._overloaded(visit.request_id)  # what it takes is taken from those that were let in
         fields = problem.refusal_fields(refusal, rate_limit_fields(refusal.limits))
         if own is not None:
             return problem.shaped(own, fields)
-        if visit.wants_page:
+        if wants_page:
             return self._refusal_page(visit, refusal, fields)
         return problem.document(refusal, visit.request_id, fields)
 

@@ -21,7 +21,7 @@ from sidecar.admitting import as_refusal
 from sidecar.api import Api
 from sidecar.config.model import Config, Route
 from sidecar.crowd import WINDOW, Crowd, Share
-from sidecar.errors import Refusal, StoreError
+from sidecar.errors import OVERLOADED, Refusal, StoreError
 from sidecar.events import AddressShareSeen, ClientsShareAddress, RequestEnded, Tell
 from sidecar.faces import Faces
 from sidecar.gate import Gate, Grant
@@ -64,8 +64,6 @@ _MOST_WAITING: Final = {"verify": 2.0}
 # Of a turn of the loop, for refusing what is too much: as many as come in it while three times as much is offered as
 # can be done.
 _SHED_S: Final = 0.0004
-# Told, and never raised: an exception that is raised again and again would grow.
-_OVERLOADED: Final = Refusal("overloaded", "line", "Too many requests wait to be decided.", retry_after_s=2.0)
 _ADVICE: Final = (
     "if this is a proxy or load balancer of yours, name it in server.trusted_proxies, and have it send X-Forwarded-For"
     " (or the PROXY protocol: server.proxy_protocol), or its clients share one limit; if it is one client, it can be"
@@ -294,7 +292,7 @@ class Front:
         if visit.is_shed:
             # As cheaply as can be, for what it takes is taken from those that were let in; and in a slice of its own,
             # so that neither they nor plain traffic wait for hundreds of these.
-            visit.refusal = _OVERLOADED
+            visit.refusal = OVERLOADED
             self._shedding.put(functools.partial(self._serve, visit, content))
             return
         self._line.put(functools.partial(self._serve, visit, content), was_refused=visit.waits_behind)
@@ -317,7 +315,7 @@ class Front:
         if visit.is_over:
             return  # its client has left
         try:
-            decision = self._decide(visit, content)
+            decision = visit.refusal or self._decide(visit, content)
             if isinstance(decision, Refusal):
                 self._refuse(visit, decision)
             elif isinstance(decision, Answer):
@@ -331,8 +329,6 @@ class Front:
 
     def _decide(self, visit: Visit, content: bytes) -> Refusal | Answer | Coroutine[Any, Any, Grant | Answer]:
         """Refuse or answer a visit at a glance, or give the coroutine that decides about it."""
-        if visit.refusal is not None:
-            return visit.refusal
         try:
             if visit.action == "override":
                 self._judge_again(visit, content)

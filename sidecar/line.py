@@ -7,7 +7,7 @@ same time to be answered in, so the oldest has the earliest deadline. So what go
 who ask would be begun, and each would wait for all others at each step. But whoever was refused last waits behind those
 who were not, and gets one turn in four while they wait: a bot pays for its wrong captchas with its own time.
 
-Work that could not begin in time is not taken: where some have waited to begin without a break for 0.3 s, no more may
+Work that could not begin in time is not taken: where some have waited to begin without a break for 0.1 s, no more may
 wait than began in 0.3 s, as it went lately. So a burst is worked off; of a flood as much is taken as is done, and the
 line neither grows nor runs empty. Bots in the line keep other bots out, and nobody else.
 """
@@ -31,6 +31,8 @@ MORE_S: Final = 0.003
 _TURN_OF_REFUSED: Final = 4
 # For how long work may wait to begin where more comes than is done.
 BEHIND_S: Final = 0.3
+# For so much of that some must have waited without a break: before, nobody knows how soon they begin.
+_BUSY: Final = 1 / 3
 # So few may always wait: they are begun within a few milliseconds.
 FEW: Final = 64
 # As long as this, but not longer, a turn of the loop may take: then the machine stood still, and not the line.
@@ -122,7 +124,7 @@ class Line:
         """
         lane = self._second if was_refused else self._first
         waiting, busy_s = len(lane.new), self._time - lane.busy_since
-        if waiting <= self._few or busy_s < self._behind_s:
+        if waiting <= self._few or busy_s < self._behind_s * _BUSY:
             return False
         if busy_s > _LATELY_S:
             busy_s, lane.begins = busy_s / 2, lane.begins / 2

@@ -3,7 +3,7 @@
 import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any, Final
@@ -55,6 +55,17 @@ def document(refusal: Refusal, request_id: str, fields: Sequence[tuple[str, str]
     before, after = _written(refusal.code, refusal.detail, tuple(refusal.extra.items()))
     body = before + encode_basestring(request_id)[1:-1].encode() + after
     return Answer(refusal.status, (*_PROBLEM, *fields), body)
+
+
+def prepared(refusal: Refusal) -> Callable[[str], Answer]:
+    """Prepare the problem document of a refusal that is always the same: gives what makes it of a request's id."""
+    status, fields = refusal.status, (*_PROBLEM, *refusal_fields(refusal, ()))
+    before, after = _written(refusal.code, refusal.detail, tuple(refusal.extra.items()))
+
+    def answer(request_id: str) -> Answer:
+        return Answer(status, fields, before + encode_basestring(request_id)[1:-1].encode() + after)
+
+    return answer
 
 
 @functools.lru_cache(512)

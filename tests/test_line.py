@@ -172,15 +172,15 @@ def thousandth() -> float:
 @pytest.mark.parametrize("times", [1.1, 1.5, 3.0, 10.0])
 @pytest.mark.parametrize("was_refused", [False, True])
 async def test_of_a_flood_as_much_is_taken_as_is_done_and_soon_begun(times: float, was_refused: bool) -> None:
-    """The line neither grows nor runs empty; what came before it was known to be a flood has waited longer."""
+    """The line neither grows nor runs empty; only what comes before it is known to be a flood may wait longer."""
     clock = Clock()
     line = Line(clock=clock)
     came = await offer(line, clock, each_s=thousandth, per_s=1000 * times, seconds=10, was_refused=was_refused)
     assert came.idle_s < 0.01
     assert len(came.waits) == pytest.approx(10_000, rel=0.05)
     assert came.refused == pytest.approx(10_000 * (times - 1), rel=0.5 if times < 1.2 else 0.1)
-    assert came.longest(since=times * 0.3 + 1) < 0.32
-    assert came.longest() < 0.3 * max(1, times - 1) + 0.02
+    assert came.longest() < max(0.3, 0.1 * (times - 1)) + 0.02
+    assert came.longest(since=3) < 0.31
 
 
 async def test_what_can_be_done_is_taken_however_unevenly_it_comes() -> None:
@@ -193,7 +193,7 @@ async def test_what_can_be_done_is_taken_however_unevenly_it_comes() -> None:
     assert after.refused == 0
 
 
-@pytest.mark.parametrize("stall_s", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("stall_s", [0.1, 0.2, 0.4])
 async def test_when_the_machine_stood_still_what_comes_at_once_then_is_taken(stall_s: float) -> None:
     """It stood still, and not the line."""
     clock = Clock()
