@@ -227,8 +227,9 @@ async def start(tmp_path: Path, store_url: str) -> AsyncIterator[Start]:
             to_rate: str = "1000/1s",
             config: str = CONFIG,
             url: str = store_url,
+            upstream_port: int = 0,
         ) -> Sidecar:
-            upstream = await stack.enter_async_context(FakeUpstream())
+            upstream = await stack.enter_async_context(FakeUpstream(port=upstream_port))
             vendor = Vendor()
             vendor.open.set()
             vendor_port = await _serve(stack, vendor.take)

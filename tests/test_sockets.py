@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from fakes import free_port
 
 from sidecar.config.units import Listen, read_listen
 from sidecar.sockets import bound
@@ -75,8 +76,7 @@ def test_a_file_that_is_no_socket_stays(tmp_path: Path) -> None:
 
 def test_without_a_host_it_listens_on_every_address(open_here: ExitStack) -> None:
     """IPv4, and IPv6 where the machine has it, on one port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     families = {one.family for one in listen(open_here, f":{port}")}
     assert takes(socket.AF_INET, ("127.0.0.1", port))
     if socket.AF_INET6 in families:

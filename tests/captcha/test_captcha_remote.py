@@ -22,6 +22,7 @@ from captcha_simulators import (
     YidunSimulator,
     running,
 )
+from vendors import closed_port
 
 from sidecar import captcha, outbound
 from sidecar.captcha.remote import Remote
@@ -231,10 +232,8 @@ async def test_a_silent_verifier_is_given_up_in_time(make: Make, session: outbou
 
 
 @EVERY
-async def test_a_verifier_that_is_not_there_is_a_provider_error(
-    make: Make, session: outbound.Session, unused_tcp_port: int
-) -> None:
-    simulator = make(endpoint=f"http://127.0.0.1:{unused_tcp_port}/verify")
+async def test_a_verifier_that_is_not_there_is_a_provider_error(make: Make, session: outbound.Session) -> None:
+    simulator = make(endpoint=f"{closed_port()}/verify")
     found = await verdict(ask(session, simulator), simulator.token("good"))
     assert found == Verdict("provider_error", "never_sent")
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from awake import awake
 from failing import told
-from fakes import OK, FakeUpstream, Message, Taken, read_content
+from fakes import OK, FakeUpstream, Message, Taken, free_port, read_content
 from structlog.testing import capture_logs
 from telling import MAIN, Sidecar, Start
 
@@ -19,7 +19,7 @@ async def proof(sidecar: Sidecar) -> str:
 
 async def test_away(start: Start) -> None:
     """502 at once for plain and guarded alike; the code works when upstream is back, and readyz says which is away."""
-    sidecar = await start(MAIN)
+    sidecar = await start(MAIN, upstream_port=free_port())  # where nobody else listens while it is away
     code = await proof(sidecar)
     await sidecar.upstream.__aexit__(None, None, None)
     for reply in (await sidecar.ask("GET", "/plain"), await sidecar.register(code)):

@@ -1,13 +1,13 @@
 """A store that moves, falls silent, fills up or goes away: what it costs, and what the log says of it."""
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from fakes import free_port
 from stores import a_store, a_switch
 from structlog.testing import capture_logs
 
@@ -181,8 +181,7 @@ async def test_a_store_that_takes_no_writes_says_why(tmp_path: Path) -> None:
 
 async def test_a_store_that_cannot_be_reached_says_where(tmp_path: Path) -> None:
     """Refused, no socket, no address, no such database, a server that hangs up: one reason each, with the place."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     reasons = {
         f"redis://user:hunter2@127.0.0.1:{port}": f"refused 127.0.0.1:{port}",
         f"redis://localhost:{port}": f"refused localhost:{port}",
