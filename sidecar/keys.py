@@ -4,6 +4,7 @@
 signs, so that nobody meets a kid that they cannot look up, and an old one stays until its last token has expired.
 """
 
+import base64
 import functools
 import hashlib
 import json
@@ -20,8 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
-
-from sidecar.secret import b64url
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 Algorithm = Literal["ES256", "EdDSA", "RS256"]
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
@@ -97,28 +97,23 @@ def read_pem(pem: str | bytes, signs_from: float) -> SigningKey:
     except (TypeError, ValueError, UnsupportedAlgorithm):
         raise ValueError("not an unencrypted PEM private key") from None
     algorithm = algorithm_of(private)
-    # The members that its JWK must have: RFC 7518 sections 6.2.1 and 6.3.1, RFC 8037 section 2.
+    jwk: dict[str, str]
     match private:
         case ec.EllipticCurvePrivateKey() if algorithm:
-            point = private.public_key().public_numbers()
-            required = {"crv": "P-256", "kty": "EC", "x": _uint(point.x, 32), "y": _uint(point.y, 32)}
+            jwk = ECAlgorithm.to_jwk(private.public_key(), as_dict=True)
         case ed25519.Ed25519PrivateKey() if algorithm:
-            required = {"crv": "Ed25519", "kty": "OKP", "x": b64url(private.public_key().public_bytes_raw())}
+            jwk = OKPAlgorithm.to_jwk(private.public_key(), as_dict=True)
         case rsa.RSAPrivateKey() if algorithm:
-            public = private.public_key().public_numbers()
-            required = {"e": _uint(public.e), "kty": "RSA", "n": _uint(public.n)}
+            jwk = RSAAlgorithm.to_jwk(private.public_key(), as_dict=True)
         case _:
             raise ValueError("not a P-256, Ed25519 or RSA (2048 bits or more) key")
-    # RFC 7638 section 3: they and nothing else, in the order of their names.
-    kid = b64url(hashlib.sha256(json.dumps(required, separators=(",", ":")).encode()).digest())
+    # RFC 7638 section 3.2 and RFC 8037 section 2: the required members, in order, nothing else.
+    required = {name: jwk[name] for name in sorted(("crv", "e", "kty", "n", "x", "y")) if name in jwk}
+    digest = hashlib.sha256(json.dumps(required, separators=(",", ":")).encode()).digest()
+    kid = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
     return SigningKey(
         kid, signs_from, private, signature(private), required | {"kid": kid, "alg": str(algorithm), "use": "sig"}
     )
-
-
-def _uint(number: int, octets: int = 0) -> str:
-    """Write a number in so many octets, or in as few as hold it: RFC 7518 sections 2 (Base64urlUInt) and 6.2.1.2."""
-    return b64url(number.to_bytes(octets or (number.bit_length() + 7) // 8, "big"))
 
 
 def signing(keys: Sequence[SigningKey], algorithm: Algorithm, now: float) -> SigningKey | None:

@@ -1,16 +1,11 @@
 """sidecar/keys.py: a key is published before it signs, and kept until its last token has expired."""
 
-import base64
-import hashlib
-import json
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 
 from sidecar.keys import PUBLISH_AHEAD_S, KeyFiles, make, read_pem, signing
@@ -88,34 +83,6 @@ def test_thumbprint_as_the_rfc_has_it() -> None:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     assert read_pem(pem, 1.0).kid == read_pem(pem.decode(), 2.0).kid
-
-
-# Private numbers whose public x, and whose public y, begin with zeros: one in 256 keys has either.
-SHORT = [379, 43]
-
-
-@pytest.mark.parametrize(
-    "private",
-    [
-        *(ec.derive_private_key(number, ec.SECP256R1()) for number in (1, *SHORT)),
-        make("EdDSA"),
-        make("RS256"),
-        rsa.generate_private_key(public_exponent=3, key_size=2048),
-    ],
-    ids=["P-256", "P-256, short x", "P-256, short y", "Ed25519", "RSA", "RSA, exponent 3"],
-)
-def test_published_key_is_the_one_that_pyjwt_writes(private: Any) -> None:
-    """Member for member, and its thumbprint is RFC 7638's; so upstreams find by it what we signed with."""
-    pem = private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    jwk = read_pem(pem, 1.0).jwk
-    kind: Any = {"EC": ECAlgorithm, "OKP": OKPAlgorithm, "RSA": RSAAlgorithm}[jwk["kty"]]
-    public = kind.to_jwk(private.public_key(), as_dict=True)
-    public.pop("key_ops", None)
-    assert jwk == public | {"kid": jwk["kid"], "alg": jwk["alg"], "use": "sig"}
-    digest = hashlib.sha256(json.dumps(public, sort_keys=True, separators=(",", ":")).encode()).digest()
-    assert jwk["kid"] == base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 @pytest.mark.parametrize(

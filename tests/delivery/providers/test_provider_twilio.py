@@ -309,7 +309,7 @@ def test_twilio_signature_agrees_with_the_package(
 
 
 def signed(body: bytes, key: str, algorithm: str = "HMAC_SHA1") -> dict[str, str]:
-    signature = RequestValidator(key).compute_signature(URL, MultiDict(parse_qsl(body.decode())), algorithm)
+    signature = RequestValidator(key).compute_signature(URL, MultiDict(parse_qsl(body.decode(), True)), algorithm)
     return FORM | {"x-twilio-signature": signature}
 
 
@@ -362,6 +362,14 @@ def test_twilio_form_that_is_no_utf_8_is_refused(body: bytes) -> None:
 def test_twilio_form_with_a_percent_sign_that_escapes_nothing_is_refused(body: bytes) -> None:
     """Whoever signed it: Twilio writes none, and many would take long to read."""
     assert not twilio.receipt_signature_ok(settings(), URL, signed(body, "t0ken"), body)
+
+
+def test_twilio_form_of_more_fields_than_any_receipt_has_is_refused() -> None:
+    """Whoever signed it: to sort thousands would take long."""
+    most = b"&".join(b"a%d=" % number for number in range(200))
+    assert twilio.receipt_signature_ok(settings(), URL, signed(most, "t0ken"), most)
+    more = most + b"&b="
+    assert not twilio.receipt_signature_ok(settings(), URL, signed(more, "t0ken"), more)
 
 
 @pytest.mark.parametrize(
