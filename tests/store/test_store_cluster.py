@@ -18,7 +18,7 @@ from cryptography import x509
 from fakes import DEADLINE_S
 from hypothesis import given
 from hypothesis import strategies as st
-from stores import a_store
+from stores import a_store, a_switch
 from telling import MAIN, Start
 
 from sidecar.errors import StoreAwayError
@@ -447,7 +447,39 @@ async def test_a_map_that_is_none_is_said() -> None:
             assert await store.why_not() == "no range of slots"
 
 
-async def test_slots_that_nobody_has_are_said() -> None:
+async def test_a_store_that_is_no_cluster_is_said(store_url: str) -> None:
+    """In its own words."""
+    async with a_switch(store_url) as way, a_store(way.url.replace("redis", "redis+cluster")) as store:
+        assert await store.why_not() == "This instance has cluster support disabled"
+
+
+async def test_closing_ends_what_waits_at_a_node_that_has_left_and_looks_for_no_other() -> None:
+    """At once, though it had time left; nothing of the store goes on then."""
+    go_on = asyncio.Event()
+
+    async def late(_: list[bytes]) -> bytes:
+        await go_on.wait()
+        return OK
+
+    async with told_nodes(2) as nodes:
+        store = Store(url_of(*nodes), timeout_s=DEADLINE_S)
+        await mapped(store)
+        nodes[0].answer = late
+        waiting = store.execute(FIRST, "ECHO", FIRST)
+        await until(lambda: [b"ECHO", FIRST.encode()] in nodes[0].asked)
+        for node in nodes:
+            node.slots = shares(nodes[1:])
+        looking = store._nodes.look()
+        assert looking is not None
+        await looking
+        assert not waiting.done()
+        tasks = asyncio.all_tasks()
+        await store.close()
+        assert waiting.done()
+        with pytest.raises(StoreAwayError, match="closed by"):
+            await waiting
+        assert asyncio.all_tasks() <= tasks
+        go_on.set()
     """How many of all."""
     async with told_nodes(1) as (node,), a_store(url_of(node)) as store:
         node.slots = [(0, 16000, node.host, node.port)]
