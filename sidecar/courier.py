@@ -555,23 +555,23 @@ class Courier:
         after_s: float = 0.0,
         dead: str = "",
     ) -> None:
-        """Say what became of the verification, give back what it had cost, once, and last of all ack.
+        """Give back what it had cost, once, say what became of the verification, and last of all ack.
 
         Of a message that was sent, status and ack are asked together. When the status alone is lost with the process,
         it says "queued" of a message that was sent; when the ack alone is, the message is sent again. What failed waits
-        for each step, for a person is told of it, and may ask again.
+        for each step: whoever is told of it may ask again at once, so what it had cost is there by then.
         `again` is what comes back after `after_s` seconds, put aside in the same step. `dead`: why nobody could send
         it, or confirmed it, for the dead letters.
         """
         steps: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
-        if status and leased.verification_id:
-            is_given_back = refund is not None and bool(refund.tickets)
-            mark = functools.partial(self._mark, leased.verification_id, status, reason, is_given_back)
-            steps.append(("mark", mark))
         if refund is not None and refund.tickets:
             steps.append(("refund", functools.partial(self._refund, refund.tickets, once)))
         if refund is not None and refund.send_ticket and self._sends is not None:
             steps.append(("refund", functools.partial(self._sends.give_back, refund.send_ticket)))
+        if status and leased.verification_id:
+            is_given_back = refund is not None and bool(refund.tickets)
+            mark = functools.partial(self._mark, leased.verification_id, status, reason, is_given_back)
+            steps.append(("mark", mark))
         if dead:
             steps.append(("bury", functools.partial(self._outbox.bury, leased.id, dead)))
         else:

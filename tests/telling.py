@@ -208,6 +208,12 @@ class Sidecar:
         found = [entry.rpartition(" ")[2] for entry in text.splitlines() if entry.rpartition(" ")[0] == line]
         return float(found[0]) if found else 0.0
 
+    async def counts(self, line: str, count: float) -> None:
+        """Wait until a metric has come to a value. Raises TimeoutError."""
+        async with asyncio.timeout(DEADLINE_S):
+            while await self.metric(line) != count:
+                pass  # each look is a round trip, in which the sidecar goes on
+
 
 Start = Callable[..., Awaitable[Sidecar]]
 

@@ -5,7 +5,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,22 @@ async def test_message_that_all_refuse_is_failed_and_given_back_once(store: Stor
         assert await it.status(verification_id) == "failed"
         assert it.refunded == [TICKETS]
         assert await it.outbox.length() == 0
+
+
+async def test_whoever_is_told_that_it_failed_has_been_given_back_what_it_cost(store: Store) -> None:
+    """They may ask again in the same moment, and are not refused for what they did not get."""
+    said: list[str | None] = []
+    async with two(store) as (first, second, it):
+        first.answers(*POOR)
+        second.answers(*POOR)
+        verification_id = await it.ask(PHONE)
+
+        async def refund(tickets: Sequence[str], once: str) -> None:
+            said.append(await it.status(verification_id))
+
+        async with delivering(it.courier(refund=refund)):
+            assert await marked(it) == (verification_id, "failed")
+    assert said == ["queued"]
 
 
 async def test_number_at_fault_is_failed_without_asking_anybody_else(store: Store) -> None:
