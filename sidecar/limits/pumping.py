@@ -195,7 +195,8 @@ class Counter:
         """Fill it, as far as it may be; gives by how much."""
         level = self.level_ms(now_ms, period_ms)
         amount_ms = min(amount_ms, max(0, most_ms(period_ms, passed_by) - level))
-        self.tat_ms = now_ms + level + amount_ms
+        if amount_ms:  # or an empty one would be full to a clock that is set back
+            self.tat_ms = now_ms + level + amount_ms
         return amount_ms
 
     def take_out(self, amount_ms: int, now_ms: int) -> None:

@@ -162,6 +162,24 @@ async def test_the_script_judges_as_the_model_does(store: Store, rules: Rules, s
                 assert await script.ask("paid", number, now_ms, day, step.country, more) == [now_ms]
 
 
+async def test_a_counter_that_a_send_fills_by_nothing_is_empty_to_a_clock_that_is_set_back(store: Store) -> None:
+    """A network's, of whose room a send had no need: the next one has it. The model and the script agree."""
+    rules = Rules(floor=1, period_ms=3_600_000, permille=0, countries_per_ip=1)
+    book, script = Book(rules), InStore(store, rules)
+    known, one = sending("+12025550100", country="US"), sending("+12025550199", country="US")
+    assert await script.judge(known, START_MS) == flat(book.judge(known, START_MS))
+    assert await script.ask("verified", known.number, START_MS) == [START_MS, *book.verified(known.number, START_MS)]
+    assert await script.judge(one, START_MS) == flat(book.judge(one, START_MS))
+    # From another range of the same network, so that only the country and the prefix are full.
+    again, set_back_ms = (
+        replace(one, ip="203.0.114.1", names=(*one.names[:5], "range:203.0.114")),
+        START_MS - 5 * 3_600_000,
+    )
+    judged = book.judge(again, set_back_ms)
+    assert await script.judge(again, set_back_ms) == flat(judged)
+    assert judged.passed_by == "network"
+
+
 async def test_the_script_has_the_models_reserve(store: Store) -> None:
     """From when an address is known until it is forgotten, and as large: a story that chance seldom tells."""
     book, script = Book(RULES_OF_A_DAY), InStore(store, RULES_OF_A_DAY)
