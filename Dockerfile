@@ -4,7 +4,7 @@
 #     -p 8080:8080 signup-sidecar
 # The configuration listens on 0.0.0.0:8080, and has server.state_dir = "/var/lib/signup-sidecar".
 
-FROM python:3.13-slim AS build
+FROM python:3.14-slim AS build
 WORKDIR /src
 COPY pyproject.toml build_hook.py README.md LICENSE ./
 COPY sidecar ./sidecar
@@ -12,7 +12,7 @@ RUN python -m venv /opt/sidecar \
  && /opt/sidecar/bin/pip install --no-cache-dir --disable-pip-version-check . \
  && /opt/sidecar/bin/python -m compileall -q /opt/sidecar/lib
 
-FROM python:3.13-slim
+FROM python:3.14-slim
 RUN useradd --system --uid 10001 --home-dir /var/lib/signup-sidecar --create-home --shell /usr/sbin/nologin sidecar \
  && chmod 0700 /var/lib/signup-sidecar
 COPY --from=build /opt/sidecar /opt/sidecar
