@@ -16,18 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final, cast
 
-from sidecar import asn, captcha, outbound
+from sidecar import captcha, outbound
 from sidecar.admin import Admin, Crew
 from sidecar.admission import Admission
 from sidecar.admitting import Admitting
 from sidecar.api import Api
 from sidecar.captcha.remote import Remote as RemoteCaptcha
 from sidecar.captcha.seam import BuiltIn, Verifier, is_built_in
-from sidecar.config.load import Kinds
 from sidecar.config.model import Config
 from sidecar.config.proxies import Proxies
 from sidecar.courier import Courier
-from sidecar.delivery import providers, text
+from sidecar.delivery import providers
 from sidecar.delivery.breakers import Breakers
 from sidecar.delivery.ledger import Ledger
 from sidecar.delivery.outbox import Outbox
@@ -57,7 +56,6 @@ from sidecar.lists.rules import Lists
 from sidecar.lists.targets import Target
 from sidecar.logs import EventLog
 from sidecar.metrics import Metrics
-from sidecar.on_demand import OnDemand
 from sidecar.proxy.client import Trusted
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import Recipient, of_address, parse
@@ -73,21 +71,6 @@ from sidecar.verification.verifications import Verifications
 _HOLD_MARGIN_S: Final = 10.0
 # For holds that are being settled as the process ends, however long its requests took.
 _SETTLE_S: Final = 1.0
-
-
-def kinds(*, reads_networks: bool = True) -> Kinds:
-    """Every captcha and provider kind that there is a file of, and the messages, for `config.load`.
-
-    `reads_networks`: each `asn_file` is read, which takes seconds; a command that refuses nobody need not wait for it.
-    """
-    captchas, vendors = captcha.kinds(), providers.kinds()
-    return Kinds(
-        captcha=OnDemand(captchas, lambda kind: captchas[kind].Settings),
-        providers=OnDemand(vendors, lambda kind: vendors[kind].Settings),
-        channels=lambda kind: vendors[kind].CHANNELS,
-        messages=text.longest,
-        networks=asn.load if reads_networks else lambda _: None,
-    )
 
 
 @dataclass(slots=True)

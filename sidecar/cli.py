@@ -163,8 +163,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from sidecar.app import kinds  # noqa: PLC0415 - see above
     from sidecar.config.load import ConfigError, Problem, load  # noqa: PLC0415 - see above
+    from sidecar.kinds import kinds  # noqa: PLC0415 - see above
 
     warnings: list[Problem] = []
     try:
@@ -247,9 +247,9 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _send(options: argparse.Namespace) -> int:
-    from sidecar.app import kinds  # noqa: PLC0415 - see above
     from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
     from sidecar.errors import Refusal  # noqa: PLC0415 - see above
+    from sidecar.kinds import kinds  # noqa: PLC0415 - see above
     from sidecar.recipient import parse  # noqa: PLC0415 - see above
 
     try:
@@ -319,8 +319,8 @@ async def _sent(config: "Config", recipient: "Recipient", via: str | None) -> in
 
 
 def _dead(options: argparse.Namespace) -> int:
-    from sidecar.app import kinds  # noqa: PLC0415 - see above
     from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
+    from sidecar.kinds import kinds  # noqa: PLC0415 - see above
 
     try:
         config = load(options.config, os.environ, kinds(reads_networks=False))
@@ -369,10 +369,10 @@ async def _buried(config: "Config", verb: str, ids: Sequence[str] | None) -> int
 
 
 def _block(options: argparse.Namespace) -> int:
-    from sidecar.app import kinds  # noqa: PLC0415 - see above
     from sidecar.config.findings import UnfitError  # noqa: PLC0415 - see above
     from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
     from sidecar.config.units import read_duration  # noqa: PLC0415 - see above
+    from sidecar.kinds import kinds  # noqa: PLC0415 - see above
 
     verb, what = options.verb, options.what
     wrong = ""
@@ -453,9 +453,10 @@ async def _blocked(config: "Config", verb: str, what: str, for_s: float) -> int:
 
 
 def _keys(options: argparse.Namespace) -> int:
-    from sidecar.app import kinds, signing_keys  # noqa: PLC0415 - see above
+    from sidecar.app import signing_keys  # noqa: PLC0415 - see above
     from sidecar.config.load import ConfigError, load  # noqa: PLC0415 - see above
     from sidecar.keys import KeyFiles  # noqa: PLC0415 - see above
+    from sidecar.kinds import kinds  # noqa: PLC0415 - see above
 
     try:
         config = load(options.config, os.environ, kinds(reads_networks=False))
@@ -490,8 +491,8 @@ def _openapi(_: argparse.Namespace) -> int:
 
 
 def _schema(_: argparse.Namespace) -> int:
-    from sidecar.app import kinds  # noqa: PLC0415 - see above
     from sidecar.config.load import schema  # noqa: PLC0415 - see above
+    from sidecar.kinds import kinds  # noqa: PLC0415 - see above
 
     print(json.dumps(schema(kinds()), indent=2, ensure_ascii=False))
     return 0

@@ -112,6 +112,10 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
 OVERLOADED: Final = Refusal("overloaded", "line", "Too many requests wait to be decided.", retry_after_s=2.0)
 
 
+class CannotRunError(Exception):
+    """The process cannot run. The text says why, and what would help, to whoever started it."""
+
+
 class StoreError(Exception):
     """The store did not do a command."""
 

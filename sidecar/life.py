@@ -11,6 +11,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import structlog
+import uvloop
+
+from sidecar.errors import CannotRunError
 
 # The pause before a task is started again: at first, and at most. One that ran for longer than the second is well.
 _PAUSE_S: Final = 0.1
@@ -91,3 +94,16 @@ async def ended(*tasks: asyncio.Task[Any]) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
+
+
+def exit_code_of(serving: Coroutine[Any, Any, None]) -> int:
+    """Run the loop of a process until it has served, and give its exit code: 1 where it could not, or broke."""
+    try:
+        uvloop.run(serving)
+    except (OSError, ValueError, CannotRunError) as error:
+        structlog.get_logger().error("cannot_run", error=str(error))
+        return 1
+    except Exception as error:  # noqa: BLE001 - told by type and place, as Python would not tell it
+        structlog.get_logger().critical("crashed", exc_info=error)
+        return 1
+    return 0

@@ -3,6 +3,9 @@
 A bad configuration never starts and never replaces a running good one. SIGTERM and SIGINT drain; SIGHUP reloads, and
 with `--watch` so does a file that has changed. The parent owns the listening sockets, the embedded store's child, the
 signals and the admin listener; whoever serves clients is a worker.
+
+What serves clients is imported while the embedded store's child starts, for each takes a tenth of a second: so the
+imports of `app`, `worker` and of what they import stand in functions.
 """
 
 import asyncio
@@ -13,23 +16,23 @@ import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
 from sidecar import logs, systemd
-from sidecar.app import administering, kinds
 from sidecar.config.load import ConfigError, Problem, files_of, load
 from sidecar.config.model import Config
-from sidecar.fleet import Fleet
-from sidecar.life import Life, ended
+from sidecar.kinds import kinds
+from sidecar.life import Life, ended, exit_code_of
 from sidecar.metrics import Metrics
-from sidecar.proxy import listener
-from sidecar.proxy.client import Trusted
-from sidecar.proxy.proxy_protocol import Acceptor
 from sidecar.sockets import bound, raise_descriptors
 from sidecar.store.embedded import embedded
-from sidecar.worker import Worker, exit_code_of, worker_count
+
+if TYPE_CHECKING:
+    from sidecar.fleet import Fleet
+    from sidecar.proxy import listener
+    from sidecar.worker import Worker
 
 T = TypeVar("T")
 
@@ -61,6 +64,10 @@ def run(path: Path, *, watch: bool = False) -> int:
     return exit_code_of(_Server(path, config, looks, watch=watch).serve())
 
 
+def _import_what_serves() -> None:
+    from sidecar import app, fleet  # noqa: F401, PLC0415 - see above
+
+
 class _Server:
     """The parent of its workers: what there is one of, and the configuration that is served now."""
 
@@ -87,7 +94,14 @@ class _Server:
         async with AsyncExitStack() as stack:
             url = self._config.store.url
             if url == "embedded":
-                url = await stack.enter_async_context(embedded(Path(server.state_dir), self._life))
+                url = await stack.enter_async_context(
+                    embedded(Path(server.state_dir), self._life, meanwhile=_import_what_serves)
+                )
+            from sidecar.app import administering  # noqa: PLC0415 - see above
+            from sidecar.proxy import listener  # noqa: PLC0415 - see above
+            from sidecar.proxy.client import Trusted  # noqa: PLC0415 - see above
+            from sidecar.proxy.proxy_protocol import Acceptor  # noqa: PLC0415 - see above
+
             public = given or bound(server.listen, server.socket_mode)
             self._crew = self._workers(public, url)
             administration = await stack.enter_async_context(AsyncExitStack())
@@ -119,7 +133,10 @@ class _Server:
             await self._drain()
         self._log.info("stopped")
 
-    def _workers(self, sockets: list[socket.socket], url: str) -> Worker | Fleet:
+    def _workers(self, sockets: list[socket.socket], url: str) -> "Worker | Fleet":
+        from sidecar.fleet import Fleet  # noqa: PLC0415 - see above
+        from sidecar.worker import Worker, worker_count  # noqa: PLC0415 - see above
+
         count = worker_count(self._config.server)
         if count == 1:
             return Worker(self._config, url, sockets, self._metrics, self._life)
@@ -136,8 +153,10 @@ class _Server:
         await self._crew.drain(self._life.left_s)
         await ended(hurrying)
 
-    async def _reloaded(self, old: AsyncExitStack, admin: listener.Server, url: str) -> AsyncExitStack:
+    async def _reloaded(self, old: AsyncExitStack, admin: "listener.Server", url: str) -> AsyncExitStack:
         """Replace the running configuration by the file's, or keep it and say why not."""
+        from sidecar.app import administering  # noqa: PLC0415 - see above
+
         self._looks = await asyncio.to_thread(_looks, self._path)
         try:
             # In a thread: an asn_file that was not read before takes seconds.

@@ -13,24 +13,22 @@ import pickle
 import signal
 import socket
 import ssl
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Final
 
 import structlog
-import uvloop
 
 from sidecar import logs, machine
 from sidecar.app import App, running
 from sidecar.config.model import Config, Server
-from sidecar.life import Life, ended
+from sidecar.life import Life, ended, exit_code_of
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener
 from sidecar.proxy.client import Trusted
 from sidecar.proxy.proxy_protocol import IN_A_ROW, Acceptor
 from sidecar.recipient import load_number_data
 from sidecar.sockets import most_clients, most_held, raise_descriptors
-from sidecar.store.embedded import StoreMissingError
 from sidecar.store.instances import ForeignSecretError
 from sidecar.turns import Turn
 
@@ -205,19 +203,6 @@ def _tls(server: Server) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(server.tls.cert, server.tls.key)
     return context
-
-
-def exit_code_of(serving: Coroutine[Any, Any, None]) -> int:
-    """Run the loop of a process until it has served, and give its exit code: 1 where it could not, or broke."""
-    try:
-        uvloop.run(serving)
-    except (OSError, ValueError, StoreMissingError, ForeignSecretError) as error:
-        structlog.get_logger().error("cannot_run", error=str(error))
-        return 1
-    except Exception as error:  # noqa: BLE001 - told by type and place, as Python would not tell it
-        structlog.get_logger().critical("crashed", exc_info=error)
-        return 1
-    return 0
 
 
 # One of several…

@@ -17,8 +17,9 @@ from aiohttp import web
 from fakes import DEADLINE_S, FakeUpstream
 
 from sidecar.admin import Admin
-from sidecar.app import App, administering, kinds, running
+from sidecar.app import App, administering, running
 from sidecar.config.load import load
+from sidecar.kinds import kinds
 from sidecar.life import Life
 from sidecar.metrics import Metrics
 from sidecar.proxy import listener

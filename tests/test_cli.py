@@ -9,8 +9,8 @@ import pytest
 from children import PATIENCE_S, Run, command, said
 
 from sidecar import __version__
-from sidecar.app import kinds
 from sidecar.config.load import schema
+from sidecar.kinds import kinds
 
 GOOD = '[upstream]\nurl = "http://127.0.0.1:8000"\n[providers.console]\nkind = "console"\n'
 GOOD += '[[delivery]]\nproviders = ["console"]\n'

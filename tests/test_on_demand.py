@@ -67,4 +67,4 @@ def test_a_process_imports_nothing_large_that_its_configuration_does_not_need(tm
     assert process.returncode == 0
     imported = set(told.split())
     assert {"sidecar", "pydantic", "phonenumbers"} <= imported
-    assert not imported & {"twilio", "requests", "redis", "aiohttp", "aiosmtplib"}
+    assert not imported & {"twilio", "requests", "redis", "valkey", "aiohttp", "aiosmtplib"}

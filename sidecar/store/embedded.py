@@ -22,14 +22,14 @@ import subprocess
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 import structlog
 
-from sidecar.errors import StoreAwayError
+from sidecar.errors import CannotRunError, StoreAwayError
 from sidecar.life import Life, ended
 from sidecar.store.client import ReplyError, Store
 
@@ -61,13 +61,18 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-class StoreMissingError(Exception):
+class StoreMissingError(CannotRunError):
     """There is no embedded store on this machine, or it does not start. The text says what would help."""
 
 
 @contextlib.asynccontextmanager
-async def embedded(state_dir: Path, life: Life | None = None) -> AsyncIterator[str]:
+async def embedded(
+    state_dir: Path, life: Life | None = None, meanwhile: Callable[[], None] = lambda: None
+) -> AsyncIterator[str]:
     """Yield the `unix://` URL of the store under `state_dir`, alive while the block runs.
+
+    `meanwhile` is called while a child that was begun is starting, which takes it a tenth of a second and needs nothing
+    of us.
 
     Raises StoreMissingError without a usable server, when it does not start, or when another process keeps its data.
     """
@@ -77,7 +82,7 @@ async def embedded(state_dir: Path, life: Life | None = None) -> AsyncIterator[s
             home, _open_lock(locks, home.parent / "owner.lock"), _open_lock(locks, home.parent / "store.lock")
         )
         try:
-            await keeper.begin()
+            await keeper.begin(meanwhile)
             keeping = (life or Life()).keep("embedded_store", keeper.keep)
             try:
                 yield keeper.url
@@ -98,13 +103,13 @@ class _Keeper:
         self._store_lock = store_lock
         self._child: Process | None = None
 
-    async def begin(self) -> None:
-        """Become the owner, or else find that the owner's store serves."""
+    async def begin(self, meanwhile: Callable[[], None]) -> None:
+        """Become the owner, or else find that the owner's store serves. `meanwhile`: as `embedded` has it."""
         async with self._client(_PATIENCE_S, "does not serve") as store:
             while not (owner := _try_lock(self._owner_lock)) and not await store.ping():
                 await asyncio.sleep(_POLL_S)
         if owner:
-            await self._start()
+            await self._start(meanwhile)
 
     async def keep(self) -> None:
         """Start the child again whenever it dies; as a guest, take over when the owner is gone.
@@ -139,7 +144,7 @@ class _Keeper:
                 self._child.kill()
             await self._child.wait()
 
-    async def _start(self) -> None:
+    async def _start(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Start the child and wait until it serves: while it reads its data it answers, but serves nothing."""
         server = await asyncio.to_thread(find_server)
         await self._wait_for_old_child()
@@ -159,6 +164,7 @@ class _Keeper:
             )
         finally:
             os.close(log)
+        meanwhile()
         async with self._client(_START_S, "does not serve") as store:
             while not await store.ping():
                 if self._child.returncode is not None:

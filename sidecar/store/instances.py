@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from sidecar.errors import StoreAwayError
+from sidecar.errors import CannotRunError, StoreAwayError
 from sidecar.store.client import ReplyError, Store
 
 _SAY_EVERY_S: Final = 5.0
@@ -23,7 +23,7 @@ _GONE_S: Final = 15.0
 _APART_S: Final = 5.0
 
 
-class ForeignSecretError(Exception):
+class ForeignSecretError(CannotRunError):
     """Living instances on this store have another secret."""
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from config.deployment import Read, Told, deployment
 
-from sidecar.app import kinds
 from sidecar.config.load import ConfigError, load
 from sidecar.config.model import Config
+from sidecar.kinds import kinds
 
 
 @pytest.fixture(scope="session")

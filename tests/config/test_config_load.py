@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from config.deployment import LEAK, LONG_SECRET, Read, Told
 
-from sidecar.app import kinds
 from sidecar.config.load import ConfigError, Kinds, load
 from sidecar.config.units import Rate
+from sidecar.kinds import kinds
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "config.example.toml"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sidecar.app import kinds
 from sidecar.config.load import schema
+from sidecar.kinds import kinds
 
 HERE = Path(__file__).parent
 TAKEN = [HERE.parents[1] / "config.example.toml", *sorted((HERE / "good").glob("*.toml"))]

@@ -26,9 +26,10 @@ from documents import ROOT, Snippet, snippets
 from telling import CONFIG, Sidecar, Start
 
 from sidecar import cli
-from sidecar.app import kinds, signing_keys
+from sidecar.app import signing_keys
 from sidecar.config.load import Problem, load
 from sidecar.identity import Bound, Signer, of_captcha
+from sidecar.kinds import kinds
 
 TEST_NUMBER: Final = "+8613800000000"
 CODE: Final = "246810"

@@ -14,10 +14,11 @@ from captcha_simulators import running as simulated
 from fakes import FakeUpstream
 from telling import serve_public
 
-from sidecar.app import kinds, running
+from sidecar.app import running
 from sidecar.config.load import load
 from sidecar.demo.handset import Handset
 from sidecar.demo.operators import Operators, open_accounts
+from sidecar.kinds import kinds
 from sidecar.metrics import Metrics
 
 README = Path(__file__).parents[2] / "README.md"
