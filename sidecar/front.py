@@ -27,24 +27,21 @@ from sidecar.faces import Faces
 from sidecar.gate import Gate, Grant
 from sidecar.line import Line, Running
 from sidecar.metrics import Metrics
-from sidecar.overrides import Upload, may_name_another
+from sidecar.overrides import Upload
 from sidecar.problem import Answer
 from sidecar.proxy.client import MAX_HOPS, Trusted
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.fields import end_to_end, request_id
+from sidecar.proxy.fields import end_to_end
 from sidecar.proxy.forward import Forwarder, Peer
 from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
 from sidecar.routes import Found, Routes
-from sidecar.spelling import ByName, alike, values
+from sidecar.spelling import values
 from sidecar.visit import Visit
 
-# Whose look-up is remembered, by the length of its method and target: a longer one is seldom asked for twice.
+# Whose look-up is remembered, by the length of its method, its target and its types: a longer one is seldom asked for
+# twice.
 _MAX_KEPT: Final = 512
-# The fields by which a POST's content may be a form or none, and the longest value whose look-up is remembered.
-_TYPES: Final = frozenset({b"content-type", b"content-encoding"})
-_MAX_TYPE: Final = 64
-_IS_TYPE: Final = ByName(lambda name: alike(name) in _TYPES)
 # The actions whose stories change something, and those that cost something.
 _FINISHED: Final = frozenset({"send", "verify"})
 _COSTLY: Final = frozenset({"send", "verify", "guard"})
@@ -152,16 +149,14 @@ class Front:
         method, target = request.method, request.target
         if request.origin is not target and self._api.owns(request.origin.decode("latin-1")):
             return None  # asked for in absolute-form, RFC 9112 section 3.2.2
-        types: RawFields | None = ()
-        if method == "POST":
-            types = _types(request, peer)
-        elif self._forwarder.rewritten(request, peer).kept.may_name_another or method.upper() == "POST":
-            types = None
-        if types is None:
+        kept = self._forwarder.kept(request, peer)
+        if kept.may_name_another:
             return self._look_up(method, target, end_to_end(request.fields))
-        if len(method) + len(target) > _MAX_KEPT:
-            return self._look_up(method, target, types)
-        return self._kept_look_up(method, target, types)
+        types = kept.types if method.upper() == "POST" else ()
+        octets = len(method) + len(target)
+        for _, value in types:
+            octets += len(value)
+        return (self._kept_look_up if octets <= _MAX_KEPT else self._look_up)(method, target, types)
 
     def _look_up(self, method: str, target: bytes, raw: RawFields = ()) -> Found | None:
         """Look a request up; None for the sidecar's own API."""
@@ -232,8 +227,7 @@ class Front:
             request,
             connection,
             peer.client(request.fields),
-            request_id(request.fields) or self._quick_id(),
-            end_to_end(request.fields),
+            self._forwarder.kept(request, peer).request_id or self._quick_id(),
             time.perf_counter(),
             action,
             route,
@@ -455,21 +449,6 @@ class Front:
                 ms=(time.perf_counter() - exchange.started) * 1000,
             )
         )
-
-
-def _types(request: Request, peer: Peer) -> RawFields | None:
-    """The fields of a POST that its look-up goes by, if its type and coding decide alone; else None."""
-    if peer.fields is request.fields:
-        return peer.types
-    raw = end_to_end(request.fields)
-    types = None
-    if not may_name_another(raw):
-        # Under the names that they came by: to most backends `Content.Type` says nothing.
-        found = tuple([pair for pair in raw if _IS_TYPE[pair[0]]])
-        if len(found) <= len(_TYPES) and not [value for _, value in found if len(value) > _MAX_TYPE]:
-            types = found
-    peer.fields, peer.types = request.fields, types
-    return types
 
 
 def _passes(found: Found | None) -> bool:

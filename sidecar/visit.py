@@ -13,6 +13,7 @@ from sidecar.errors import Refusal
 from sidecar.pages import browser
 from sidecar.pages.pages import Resume
 from sidecar.proxy.client import Client
+from sidecar.proxy.fields import end_to_end
 from sidecar.proxy.listener import Connection
 from sidecar.proxy.messages import RawFields, Request
 from sidecar.spelling import has_name, values
@@ -35,8 +36,7 @@ class Desk(Protocol):
 class Visit:
     """One request on its way through.
 
-    `raw` are the fields that upstream would see: nobody decides by others. `started` is time.perf_counter().
-    `max_content`: how many octets of content are read, NOTHING for none.
+    `started` is time.perf_counter(). `max_content`: how many octets of content are read, NOTHING for none.
     """
 
     desk: Desk
@@ -44,7 +44,6 @@ class Visit:
     connection: Connection
     client: Client
     request_id: str
-    raw: RawFields
     started: float
     action: str
     route: Route | None = None
@@ -63,6 +62,7 @@ class Visit:
     wish: str = ""  # the language where the route says that it stands
     is_over: bool = False
     stop: Callable[[], Any] | None = None  # breaks off what is being decided
+    _raw: RawFields | None = None  # once somebody has asked
 
     # What its connection tells.
 
@@ -82,6 +82,13 @@ class Visit:
         self.desk.left(self)
 
     # What it says of itself.
+
+    @property
+    def raw(self) -> RawFields:
+        """The fields that upstream would see: nobody decides by others."""
+        if self._raw is None:
+            self._raw = end_to_end(self.request.fields)
+        return self._raw
 
     @property
     def method(self) -> str:

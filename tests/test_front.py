@@ -8,10 +8,7 @@ from telling import Start
 
 from sidecar.config.model import Route
 from sidecar.errors import Refusal
-from sidecar.front import _types
-from sidecar.proxy.client import NOBODY
-from sidecar.proxy.fields import Rules, end_to_end
-from sidecar.proxy.forward import Peer
+from sidecar.proxy.fields import Rules
 from sidecar.proxy.messages import Request, read_fields, read_request
 from sidecar.routes import Found, Routes
 
@@ -62,15 +59,10 @@ def test_what_a_look_up_is_remembered_by_is_all_that_it_goes_by(
 ) -> None:
     """A POST's type and coding, of others nothing but the target: or it is looked up by all that upstream gets."""
     request, routes = read(method, target, pairs), Routes(ROUTES, method_override=override)
-    if request.method == "POST":
-        types = _types(request, Peer("", "http", NOBODY))
-        seen = end_to_end(request.fields)
-        assume(types is not None)
-    else:
-        kept = Rules("X-Verified-Identity").keep(request, trusted_peer=trusted)
-        assume(not kept.may_name_another and request.method.upper() != "POST")
-        types, seen = (), [(name, value.strip()) for name, _, value in (line.partition(b":") for line in kept.lines)]
-    assert types is not None
+    kept = Rules("X-Verified-Identity").keep(request, trusted_peer=trusted)
+    assume(not kept.may_name_another)
+    types = kept.types if request.method.upper() == "POST" else ()
+    seen = [(name, value.strip()) for name, _, value in (line.partition(b":") for line in kept.lines)]
     remembered, whole = routes.find(request.method, target, types), routes.find(request.method, target, seen)
     assert decided(remembered) == decided(whole)
 

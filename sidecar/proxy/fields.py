@@ -39,6 +39,8 @@ _NEVER_NAMED: Final = frozenset({b"host", b"content-length"})
 _OURS: Final = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"})
 # A trusted proxy may write these, a client may not.
 _FROM_PROXIES: Final = frozenset({b"forwarded", b"x-real-ip"})
+# By which a server may tell whether the content is a form.
+_TYPES: Final = frozenset({b"content-type", b"content-encoding"})
 # What Connection may name without ending a field that would pass.
 _PLAIN_OPTIONS: Final = frozenset({b"keep-alive", b"close", b"upgrade", b"te", b""})
 
@@ -61,13 +63,14 @@ class Kept:
 
     `request_id` is the client's own X-Request-Id if there is one and it is sane (1 to 128 visible ASCII octets), else
     "". `takes_trailers`: upstream may answer with some. `may_name_another`: some field may name
-    another method or target.
+    another method or target. `types` are the fields that say what the content is, in every spelling.
     """
 
     lines: list[bytes]
     request_id: str = ""
     takes_trailers: bool = False
     may_name_another: bool = False
+    types: RawFields = ()
 
 
 class Rules:
@@ -99,6 +102,9 @@ class Rules:
                     passes = body is None and fields.chunked
                 elif kind == _OVERRIDE:
                     passes = kept.may_name_another = True
+                elif kind == _TYPE:
+                    passes = True
+                    kept.types = (*kept.types, (name, line[len(name) + 1 :].strip(b" \t")))
                 elif kind == _REQUEST_ID:
                     has_id = True
                 elif name.lower() == b"te":
@@ -225,6 +231,7 @@ _TRAILER: Final = 4
 _TE: Final = 5
 _REQUEST_ID: Final = 6
 _OVERRIDE: Final = 7
+_TYPE: Final = 8
 
 
 def _kind(identity: bytes, name: bytes) -> int:
@@ -246,6 +253,8 @@ def _kind(identity: bytes, name: bytes) -> int:
         return _WHOLE if is_spelled else _GONE  # else it frames the message, for a backend that reads it so
     if bare == b"trailer":
         return _TRAILER
+    if bare in _TYPES:
+        return _TYPE
     if is_telling(lower):
         return _OVERRIDE
     return _NO_TARGET if is_no_target(name) else 0

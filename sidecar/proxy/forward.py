@@ -71,7 +71,7 @@ class Listener(Protocol):
 class Peer:
     """Who is at the other end of a client's connection, as long as it lasts and `owner` serves it."""
 
-    __slots__ = ("_client", "_named_by", "_trusted", "fields", "ip", "is_trusted", "last", "owner", "scheme", "types")
+    __slots__ = ("_client", "_named_by", "_trusted", "fields", "ip", "is_trusted", "kept", "last", "owner", "scheme")
 
     def __init__(self, ip: str, scheme: str, trusted: Trusted, owner: object = None) -> None:
         self.owner = owner
@@ -79,8 +79,8 @@ class Peer:
         self.scheme = scheme
         self.is_trusted = is_trusted_peer(ip, trusted)
         self.last: Rewritten | None = None
-        self.fields: Fields | None = None  # of its last request whose type was looked at, and what came of that
-        self.types: RawFields | None = None
+        self.fields: Fields | None = None  # of its last request, and what passes of them
+        self.kept = Kept([])
         self._trusted = trusted
         self._client: Client | None = None
         self._named_by: Fields | None = None  # the fields by which `_client` was named
@@ -103,7 +103,7 @@ class Rewritten:
     has its own, `request_id`.
     """
 
-    __slots__ = ("client", "fields", "kept", "likeness", "ours", "request_id", "theirs")
+    __slots__ = ("client", "fields", "likeness", "ours", "request_id", "takes_trailers", "theirs")
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Rewritten:
     ) -> None:
         self.fields = request.fields
         self.likeness = likeness
-        self.kept = kept
+        self.takes_trailers = kept.takes_trailers
         self.client = client
         self.ours = ours
         self.request_id = kept.request_id
@@ -165,6 +165,13 @@ class Forwarder:
             return f"no address of {place}"
         return ""
 
+    def kept(self, request: Request, peer: Peer) -> Kept:
+        """Return what passes of a request's fields while its content is not read, as before where they are the same."""
+        if peer.fields is not request.fields:
+            peer.kept = self._rules.keep(request, trusted_peer=peer.is_trusted)
+            peer.fields = request.fields
+        return peer.kept
+
     def rewritten(self, request: Request, peer: Peer) -> Rewritten:
         """Rewrite the fields of a plain request, or find that the last one's were the same."""
         last = peer.last
@@ -172,19 +179,17 @@ class Forwarder:
         likeness = request.version, request.authority, request.is_websocket
         if last is not None and last.fields is request.fields and last.likeness == likeness:
             return last
-        kept = self._rules.keep(request, trusted_peer=peer.is_trusted)
+        kept, client = self.kept(request, peer), peer.client(request.fields)
         if (
             last is not None
-            and not peer.is_trusted
+            and last.client is client
             and not kept.request_id
             and not last.request_id
-            and last.fields.hosts == request.fields.hosts
             and last.likeness == likeness
-            and last.kept.takes_trailers == kept.takes_trailers
+            and last.takes_trailers == kept.takes_trailers
         ):
-            client, ours = last.client, last.ours
+            ours = last.ours
         else:
-            client = name(peer.ip, request.fields.said, self._trusted, peer.scheme)
             octets = self._ours(request, client, kept.request_id or _SOME_ID, kept)
             before, _, after = (octets, b"", b"") if kept.request_id else octets.partition(_SOME_ID.encode())
             ours = before, after
