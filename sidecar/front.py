@@ -122,7 +122,7 @@ class Front:
             return self._exchange(request, peer, found)
         if found is None:
             return self._visit(request, connection, "api", None)
-        if (upload := self._upload(request, found)) is not None:
+        if found.naming and (upload := self._upload(request, found)) is not None:
             exchange = self._exchange(request, peer, found)
             exchange.upload = upload
             return exchange
@@ -180,7 +180,7 @@ class Front:
     def _upload(self, request: Request, found: Found) -> Upload | None:
         """Return who looks at a form that is too large to be read, if it may stream."""
         length = request.fields.length or 0
-        if request.method.upper() != "POST" or length <= self._max_content or not found.naming:
+        if request.method.upper() != "POST" or length <= self._max_content:
             return None
         names = ", ".join(sorted(found.naming))
         said = (

@@ -8,9 +8,10 @@ value of a field is whose name says that it is a path (Symfony puts a missing sl
 front controller may take it for the path that it serves (`rest_route` of WordPress, `s` of ThinkPHP).
 
 Such a request is refused only if a guarded route matches one of these readings. What no server takes for its target
-passes whatever it holds: the page that the client comes from (Referer, Origin, HX-Current-URL), and signatures,
-tokens and hashes, one of 64 of which begins with a slash, for it is Base64. And in a query the addresses that a log-in
-sends its client to afterwards, but for the names that a front controller is known to read.
+passes whatever it holds: the page that the client comes from (Referer, Origin, HX-Current-URL), what it is and takes
+(User-Agent, Accept), and signatures, tokens and hashes, one of 64 of which begins with a slash, for it is Base64. And
+in a query the addresses that a log-in sends its client to afterwards, but for the names that a front controller is
+known to read.
 
 The law for methods: an override is read wherever some backend reads one, in fields, query and form, under every
 spelling of its name; one that cannot be read to the end is every method. Content is looked at whatever its type says,
@@ -37,8 +38,12 @@ _TELLING: Final = re.compile(rb"method|ur[il](?![a-z])|path|script.?name|prefix|
 _PATH: Final = rb"[\t ]*+(?:[/\\%\x80-\xff]|[A-Za-z][A-Za-z0-9+.-]*+:[/\\%])"
 _PATH_LINE: Final = re.compile(rb"[^:]*+:" + _PATH)
 _PATH_VALUE: Final = re.compile(_PATH)
-# Names of fields whose value no server takes for a target: where the client comes from, and what is Base64.
-_FROM: Final = frozenset({b"referer", b"referrer", b"origin", b"hx-current-url"})
+# Names of fields whose value no server takes for a target: where the client comes from, what it is, takes and sends;
+# and what is Base64.
+_NO_TARGETS: Final = frozenset(
+    b"referer referrer origin hx-current-url user-agent accept accept-charset accept-encoding accept-language"
+    b" content-length".split()
+)
 _BASE64: Final = re.compile(rb"sign|token|key|hash|hmac|sha|digest|nonce|auth|cookie|cert|secret")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?://[^/?#]*)?(?P<path>[^?#]*)", re.DOTALL)
 # A slash, a full-width or an overlong one, behind whatever some server takes for a space.
@@ -56,7 +61,7 @@ def is_telling(name: bytes) -> bool:
 def is_no_target(name: bytes) -> bool:
     """Return true for a field whose value no server takes for a target, by the last word of its name. Linear."""
     bare = alike(name).replace(b"md5", b"hash")
-    if bare in _FROM or bare.endswith((b"-referer", b"-referrer")):
+    if bare in _NO_TARGETS or bare.endswith((b"-referer", b"-referrer")):
         return True
     if bare[-1:].isdigit():  # X-Signature-256
         bare = bare.rstrip(string.digits.encode()).removesuffix(b"-")

@@ -146,6 +146,7 @@ class Routes:
     ) -> None:
         patterns = [_compile(index, route) for index, route in enumerate(routes)]
         guarding = [pattern for pattern in patterns if pattern.route.action != "pass"]
+        self._is_empty = not patterns
         self._guards = bool(guarding)
         self._overrides = method_override
         self._stepping = stepping
@@ -173,6 +174,8 @@ class Routes:
 
     def find(self, method: str, target: bytes | str, fields: Fields) -> Found:
         """Look a request up. `target` is as it came on the wire, `fields` likewise. Never raises."""
+        if self._is_empty:
+            return _NOTHING
         path, _, query = octets(target).partition("?")
         method = method.upper()
         names_another = bool(fields) and may_name_another(fields)

@@ -16,9 +16,8 @@ from typing import Final
 MAX_HOPS: Final = 64
 # The longest entry that is looked at, and remembered: an IPv6 address with quotes, brackets, zone and port.
 _MAX_ENTRY: Final = 80
-# What an IPv4 address looks like: nobody has another spelling of one (RFC 6943 3.1.1).
-_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
+# What an IPv4 address is made of, four of them with dots between: nobody has another spelling of one (RFC 6943 3.1.1).
+_OCTETS: Final = frozenset(map(str, range(256)))
 # What most IPv6 addresses look like in the spelling that RFC 5952 section 4 gives them, but for where their zeros are:
 # reading such a one and writing it anew took five times as long as all else that is done to name a client.
 _PIECE: Final = r"(?:0|[1-9a-f][0-9a-f]{0,3})"
@@ -63,9 +62,9 @@ class Trusted:
                 return False
             number = int(ipaddress.IPv6Address(address))
             return any(number & mask == network for mask, network in self._v6)
-        a, b, c, d = address.split(".")
-        if a not in self._v4_begin:
+        if address.partition(".")[0] not in self._v4_begin:
             return False
+        a, b, c, d = address.split(".")
         number = int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)
         return any(number & mask == network for mask, network in self._v4)
 
@@ -81,7 +80,7 @@ def name(peer_ip: str, said: Mapping[bytes, Sequence[bytes]], trusted: Trusted, 
     peer, is_trusted = _peer(peer_ip, trusted)
     host = b"".join(said.get(b"host", ())).decode("latin-1")
     if not is_trusted:
-        return Client(ip=peer, scheme=scheme, host=host, trusted_peer=False, chain=(peer,))
+        return Client(peer, scheme, host, is_trusted, (peer,))
     chain = [peer]
     entries = b",".join(said.get(b"x-forwarded-for", ())).decode("latin-1")
     for entry in reversed(entries.rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
@@ -94,11 +93,11 @@ def name(peer_ip: str, said: Mapping[bytes, Sequence[bytes]], trusted: Trusted, 
     chain.reverse()
     told_scheme = _last(said.get(b"x-forwarded-proto")).lower()
     return Client(
-        ip=chain[0],
-        scheme=told_scheme if told_scheme in {"http", "https"} else scheme,
-        host=_last(said.get(b"x-forwarded-host")) or host,
-        trusted_peer=True,
-        chain=tuple(chain),
+        chain[0],
+        told_scheme if told_scheme in {"http", "https"} else scheme,
+        _last(said.get(b"x-forwarded-host")) or host,
+        is_trusted,
+        tuple(chain),
     )
 
 
@@ -117,7 +116,8 @@ def _peer(peer_ip: str, trusted: Trusted) -> tuple[str, bool]:
 def _address(entry: str) -> str | None:
     """Read one entry of the list: without port, brackets, quotes and zone; an IPv4-mapped IPv6 address as IPv4."""
     text = entry.strip(' \t"')
-    return text if _IPV4.fullmatch(text) or (":" in text and _is_plain_ipv6(text)) else _odd_address(text)
+    is_plain = _is_plain_ipv6(text) if ":" in text else text.count(".") == 3 and _OCTETS.issuperset(text.split("."))
+    return text if is_plain else _odd_address(text)
 
 
 def _is_plain_ipv6(text: str) -> bool:

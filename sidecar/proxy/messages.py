@@ -77,17 +77,14 @@ class Fields:
     """
 
     __slots__ = (
-        *("_raw", "_values", "binds_connection", "chunked", "hosts", "length", "lines", "names", "options", "said"),
-        "upgrade",
+        *("_raw", "binds_connection", "chunked", "hosts", "length", "lines", "names", "options", "said", "upgrade"),
     )
 
     def __init__(self, lines: list[bytes]) -> None:
         """Raises Refusal for a line that is no field, and for framing that is none. RFC 9112 section 6.3."""
         self.lines = lines
-        names: list[bytes] = []
-        values: list[bytes] = []
-        said: dict[bytes, list[bytes]] = {}
-        self.names, self._values, self.said = names, values, said
+        self.names = names = list[bytes]()
+        self.said = said = dict[bytes, list[bytes]]()
         self.length: int | None = None
         self.chunked = False
         self.options: frozenset[bytes] = frozenset()
@@ -100,9 +97,12 @@ class Fields:
             if not colon:
                 raise _malformed("field", _NO_FIELD)
             names.append(name)
-            values.append(value)
-            if kind:
-                said.setdefault(kind, []).append(value.strip(b" \t"))
+            if not kind:
+                continue
+            if kind in said:
+                said[kind].append(value.strip(b" \t"))
+            else:
+                said[kind] = [value.strip(b" \t")]
         self.hosts = tuple(said.get(b"host", ()))
         if not _FRAMING.isdisjoint(said):
             self._frame(said)
@@ -111,7 +111,8 @@ class Fields:
     def raw(self) -> Message:
         """Every field, as a name and a value without the space around it."""
         if self._raw is None:
-            self._raw = Message(zip(self.names, [value.strip(b" \t") for value in self._values], strict=True))
+            values = [line.partition(b":")[2].strip(b" \t") for line in self.lines]
+            self._raw = Message(zip(self.names, values, strict=True))
         return self._raw
 
     def _frame(self, found: dict[bytes, list[bytes]]) -> None:
