@@ -2,6 +2,7 @@
 
 256 connections of bots (wrk, at a low priority so that it does not delay the clients that share its core) do one of
 none      ask for messages without a captcha
+new       do so on a connection of its own each (ours alone)
 wrong     with wrong ones, from 65,536 addresses
 full      with right ones, from 256 addresses whose buckets are full
 guesses   guess the codes of 1,000 numbers, from 65,536 addresses
@@ -26,7 +27,7 @@ import rig
 import uvloop
 
 BOTS = 256
-ADDRESSES = {"none": 65_536, "wrong": 65_536, "full": 256, "guesses": 65_536, "altcha": 65_536, "slider": 65_536}
+ADDRESSES = {"none": 65_536, "new": 65_536, "wrong": 65_536, "full": 256, "guesses": 65_536, "altcha": 65_536, "slider": 65_536}
 # What only ours has; the tables that it takes.
 BUILT_IN = {"altcha": '[captcha.altcha]\nkind = "altcha"\n', "slider": '[captcha.slider]\nkind = "slider"\n'}
 KINDS = ("alone", *ADDRESSES)
@@ -132,7 +133,7 @@ async def main() -> None:
             for one in rig.turns(found, args.runs):
                 if one.name.startswith("nginx") and kind not in {"alone", "full"}:
                     continue  # it knows of no captcha and no code
-                if one.name == "express" and kind in BUILT_IN:
+                if one.name == "express" and kind in {"new", *BUILT_IN}:
                     continue
                 row = rows.setdefault(
                     (one.name, kind), replace(one, name=f"{one.name}: {kind}", figures=defaultdict(list))

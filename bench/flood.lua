@@ -6,6 +6,7 @@ local PATHS = {
 }
 local BODIES = {
   none = '{"phone":"+86%d"}',
+  new = '{"phone":"+86%d"}',
   wrong = '{"phone":"+86%d","captcha":"bad-%06d"}',
   full = '{"phone":"+86%d","captcha":"good-%06d"}',
   guesses = '{"phone":"+86%d","code":"%06d"}',
@@ -19,6 +20,7 @@ function init(args)
     local body = BODIES[kind] and string.format(BODIES[kind], first + i % numbers, i * 7919 % 1000000)
     requests[i] = wrk.format(body and "POST" or "GET", PATHS[kind] or "/api/sms", {
       ["Host"] = "www.example.com", ["Content-Type"] = "application/json", ["X-Forwarded-For"] = address,
+      ["Connection"] = kind == "new" and "close" or nil,
     }, body)
   end
 end
