@@ -27,7 +27,15 @@ import rig
 import uvloop
 
 BOTS = 256
-ADDRESSES = {"none": 65_536, "new": 65_536, "wrong": 65_536, "full": 256, "guesses": 65_536, "altcha": 65_536, "slider": 65_536}
+ADDRESSES = {
+    "none": 65_536,
+    "new": 65_536,
+    "wrong": 65_536,
+    "full": 256,
+    "guesses": 65_536,
+    "altcha": 65_536,
+    "slider": 65_536,
+}
 # What only ours has; the tables that it takes.
 BUILT_IN = {"altcha": '[captcha.altcha]\nkind = "altcha"\n', "slider": '[captcha.slider]\nkind = "slider"\n'}
 KINDS = ("alone", *ADDRESSES)

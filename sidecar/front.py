@@ -4,7 +4,9 @@
 connection relays as it comes. Every other becomes a `Visit`: its content is collected, it waits in line, and then the
 gate or the API decides, which gives an answer, a grant that the gate carries to upstream, or a refusal.
 
-The law: nothing is judged twice, and whatever is not sure to pass is a visit. A refusal is rendered in one place,
+The law: nothing is judged twice, and whatever is not sure to pass is a visit. What is refused at a glance waits behind
+all others, whoever asks: a bot has as many connections and addresses as it likes, and nothing is remembered of them. A
+refusal is rendered in one place,
 `_refuse`, and every visit that has ended is told in one place, `_visit_ended`.
 """
 
@@ -289,12 +291,19 @@ class Front:
             visit.refusal = OVERLOADED
             self._shedding.put(functools.partial(self._serve, visit, content))
             return
+        try:
+            refusal = visit.refusal = visit.refusal or self._refused_at_once(visit, content)
+        except Exception as error:  # noqa: BLE001 - as in _serve
+            self._fail(visit, error)
+            return
+        if refusal is not None and refusal.status < 500:
+            visit.waits_behind = True  # or who takes another connection each time would never have been refused
         self._line.put(functools.partial(self._serve, visit, content), was_refused=visit.waits_behind)
 
     def refuse(self, visit: Visit, refusal: Refusal) -> None:
         """Refuse a visit whose content will not come."""
         visit.refusal = refusal
-        self._line.put(functools.partial(self._serve, visit, b""), was_refused=visit.waits_behind)
+        self.begin(visit, b"")
 
     def left(self, visit: Visit) -> None:
         """Its client has gone: what has not begun is not, and what changes nothing is broken off."""
@@ -322,21 +331,32 @@ class Front:
             self._fail(visit, error)
 
     def _decide(self, visit: Visit, content: bytes) -> Refusal | Answer | Coroutine[Any, Any, Grant | Answer]:
-        """Refuse or answer a visit at a glance, or give the coroutine that decides about it."""
+        """Refuse or answer a visit without waiting, or give the coroutine that decides about it."""
         try:
             if visit.action == "override":
                 self._judge_again(visit, content)
+                if (refused := self._refused_at_once(visit, content)) is not None:
+                    return refused
             match visit.action:
                 case "preflight":
                     visit.log["outcome"] = "answered"
                     return self._faces.preflight(visit)
                 case "api":
-                    return self._api.refused_at_once(visit) or self._api.decide(visit, content)
+                    return self._api.decide(visit, content)
                 case _:
-                    at_once = self._gate.refused_at_once(visit, content)
-                    return at_once or self._gate.decide(visit, self._gate.read(visit, content))
+                    return self._gate.decide(visit, self._gate.read(visit, content))
         except Refusal as refusal:
             return refusal
+
+    def _refused_at_once(self, visit: Visit, content: bytes) -> Refusal | None:
+        """Say what forbids a visit at a glance: at its head, and at whether a token is there at all."""
+        match visit.action:
+            case "preflight" | "override":
+                return None
+            case "api":
+                return self._api.refused_at_once(visit)
+            case _:
+                return self._gate.refused_at_once(visit, content)
 
     def _judge_again(self, visit: Visit, content: bytes) -> None:
         """Find the route of a request whose form may have named another method, or another path."""

@@ -21,6 +21,7 @@ match = "POST /guarded"
 action = "guard"
 limits = ["ip"]
 """
+SHUT = '[[routes]]\nmatch = "POST /shut"\naction = "deny"\n'
 CHALLENGE = "/.sidecar/captcha/altcha/challenge"
 COSTLY = ("/send", "/register", "/guarded", "/.sidecar/v1/verifications")
 
@@ -147,6 +148,48 @@ async def test_a_challenge_is_made_in_a_turn_of_its_own_and_one_after_another_wa
     asked = len(line.lanes)
     await sidecar.solved()
     assert line.lanes[asked:] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        (b"POST /send HTTP/1.1\r\nHost: a\r\n\r\n{}", 403),
+        (b"POST /send HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}", 403),
+        (b"POST /shut HTTP/1.1\r\nHost: a\r\n\r\n", 403),
+        (b"POST /send HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n", 413),
+        (b"POST /send HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    ],
+)
+async def test_what_is_refused_at_a_glance_waits_behind_people_on_a_new_connection_too(
+    start: Start, asked: bytes, status: int
+) -> None:
+    """So a flood that opens a connection for each request has no more of a turn than one that keeps it."""
+    sidecar = await start(MAIN + SHUT)
+    line = sidecar.app.front._line = Watched()
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", sidecar.port)
+        head, end, content = asked.partition(b"\r\n\r\n")
+        length = b"\r\nContent-Length: %d" % len(content) if content and b"Length" not in head else b""
+        writer.write(head + length + end + content)
+        async with asyncio.timeout(DEADLINE_S):
+            assert (await reader.readline()).split()[1] == b"%d" % status
+        writer.close()
+    assert line.lanes == [True] * 3
+
+
+async def silent(taken: Taken, _: Message) -> None:
+    taken.reset()
+
+
+async def test_what_is_not_its_askers_fault_waits_with_everybody(start: Start) -> None:
+    """A plain request that upstream does not answer, and a token that nobody has judged yet."""
+    sidecar = await start(MAIN)
+    sidecar.upstream.answer = silent
+    line = sidecar.app.front._line = Watched()
+    assert (await sidecar.ask("GET", "/plain")).status == 502
+    assert line.lanes == [False]
+    assert (await sidecar.ask("POST", "/send", json={"phone": PHONE, "captcha": "wrong"})).status == 403
+    assert not any(line.lanes)
 
 
 @pytest.mark.parametrize(
