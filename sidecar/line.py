@@ -20,7 +20,7 @@ from asyncio.tasks import _leave_task as leave_task
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Any, Final
 
 # Of a turn of the loop, while plain traffic is under way: a few refusals, or a few steps of what waits for the store in
 # between. Reading what those send next who are answered in it comes besides, and is as much again.
@@ -83,8 +83,7 @@ class Line:
         self._second = _Lane()
         self._time = 0.0  # the line's own: the clock's, without what the machine stood still
         self._turned = 0.0  # when the last turn began, by the clock
-        self._waiting = 0
-        self._done = 0
+        self._contested = 0  # turns that were had while some of those waited who were refused
         self._has_turn = False
 
     def put(self, work: Callable[[], None], *, was_refused: bool = False, has_begun: bool = False) -> None:
@@ -93,18 +92,17 @@ class Line:
         `was_refused`: whoever asks was, the last time, or surely will be. `has_begun`: it goes on with what was begun
         in an earlier turn.
         """
+        lane = self._second if was_refused else self._first
+        if has_begun:
+            lane.begun.append(work)
+        else:
+            if not lane.new:
+                lane.begins, lane.busy_since = 0.0, self._time
+            lane.new.append(work)
         if not self._has_turn:
             self._has_turn = True
             self._turned = self._clock()
             self.loop.call_soon(self._turn)
-        self._waiting += 1
-        lane = self._second if was_refused else self._first
-        if has_begun:
-            lane.begun.append(work)
-            return
-        if not lane.new:
-            lane.begins, lane.busy_since = 0.0, self._time
-        lane.new.append(work)
 
     def begin(
         self, coroutine: Coroutine[Any, Any, None], running: "Running", *, was_refused: bool = False
@@ -134,36 +132,37 @@ class Line:
         return waiting * busy_s >= lane.begins * self._behind_s * most
 
     def __len__(self) -> int:
-        return self._waiting
+        return sum(len(lane.begun) + len(lane.new) for lane in (self._first, self._second))
 
     def _turn(self) -> None:
+        clock, first, second = self._clock, self._first, self._second
         try:
-            now, first = self._clock(), self._first
+            now = clock()
             self._time += min(now - self._turned, _MOST_S)
             self._turned = now
             if not self.plain:
                 until = now + self._more_s
                 while first.begun or first.new:
                     self._next()()
-                    if self._clock() >= until:
+                    if clock() >= until:
                         break
-            until = self._clock() + self._slice_s
-            while self._waiting:
+            until = clock() + self._slice_s
+            while first.begun or first.new or second.begun or second.new:
                 self._next()()
-                if self._clock() >= until:
+                if clock() >= until:
                     break
         finally:  # work that raises, by a mistake, is the loop's to report, and no other work waits for ever
-            self._has_turn = self._waiting > 0
+            self._has_turn = len(self) > 0
             if self._has_turn:
                 self.loop.call_soon(self._turn)
 
     def _next(self) -> Callable[[], None]:
         """Take the work whose turn it is out of the line; some waits."""
-        self._waiting -= 1
-        self._done += 1
         lane, second = self._first, self._second
-        if not (lane.begun or lane.new) or (self._done % _TURN_OF_REFUSED == 0 and (second.begun or second.new)):
-            lane = second
+        if second.begun or second.new:
+            self._contested += 1
+            if not (lane.begun or lane.new) or self._contested % _TURN_OF_REFUSED == 0:
+                lane = second
         if lane.begun:
             return lane.begun.popleft()
         lane.begins += 1
@@ -228,28 +227,28 @@ class Steps:
         self._coroutine = coroutine
         self._running = running
         self._was_refused = was_refused
-        self._waits_for: asyncio.Future[Any] | None = None
+        self._waits_for: asyncio.Future[Any] | None = None  # or waited for, and has it
         self._is_cancelled = False  # which its next step is told
         self._cancels = 0
 
     def take(self) -> None:
         """Take one step."""
-        loop, task = self._line.loop, cast("asyncio.Task[None]", self)
-        self._waits_for = None
-        enter_task(loop, task)
+        loop = self._line.loop
+        enter_task(loop, self)  # type: ignore[arg-type]
         try:
             if self._is_cancelled:
                 self._is_cancelled = False
                 waits_for = self._coroutine.throw(asyncio.CancelledError())
             else:
                 waits_for = self._coroutine.send(None)
-        except BaseException as error:
+        except (StopIteration, asyncio.CancelledError):
             self._running.end(self)
-            if isinstance(error, StopIteration | asyncio.CancelledError):
-                return
+            return
+        except BaseException:
+            self._running.end(self)
             raise
         finally:
-            leave_task(loop, task)
+            leave_task(loop, self)  # type: ignore[arg-type]
         if waits_for is None:  # it only lets others go first
             self._queue()
             return
