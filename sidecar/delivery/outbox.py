@@ -18,16 +18,16 @@ from typing import Any, Final, Literal, NamedTuple
 from sidecar.delivery.providers.seam import Fault
 from sidecar.errors import Refusal
 from sidecar.store.client import ReplyError, Script, Store
+from sidecar.store.wire import Word
 
 _HERE: Final = Path(__file__).parent
-_PUT: Final = Script.load(_HERE / "put.lua")
-_ACK: Final = Script.load(_HERE / "ack.lua")
 _BURY: Final = Script.load(_HERE / "bury.lua")
 _REDRIVE: Final = Script.load(_HERE / "redrive.lua")
 _DUE: Final = Script.load(_HERE / "due.lua")
 _LEAVE: Final = Script.load(_HERE / "leave.lua")
 
 _GROUP: Final = "couriers"
+_ACK: Final = Script.load(_HERE / "ack.lua", GROUP=_GROUP)
 # About 5 MB in the store, and more than the slowest vendor account sends before the codes die.
 MAX_MESSAGES: Final = 10_000
 # Dead letters that are kept; the oldest go first.
@@ -36,6 +36,8 @@ _MAX_DEAD: Final = 10_000
 _RETRY_AFTER_S: Final = 5.0
 # A courier speaks every second; one that has not for an hour is not coming back.
 _DEAD_MS: Final = 3_600_000
+# A message's fields in the store, in the order of put.lua.
+_FIELDS: Final = ("verification", "sealed", "locale", "tickets", "expires_at", "request", "past", "send_ticket")
 # What is shown of a dead letter.
 _SHOWN: Final = (b"verification", b"reason")
 
@@ -111,7 +113,7 @@ class Outbox:
         self._key = store.names.outbox()
         self._dead = store.names.dead()
         self._aside = (self._key, store.names.later(), store.names.waiting())
-        self._max_messages = max_messages
+        self._put_script = Script.load(_HERE / "put.lua", GROUP=_GROUP, MOST=max_messages)
         self._consumer = uuid.uuid4().hex
 
     async def put(self, entry: Entry, answered: Answered | None = None) -> str:
@@ -139,10 +141,12 @@ class Outbox:
         return self._put(entry, answered, self._consumer, read)
 
     def _put(self, entry: Entry, answered: Answered | None, courier: str, read: Callable[[Any], Any]) -> Awaitable[Any]:
-        key, text, keep_ms = answered or ("", b"", 0)
-        keys = [self._key, key] if key else [self._key]
-        arguments = [self._max_messages, text, keep_ms, _GROUP, courier, *_fields(entry)]
-        return self._store.run(_PUT, keys, arguments, read=read, lasting=True)
+        keys: tuple[str, ...] = (self._key,)
+        words: tuple[Word, ...] = (courier, *_values(entry))
+        if answered is not None:
+            key, text, keep_ms = answered
+            keys, words = (self._key, key), (*words, text, keep_ms)
+        return self._store.run(self._put_script, keys, words, read=read, lasting=True)
 
     async def lease(self, count: int, wait_s: float) -> list[Leased]:
         """Take up to `count` messages that nobody has had, waiting up to `wait_s` for the first; 0: not at all."""
@@ -185,10 +189,10 @@ class Outbox:
 
     def ack(self, message_id: str, again: Entry | None = None, after_s: float = 0.0) -> Awaitable[Any]:
         """Take a message out: it is done with, or comes back as `again` after so many seconds. Asked at once."""
-        arguments: list[str | int | bytes] = [_GROUP, message_id, ""]
-        if again is not None:
-            arguments = [_GROUP, message_id, int(after_s * 1000), again.past.message_id, *_fields(again)]
-        return self._store.run(_ACK, self._aside, arguments)
+        if again is None:
+            return self._store.run(_ACK, self._aside[:1], (message_id,))
+        fields = [word for field in zip(_FIELDS, _values(again), strict=True) for word in field]
+        return self._store.run(_ACK, self._aside, (message_id, int(after_s * 1000), again.past.message_id, *fields))
 
     async def bury(self, message_id: str, reason: str) -> None:
         """Take a message out that nobody could send, or that nobody confirmed, and keep it as a dead letter."""
@@ -248,25 +252,17 @@ def _ids(reply: Any) -> Any:
     return reply
 
 
-def _fields(entry: Entry) -> tuple[str | bytes, ...]:
-    past = "{}" if entry.past is NO_PAST else json.dumps(asdict(entry.past))
-    counted = ("send_ticket", entry.send_ticket) if entry.send_ticket else ()
+def _values(entry: Entry) -> tuple[str | bytes, ...]:
+    """Write a message as `_FIELDS` has it."""
     return (
-        "verification",
         entry.verification_id,
-        "sealed",
         entry.sealed,
-        "locale",
         entry.locale,
-        "tickets",
         f"[{', '.join(map(encode_basestring_ascii, entry.tickets))}]",
-        "expires_at",
         repr(entry.expires_at),
-        "request",
         entry.request_id,
-        "past",
-        past,
-        *counted,
+        "{}" if entry.past is NO_PAST else json.dumps(asdict(entry.past)),
+        entry.send_ticket,
     )
 
 

@@ -377,8 +377,8 @@ def word(outcome: Outcome, message: Message) -> str:
     # A vendor writes a number with its country code or without; its end is the same.
     privates = (message.code, address if message.recipient.channel == "email" else address[-_LAST_DIGITS:])
     # To compile a pattern costs more than all the rest of a message's way: only for what stands there.
-    in_lower_case = said.lower()
+    shown = said.lower()
     for private in privates:
-        if private.lower() in in_lower_case or not (private.isascii() and said.isascii()):
+        if private.lower() in shown or not (said.isascii() and private.isascii()):
             said = re.sub(re.escape(private), "*" * len(private), said, flags=re.IGNORECASE)
     return said

@@ -6,13 +6,14 @@ twice is a wrong message or a wrong refusal. What failed is for the caller to re
 
 import asyncio
 import hashlib
-import time
+from asyncio import get_running_loop
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final, Self
 
-import hiredis
+from hiredis import ReplyError as ErrorReply
 
 from sidecar.errors import StoreAwayError, StoreError
 from sidecar.store import topology
@@ -45,39 +46,43 @@ class Script:
     sha1: str
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a script from the file beside the module that runs it."""
-        text = path.read_text(encoding="utf-8")
+    def load(cls, path: Path, **constants: int | str) -> Self:
+        """Read a script from the file beside the module that runs it.
+
+        `constants` are local variables of the script, by name: what is the same each time is no word of each command.
+        Text is plain words, which Python quotes as Lua does.
+        """
+        named = "".join(f"local {name} = {value!r}\n" for name, value in constants.items())
+        text = named + path.read_text(encoding="utf-8")
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 class _Command:
-    """One command on its way to a node. `script`: which one it runs, and all words, for a node that does not know it.
+    """One command on its way to a node. `script`: which one its words run, for a node that does not know it.
 
     `is_lasting`: what it does must outlive the node.
     """
 
-    __slots__ = ("asked_at", "is_lasting", "key", "node", "octets", "read", "reply", "script", "store", "verb")
+    __slots__ = ("asked_at", "is_lasting", "key", "node", "octets", "read", "reply", "script", "store", "words")
 
     def __init__(
         self,
         store: "Store",
         node: Node,
         key: str | None,
-        verb: str,
-        octets: bytes,
+        words: tuple[Word, ...],
         reply: asyncio.Future[Any],
         read: Callable[[Any], Any] | None,
-        script: tuple[Script, tuple[Word, ...]] | None,
+        script: Script | None,
         is_lasting: bool,
     ) -> None:
         self.is_lasting = is_lasting
-        self.asked_at = time.monotonic()
+        self.asked_at = monotonic()
         self.store = store
         self.node = node
         self.key = key
-        self.verb = verb
-        self.octets = octets
+        self.words = words
+        self.octets = pack(words)
         self.reply = reply
         self.read = read
         self.script = script
@@ -87,18 +92,25 @@ class _Command:
     until = 0.0
     is_asking = False
 
+    @property
+    def verb(self) -> str:
+        """What it is called."""
+        return str(self.words[0])
+
     def answered(self, reply: Any, now: float) -> None:
         """Hand a reply on."""
-        store, trouble, awaited = self.store, self.node.trouble, self.reply
+        store, node, awaited = self.store, self.node, self.reply
         store.observe(now - self.asked_at)
-        if type(reply) is hiredis.ReplyError:
+        if type(reply) is ErrorReply:
             store.take_fault(self, Fault.read(str(reply)), now)
             return
         store.was_reached = True
-        if trouble is not None and (self.is_lasting or trouble.since is not None):
-            trouble.did(LASTING if self.is_lasting else self.verb, now)
+        trouble = node.trouble
+        if trouble is not None:
+            if trouble.since is not None:
+                trouble.did(LASTING if self.is_lasting else self.verb, now)
             if self.is_lasting:
-                trouble.lasting(self.node.place, now, alone=self.node.alone)
+                trouble.lasting(node.place, now, alone=node.alone)
         if awaited.done():
             return
         if self.read is not None:
@@ -195,7 +207,7 @@ class Store:
         it. None: any node will do (PING).
         `read`: makes of the reply what is awaited.
         """
-        return self._ask(key, verb, (verb, *args), read)
+        return self._ask(key, (verb, *args), read, None)
 
     def run(
         self,
@@ -208,12 +220,12 @@ class Store:
     ) -> asyncio.Future[Any]:
         """Run a script on keys of one cluster slot; the store keeps its text after the first time. `read` as above."""
         words = ("EVALSHA", script.sha1, len(keys), *keys, *args)
-        return self._ask(keys[0] if keys else None, "EVALSHA", words, read, (script, words), lasting=lasting)
+        return self._ask(keys[0] if keys else None, words, read, script, lasting)
 
     async def blocking(self, key: str, verb: str, *args: Word, wait_s: float) -> Any:
         """Do a command that itself waits up to `wait_s` (BLOCK, BLPOP), on a connection that no decision needs."""
         redirect: Redirect | None = Redirect(self._nodes.node(key), is_asking=False, after_s=0.0)
-        asked_at, times = time.monotonic(), 0
+        asked_at, times = monotonic(), 0
         try:
             async with asyncio.timeout(wait_s + self._timeout_s):
                 while redirect is not None:
@@ -221,8 +233,8 @@ class Store:
                     if redirect.after_s:
                         await asyncio.sleep(redirect.after_s)
                     reply = await node.waiting.ask(verb, *args, is_asking=redirect.is_asking)
-                    now, redirect = time.monotonic(), None
-                    if type(reply) is not hiredis.ReplyError:
+                    now, redirect = monotonic(), None
+                    if type(reply) is not ErrorReply:
                         self.was_reached = True
                         if node.trouble is not None:
                             node.trouble.did(verb, now)
@@ -259,7 +271,7 @@ class Store:
 
     async def _why_not_at(self, place: str, key: str) -> str:
         try:
-            await self._ask(key, "SET", ("SET", key, 1, "PX", _PROBE_MS), None, lasting=True)
+            await self._ask(key, ("SET", key, 1, "PX", _PROBE_MS), None, None, True)
         except StoreAwayError as error:
             reason = error.reason
         except ReplyError as error:
@@ -277,31 +289,28 @@ class Store:
     def _ask(
         self,
         key: str | None,
-        verb: str,
         words: tuple[Word, ...],
         read: Callable[[Any], Any] | None,
-        script: tuple[Script, tuple[Word, ...]] | None = None,
-        *,
-        lasting: bool = False,
+        script: Script | None,
+        is_lasting: bool = False,
     ) -> asyncio.Future[Any]:
-        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Any] = get_running_loop().create_future()
         node = self._nodes.node(key)
-        command = _Command(self, node, key, verb, pack(words), reply, read, script, lasting)
-        if not (node.lasting() if lasting else node.deciding).ask(command):
+        command = _Command(self, node, key, words, reply, read, script, is_lasting)
+        if not (node.lasting() if is_lasting else node.deciding).ask(command):
             self.give_up(command, _TOO_MANY)
         return reply
 
     def give_up(self, command: _Command, reason: str) -> None:
         """Tell that no reply will come; only the command itself calls this."""
-        self.observe(time.monotonic() - command.asked_at)
+        self.observe(monotonic() - command.asked_at)
         self._nodes.look()
         _fail(command.reply, self._away(command.node, command.verb, reason))
 
     def take_fault(self, command: _Command, fault: Fault, now: float) -> None:
         """Have a command go on that was not done, or make an error of it; only the command itself calls this."""
         if fault.code == "NOSCRIPT" and command.script is not None:
-            script, words = command.script
-            command.verb, command.octets, command.script = "EVAL", pack(("EVAL", script.text, *words[2:])), None
+            command.words, command.script = ("EVAL", command.script.text, *command.words[2:]), None
             redirect: Redirect | None = Redirect(command.node, command.is_asking, 0.0)
         else:
             redirect = self._nodes.redirect(command.key, command.node, fault, command.times)
@@ -334,8 +343,7 @@ class Store:
             self,
             redirect.node,
             command.key,
-            command.verb,
-            command.octets,
+            command.words,
             command.reply,
             command.read,
             command.script,
@@ -343,12 +351,12 @@ class Store:
         )
         again.times, again.until, again.is_asking = command.times + 1, self._limit(command), redirect.is_asking
         if redirect.after_s:
-            asyncio.get_running_loop().call_later(redirect.after_s, self._send, again)
+            get_running_loop().call_later(redirect.after_s, self._send, again)
         else:
             self._send(again)
 
     def _send(self, command: _Resent) -> None:
-        command.asked_at = time.monotonic()
+        command.asked_at = monotonic()
         shared = command.node.lasting() if command.is_lasting else command.node.deciding
         is_taken = not command.is_asking or shared.ask(_Asking(command))
         if not is_taken or not shared.ask(command):
@@ -365,7 +373,7 @@ class Store:
             if not reply.done():
                 _fail(reply, self._away(command.node, verb, command.node.deciding.no_answer))
 
-        timer = asyncio.get_running_loop().call_later(until - time.monotonic(), late)
+        timer = get_running_loop().call_later(until - monotonic(), late)
         reply.add_done_callback(lambda _: timer.cancel())
         return until
 
@@ -380,7 +388,7 @@ class Store:
 
     def _away(self, node: Node, verb: str, reason: str) -> StoreAwayError:
         if node.trouble is not None:
-            node.trouble.failed(reason, verb, time.monotonic())
+            node.trouble.failed(reason, verb, monotonic())
         return StoreAwayError(verb, reason)
 
 

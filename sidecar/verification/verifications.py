@@ -19,7 +19,6 @@ from sidecar.verification import codes
 from sidecar.verification.states import MAY_FOLLOW, Status
 
 _HERE: Final = Path(__file__).parent
-_ISSUE: Final = Script.load(_HERE / "issue.lua")
 _CHECK: Final = Script.load(_HERE / "check.lua")
 _SETTLE: Final = Script.load(_HERE / "settle.lua")
 _MARK: Final = Script.load(_HERE / "mark.lua")
@@ -29,7 +28,8 @@ _READABLE_MS: Final = 600_000
 _LONGEST_LIFE_MS: Final = 600_000
 # What it takes a slow message to arrive, and a person to type it in.
 _WORTH_SENDING_MS: Final = 60_000
-_ISSUE_LIVES: Final = (str(_LONGEST_LIFE_MS), str(_WORTH_SENDING_MS))
+# The statuses that each may follow, as mark.lua reads them.
+_MAY_FOLLOW: Final = {status: f" {' '.join(others)} " for status, others in MAY_FOLLOW.items()}
 # So many dead codes are remembered, some 2 MB; of others the store is asked.
 _MOST_DEAD: Final = 16_384
 
@@ -153,8 +153,15 @@ class Verifications:
         self._test_codes = test_codes
         self._urandom = urandom
         self._hold_ms = int(hold_s * 1000)
-        # As text, which a command is packed of in half the time.
-        self._issue_rules = (str(int(rules.ttl * 1000)), str(_READABLE_MS), str(rules.attempts), rules.resend)
+        self._issue = Script.load(
+            _HERE / "issue.lua",
+            LIFE=int(rules.ttl * 1000),
+            READABLE=_READABLE_MS,
+            ATTEMPTS=rules.attempts,
+            RESEND=rules.resend,
+            LONGEST=_LONGEST_LIFE_MS,
+            WORTH_SENDING=_WORTH_SENDING_MS,
+        )
         # Verifications whose code was killed by wrong tries, the longest dead first. None ever lives again.
         self._dead: dict[str, None] = {}
 
@@ -177,28 +184,14 @@ class Verifications:
         recipient_hash = self._secret.hash(recipient.identity)
         new = codes.new_id(self._secret, recipient_hash, self._urandom(codes.RANDOM))
         sealed = self._secret.seal(recipient.address)
-        key = self._names.verification(new)
 
         def read(reply: Sequence[Any]) -> Issued:
             verification_id, life_ms, fresh = reply
             return Issued(verification_id.decode(), life_ms / 1000, bool(fresh), sealed)
 
-        return self._store.run(
-            _ISSUE,
-            [self._names.current(recipient_hash), key],
-            [
-                new,
-                key.removesuffix(new),
-                recipient_hash,
-                recipient.channel,
-                *self._issue_rules,
-                sealed,
-                int(again_in_s * 1000),
-                *_ISSUE_LIVES,
-            ],
-            read=read,
-            lasting=True,
-        )
+        keys = (self._names.current(recipient_hash), self._names.verification(new))
+        words = (new, recipient_hash, recipient.channel, sealed, int(again_in_s * 1000))
+        return self._store.run(self._issue, keys, words, read=read, lasting=True)
 
     async def read(self, verification_id: str) -> Record | None:
         """Look one up; None when there is none (any more). Raises StoreAwayError."""
@@ -245,7 +238,7 @@ class Verifications:
         another may be asked for at once.
         """
         key = self._names.verification(verification_id)
-        return self._store.run(_MARK, [key], [status, reason, int(given_back), *MAY_FOLLOW[status]], read=bool)
+        return self._store.run(_MARK, [key], (status, reason, int(given_back), _MAY_FOLLOW[status]), read=bool)
 
     async def withdraw(self, issued: Issued) -> None:
         """Undo `issue` when its message could not be queued. Raises StoreAwayError."""
