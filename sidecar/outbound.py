@@ -45,8 +45,8 @@ _MAX_COMPRESSED: Final = 2 * MAX_REPLY
 # How long an unused connection is kept: shorter than what vendors' load balancers allow (60 s is common), for a request
 # that meets their closing has no known outcome.
 IDLE_S: Final = 15.0
-# Heads of requests that are remembered, of each origin. Few: those of some kinds hold what is one message's alone.
-_HEADS: Final = 8
+# Heads of requests that are remembered. Few: those of some kinds hold what is one message's alone.
+_HEADS: Final = 64
 # How long a name's addresses are believed.
 _ADDRESSES_S: Final = 60.0
 _PORTS: Final = {"http": 80, "https": 443}
@@ -104,6 +104,7 @@ class Session:
         self.connections: set[_Connection] = set()
         self.is_closed = False
         self._origins: dict[str, _Origin] = {}
+        self._known = functools.lru_cache(_HEADS)(self._origin_and_head)
         self._tls: asyncio.Future[ssl.SSLContext] | None = None
         self.expiring: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
@@ -131,8 +132,18 @@ class Session:
             self._last_is_gone = self.loop.create_future()
             await self._last_is_gone
 
-    def origin_of(self, url: str) -> "_Origin":
-        """Give what is known of a URL's origin. Raises ValueError for a URL or a proxy that cannot be called."""
+    def write(self, request: HttpRequest) -> "tuple[_Origin, bytes]":
+        """Give what is known of a request's origin, and the request as it is written, with the fields it lacks.
+
+        Raises ValueError for what HTTP cannot carry, and for a URL or a proxy that cannot be called.
+        """
+        origin, head = self._known(request.method, request.url, request.fields)
+        body = request.body
+        if body or request.method not in _WITHOUT_CONTENT:
+            return origin, b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
+        return origin, head + CRLF
+
+    def _origin_and_head(self, method: str, url: str, fields: tuple[tuple[str, str], ...]) -> "tuple[_Origin, bytes]":
         end = url.find("/", len("https://"))
         spelt = url[:end] if end > 0 else url
         origin = self._origins.get(spelt)
@@ -140,7 +151,7 @@ class Session:
             parts = urlsplit(spelt)
             spelt = f"{parts.scheme}://{parts.netloc}"
             origin = self._origins[spelt] = self._origins.get(spelt) or _Origin(self, spelt)
-        return origin
+        return origin, origin.head(method, url, fields)
 
     async def tls(self) -> ssl.SSLContext:
         """Give what vendors are believed by. The system's authorities take a tenth of a second to read."""
@@ -193,8 +204,7 @@ async def call(session: Session, request: HttpRequest, timeout_s: float) -> Http
     """Ask once. Raises NeverSentError or NoAnswerError; answers of every status are returned, but a proxy's own 407."""
     due = session.loop.time() + timeout_s
     try:
-        origin = session.origin_of(request.url)
-        octets = origin.write(request)
+        origin, octets = session.write(request)
         connection = origin.take_idle()
         if connection is None:
             async with asyncio.timeout_at(due):
@@ -244,7 +254,6 @@ class _Origin:
             self._adds["authorization"] = f"Authorization: Basic {base64.b64encode(userinfo.encode()).decode()}\r\n"
         if self.is_forwarded and to_proxy:
             self._adds["proxy-authorization"] = to_proxy
-        self._kept_head = functools.lru_cache(_HEADS)(self._head)
         self._tunnel = b""
         if proxy is not None and self._is_secure:
             asked = f"{bracketed}:{port}"
@@ -255,14 +264,7 @@ class _Origin:
         self._peer = Host(host, port, _ADDRESSES_S)
         self._idle: list[tuple[float, _Connection]] = []  # since when; the one used last comes last
 
-    def write(self, request: HttpRequest) -> bytes:
-        """Write a request, and the fields it lacks. Raises ValueError for what HTTP cannot carry."""
-        head, body = self._kept_head(request.method, request.url, request.fields), request.body
-        if body or request.method not in _WITHOUT_CONTENT:
-            return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(body), body)
-        return head + CRLF
-
-    def _head(self, method: str, url: str, fields: tuple[tuple[str, str], ...]) -> bytes:
+    def head(self, method: str, url: str, fields: tuple[tuple[str, str], ...]) -> bytes:
         """Write a head up to its content's length. Many kinds have the same for each message."""
         given = {name.lower() for name, _ in fields}
         added = "".join([line for name, line in self._adds.items() if name not in given])

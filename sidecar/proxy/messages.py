@@ -380,12 +380,21 @@ def read_answer(head: bytes) -> Answer:
         line, lines = _mended(head)
     else:
         lines = block[:-4].split(CRLF) if len(block) > 2 else []
+    version, status, reason = _STATUSES[line]
+    if len(block) > MAX_ANSWER_LINE and max(map(len, lines)) > MAX_ANSWER_LINE:
+        raise _malformed("head_too_large", "A line of an answer's head is longer than any in life.")
+    return Answer(version, status, reason, Fields(lines))
+
+
+def _read_status(line: bytes) -> tuple[Version, int, bytes]:
     found = _STATUS_LINE.fullmatch(line)
     if found is None:
         raise _malformed("status_line", "An answer begins with HTTP/1.1 and three digits.")
-    if len(block) > MAX_ANSWER_LINE and max(map(len, lines)) > MAX_ANSWER_LINE:
-        raise _malformed("head_too_large", "A line of an answer's head is longer than any in life.")
-    return Answer((1, int(found[1])), int(found[2]), found[3] or b"", Fields(lines))
+    return (1, int(found[1])), int(found[2]), found[3] or b""
+
+
+# What a status line says. There are few.
+_STATUSES: Final = ByName(_read_status)
 
 
 def _mended(head: bytes) -> tuple[bytes, list[bytes]]:

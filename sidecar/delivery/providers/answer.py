@@ -200,7 +200,8 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def _document(body: bytes) -> Any:
+    coding = "utf-8" if body.startswith(b'{"') else json.detect_encoding(body)
     try:
-        return _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+        return _DECODER.decode(body.decode(coding, "surrogatepass"))
     except (ValueError, RecursionError):
         return None
