@@ -56,7 +56,7 @@ class Breakers:
         self._ahead_ms = 0.0
         self._results: deque[tuple[str, int, int, int, int]] = deque(maxlen=_KEPT)
         # How many results of a field in one generation stand last among these, all of them fine.
-        self._fine: dict[tuple[str, int], int] = {}
+        self._fine: dict[tuple[Key, int], int] = {}
         # There are results that should not wait for the next look.
         self._news = asyncio.Event()
 
@@ -84,11 +84,11 @@ class Breakers:
 
     def record(self, key: Key, generation: int, *, fine: bool, failures: int, open_for_s: float) -> None:
         """Count a result, some time soon. More fine ones in a row than a breaker looks back on say nothing new."""
-        field = key.field
-        fine_ones = self._fine[field, generation] = self._fine.get((field, generation), 0) + 1 if fine else 0
+        breaker = (key, generation)
+        fine_ones = self._fine[breaker] = self._fine.get(breaker, 0) + 1 if fine else 0
         if fine_ones > WINDOW:
             return
-        self._results.append((field, generation, int(fine), failures, int(open_for_s * 1000)))
+        self._results.append((key.field, generation, int(fine), failures, int(open_for_s * 1000)))
         if not fine or self.of(key).state != "closed" or len(self._results) >= _BATCH:
             self._news.set()
 

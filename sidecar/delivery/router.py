@@ -65,6 +65,7 @@ class Router:
         self._draw = draw
         self._callback_urls = callback_urls
         self._way = functools.lru_cache(_WAYS)(self._found)
+        self._counts_sightings = any(rule.strategy == "adaptive" for rule in rules)
         self._asks_operator = any(rule.operators for rule in rules)
         self._asks_province = any(rule.provinces for rule in rules)
         # The data is slow to load: now, and not while the first message waits.
@@ -88,7 +89,7 @@ class Router:
             rule = (rule or Delivery(providers=(via,))).model_copy(update={"providers": (via,)})
         if rule is None:
             return None
-        usable = tuple(name for name in rule.providers if channel in self._providers[name].channels)
+        usable = tuple(name for name in dict.fromkeys(rule.providers) if channel in self._providers[name].channels)
         segment = country if operator in {"", UNKNOWN} else f"{country}/{operator}"
         return Way(rule, usable, segment, {name: Key(name, segment) for name in usable})
 
@@ -112,15 +113,13 @@ class Router:
         provider is asked, and no others but those that follow a sure failure.
         """
         rule = way.rule
-        usable: Sequence[str] = way.usable
-        if leave_out:
-            usable = [name for name in usable if name not in leave_out]
-        now_usable = [name for name in usable if name not in later] if later else usable
         broken = self._broken(way)
-        order = plan.plan(rule, now_usable, broken, self._order(way))
+        order = self._order(way)
         generations: dict[str, int] = {}  # of the breakers, that the attempts have started under
         held_back = later
-        if broken or later:
+        if broken or later or leave_out:
+            usable = [name for name in way.usable if name not in leave_out]
+            order = plan.plan(rule, [name for name in usable if name not in later], broken, order)
             # An open breaker keeps a provider out of the plan, not out of the message's life.
             now_ms = self._breakers.now_ms()
             back = {name: (broken[name] - now_ms) / 1000 for name in usable if name in broken and name not in order}
@@ -192,8 +191,8 @@ class Router:
     def _learn(self, way: Way, attempted: Attempted, generation: int) -> None:
         provider = attempted.provider
         accepted, fine = isinstance(attempted.outcome, Accepted), is_fine(attempted.outcome)
-        in_time = accepted and attempted.seconds <= way.rule.switch_after
-        if accepted or not fine:
+        if self._counts_sightings and (accepted or not fine):
+            in_time = accepted and attempted.seconds <= way.rule.switch_after
             self._sightings.add(provider, way.segment, _IN_TIME if in_time else _LATE)
         rules = way.rule.breaker
         self._breakers.record(

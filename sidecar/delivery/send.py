@@ -169,7 +169,8 @@ class Race:
                 elif self._under_way:
                     ended = await self._ended(next_at if self._heard is None else min(next_at, now + _LOOK_S))
                     for one in ended:
-                        self._heed(one)
+                        if one.came_to != "accepted":
+                            self._heed(one)
                     if not ended:
                         await self._look()
                 elif next_at < math.inf:
@@ -318,7 +319,7 @@ class Race:
                 self._winner = self._winner or provider
 
     def _heed(self, ended: Attempted) -> None:
-        """Who is asked after this? Failed surely, or lost without an answer: the next one, at once."""
+        """Who is asked after this, which nobody accepted? Failed surely, or lost: the next one, at once."""
         if ended.provider in self._lost:
             self._lost.remove(ended.provider)
             return  # the next one was asked when the receipt came
@@ -340,8 +341,10 @@ class Race:
         return max(refusal.retry_after_s or 0.0, pause_s)
 
     def _holders(self) -> tuple[str, ...]:
-        over = [attempted.provider for attempted in self._over if attempted.came_to != "refused"]
-        return tuple(dict.fromkeys([*over, *[one.provider for one in self._under_way.values()]]))
+        holders = dict.fromkeys([one.provider for one in self._over if one.came_to != "refused"])
+        for one in self._under_way.values():
+            holders[one.provider] = None
+        return tuple(holders)
 
     def _kind(self) -> Kind:
         if self._winner is not None:
