@@ -96,7 +96,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         log = EventLog(config.server.access_log, asyncio.get_running_loop().call_later)
         stack.callback(log.close)
         tell = told_to(metrics.count, log.tell)
-        store = Store(store_url, observe=metrics.store_seconds.observe, trouble=Trouble(tell))
+        store = Store(store_url, observe=metrics.store_seconds.of(()).observe, trouble=Trouble(tell))
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(_session(config))
         forwarder = Forwarder(

@@ -57,6 +57,11 @@ class _Series:
         self.counts = [0] * len(_BOUNDS)
         self.created = time.time()
 
+    def observe(self, seconds: float) -> None:
+        """Count seconds of a histogram."""
+        self.counts[bisect_left(_SECONDS, seconds)] += 1
+        self.value += seconds
+
 
 class _Metric(Collector):
     """What the kinds of metric share. `label_names` are its labels'; their values are given in that order."""
@@ -118,9 +123,7 @@ class Histogram(_Metric):
 
     def observe(self, seconds: float, *labels: str) -> None:
         try:
-            series = self.series.get(labels) or self.of(labels)
-            series.counts[bisect_left(_SECONDS, seconds)] += 1
-            series.value += seconds
+            (self.series.get(labels) or self.of(labels)).observe(seconds)
         except Exception as error:  # noqa: BLE001 - the law of this module
             self.failed(error)
 

@@ -11,7 +11,7 @@ import structlog
 from telling import CONFIG, E164, MAIN, OTHER, PHONE, SEND, TEST_NUMBER, VERIFY, Start
 
 from sidecar import logs
-from sidecar.delivery.outbox import Answered, Entry, Leased
+from sidecar.delivery.outbox import Answered, Entry, Leased, Outbox
 from sidecar.errors import StoreAwayError
 
 JSON = {"Content-Type": "application/json"}
@@ -196,11 +196,11 @@ async def test_a_full_outbox_gives_back_what_was_taken(start: Start) -> None:
     """overloaded: nothing is queued, so nothing is spent."""
     sidecar = await start(ip_rate="2/1h", to_rate="1/1h")
     outbox = sidecar.app.courier._outbox
-    outbox._max_messages = 0
+    sidecar.app.courier._outbox = Outbox(outbox._store, max_messages=0)
     reply = await sidecar.send()
     assert (reply.status, reply.code) == (503, "overloaded")
     assert int(reply.headers["Retry-After"]) >= 1
-    outbox._max_messages = 10
+    sidecar.app.courier._outbox = outbox
     assert (await sidecar.send()).status == 202
     assert (await sidecar.send(OTHER)).status == 202
 
@@ -210,7 +210,8 @@ async def test_a_message_that_is_not_queued_leaves_the_code_as_it_was(start: Sta
     sidecar = await start()
     assert (await sidecar.send()).status == 202
     code = await sidecar.vendor.code()
-    sidecar.app.courier._outbox._max_messages = 0
+    courier = sidecar.app.courier
+    courier._outbox = Outbox(courier._outbox._store, max_messages=0)
     assert (await sidecar.send()).code == (await sidecar.send(OTHER)).code == "overloaded"
     assert (await sidecar.register("123456", OTHER)).code == "code_expired"
     assert (await sidecar.register(code)).status == 200
