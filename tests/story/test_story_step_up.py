@@ -93,6 +93,18 @@ async def test_a_token_that_nobody_demands_is_not_used_up(start: Start) -> None:
     assert (await send(sidecar, captcha="nonsense")).code == "captcha_failed"
 
 
+async def test_who_has_shown_wrong_tokens_is_served_where_none_is_demanded(start: Start) -> None:
+    """Under the limit a captcha is nobody's business, its `failures` neither; over it they refuse."""
+    limited = CONFIG.replace('kind = "altcha"', 'kind = "altcha"\nfailures = "2/1h"')
+    guard = SEND.replace("POST /send", "POST /always")
+    sidecar = await start(stepping("ip", "2/1h") + guard, config=limited)
+    codes = [(await sidecar.ask("POST", "/always", json={"phone": PHONE, "captcha": "x"})).code for _ in range(4)]
+    assert codes == ["captcha_failed", "captcha_failed", "rate_limited", "rate_limited"]
+    for _ in range(2):
+        assert (await send(sidecar)).status == 202
+    assert (await send(sidecar, captcha="x")).code == "rate_limited"
+
+
 async def test_of_many_at_once_so_many_go_without_a_captcha_as_the_limit_says(start: Start) -> None:
     """Forty at once with none, and then forty with one each: two of the first, all of the second."""
     sidecar = await start(stepping("global"), config=TRUSTING)
@@ -292,9 +304,11 @@ async def test_a_wrong_token_is_no_way_to_guess(start: Start) -> None:
     assert (await guess(sidecar, captcha=await sidecar.solved())).json["attempts_left"] == 1
 
 
-async def test_a_proof_that_is_no_guess_needs_no_captcha(start: Start) -> None:
-    """A verification token cannot be guessed, so that what others guess is not its bearer's trouble."""
-    sidecar = await start(SEND + GUESSED)
+@pytest.mark.parametrize("limits", ["", 'limits = ["ip"]\n'])
+async def test_a_proof_that_is_no_guess_needs_no_captcha(start: Start, limits: str) -> None:
+    """A verification token cannot be guessed, so that what others guess is not its bearer's trouble; whether the store
+    is asked for limits of the route or not."""
+    sidecar = await start(SEND + GUESSED + limits)
     verification_id = await sent(sidecar)
     path = f"/.sidecar/v1/verifications/{verification_id}/check"
     token = (await sidecar.ask("POST", path, json={"code": await sidecar.vendor.code()})).json["token"]
