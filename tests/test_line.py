@@ -450,6 +450,123 @@ async def test_a_step_that_cancels_itself_is_told_at_its_next_wait(running: Runn
     assert stepping.waits_for[0].cancelled()
 
 
+# What is told to a coroutine that asks its current task, and hears of it when it waits.
+
+
+async def hears_of_its_time_once(heard: list[object]) -> None:
+    try:
+        async with asyncio.timeout(0):
+            await asyncio.Future()
+    except TimeoutError:
+        heard.append("its time is over")
+    await asyncio.sleep(0)
+    heard.append("goes on")
+
+
+async def hears_of_itself_once(heard: list[object]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    heard.append(task.cancelling())
+    task.cancel()
+    for _ in range(2):
+        try:
+            await asyncio.sleep(0.001)
+            heard.append("goes on")
+        except asyncio.CancelledError:
+            heard.append("is cancelled")
+
+
+async def lets_others_go_first(heard: list[object]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    for _ in range(2):
+        try:
+            await asyncio.sleep(0)
+            heard.append("goes on")
+        except asyncio.CancelledError:
+            heard.append("is cancelled")
+
+
+async def is_cancelled_beside_its_time(heard: list[object]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        async with asyncio.timeout(0):
+            task.cancel()
+            await asyncio.Future()
+    except asyncio.CancelledError:
+        heard.append("is cancelled, and not only late")
+    heard.append(task.cancelling())
+
+
+async def counts(heard: list[object]) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    for _ in range(3):
+        task.cancel()
+        heard.append(task.cancelling())
+    try:
+        await asyncio.Future()
+    except asyncio.CancelledError:
+        heard += [task.uncancel() for _ in range(4)]
+    await asyncio.sleep(0)
+    heard.append("goes on")
+
+
+@pytest.mark.parametrize(
+    "story",
+    [hears_of_its_time_once, hears_of_itself_once, lets_others_go_first, is_cancelled_beside_its_time, counts],
+    ids=lambda story: story.__name__,
+)
+async def test_steps_are_told_what_a_task_is(
+    running: Running, story: Callable[[list[object]], Coroutine[Any, Any, None]]
+) -> None:
+    """Of cancellations, their count and their end: the same coroutine hears the same in both."""
+    in_task: list[object] = []
+    await asyncio.create_task(story(in_task))
+    in_steps: list[object] = []
+    await begin(Line(), running, story(in_steps))
+    await running.drain(30)
+    assert in_steps == in_task
+
+
+async def test_a_cancellation_that_is_taken_back_before_a_wait_is_none(running: Running) -> None:
+    """As with a task of Python 3.13; one of two that is taken back leaves one."""
+    heard: list[str] = []
+
+    async def takes_back() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        for times in (1, 2):
+            for _ in range(times):
+                task.cancel()
+            task.uncancel()
+            try:
+                await asyncio.sleep(0)
+                heard.append("goes on")
+            except asyncio.CancelledError:
+                heard.append("is cancelled")
+
+    await begin(Line(), running, takes_back())
+    await running.drain(30)
+    assert heard == ["goes on", "is cancelled"]
+
+
+async def test_what_begins_after_all_was_over_is_waited_for(running: Running) -> None:
+    """And broken off in its time, as before."""
+    line = Line()
+    for _ in range(2):
+        ends, never = Stepping(Clock(), 0.0, waits=1), Stepping(Clock(), 0.0, waits=1)
+        await begin(line, running, ends.run())
+        ends.waits_for[0].set_result(None)
+        async with asyncio.timeout(30):
+            await running.over()
+        await begin(line, running, never.run())
+        await running.drain(0.05)
+        assert (ends.ended, never.ended) == ("whole", "CancelledError")
+
+
 async def test_what_has_not_ended_in_its_time_is_broken_off(running: Running) -> None:
     line = Line()
     ends, never = Stepping(Clock(), 0.0, waits=1), Stepping(Clock(), 0.0, waits=1)
