@@ -77,15 +77,19 @@ class Spend:
 
 Step = Screen | Solve | Allow | Spend
 
+# What a limit counts by, of a request and its recipient.
+_Value = Callable[[Visit, Recipient | None], str]
+
 
 @dataclass(frozen=True, slots=True)
 class _Limited:
-    """One limit of a route: what it counts by, and whether that is known of who asks.
+    """One limit of a route: its `key`, what that is for a request, and whether it is known of who asks.
 
     `is_looked_at`: before a captcha is solved, which it does not demand itself.
     """
 
     key: str
+    value: _Value
     meter: Meter
     is_who: bool
     is_looked_at: bool
@@ -147,7 +151,7 @@ class Admission:
         is_free = is_test and route.action == "send"
         terms = self._terms(route)
         limits = [one for one in terms.limits if one.is_who] if is_free else terms.limits
-        buckets = tuple([self._bucket(one, visit, route, recipient) for one in limits])
+        buckets = tuple([self._bucket(one, visit, recipient) for one in limits])
         steps: list[Step] = [Screen(recipient)] if self._lists else []
         solve = None
         if route.captcha:
@@ -188,7 +192,7 @@ class Admission:
     def solve(self, visit: Visit, route: Route, token: str | None) -> Solve:
         """Plan the step of a route's captcha. What would demand one is not looked at: it is being solved."""
         limits = self._terms(route).limits
-        who = tuple([self._bucket(one, visit, route, None) for one in limits if one.is_looked_at])
+        who = tuple([self._bucket(one, visit, None) for one in limits if one.is_looked_at])
         return self._solve(visit, route, token, who)
 
     def _solve(self, visit: Visit, route: Route, token: str | None, who: tuple[Bucket, ...]) -> Solve:
@@ -206,7 +210,7 @@ class Admission:
         terms = self._terms(route)
         for one in terms.limits:
             if one.is_who:
-                yield self._bucket(one, visit, route, None)
+                yield self._bucket(one, visit, None)
         # Of several, the token says which one is asked.
         if len(route.captcha) == 1 and not terms.steps_up:
             yield self._of_wrong_tokens(visit, route.captcha[0])
@@ -214,7 +218,7 @@ class Admission:
     def demanding(self, visit: Visit, route: Route) -> list[Bucket]:
         """The buckets that may demand a route's captcha: those that are known from a request's head alone."""
         limits = [one for one in self._terms(route).limits if one.meter.demands]
-        return [self._bucket(one, visit, route, None) for one in limits if one.is_who or one.key in _OF_ALL]
+        return [self._bucket(one, visit, None) for one in limits if one.is_who or one.key in _OF_ALL]
 
     def counting(self, visit: Visit, captcha: str) -> Solve:
         """Plan how a step of solving a built-in captcha counts. What a route asks beside is asked there."""
@@ -261,19 +265,18 @@ class Admission:
         """What a route asks, worked out once."""
         known = self._routes.get(id(route))
         if known is None:
-            limits = tuple([self._limited(name, enforce=route.mode == "enforce") for name in route.limits])
+            limits = tuple([self._limited(name, route) for name in route.limits])
             steps_up = route.captcha_after is not None or any(limit.meter.demands for limit in limits)
             known = self._routes[id(route)] = _Terms(route, limits, steps_up)
         return known
 
-    def _limited(self, name: str, *, enforce: bool) -> _Limited:
+    def _limited(self, name: str, route: Route) -> _Limited:
         limit = self._config.limits[name]
-        meter, is_who = Meter.of(name, limit, self._names, enforce=enforce), limit.key.startswith(_WHO)
-        return _Limited(limit.key, meter, is_who, is_who and not meter.demands)
+        meter, is_who = Meter.of(name, limit, self._names, enforce=route.mode == "enforce"), limit.key.startswith(_WHO)
+        return _Limited(limit.key, _value(limit.key, route), meter, is_who, is_who and not meter.demands)
 
-    def _bucket(self, limited: _Limited, visit: Visit, route: Route, recipient: Recipient | None) -> Bucket:
-        value = _value(limited.key, visit, route, recipient)
-        return limited.meter.bucket(self._hashes(value)[0])
+    def _bucket(self, limited: _Limited, visit: Visit, recipient: Recipient | None) -> Bucket:
+        return limited.meter.bucket(self._hashes(limited.value(visit, recipient))[0])
 
     def _of_wrong_tokens(self, visit: Visit, captcha: str) -> Bucket:
         return self._failures[captcha].bucket(self._hashes(client_key("ip", visit.client.ip))[0])
@@ -297,22 +300,26 @@ def _blocked(match: Match) -> Refusal:
     return Refusal("route_denied", match.reason, "Requests from here, or of this kind, are not served.")
 
 
-def _value(key: str, visit: Visit, route: Route, recipient: Recipient | None) -> str:
-    """What a limit's key is for this request. A bucket of nothing ("") is one that all such requests share."""
+def _value(key: str, route: Route) -> _Value:
+    """Say what a limit's key is for the requests of a route. A bucket of nothing ("") is one that all of them share."""
     match key:
         case "ip" | "ip_prefix":
-            return client_key(key, visit.client.ip)
+            return lambda visit, _: client_key(key, visit.client.ip)
         case "to":
-            return recipient.identity if recipient else ""
+            return lambda _, recipient: recipient.identity if recipient else ""
         case "to_prefix":
-            return recipient.prefix if recipient else ""
+            return lambda _, recipient: recipient.prefix if recipient else ""
         case "country":
-            return recipient.country if recipient else ""
+            return lambda _, recipient: recipient.country if recipient else ""
         case "route":
-            return route.match
+            return lambda _, __: route.match
         case "global":
-            return ""
+            return lambda _, __: ""
         case _:
-            # One of several would be the client's choice of a bucket, and upstream may go by another one.
-            values = visit.all(key.removeprefix("header:"))
-            return values[0] if len(values) == 1 else ""
+            name = key.removeprefix("header:")
+            return lambda visit, _: _only(visit.all(name))
+
+
+def _only(values: Sequence[str]) -> str:
+    """Give the one value of a field: one of several would be the client's choice of a bucket, and not upstream's."""
+    return values[0] if len(values) == 1 else ""

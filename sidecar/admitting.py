@@ -57,6 +57,7 @@ class Admitting:
         self._sends = sends
         self._captchas = captchas
         self._tell = tell
+        self._may_be_local = config.store.on_failure == "local"
 
     async def admit(
         self, visit: Visit, route: Route, recipient: Recipient | None, token: str | None, *, is_guess: bool = False
@@ -281,7 +282,7 @@ class Admitting:
 
     def _may_decide_alone(self, visit: Visit) -> bool:
         """True where this process's own buckets may decide while the store is away; never of a message or a proof."""
-        return self._config.store.on_failure == "local" and visit.route is not None and visit.route.action == "guard"
+        return self._may_be_local and visit.route is not None and visit.route.action == "guard"
 
     def _tell_broken(self, step: Solve, verdict: Verdict) -> None:
         if verdict is not AWAY:  # the breaker has told it for all
@@ -320,7 +321,8 @@ class Admitting:
         Raises Refusal(too_many_attempts), and Refusal(captcha_required) after `after` wrong codes of the recipient
         unless one was solved: for right and wrong codes alike, or the demand would tell one from the other.
         """
-        buckets = self._admission.of_wrong_codes(visit, recipient, None if admitted.is_past_captcha else after)
+        after = None if admitted.is_past_captcha else after
+        buckets = tuple(self._admission.of_wrong_codes(visit, recipient, after))
         back, admitted.to_give_back = admitted.to_give_back, ()
         spent, looked = ((), buckets) if is_right else (buckets, ())
         ruling = await self._buckets.spend(spent, looking_at=looked, giving_back=back)

@@ -95,7 +95,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
     async with AsyncExitStack() as stack:
         log = EventLog(config.server.access_log, asyncio.get_running_loop().call_later)
         stack.callback(log.close)
-        tell = told_to(metrics.count, log.tell)
+        tell = told_to(metrics.hears, log.hears)
         store = Store(store_url, observe=metrics.store_seconds.of(()).observe, trouble=Trouble(tell))
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(_session(config))
@@ -293,7 +293,7 @@ async def routing(config: Config, store_url: str) -> AsyncIterator[Router]:
         store = Store(store_url)
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(_session(config))
-        tell = EventLog("off", asyncio.get_running_loop().call_later).tell
+        tell = told_to(EventLog("off", asyncio.get_running_loop().call_later).hears)
         yield await stack.enter_async_context(_routing(config, store, session, Buckets(store), tell, Life()))
 
 

@@ -1,8 +1,8 @@
 """What happened? One frozen value for each fact that is told, and told once.
 
-Whoever knows a fact makes its event and hands it to a `Tell`; that hands it to every listener: to the log (`logs`) and
-to the metrics (`metrics`). The law: no listener raises or waits, for what is told has been done, and must not be done
-again.
+Whoever knows a fact makes its event and hands it to a `Tell`; that hands it to every listener that hears events of its
+class: to the log (`logs`) and to the metrics (`metrics`). The law: no listener raises or waits, for what is told has
+been done, and must not be done again.
 
 An event's fields are those of its line in the log, in this order; one that is None by default is left out where nobody
 sets it. No field ever has a code, a token, a secret or a recipient that is not masked.
@@ -24,14 +24,23 @@ class Event:
 
 
 Tell = Callable[[Event], None]
+# Says what of a listener hears the events of a class; None: it wants to hear none of them.
+Hears = Callable[[type[Event]], Callable[[Any], None] | None]
 
 
-def told_to(*listeners: Tell) -> Tell:
-    """Make a `Tell` of those who want to hear of every event."""
+def told_to(*listeners: Hears) -> Tell:
+    """Make a `Tell` of listeners. Each is asked once of each class, for a request makes six events."""
+
+    class Hearing(dict[type[Event], list[Callable[[Any], None]]]):
+        def __missing__(self, of: type[Event]) -> list[Callable[[Any], None]]:
+            self[of] = [hear for hears in listeners if (hear := hears(of)) is not None]
+            return self[of]
+
+    hearing = Hearing()
 
     def tell(event: Event) -> None:
-        for listener in listeners:
-            listener(event)
+        for hear in hearing[type(event)]:
+            hear(event)
 
     return tell
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from json.encoder import encode_basestring
 from queue import SimpleQueue
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import structlog
 
@@ -180,16 +180,13 @@ class EventLog:
         self._refused: dict[tuple[str | None, str, str | None], _Refused] = {}
         self._suspected: dict[tuple[str, bool], int] = {}
 
-    def tell(self, event: Event) -> None:
-        """Write an event's line, if it has one and it is wanted."""
-        if not event.level:
-            return
-        if type(event) is RequestEnded:
-            is_wanted = self._is_wanted(event)
-        else:
-            is_wanted = type(event) is not SendSuspected or self._is_first_suspect(event)
-        if is_wanted:
-            write(event)
+    def hears(self, of: type[Event]) -> Callable[[Any], None] | None:
+        """Say what writes the lines of a class's events, where they have some that are wanted."""
+        if of is RequestEnded:
+            return None if self._access_log == "off" else self._request_ended
+        if of is SendSuspected:
+            return self._send_suspected
+        return write if of.level else None
 
     def close(self) -> None:
         """Tell of the refusals, and of the suspected sends, that were only counted so far."""
@@ -203,11 +200,13 @@ class EventLog:
                 count = one.count - _IN_FULL
                 write(RequestsRefused(route=route, action=action, code=code, count=count, clients=len(one.clients)))
 
-    def _is_wanted(self, event: RequestEnded) -> bool:
-        if self._access_log != "all" and (self._access_log == "off" or event.action == "pass"):
-            return False
+    def _request_ended(self, event: RequestEnded) -> None:
+        """Write a request's line, unless it is one of many that are refused alike."""
+        if event.action == "pass" and self._access_log != "all":
+            return
         if event.outcome != "refused":
-            return True
+            write(event)
+            return
         key = (event.code, event.action, event.route)
         refused = self._refused.get(key)
         if refused is None:
@@ -215,15 +214,17 @@ class EventLog:
             refused = self._refused[key] = _Refused()
         refused.count += 1
         if refused.count <= _IN_FULL:
-            return True
-        refused.clients.add(event.client)
-        return False
+            write(event)
+        else:
+            refused.clients.add(event.client)
 
-    def _is_first_suspect(self, event: SendSuspected) -> bool:
+    def _send_suspected(self, event: SendSuspected) -> None:
+        """Write a suspected send's line, if it is one of the first."""
         self._open_window()
         key = (event.rule, event.enforced)
         self._suspected[key] = count = self._suspected.get(key, 0) + 1
-        return count <= _IN_FULL
+        if count <= _IN_FULL:
+            write(event)
 
     def _open_window(self) -> None:
         """Have what is only counted told in a second."""
@@ -271,8 +272,7 @@ def write(event: Event) -> None:
     """Write the line of an event. Where nobody has set up the log, structlog does what it is set up for."""
     if _writer is not None and _is_json_wanted:
         try:
-            render = _renderers.get(type(event)) or _renderer(type(event))
-            line = render(event, _now()).encode("utf-8", "backslashreplace")
+            line = _renderers[type(event)](event, _now()).encode("utf-8", "backslashreplace")
         except Exception:  # noqa: BLE001 - a value of another type than was promised: _line leaves out what it must
             line = _line(event.level, {"event": event.name, **_shown(event)})
         _writer.put(line)
@@ -354,10 +354,22 @@ def _renderer(of: Any) -> Callable[[Any, str], str]:
         else:
             line += f', "{one.name}": {{{text}}}'
     source = f'lambda event, now: f"""{line}}}}}\\n"""'
-    names = {"_text": encode_basestring, "_int": int.__repr__, "_float": _float, "_any": _any}
-    render: Callable[[Any, str], str] = eval(source, names)  # noqa: S307 - of names of our own, and nothing else
-    _renderers[of] = render
-    return render
+    names = {
+        "_text": encode_basestring,
+        "_int": int.__repr__,
+        "_bool": _BOOLS.__getitem__,
+        "_float": _float,
+        "_any": _any,
+    }
+    return cast("Callable[[Any, str], str]", eval(source, names))  # noqa: S307 - of names of our own, and nothing else
+
+
+class _Renderers(dict[type[Event], Callable[[Any, str], str]]):
+    """What renders the events of a class, made with its first."""
+
+    def __missing__(self, of: type[Event]) -> Callable[[Any, str], str]:
+        self[of] = _renderer(of)
+        return self[of]
 
 
 def _float(value: float, digits: int) -> str:
@@ -374,9 +386,10 @@ def _any(value: object) -> str:
     return _encode(value)
 
 
-_renderers: dict[type[Event], Callable[[Any, str], str]] = {}
+_renderers: Final = _Renderers()
 # What renders a field's values, by its type; `_any` those of any other.
-_NAMES: Final[dict[Any, str]] = {str: "_text", str | None: "_text", int: "_int", int | None: "_int"}
+_NAMES: Final[dict[Any, str]] = {str: "_text", str | None: "_text", int: "_int", int | None: "_int", bool: "_bool"}
+_BOOLS: Final = {True: "true", False: "false"}
 _OR_NONE: Final = frozenset({str | None, int | None})
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 

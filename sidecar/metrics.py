@@ -258,11 +258,9 @@ class Metrics:
             AddressShareSeen: lambda event: self.address_share.set(event.share),
         }
 
-    def count(self, event: Event) -> None:
-        """Count what has happened."""
-        counted = self._of_events.get(type(event))
-        if counted is not None:
-            counted(event)
+    def hears(self, of: type[Event]) -> Callable[[Any], None] | None:
+        """Say what counts a class's events, where they are counted."""
+        return self._of_events.get(of)
 
     def numbers(self) -> dict[str, Any]:
         """All that was counted, as JSON carries it: by metric, of each series its labels, value, counts and age."""

@@ -61,7 +61,7 @@ class Post:
         self.ledger = Ledger(self.store, self.secret.hashes, self.urls)
         self.sightings = Sightings(self.store)
         log = EventLog("all", asyncio.get_running_loop().call_later)
-        self.tell = told_to(self.metrics.count, log.tell)
+        self.tell = told_to(self.metrics.hears, log.hears)
         self.verifications = Verifications(self.store, self.secret, self.code_rules, {}, os.urandom, 10.0, self.tell)
         self.breakers = Breakers(self.store, self.urls, self.tell)
 

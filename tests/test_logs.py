@@ -16,7 +16,7 @@ from awake import awake
 from structlog.testing import capture_logs
 
 from sidecar import logs
-from sidecar.events import Event, RequestEnded, StoreBack, Verified
+from sidecar.events import Event, RequestEnded, StoreBack, Verified, told_to
 
 PHONE = "+8613900000001"
 
@@ -209,14 +209,14 @@ REFUSED = RequestEnded(
 def test_a_flood_of_refusals_is_a_few_lines_and_an_exact_count() -> None:
     """Of each code, route and action twenty a second have a line; the others are one line, however many they are."""
     later = Later()
-    log = logs.EventLog("guarded", later)
+    tell = told_to(logs.EventLog("guarded", later).hears)
     with capture_logs() as lines:
         for number in range(1020):
-            log.tell(replace(REFUSED, client=f"192.0.2.{number % 7}"))
+            tell(replace(REFUSED, client=f"192.0.2.{number % 7}"))
         for _ in range(21):
-            log.tell(replace(REFUSED, code="rate_limited"))
+            tell(replace(REFUSED, code="rate_limited"))
         for _ in range(20):
-            log.tell(replace(REFUSED, route=None, action="unreadable"))
+            tell(replace(REFUSED, route=None, action="unreadable"))
         assert [line["event"] for line in lines] == ["request"] * 60
         del lines[:]
         [end_of_second] = later.calls
@@ -231,10 +231,11 @@ def test_a_flood_of_refusals_is_a_few_lines_and_an_exact_count() -> None:
 def test_each_second_begins_anew_and_the_last_one_is_told_at_the_end() -> None:
     later = Later()
     log = logs.EventLog("all", later)
+    tell = told_to(log.hears)
     with capture_logs() as lines:
         for _ in range(3):
             for _ in range(25):
-                log.tell(REFUSED)
+                tell(REFUSED)
             log.close()
             log.close()
     assert len(later.calls) == 3
@@ -244,10 +245,10 @@ def test_each_second_begins_anew_and_the_last_one_is_told_at_the_end() -> None:
 
 @pytest.mark.parametrize("outcome", ["forwarded", "queued", "repeated", "answered", "verified", "left", "failed"])
 def test_what_was_not_refused_has_a_line_each(outcome: str) -> None:
-    log = logs.EventLog("guarded", Later())
+    tell = told_to(logs.EventLog("guarded", Later()).hears)
     with capture_logs() as lines:
         for _ in range(1000):
-            log.tell(replace(REFUSED, outcome=outcome, code=None, reason=None))
+            tell(replace(REFUSED, outcome=outcome, code=None, reason=None))
     assert [line["outcome"] for line in lines] == [outcome] * 1000
 
 
@@ -258,12 +259,13 @@ def test_access_log_says_whose_requests_have_lines(access_log: Any, actions: lis
     """All else that is told has its line under any of them, and what is only counted has none."""
     later = Later()
     log = logs.EventLog(access_log, later)
+    tell = told_to(log.hears)
     with capture_logs() as lines:
         for action in ("send", "pass"):
-            log.tell(replace(REFUSED, action=action))
-            log.tell(replace(REFUSED, action=action, outcome="forwarded"))
-        log.tell(StoreBack(failures=1, seconds=1.0))
-        log.tell(Verified(outcome="started"))
+            tell(replace(REFUSED, action=action))
+            tell(replace(REFUSED, action=action, outcome="forwarded"))
+        tell(StoreBack(failures=1, seconds=1.0))
+        tell(Verified(outcome="started"))
         log.close()
     assert [line["action"] for line in lines if line["event"] == "request"] == [x for x in actions for _ in range(2)]
     assert [line["event"] for line in lines if line["event"] != "request"] == ["store_back"]

@@ -9,7 +9,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
 from sidecar import metrics as ours
-from sidecar.events import Attempt, BreakerSeen, MessageConcluded, ReceiptMoved, RequestEnded, RequestsRefused, Verified
+from sidecar.events import (
+    Attempt,
+    BreakerSeen,
+    MessageConcluded,
+    ReceiptMoved,
+    RequestEnded,
+    RequestsRefused,
+    Verified,
+    told_to,
+)
 from sidecar.metrics import Metrics
 
 
@@ -90,11 +99,12 @@ def request(outcome: str, **more: Any) -> RequestEnded:
 def test_every_event_is_counted_once_where_it_belongs() -> None:
     """An event moves its own numbers, and no others; one that nothing counts moves none."""
     metrics = Metrics()
+    tell = told_to(metrics.hears)
 
     def counted(*events: Any) -> set[str]:
         before = set(metrics.text().decode().splitlines())
         for event in events:
-            metrics.count(event)
+            tell(event)
         moved = set(metrics.text().decode().splitlines()) - before
         return {line for line in moved if not re.search(r"_created|_bucket|_sum", line)}
 
@@ -142,9 +152,9 @@ def test_every_event_is_counted_once_where_it_belongs() -> None:
 def test_what_has_ended_counts_on_and_its_gauges_say_nothing() -> None:
     """Counters of a process that is no more are kept; a breaker that it had open is not open any more."""
     one, other = Metrics(dropped=lambda: 2), Metrics(dropped=lambda: 3)
-    for metrics in (one, other):
-        metrics.count(BreakerSeen(provider="hook", state=2))
-        metrics.count(MessageConcluded(outcome="sent"))
+    for tell in (told_to(one.hears), told_to(other.hears)):
+        tell(BreakerSeen(provider="hook", state=2))
+        tell(MessageConcluded(outcome="sent"))
     one.add(other.numbers(), has_ended=True)
     alone, both = Metrics(dropped=int), Metrics(dropped=int)
     alone.add(one.numbers(), has_ended=True)

@@ -174,15 +174,15 @@ class Buckets:
         known = [(bucket.meter, self._full.get(f"{bucket.key}{_DEMAND}")) for bucket in buckets]
         return tuple([meter.name for meter, one in known if meter.demands and one is not None and one[0] > now])
 
-    async def peek(self, buckets: Iterable[Bucket]) -> Ruling:
+    async def peek(self, buckets: Sequence[Bucket]) -> Ruling:
         """Tell what `spend` would say now, and take nothing."""
         return await self.spend((), looking_at=buckets)
 
     async def spend(
         self,
-        buckets: Iterable[Bucket],
+        buckets: Sequence[Bucket],
         *,
-        looking_at: Iterable[Bucket] = (),
+        looking_at: Sequence[Bucket] = (),
         giving_back: Sequence[str] = (),
         is_solved: bool = False,
         may_decide_alone: bool = False,
@@ -193,31 +193,27 @@ class Buckets:
         captcha was solved, so none is demanded. One step in the store for all of it; while the store is away, this
         process's own buckets decide where they may.
         """
-        spent, looked = _once_each(buckets), _once_each(looking_at)
-        if looked:
-            for key in spent.keys() & looked.keys():  # looked at as it is spent
-                spent[key] = _stricter(spent[key], looked.pop(key))
-        decided = [*looked.values(), *spent.values()]
+        decided, looked = _once_each(looking_at, buckets)
         if not decided and not giving_back:
             return Ruling(allowed=True)
         asked_at = self._clock()
         keys, intervals = _of_tickets(giving_back)
-        args: list[str | int] = ["0", len(keys), len(spent), *intervals]
+        args: list[str | int] = ["0", len(keys), len(decided) - looked, *intervals]
         for bucket in decided:
             args += bucket.meter.solved_words if is_solved else bucket.meter.words
         is_alone = False
         try:
-            answer = await self._store.run(_GCRA, [*keys, *looked, *spent], args)
+            answer = await self._store.run(_GCRA, keys + [bucket.key for bucket in decided], args)
         except StoreAwayError:
             if not may_decide_alone:
                 raise
             is_alone = True
-            answer = self._alone(giving_back, decided, len(looked), is_solved=is_solved)
+            answer = self._alone(giving_back, decided, looked, is_solved=is_solved)
         finally:
             if keys:
                 self._forget(keys)
         heard_of = None if is_alone else asked_at
-        ruling = self._ruling(decided, len(looked), answer, 1 + len(keys), heard_of, is_solved=is_solved)
+        ruling = self._ruling(decided, looked, answer, 1 + len(keys), heard_of, is_solved=is_solved)
         ruling.is_alone = is_alone
         return ruling
 
@@ -317,13 +313,20 @@ class Buckets:
             self._full.pop(f"{key}{_DEMAND}", None)
 
 
-def _once_each(buckets: Iterable[Bucket]) -> dict[str, Bucket]:
-    """One bucket named twice in a request counts once, as its strictest name says."""
-    found: dict[str, Bucket] = {}
-    for bucket in buckets:
-        before = found.get(bucket.key)
-        found[bucket.key] = bucket if before is None else _stricter(before, bucket)
-    return found
+def _once_each(looked: Sequence[Bucket], spent: Sequence[Bucket]) -> tuple[list[Bucket], int]:
+    """Put what is only looked at before what is spent, and say how many are only looked at.
+
+    A bucket named twice in a request counts once, as its strictest name says, and is spent if one of its names is.
+    """
+    named = [*looked, *spent]
+    if len({bucket.key for bucket in named}) == len(named):  # as mostly
+        return named, len(looked)
+    strictest: dict[str, Bucket] = {}
+    for bucket in (*spent, *looked):
+        strictest[bucket.key] = _stricter(strictest.get(bucket.key, bucket), bucket)
+    keys = {bucket.key for bucket in spent}
+    only_looked = [bucket for key, bucket in strictest.items() if key not in keys]
+    return only_looked + [bucket for key, bucket in strictest.items() if key in keys], len(only_looked)
 
 
 def _stricter(one: Bucket, other: Bucket) -> Bucket:

@@ -198,7 +198,7 @@ async def test_a_breaker_that_moves_is_logged_once(store: Store) -> None:
     key = Key("a", "CN")
     told: list[Event] = []
     breakers = Breakers(
-        store, {"a": None}, told_to(told.append, EventLog("all", asyncio.get_running_loop().call_later).tell)
+        store, {"a": None}, told_to(lambda _: told.append, EventLog("all", asyncio.get_running_loop().call_later).hears)
     )
     task = asyncio.create_task(breakers.run())
     with capture_logs() as lines:
