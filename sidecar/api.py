@@ -158,7 +158,7 @@ class Api:
             raise Refusal("route_denied", "api_send", "Codes are sent elsewhere; here they are checked only.")
         body = intake.read_json_object(content, visit.raw)
         queued = await self._gate.send(visit, self._route, self._ask(visit, body))
-        answer = problem.json_answer(202, queued.document())
+        answer = queued.answer()
         answer.location = f"{self._prefix}/v1/verifications/{queued.id}"
         return answer
 

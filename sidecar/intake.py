@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import unquote_to_bytes
 
 from sidecar.config.model import Route
@@ -41,6 +41,13 @@ _CONTENT_TYPE: Final = re.compile(
 )
 # A longer type is read anew each time.
 _MAX_KEPT: Final = 64
+# Objects whose names were compared are remembered by their names: so many, and none with more characters in them.
+_KEPT: Final = 1024
+_MAX_NAMES: Final = 256
+# RFC 8259 section 2.
+_JSON_SPACE: Final = " \t\n\r"
+# What a selector may select: a text, a whole number (a bool is none), or nothing.
+_SCALARS: Final = frozenset({str, int, type(None)})
 _CONTROL: Final = re.compile(r"[\0-\x1f\x7f]")
 
 
@@ -70,8 +77,9 @@ def read(route: Route, request: "Request") -> Selected:
     token = request.token(route.captcha_token) if route.captcha and route.captcha_token else None
     code = request.typed(route.code) if route.code and route.action == "verify" else None
     country = request.select(route.country) if route.country else None
-    for selector in filter(None, (route.to, route.country, route.code if route.action == "verify" else None)):
-        request.refuse_elsewhere(selector)
+    for selector in (route.to, route.country, route.code if route.action == "verify" else None):
+        if selector:
+            request.refuse_elsewhere(selector)
     return Selected(to=to, captcha_token=token or None, code=None if code == "" else code, country=country or None)
 
 
@@ -134,6 +142,7 @@ class Request:
         self._body = body
         self._known_words = _KnownWords()
         self._parsed: dict[str, Any] | Refusal | None = None
+        self._in_queries: set[Words] | None = None
 
     def refuse_coding(self) -> None:
         """Refuse a body that is compressed: nobody here sees what it holds."""
@@ -178,11 +187,11 @@ class Request:
         found = _selector(selector)
         elsewhere: set[Words] = set()
         if found.source in {"json", "form"}:
-            elsewhere |= self._words_of_queries
+            elsewhere = self._words_of_queries
         if found.source in {"query", "form"}:
-            elsewhere |= self._words_of_cookies
+            elsewhere = elsewhere | self._words_of_cookies
         if found.source == "query" and self._body:
-            elsewhere |= self._words_of_body
+            elsewhere = elsewhere | self._words_of_body
         if elsewhere and any(overlap(found.words, other) for other in elsewhere):
             raise _malformed("two_places", f"Expected {_told(selector)}, and the name nowhere else.")
 
@@ -190,14 +199,16 @@ class Request:
 
     @property
     def _document(self) -> dict[str, Any]:
-        if self._parsed is None:
+        parsed = self._parsed
+        if parsed is None:
             try:
-                self._parsed = _json_document(self._body, self._fields)  # `refuse_coding` looks at its coding
+                parsed = _json_document(self._body, self._fields)  # `refuse_coding` looks at its coding
             except Refusal as refusal:
-                self._parsed = refusal
-        if isinstance(self._parsed, Refusal):
-            raise self._parsed
-        return self._parsed
+                parsed = refusal
+            self._parsed = parsed
+        if isinstance(parsed, Refusal):
+            raise parsed
+        return parsed
 
     @cached_property
     def _form(self) -> "_Form":
@@ -211,12 +222,15 @@ class Request:
             raise _malformed("other_target", "Expected no field that names another target (X-Original-URL).")
         return _Form(_query(self._target))
 
-    @cached_property
+    @property
     def _words_of_queries(self) -> set[Words]:
-        if not may_name_another(self._fields):
-            return _all_words(target.partition(b"?")[2]) if b"?" in (target := _octets(self._target)) else set()
-        targets = (_octets(self._target), *(target.encode("latin-1") for target in field_targets(self._fields)))
-        return _all_words(b"&".join(target.partition(b"?")[2] for target in targets))
+        if self._in_queries is None:  # no `cached_property`, which has a lock in Python 3.11
+            targets = [_octets(self._target)]
+            if may_name_another(self._fields):
+                targets += [target.encode("latin-1") for target in field_targets(self._fields)]
+            queries = [query for target in targets if (query := target.partition(b"?")[2])]
+            self._in_queries = _all_words(b"&".join(queries)) if queries else set()
+        return self._in_queries
 
     @cached_property
     def _words_of_cookies(self) -> set[Words]:
@@ -236,7 +250,8 @@ def _visible(value: str | int | None, selector: str) -> str | None:
     """Give a value's text, which must have no control characters."""
     if value is None:
         return None
-    if _CONTROL.search(text := str(value)):
+    text = str(value)
+    if not text.isprintable() and _CONTROL.search(text):
         raise _malformed("control_character", f"Expected {_told(selector)} without control characters.")
     return text
 
@@ -257,9 +272,10 @@ def _malformed(reason: str, detail: str) -> Refusal:
 def _content_type(fields: Fields) -> str:
     """The media type, in lower case, if it is said once and in UTF-8."""
     values = values_of(fields, b"content-type")
-    read = _media_type if len(values) == 1 and len(values[0]) <= _MAX_KEPT else _media_type.__wrapped__
-    found = read(values[0]) if len(values) == 1 else None
-    if found is None or found.startswith("multipart/"):
+    found = None
+    if len(values) == 1:
+        found = (_media_type if len(values[0]) <= _MAX_KEPT else _media_type.__wrapped__)(values[0])
+    if found is None:
         if len(values) == 1 and values[0].strip(b" \t").lower().startswith(b"multipart/"):
             raise _malformed(
                 "multipart", f"Expected no multipart form: it is not read in this version; send it as {_FORM}."
@@ -270,8 +286,9 @@ def _content_type(fields: Fields) -> str:
 
 @functools.lru_cache(256)
 def _media_type(value: bytes) -> str | None:
+    """Read a media type; None for one that is not read here, and for multipart ones."""
     found = _CONTENT_TYPE.fullmatch(value.strip(b" \t").lower().decode("latin-1"))
-    return found["type"] if found is not None else None
+    return None if found is None or found["type"].startswith("multipart/") else found["type"]
 
 
 def _refuse_coding(fields: Fields) -> None:
@@ -296,7 +313,8 @@ def _from_fields(fields: Fields, name: str) -> str | None:
 
 
 def _json_document(body: bytes, fields: Fields) -> dict[str, Any]:
-    if not _JSON.fullmatch(_content_type(fields)):
+    kind = _content_type(fields)
+    if kind != "application/json" and not _JSON.fullmatch(kind):
         raise _malformed("content_type", "Expected Content-Type: application/json.")
     return _json_object(body)
 
@@ -304,7 +322,10 @@ def _json_document(body: bytes, fields: Fields) -> dict[str, Any]:
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         # A byte order mark is refused by the parser; other encodings of Unicode are no UTF-8, or hold NUL.
-        document = _JSON_READER.decode(body.decode("utf-8"))
+        text = body.decode("utf-8").strip(_JSON_SPACE)
+        document, end = _JSON_READER.raw_decode(text)
+        if end != len(text):
+            raise _no_json()
         if not isinstance(document, dict):
             raise _malformed("json_top_level", "Expected a JSON object at the top.")
         # UTF-8 has no surrogates; what is deep has many brackets.
@@ -313,8 +334,12 @@ def _json_object(body: bytes) -> dict[str, Any]:
     except Refusal:
         raise
     except (ValueError, RecursionError):
-        raise _malformed("json", "Expected one JSON object in UTF-8 without byte order mark (RFC 8259).") from None
+        raise _no_json() from None
     return document
+
+
+def _no_json() -> Refusal:
+    return _malformed("json", "Expected one JSON object in UTF-8 without byte order mark (RFC 8259).")
 
 
 def _integer(text: str) -> int | float:
@@ -328,13 +353,31 @@ def _no_constant(_: str) -> Any:
     raise _malformed("json_number", "Expected numbers as RFC 8259 has them: no NaN, no Infinity.")
 
 
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+class _Members(dict[str, Any]):
+    """An object's members. `names`: theirs, where they are short enough to remember by them how they compare."""
+
+    __slots__ = ("names",)
+    names: tuple[str, ...] | None
+
+
+def _members(pairs: list[tuple[str, Any]]) -> _Members:
     """Refuse names that some parser takes for the same: Go and ASP.NET ignore case, C ends a name at NUL."""
-    if len({folded(name) for name, _ in pairs}) != len(pairs):
+    members = _Members(pairs)
+    names = tuple(members)
+    text = "".join(names)
+    members.names = names if len(text) <= _MAX_NAMES else None
+    differ = _differ(names) if members.names is not None else _differ.__wrapped__(names)
+    if len(names) != len(pairs) or not differ:
         raise _malformed("json_duplicate", "Expected each name once in a JSON object, in one case only.")
-    if "\0" in "".join([name for name, _ in pairs]):
+    if "\0" in text:
         raise _malformed("json_name", "Expected names without NUL in a JSON object.")
-    return dict(pairs)
+    return members
+
+
+@functools.lru_cache(_KEPT)
+def _differ(names: tuple[str, ...]) -> bool:
+    """True where no two names are one without case."""
+    return len({folded(name) for name in names}) == len(names)
 
 
 _JSON_READER: Final = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant, parse_int=_integer)
@@ -399,26 +442,35 @@ def token_of_object(value: dict[str, Any]) -> str:
 
 def _scalar(value: Any, selector: _Selector) -> str | int | None:
     """Take a value for a text or a number, or for nothing."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
-        raise _malformed("json_value", f"Expected `{selector.name}` as a string, or as a whole number up to 2**53 - 1.")
-    return value
+    if type(value) in _SCALARS:
+        return cast("str | int | None", value)
+    raise _malformed("json_value", f"Expected `{selector.name}` as a string, or as a whole number up to 2**53 - 1.")
 
 
 def _in_json(document: dict[str, Any], selector: _Selector, known: _KnownWords) -> Any:
     """Go down by a selector's names; None for what is not there, or is null."""
     value: Any = document
     for name, wanted in selector.ways:
-        if not isinstance(value, dict):
+        if not isinstance(value, _Members):
             raise _malformed("json_value", f"Expected `{selector.name}` as nested objects.")
         if name in value:
-            for other in _few(value):
-                if other != name and overlap(wanted, known[other]):
-                    said = f"Expected `{selector.name}` as nested objects only, and no other name alike."
-                    raise _malformed("two_places", said)
+            if value.names is not None:
+                is_alone = _is_alone(value.names, name, wanted)
+            else:
+                is_alone = not any(other != name and overlap(wanted, known[other]) for other in _few(value))
+            if not is_alone:
+                said = f"Expected `{selector.name}` as nested objects only, and no other name alike."
+                raise _malformed("two_places", said)
         value = value.get(name)
         if value is None:
             return None
     return value
+
+
+@functools.lru_cache(_KEPT)
+def _is_alone(names: tuple[str, ...], name: str, wanted: Words) -> bool:
+    """True where no other name of an object is alike to the one that is selected."""
+    return not any(other != name and overlap(wanted, words(other)) for other in names)
 
 
 def _few(members: dict[str, Any]) -> Iterable[str]:

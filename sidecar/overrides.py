@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from sidecar.errors import Refusal
 from sidecar.readings import decoded, octets
-from sidecar.spelling import ByName, Fields, alike, values
+from sidecar.spelling import ByName, Fields, Message, alike, values
 
 EVERY: Final = "*"  # as a method: all of them
 
@@ -74,6 +74,14 @@ may_hold_path: Final = _PATH_LINE.match
 
 def may_name_another(fields: Fields) -> bool:
     """Return true when some field may name another method or target; else none but a POST's type decides. Quick."""
+    if not isinstance(fields, Message):
+        return _may_name_another(fields)
+    if fields.names_another is None:
+        fields.names_another = _may_name_another(fields)
+    return fields.names_another
+
+
+def _may_name_another(fields: Fields) -> bool:
     for name, value in fields:
         by_value = _BY_VALUE[name]
         if by_value is None or (by_value and _PATH_VALUE.match(value)):

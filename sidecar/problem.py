@@ -13,6 +13,7 @@ from sidecar.errors import CODES, Refusal
 
 # `json.dumps` would make an encoder for each answer.
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_JSON: Final = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
 _PROBLEM: Final = (("Content-Type", "application/problem+json"), ("Cache-Control", "no-store"))
 
 
@@ -28,8 +29,12 @@ class Answer:
 
 def json_answer(status: int, document: Any, fields: Sequence[tuple[str, str]] = ()) -> Answer:
     """A JSON answer that no cache may keep."""
-    body = _encode(document).encode()
-    return Answer(status, (("Content-Type", "application/json"), ("Cache-Control", "no-store"), *fields), body)
+    return written(status, _encode(document), fields)
+
+
+def written(status: int, text: str, fields: Sequence[tuple[str, str]] = ()) -> Answer:
+    """A JSON answer that no cache may keep, of a document that is written already."""
+    return Answer(status, (*_JSON, *fields), text.encode())
 
 
 def shaped(reply: Reply, fields: Sequence[tuple[str, str]] = ()) -> Answer:

@@ -10,7 +10,7 @@ Pure: no I/O, no clock. Number facts come from `phonenumbers` (Google's libphone
 import re
 import unicodedata
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Final, Literal
 
@@ -92,11 +92,12 @@ class Phone:
     country: str  # ISO 3166 alpha-2, "001" for global services, "unknown"
     number_type: str  # a value of NUMBER_TYPES
     channel: Channel = "sms"
+    masked: str = field(init=False, compare=False)
 
-    @property
-    def masked(self) -> str:
-        """All that logs and answers may show: the country code's side and the last two digits."""
-        return f"{self.address[:4]}{'*' * (len(self.address) - 6)}{self.address[-2:]}"
+    def __post_init__(self) -> None:
+        """Mask it: all that logs and answers may show is the country code's side and the last two digits."""
+        address = self.address
+        self.masked = f"{address[:4]}{'*' * (len(address) - 6)}{address[-2:]}"
 
     @property
     def identity(self) -> str:

@@ -64,6 +64,7 @@ class Message(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - it keeps what
     """All fields of a message, of which several are asked for: the values of every name are found once."""
 
     found: dict[bytes, list[bytes]] | None = None  # once somebody has asked
+    names_another: bool | None = None  # likewise, what `overrides.may_name_another` says of it
 
     def find(self) -> dict[bytes, list[bytes]]:
         """Find the values of every name, as `alike` has it."""

@@ -692,9 +692,9 @@ def test_a_document_is_parsed_once(body: bytes, monkeypatch: pytest.MonkeyPatch)
     reader = intake._JSON_READER
 
     class Counting:
-        def decode(self, text: str) -> Any:
+        def raw_decode(self, text: str) -> Any:
             parsed.append(text)
-            return reader.decode(text)
+            return reader.raw_decode(text)
 
     monkeypatch.setattr(intake, "_JSON_READER", Counting())
     request, route = Request("/a", [JSON], body), send("json:phone", locale="json:lang")

@@ -12,6 +12,8 @@ from sidecar.outbound import HttpReply
 def members(text: bytes | str) -> dict[str, Any] | None:
     """Read one JSON object; None for anything else."""
     try:
+        if isinstance(text, bytes) and text[:2] == b'{"':  # as mostly: no byte order mark, and surely UTF-8
+            text = text.decode()
         found: Any = json.loads(text)
     except (ValueError, RecursionError):
         return None

@@ -115,8 +115,8 @@ class Ruling:
     `retry_after_s`: until every bucket that refused would take one; 0 when allowed. `refused`: when an enforcing bucket
     refused, the states of all of them, those that refused first. `demanded`: the names of full buckets that demand a
     captcha; where nothing is refused, it is all that is missing. `observed`: the names of observing buckets that would
-    have refused. `tickets`: of what was spent here, and only that; empty after a peek or a refusal. `again_in_s`: when
-    allowed, until every enforcing bucket would take one more. `is_alone`: this process decided, as the store is away.
+    have refused. `spent`: the buckets that one was taken from here, and only those, each with the microseconds until it
+    is empty; none after a peek or a refusal. `is_alone`: this process decided, as the store is away.
     """
 
     allowed: bool
@@ -124,9 +124,19 @@ class Ruling:
     refused: tuple[LimitState, ...] = ()
     observed: tuple[str, ...] = ()
     demanded: tuple[str, ...] = ()
-    tickets: tuple[str, ...] = ()
-    again_in_s: float = 0.0
+    spent: tuple[tuple[Bucket, int], ...] = ()
     is_alone: bool = False
+
+    @property
+    def tickets(self) -> tuple[str, ...]:
+        """What gives back what was spent, in the order of the buckets."""
+        return tuple([bucket.ticket for bucket, _ in self.spent])
+
+    @property
+    def again_in_s(self) -> float:
+        """Seconds until every enforcing bucket would take one more: once the others in it leave room."""
+        rooms = [reset_us - bucket.meter.spare_us for bucket, reset_us in self.spent if bucket.meter.enforce]
+        return max([0, *rooms]) / 1e6
 
 
 class Buckets:
@@ -262,21 +272,18 @@ class Buckets:
 
         `asked_at`: when the store was asked; None where it was not, and full buckets are none that it calls so.
         """
-        observed, demanded, tickets = [], [], []
+        takes, resets = answer[first::_ANSWERS], answer[first + 3 :: _ANSWERS]
+        if 0 not in takes:  # as mostly
+            return Ruling(True, spent=tuple(zip(decided, resets, strict=True))[looked:])
+        observed, demanded, spent = [], [], []
         refused = False
-        retry_us = again_us = 0
-        at = first
-        for bucket in decided:
+        retry_us = 0
+        for bucket, takes_one, retry, reset in zip(decided, takes, answer[first + 2 :: _ANSWERS], resets, strict=True):
             meter = bucket.meter
-            allowed, _, retry, reset, _ = answer[at : at + _ANSWERS]
-            at += _ANSWERS
             looked -= 1
-            if allowed:
+            if takes_one:
                 if looked < 0:
-                    tickets.append(bucket.ticket)
-                # One more fits once the others in the bucket leave room for it.
-                if meter.enforce and reset - meter.spare_us > again_us:
-                    again_us = reset - meter.spare_us
+                    spent.append((bucket, reset))
             elif meter.enforce:
                 refused = True
                 retry_us = max(retry_us, retry)
@@ -291,7 +298,7 @@ class Buckets:
         if demanded and not refused:
             return Ruling(False, observed=tuple(observed), demanded=tuple(demanded))
         if not refused:
-            return Ruling(True, observed=tuple(observed), tickets=tuple(tickets), again_in_s=again_us / 1e6)
+            return Ruling(True, observed=tuple(observed), spent=tuple(spent))
         states: tuple[list[LimitState], list[LimitState]] = ([], [])
         for number, bucket in enumerate(decided):
             if bucket.meter.enforce:

@@ -45,6 +45,8 @@ def _bare(typed: str | None) -> str | None:
     """Leave out what stands between digits, and write these as 0 to 9; None for a text with anything else in it."""
     if typed is None or len(typed) > _MAX_TYPED:
         return None if typed else ""
+    if typed.isascii() and typed.isdigit():  # as mostly
+        return typed
     found = ""
     for character in typed:
         digit = unicodedata.decimal(character, None)
