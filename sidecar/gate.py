@@ -179,6 +179,8 @@ class Gate:
 
     def _known_to_be_full(self, visit: Visit, route: Route) -> Refusal | None:
         """Say which limit on who asks forbids a visit, as far as that is known without the store."""
+        if not self._buckets.has_full:
+            return None
         if route.limits and (ruling := self._buckets.full(self._admission.who(visit, route))) is not None:
             # What is asked again under its key costs nothing, and has its answer already.
             return None if route.action == "send" and visit.header("Idempotency-Key") else limited(ruling)
@@ -229,10 +231,10 @@ class Gate:
         visit.log["to"] = recipient.masked
         if route.action == "verify":
             proof = _proof(visit, selected.code)
-            if proof.kind == "code" and (
-                ruling := self._buckets.full(self._admission.of_wrong_codes(visit, recipient))
-            ):
-                raise guessed_too_much(ruling)
+            if proof.kind == "code" and self._buckets.has_full:
+                ruling = self._buckets.full(self._admission.of_wrong_codes(visit, recipient))
+                if ruling is not None:
+                    raise guessed_too_much(ruling)
             return Ask(body, recipient, selected.captcha_token, proof)
         key = visit.header("Idempotency-Key")
         return Ask(body, recipient, selected.captcha_token, locale=visit.locale, idempotency_key=key)
@@ -392,17 +394,17 @@ class Gate:
 
     # Holding a proof, for a route or the API…
 
-    async def hold(self, visit: Visit, route: Route, ask: Ask, admitted: Admitted | None = None) -> Hold:
+    def hold(self, visit: Visit, route: Route, ask: Ask, admitted: Admitted | None = None) -> Coroutine[Any, Any, Hold]:
         """Hold a recipient's proof, its wrong tries counted as everywhere. Raises as `Verifications.hold`."""
         recipient, proof = ask.recipient, ask.proof
         assert recipient is not None
         assert proof is not None
         held = partial(self._verifications.hold, recipient, proof)
-        return await self._held(visit, route, ask.captcha_token, admitted or Admitted(), held)
+        return self._held(visit, route, ask.captcha_token, admitted or Admitted(), held)
 
-    async def hold_by_id(
+    def hold_by_id(
         self, visit: Visit, route: Route, verification_id: str, shown: str | int, token: str | None
-    ) -> Hold:
+    ) -> Coroutine[Any, Any, Hold]:
         """Hold the proof that the API checks, its wrong tries counted as everywhere. Raises as `Verifications.hold`.
 
         Whose it is is known only here, so the lists are asked here: Refusal(route_denied, recipient_not_allowed).
@@ -412,7 +414,7 @@ class Gate:
             screened = partial(self._screened, visit, count)
             return self._verifications.hold_by_id(verification_id, shown, screened)
 
-        return await self._held(visit, route, token, Admitted(), held)
+        return self._held(visit, route, token, Admitted(), held)
 
     async def _screened(self, visit: Visit, count: Count, recipient: Recipient, is_right: bool) -> Callable[[], None]:
         """Count a try, as `count` does, once the lists have let its recipient pass."""

@@ -4,6 +4,7 @@ The law: names are compared in the loosest way that any backend compares them, a
 name that only some backends read so, decides by what the next one does not see.
 """
 
+import functools
 import re
 import string
 import unicodedata
@@ -77,10 +78,16 @@ class Message(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - it keeps what
 
 def values(fields: Fields, name: bytes | str) -> Sequence[bytes]:
     """Return the values of a field in every spelling of its name, in order."""
-    wanted = _ALIKES[name.encode("latin-1", "replace") if isinstance(name, str) else name]
+    wanted = _wanted(name)
     if isinstance(fields, Message):
         return (fields.found or fields.find()).get(wanted, ())
     return [value for key, value in fields if _ALIKES[key] == wanted]
+
+
+@functools.lru_cache(MAX_NAMES)
+def _wanted(name: bytes | str) -> bytes:
+    """Return a name that somebody here asks for as `alike` has it. There are few; what clients send is not kept here."""
+    return alike(name.encode("latin-1", "replace") if isinstance(name, str) else name)
 
 
 def has_name(names: Iterable[bytes], alike_name: bytes) -> bool:

@@ -153,14 +153,17 @@ class Buckets:
         # takes one, when it is empty.
         self._full: dict[str, tuple[float, float, float]] = {}
 
+    @property
+    def has_full(self) -> bool:
+        """True while some bucket is known to be full; else nobody need name one to ask `full`."""
+        return bool(self._full)
+
     def full(self, buckets: Iterable[Bucket]) -> Ruling | None:
         """Refuse without asking the store: None unless it has called an enforcing bucket full until later than now.
 
         The ruling's `refused` holds the states of the full ones alone. A bucket is forgotten here once the store would
         take one again, when this process gives back to it, and after ten seconds, as another one may have given back.
         """
-        if not self._full:
-            return None
         now = self._clock()
         refused = []
         retry_after_s = 0.0

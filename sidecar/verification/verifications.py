@@ -125,9 +125,9 @@ class Hold:
         except StoreError:
             self._verifications.tell(ReleaseFailed(verification_id=self.id))
 
-    async def _settle(self, outcome: str) -> bool:
+    def _settle(self, outcome: str) -> Awaitable[bool]:
         self._open = False
-        return await self._verifications.settle(self.id, self._recipient_hash, self._holder, outcome)
+        return self._verifications.settle(self.id, self._recipient_hash, self._holder, outcome)
 
 
 class Verifications:
@@ -254,17 +254,16 @@ class Verifications:
             raise Refusal("code_expired", "no_verification", "No such verification, or it is over. Ask for a new code.")
         return await self._judged(verification_id, self.recipient(record), record.recipient_hash, code, count)
 
-    async def settle(self, verification_id: str, recipient_hash: str, holder: str, outcome: str) -> bool:
-        """End a hold; only `Hold` calls this. Raises StoreAwayError."""
+    def settle(self, verification_id: str, recipient_hash: str, holder: str, outcome: str) -> Awaitable[bool]:
+        """End a hold; only `Hold` calls this. Asked at once. Raises StoreAwayError."""
         if self._verified is not None and outcome != "release":
             self._verified(recipient_hash)  # asked at once: it travels with the settlement
-        return bool(
-            await self._store.run(
-                _SETTLE,
-                [self._names.verification(verification_id)],
-                [holder, outcome, int(self._rules.ttl * 1000), _READABLE_MS],
-                lasting=outcome != "release",
-            )
+        return self._store.run(
+            _SETTLE,
+            [self._names.verification(verification_id)],
+            [holder, outcome, int(self._rules.ttl * 1000), _READABLE_MS],
+            read=bool,
+            lasting=outcome != "release",
         )
 
     def _typed(self, shown: str | int) -> str:
@@ -304,9 +303,11 @@ class Verifications:
                 "The verification token has been used, is too old, or is another recipient's. Verify again.",
             )
         code = self._typed(proof.shown)
-        currents = [self._names.current(recipient_hash) for recipient_hash in recipient_hashes]
-        looked = [self._store.execute(current, "GET", current) for current in currents]
-        for recipient_hash, reply in zip(recipient_hashes, looked, strict=True):
+        looked = []  # at once
+        for recipient_hash in recipient_hashes:
+            current = self._names.current(recipient_hash)
+            looked.append((recipient_hash, self._store.execute(current, "GET", current)))
+        for recipient_hash, reply in looked:
             found = await reply
             if found is not None:
                 verification_id = found.decode()
