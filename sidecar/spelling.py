@@ -86,7 +86,7 @@ def values(fields: Fields, name: bytes | str) -> Sequence[bytes]:
 
 @functools.lru_cache(MAX_NAMES)
 def _wanted(name: bytes | str) -> bytes:
-    """Return a name that somebody here asks for as `alike` has it. There are few; what clients send is not kept here."""
+    """Return a name that somebody here asks for as `alike` has it: there are few, and none is of a client's making."""
     return alike(name.encode("latin-1", "replace") if isinstance(name, str) else name)
 
 
