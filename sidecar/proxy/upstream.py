@@ -206,6 +206,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._pass_on(exchange, data, b"")
         elif exchange.state == "held":
             self._tail += data
+            self.pause_reading()
         else:
             self._read_head(exchange, self._tail + data if self._tail else data)
 
@@ -283,7 +284,10 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange.holds_answer:
             exchange.state = EXCHANGE[exchange.state]["hold"]
             self._tail = rest
-            self.pause_reading()
+            if head.length != len(
+                rest
+            ):  # else it came whole: to pause and resume would be four system calls for nothing
+                self.pause_reading()
             assert exchange.client is not None
             exchange.client.status_received(exchange)
         else:

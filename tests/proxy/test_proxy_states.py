@@ -395,6 +395,34 @@ async def test_a_held_answer_is_told_as_far_as_it_came(
         assert client.told.result() == told
 
 
+async def test_what_comes_behind_a_held_answer_is_not_read_on(upstream: FakeUpstream) -> None:
+    """One that came whole is held while upstream may say more: that is read once, and the connection not used again."""
+    more = asyncio.Event()
+
+    async def say(taken: Taken, _request: Message) -> None:
+        await taken.write(HEAD + b"abcd")
+        await more.wait()
+        await taken.write(b"behind it")
+        await taken.reader.read()
+
+    async with pooled(upstream) as pool:
+        upstream.answer = say
+        one, client = exchange(pool, holds_answer=True), Asking()
+        one.start(client)
+        await asyncio.wait_for(client.knows_status.wait(), 30)
+        connection = one.upstream
+        assert isinstance(connection, UpstreamConnection)
+        assert connection.transport.is_reading()
+        more.set()
+        async with asyncio.timeout(30):
+            while connection.transport.is_reading():
+                await asyncio.sleep(0)
+        one.go_on()
+        assert client.octets.endswith(b"\r\n\r\nabcd")
+        assert client.told.result() == "answered"
+        assert not connection.is_open()
+
+
 async def test_a_connection_carries_one_exchange_at_a_time(upstream: FakeUpstream) -> None:
     async with pooled(upstream) as pool:
         one, _ = await bring_to("carried", pool, upstream)
