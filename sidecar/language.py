@@ -31,16 +31,16 @@ _ENTRY: Final = re.compile(
 _MEANS: Final = MappingProxyType({"zh-TW": "zh-Hant", "zh-HK": "zh-Hant", "zh-MO": "zh-Hant", "in": "id"})
 
 
-def read(first: str, second: str = "") -> str:
+def read(*wishes: str) -> str:
     """Read the languages that a person takes, as a `locale`; "" for none.
 
     Each wish is a tag (BCP 47) or a list of them with weights, as Accept-Language has it; the first wish goes first.
     """
-    return _read(first[: _MAX_CHARS + 1], second[: _MAX_CHARS + 1])  # what is behind is not read, nor remembered
+    return _read(tuple([wish[: _MAX_CHARS + 1] for wish in wishes]))  # what is behind is not read, nor remembered
 
 
 @functools.lru_cache(_REMEMBERED)
-def _read(*wishes: str) -> str:
+def _read(wishes: tuple[str, ...]) -> str:
     wanted: dict[str, None] = {}
     unwanted: dict[str, None] = {}
     for wish in wishes:
