@@ -211,8 +211,11 @@ async def test_a_maker_that_dies_or_hangs_is_begun_again(
                     while pool.take():
                         pass
                     reply = await sidecar.ask("POST", WHERE, **shown)
-                    assert (reply.status, reply.code) == (503, "captcha_unavailable")
                     assert (await sidecar.ask("GET", "/plain")).body == b"ok"
+                    if reply.status == 200:  # a picture that was drawn before was on its way still
+                        shown = {"json": {"work": await work(sidecar)}}
+                        continue
+                    assert (reply.status, reply.code) == (503, "captcha_unavailable")
         async with asyncio.timeout(PATIENCE_S):
             while verifier._pictures.is_empty:
                 await asyncio.sleep(0.02)
