@@ -4,10 +4,10 @@
 connection relays as it comes. Every other becomes a `Visit`: its content is collected, it waits in line, and then the
 gate or the API decides, which gives an answer, a grant that the gate carries to upstream, or a refusal.
 
-The law: nothing is judged twice, and whatever is not sure to pass is a visit. What is refused at a glance waits behind
-all others, whoever asks: a bot has as many connections and addresses as it likes, and nothing is remembered of them. A
-refusal is rendered in one place,
-`_refuse`, and every visit that has ended is told in one place, `_visit_ended`.
+The law: nothing is judged twice, and whatever is not sure to pass is a visit. What is refused at a glance waits once
+more, behind all others, whoever asks: a bot has as many connections and addresses as it likes, and nothing is
+remembered of them. A refusal is rendered in one place, `_refuse`, and every visit that has ended is told in one place,
+`_visit_ended`.
 """
 
 import asyncio
@@ -291,13 +291,6 @@ class Front:
             visit.refusal = OVERLOADED
             self._shedding.put(functools.partial(self._serve, visit, content))
             return
-        try:
-            refusal = visit.refusal = visit.refusal or self._refused_at_once(visit, content)
-        except Exception as error:  # noqa: BLE001 - as in _serve
-            self._fail(visit, error)
-            return
-        if refusal is not None and refusal.status < 500:
-            visit.waits_behind = True  # or who takes another connection each time would never have been refused
         self._line.put(functools.partial(self._serve, visit, content), was_refused=visit.waits_behind)
 
     def refuse(self, visit: Visit, refusal: Refusal) -> None:
@@ -320,6 +313,11 @@ class Front:
         try:
             decision = visit.refusal or self._decide(visit, content)
             if isinstance(decision, Refusal):
+                if decision.status < 500 and not visit.waits_behind:
+                    # Or who takes another connection each time would never have been refused.
+                    visit.refusal, visit.waits_behind = decision, True
+                    self._line.put(functools.partial(self._serve, visit, content), was_refused=True)
+                    return
                 self._refuse(visit, decision)
             elif isinstance(decision, Answer):
                 self._answer(visit, decision)
@@ -335,28 +333,17 @@ class Front:
         try:
             if visit.action == "override":
                 self._judge_again(visit, content)
-                if (refused := self._refused_at_once(visit, content)) is not None:
-                    return refused
             match visit.action:
                 case "preflight":
                     visit.log["outcome"] = "answered"
                     return self._faces.preflight(visit)
                 case "api":
-                    return self._api.decide(visit, content)
+                    return self._api.refused_at_once(visit) or self._api.decide(visit, content)
                 case _:
-                    return self._gate.decide(visit, self._gate.read(visit, content))
+                    at_once = self._gate.refused_at_once(visit, content)
+                    return at_once or self._gate.decide(visit, self._gate.read(visit, content))
         except Refusal as refusal:
             return refusal
-
-    def _refused_at_once(self, visit: Visit, content: bytes) -> Refusal | None:
-        """Say what forbids a visit at a glance: at its head, and at whether a token is there at all."""
-        match visit.action:
-            case "preflight" | "override":
-                return None
-            case "api":
-                return self._api.refused_at_once(visit)
-            case _:
-                return self._gate.refused_at_once(visit, content)
 
     def _judge_again(self, visit: Visit, content: bytes) -> None:
         """Find the route of a request whose form may have named another method, or another path."""

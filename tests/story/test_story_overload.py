@@ -174,7 +174,7 @@ async def test_what_is_refused_at_a_glance_waits_behind_people_on_a_new_connecti
         async with asyncio.timeout(DEADLINE_S):
             assert (await reader.readline()).split()[1] == b"%d" % status
         writer.close()
-    assert line.lanes == [True] * 3
+    assert line.lanes == [False, True] * 3, "a turn to be looked at, and one behind people to be refused in"
 
 
 async def silent(taken: Taken, _: Message) -> None:
