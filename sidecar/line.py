@@ -270,6 +270,10 @@ class Steps:
             self._is_cancelled = True
         return True
 
+    def done(self) -> bool:
+        """True when it has come to its end: a TaskGroup in it asks before it cancels it for a child that failed."""
+        return self not in self._running
+
     def cancelling(self) -> int:
         """How often it was cancelled, and not taken back."""
         return self._cancels

@@ -623,3 +623,37 @@ async def test_a_time_limit_is_not_taken_for_a_cancellation_nor_the_other_way_ro
     steps.cancel()
     await running.drain(30)
     assert heard == ["cancelled"]
+
+
+async def test_a_group_of_tasks_in_a_step_fails_as_in_a_task(running: Running) -> None:
+    """A child that fails ends its siblings and what the group's body waits for, and the step goes on after it."""
+    line = Line()
+    heard: list[str] = []
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise OSError("a child's")
+
+    async def waits(name: str) -> None:
+        try:
+            await asyncio.Future[None]()
+        except asyncio.CancelledError:
+            heard.append(name)
+            raise
+
+    async def asks() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(waits("a sibling"))
+                group.create_task(fails())
+                await waits("the body")
+        except* OSError:
+            heard.append("failed")
+        await asyncio.sleep(0)
+        heard.append("went on")
+
+    await begin(line, running, asks())
+    async with asyncio.timeout(30):
+        await running.over()
+    assert sorted(heard[:2]) == ["a sibling", "the body"]
+    assert heard[2:] == ["failed", "went on"]
