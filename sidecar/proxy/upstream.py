@@ -284,9 +284,7 @@ class UpstreamConnection(asyncio.Protocol):
         if exchange.holds_answer:
             exchange.state = EXCHANGE[exchange.state]["hold"]
             self._tail = rest
-            if head.length != len(
-                rest
-            ):  # else it came whole: to pause and resume would be four system calls for nothing
+            if head.length != len(rest):  # one that came whole needs none of the four system calls of pause and resume
                 self.pause_reading()
             assert exchange.client is not None
             exchange.client.status_received(exchange)
