@@ -177,6 +177,7 @@ class Front:
         )
         self.in_flight += 1
         self._line.plain += 1
+        self._shedding.plain += 1
         return exchange
 
     def _upload(self, request: Request, found: Found) -> Upload | None:
@@ -315,8 +316,9 @@ class Front:
             if isinstance(decision, Refusal):
                 if decision.status < 500 and not visit.waits_behind:
                     # Or who takes another connection each time would never have been refused.
+                    # Its content is no use any more, and would not be counted among what connections hold.
                     visit.refusal, visit.waits_behind = decision, True
-                    self._line.put(functools.partial(self._serve, visit, content), was_refused=True)
+                    self._line.put(functools.partial(self._serve, visit, b""), was_refused=True)
                     return
                 self._refuse(visit, decision)
             elif isinstance(decision, Answer):
@@ -438,6 +440,7 @@ class Front:
         """Tell of a plain exchange that is over, unless it was refused: `failed` makes a visit of that."""
         self.in_flight -= 1
         self._line.plain -= 1
+        self._shedding.plain -= 1
         if not counts:
             return
         outcome = "forwarded" if exchange.status else "left"

@@ -2,11 +2,11 @@
 
 The law: plain traffic is served when its octets come, and no flood of guarded requests makes it wait for longer than a
 slice. That holds for work that begins, and for each step of it after waiting for the store or a vendor, however many of
-their answers come at once. Work is done in the order in which it came: each has the
-same time to be answered in, so the oldest has the earliest deadline. So what goes on comes before what begins; or all
-who ask would be begun, and each would wait for all others at each step. But whoever was refused last waits behind those
-who were not, and gets one turn in four while they wait: a bot pays for its wrong captchas with its own time. So does
-what its owner knows to be refused.
+their answers come at once. Work is done in the order in which it came: each has the same time to be answered in, so the
+oldest has the earliest deadline. So what goes on comes before what begins; or all who ask would be begun, and each
+would wait for all others at each step. But whoever was refused last waits behind those who were not, and gets one turn
+in four while they wait: a bot pays for its wrong captchas with its own time. So does what its owner knows to be
+refused.
 
 Work that could not begin in time is not taken: where some have waited to begin without a break for 0.1 s, no more may
 wait than began in 0.3 s, as it went lately. So a burst is worked off; of a flood as much is taken as is done, and the

@@ -27,7 +27,8 @@ _DUE: Final = Script.load(_HERE / "due.lua")
 _LEAVE: Final = Script.load(_HERE / "leave.lua")
 
 _GROUP: Final = "couriers"
-_ACK: Final = Script.load(_HERE / "ack.lua", GROUP=_GROUP)
+_PUT: Final = Script.load(_HERE / "put.lua")
+_ACK: Final = Script.load(_HERE / "ack.lua").having(GROUP=_GROUP)
 # About 5 MB in the store, and more than the slowest vendor account sends before the codes die.
 MAX_MESSAGES: Final = 10_000
 # Dead letters that are kept; the oldest go first.
@@ -113,7 +114,7 @@ class Outbox:
         self._key = store.names.outbox()
         self._dead = store.names.dead()
         self._aside = (self._key, store.names.later(), store.names.waiting())
-        self._put_script = Script.load(_HERE / "put.lua", GROUP=_GROUP, MOST=max_messages)
+        self._put_script = _PUT.having(GROUP=_GROUP, MOST=max_messages)
         self._consumer = uuid.uuid4().hex
 
     async def put(self, entry: Entry, answered: Answered | None = None) -> str:

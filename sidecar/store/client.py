@@ -46,14 +46,23 @@ class Script:
     sha1: str
 
     @classmethod
-    def load(cls, path: Path, **constants: int | str) -> Self:
-        """Read a script from the file beside the module that runs it.
+    def load(cls, path: Path) -> Self:
+        """Read a script from the file beside the module that runs it, as that is imported.
 
-        `constants` are local variables of the script, by name: what is the same each time is no word of each command.
+        Later it may be another version's, installed meanwhile, and go by other words than that module's commands.
+        """
+        return cls._of(path.read_text(encoding="utf-8"))
+
+    def having(self, **constants: int | str) -> Self:
+        """Make of it a script with local variables, by name: what is the same each time is no word of each command.
+
         Text is plain words, which Python quotes as Lua does.
         """
         named = "".join(f"local {name} = {value!r}\n" for name, value in constants.items())
-        text = named + path.read_text(encoding="utf-8")
+        return self._of(named + self.text)
+
+    @classmethod
+    def _of(cls, text: str) -> Self:
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

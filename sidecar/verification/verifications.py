@@ -19,6 +19,7 @@ from sidecar.verification import codes
 from sidecar.verification.states import MAY_FOLLOW, Status
 
 _HERE: Final = Path(__file__).parent
+_ISSUE: Final = Script.load(_HERE / "issue.lua")
 _CHECK: Final = Script.load(_HERE / "check.lua")
 _SETTLE: Final = Script.load(_HERE / "settle.lua")
 _MARK: Final = Script.load(_HERE / "mark.lua")
@@ -153,8 +154,7 @@ class Verifications:
         self._test_codes = test_codes
         self._urandom = urandom
         self._hold_ms = int(hold_s * 1000)
-        self._issue = Script.load(
-            _HERE / "issue.lua",
+        self._issue = _ISSUE.having(
             LIFE=int(rules.ttl * 1000),
             READABLE=_READABLE_MS,
             ATTEMPTS=rules.attempts,

@@ -57,6 +57,18 @@ async def test_a_script_runs_whether_the_store_knows_it_or_not(store: Store, tmp
     assert await store.run(script, [key], ["4"]) == [key.encode(), 8]
 
 
+async def test_a_script_has_the_constants_that_it_is_given(store: Store, tmp_path: Path) -> None:
+    """Each set of them is a script of its own, known to the store or not."""
+    file = tmp_path / "many.lua"
+    file.write_text("return {KEYS[1], NAME, MOST * ARGV[1]}", encoding="utf-8")
+    script, key = Script.load(file), store.names.current("x")
+    few, many = script.having(NAME="few", MOST=2), script.having(NAME="many", MOST=10)
+    for _ in range(2):
+        assert await store.run(few, [key], [4]) == [key.encode(), b"few", 8]
+        assert await store.run(many, [key], [4]) == [key.encode(), b"many", 40]
+        await store.execute(None, "SCRIPT", "FLUSH")
+
+
 async def test_observe_is_told_the_seconds_of_every_command(store_url: str, tmp_path: Path) -> None:
     """Of those that failed too; a wait is no command's time."""
     seen: list[float] = []

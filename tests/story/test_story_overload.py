@@ -177,6 +177,22 @@ async def test_what_is_refused_at_a_glance_waits_behind_people_on_a_new_connecti
     assert line.lanes == [False, True] * 3, "a turn to be looked at, and one behind people to be refused in"
 
 
+async def test_what_waits_to_be_refused_keeps_none_of_its_content(start: Start) -> None:
+    """It is no use to anybody, and not counted among what connections hold: it may wait behind thousands."""
+    kept: list[int] = []
+
+    class Looked(Line):
+        def put(self, work: Callable[[], None], *, was_refused: bool = False, has_begun: bool = False) -> None:
+            if was_refused and isinstance(work, functools.partial):
+                kept.append(sum(len(word) for word in work.args if isinstance(word, bytes)))
+            super().put(work, was_refused=was_refused, has_begun=has_begun)
+
+    sidecar = await start(MAIN)
+    sidecar.app.front._line = Looked()
+    assert (await sidecar.ask("POST", "/send", json={"phone": "nobody", "more": "x" * 10_000})).status < 500
+    assert kept == [0]
+
+
 async def silent(taken: Taken, _: Message) -> None:
     taken.reset()
 
@@ -231,6 +247,52 @@ async def test_what_the_store_answers_at_once_goes_on_a_slice_a_turn(
     for _, writer in clients:
         writer.close()
     assert all(f'"code":"{code}"'.encode() in reply for reply in replies), replies[0]
+    assert sum(per_turn) == len(clients)
+    assert max(per_turn) <= 2, "the loop's turns and the line's need not begin at the same place"
+
+
+async def test_what_is_too_much_is_refused_a_slice_a_turn_beside_plain_traffic(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many come at once, whoever has a plain request under way has a turn between: a slice is one refusal."""
+    monkeypatch.setattr(front, "_SHED_S", 0.0)
+    answered = asyncio.Event()
+
+    async def slow(taken: Taken, _: Message) -> None:
+        await answered.wait()
+        await taken.write(OK)
+
+    sidecar = await start(MAIN)
+    sidecar.upstream.answer = slow
+    plain = asyncio.create_task(sidecar.ask("GET", "/plain"))
+    await sidecar.upstream.wait_for(lambda: len(sidecar.upstream.requests) == 1)
+    clients = [await asyncio.open_connection("127.0.0.1", sidecar.port) for _ in range(60)]
+    per_turn, real, loop, is_over = [0], answers.own, asyncio.get_running_loop(), False
+
+    def own(*of: Any, **more: Any) -> bytes:
+        per_turn[-1] += 1
+        return real(*of, **more)
+
+    def turn() -> None:
+        per_turn.append(0)
+        if not is_over:
+            loop.call_soon(turn)
+
+    monkeypatch.setattr(answers, "own", own)
+    line = sidecar.app.front._line = Line(behind_s=0.0, few=0)
+    line.plain = 1  # as of the one that it is put in the place of
+    async with behind(line):
+        for _, writer in clients:
+            writer.write(b"POST /send HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        turn()
+        async with asyncio.timeout(DEADLINE_S):
+            replies = [await reader.readuntil(b"}") for reader, _ in clients]
+    is_over = True
+    answered.set()
+    assert (await plain).status == 200
+    for _, writer in clients:
+        writer.close()
+    assert all(b'"code":"overloaded"' in reply for reply in replies), replies[0]
     assert sum(per_turn) == len(clients)
     assert max(per_turn) <= 2, "the loop's turns and the line's need not begin at the same place"
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +34,21 @@ async def test_a_message_is_queued_and_arrives(start: Start) -> None:
     assert len(code) == 6
     assert code.isdecimal()
     assert not sidecar.upstream.requests, "a send route never reaches upstream"
+
+
+async def test_a_configuration_made_anew_runs_the_scripts_that_the_process_began_with(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade puts others in their place, which go by other words, while old processes reload and make workers."""
+    real = Path.read_text
+
+    def read_text(path: Path, *of: Any, **more: Any) -> str:
+        return "return 'of the next version'" if path.suffix == ".lua" else real(path, *of, **more)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    sidecar = await start()
+    assert (await sidecar.send()).status == 202
+    assert len(await sidecar.vendor.code(E164)) == 6
 
 
 @pytest.mark.parametrize(
