@@ -315,8 +315,8 @@ class Front:
             decision = visit.refusal or self._decide(visit, content)
             if isinstance(decision, Refusal):
                 if decision.status < 500 and not visit.waits_behind:
-                    # Or who takes another connection each time would never have been refused.
-                    # Its content is no use any more, and would not be counted among what connections hold.
+                    # Its connection was not refused before: a bot's may be a new one each time. It waits without its
+                    # content, which is no use any more, and is not counted among what connections hold.
                     visit.refusal, visit.waits_behind = decision, True
                     self._line.put(functools.partial(self._serve, visit, b""), was_refused=True)
                     return

@@ -49,7 +49,7 @@ class Visit:
     route: Route | None = None
     max_content: int = NOTHING
     is_costly: bool = False  # it is work: it counts among those that may be under way at once
-    waits_behind: bool = False  # its turns come after those of whoever was not refused, and surely will not be
+    waits_behind: bool = False  # its asker was refused the last time, or it surely will be: others' turns come first
     is_shed: bool = False  # there is more to do than can be done: it is refused before anything is read
     refusal: Refusal | None = None  # what is known of it before it is decided
     must_finish: bool = False  # it may change something: it runs to its end when its client leaves
