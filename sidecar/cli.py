@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, redirect_stderr, suppress
+from contextlib import AsyncExitStack, closing, redirect_stderr, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -58,7 +58,8 @@ _NO_MULTIPART = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point of `signup-sidecar`."""
     _open_standard()
-    with redirect_stderr(cast("TextIO", _Complaints(sys.stderr))):
+    complaints = _Complaints(sys.stderr)
+    with closing(complaints), redirect_stderr(cast("TextIO", complaints)):
         options = _parser().parse_args(arguments)
         call: Callable[[argparse.Namespace], int] = options.call
         try:
@@ -82,6 +83,15 @@ class _Complaints:
     def flush(self) -> None:
         with suppress(OSError):
             self._stream.flush()
+
+    def close(self) -> None:
+        """Let go of what nobody has taken: Python would try once more at its end, and exit with 120 for it."""
+        try:
+            self._stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
