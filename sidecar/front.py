@@ -41,9 +41,10 @@ from sidecar.routes import Found, Routes
 from sidecar.spelling import values
 from sidecar.visit import Visit
 
-# Whose look-up is remembered, by the length of its method, its target and its types: a longer one is seldom asked for
-# twice.
+# Whose look-up is remembered, by the length of its method, its target and its types, and by how many types it has: a
+# longer one is seldom asked for twice, and no honest one has more types.
 _MAX_KEPT: Final = 512
+_MOST_TYPES: Final = 2
 # The actions whose stories change something, and those that cost something.
 _FINISHED: Final = frozenset({"send", "verify"})
 _COSTLY: Final = frozenset({"send", "verify", "guard"})
@@ -158,7 +159,8 @@ class Front:
         octets = len(method) + len(target)
         for _, value in types:
             octets += len(value)
-        return (self._kept_look_up if octets <= _MAX_KEPT else self._look_up)(method, target, types)
+        is_kept = octets <= _MAX_KEPT and len(types) <= _MOST_TYPES
+        return (self._kept_look_up if is_kept else self._look_up)(method, target, types)
 
     def _look_up(self, method: str, target: bytes, raw: RawFields = ()) -> Found | None:
         """Look a request up; None for the sidecar's own API."""

@@ -41,8 +41,10 @@ _CONTENT_TYPE: Final = re.compile(
 )
 # A longer type is read anew each time.
 _MAX_KEPT: Final = 64
-# Objects whose names were compared are remembered by their names: so many, and none with more characters in them.
+# Objects whose names were compared are remembered by their names: so many, and none with more names than a form has, or
+# more characters in them.
 _KEPT: Final = 1024
+_MOST_NAMES: Final = 32
 _MAX_NAMES: Final = 256
 # RFC 8259 section 2.
 _JSON_SPACE: Final = " \t\n\r"
@@ -354,7 +356,7 @@ def _no_constant(_: str) -> Any:
 
 
 class _Members(dict[str, Any]):
-    """An object's members. `names`: theirs, where they are short enough to remember by them how they compare."""
+    """An object's members. `names`: theirs, where they are few and short enough to remember how they compare."""
 
     __slots__ = ("names",)
     names: tuple[str, ...] | None
@@ -365,7 +367,7 @@ def _members(pairs: list[tuple[str, Any]]) -> _Members:
     members = _Members(pairs)
     names = tuple(members)
     text = "".join(names)
-    members.names = names if len(text) <= _MAX_NAMES else None
+    members.names = names if len(names) <= _MOST_NAMES and len(text) <= _MAX_NAMES else None
     differ = _differ(names) if members.names is not None else _differ.__wrapped__(names)
     if len(names) != len(pairs) or not differ:
         raise _malformed("json_duplicate", "Expected each name once in a JSON object, in one case only.")

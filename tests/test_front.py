@@ -4,6 +4,7 @@ import pytest
 from fakes import OK
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 from telling import Start
 
 from sidecar.config.model import Route
@@ -89,6 +90,18 @@ async def test_a_long_method_is_not_remembered(start: Start) -> None:
     assert kept.cache_info().currsize == before
     assert (await sidecar.ask("M", "/")).status == 200
     assert kept.cache_info().currsize == before + 1
+
+
+async def test_a_post_of_many_types_is_not_remembered(start: Start) -> None:
+    """A hundred types without a word in them are some KiB all the same; two are what an honest one has."""
+    sidecar = await start()
+    sidecar.upstream.answer = OK
+    kept = sidecar.app.front._kept_look_up
+    before = kept.cache_info().currsize
+    for count, remembered in ((100, 0), (3, 0), (2, 1)):
+        types = CIMultiDict([("Content-Type", "")] * count)
+        assert (await sidecar.ask("POST", f"/{count}", data=b"", headers=types)).status == 200
+        assert kept.cache_info().currsize == before + remembered
 
 
 async def test_a_field_that_names_another_path_is_looked_up_though_the_path_is_remembered(start: Start) -> None:

@@ -346,6 +346,23 @@ def test_an_object_that_is_read_has_no_more_members_than_a_form() -> None:
     assert ask(send(), json.dumps({"phone": "1", "x": json.loads(of(MAX_PAIRS))}), JSON).to == "1"
 
 
+@pytest.mark.parametrize(
+    ("more", "kept"),
+    [
+        ([f"few {number}" for number in range(31)], 1),
+        ([chr(0x20000 + number) for number in range(32)], 0),
+        (["long" * 64], 0),
+    ],
+)
+def test_an_object_is_remembered_by_few_and_short_names_only(more: list[str], kept: int) -> None:
+    """Each name takes a hundred octets, however short: some thousand objects of hundreds are tens of MiB."""
+    memories = intake._differ, intake._is_alone
+    body = json.dumps({"phone": "1"} | dict.fromkeys(more, 1))
+    asked = [sum(memory.cache_info()[:2]) for memory in memories]
+    assert ask(send(), body, JSON).to == "1"
+    assert [sum(memory.cache_info()[:2]) for memory in memories] == [before + kept for before in asked]
+
+
 # Forms and queries…
 
 SPELLED_TWICE = [
