@@ -463,29 +463,21 @@ async def hears_of_its_time_once(heard: list[object]) -> None:
     heard.append("goes on")
 
 
-async def hears_of_itself_once(heard: list[object]) -> None:
+async def hears_of_itself_once(heard: list[object], pause_s: float = 0.001) -> None:
     task = asyncio.current_task()
     assert task is not None
     heard.append(task.cancelling())
     task.cancel()
     for _ in range(2):
         try:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(pause_s)
             heard.append("goes on")
         except asyncio.CancelledError:
             heard.append("is cancelled")
 
 
 async def lets_others_go_first(heard: list[object]) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-    for _ in range(2):
-        try:
-            await asyncio.sleep(0)
-            heard.append("goes on")
-        except asyncio.CancelledError:
-            heard.append("is cancelled")
+    await hears_of_itself_once(heard, 0)
 
 
 async def is_cancelled_beside_its_time(heard: list[object]) -> None:

@@ -208,6 +208,28 @@ async def test_what_is_not_its_askers_fault_waits_with_everybody(start: Start) -
     assert not any(line.lanes)
 
 
+@asynccontextmanager
+async def answers_per_turn(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[int]]:
+    """Count the answers that the sidecar writes of its own in each turn of the loop, while the block runs."""
+    per_turn, real, loop, is_over = [0], answers.own, asyncio.get_running_loop(), False
+
+    def own(*of: Any, **more: Any) -> bytes:
+        per_turn[-1] += 1
+        return real(*of, **more)
+
+    def turn() -> None:
+        per_turn.append(0)
+        if not is_over:
+            loop.call_soon(turn)
+
+    monkeypatch.setattr(answers, "own", own)
+    turn()
+    try:
+        yield per_turn
+    finally:
+        is_over = True
+
+
 @pytest.mark.parametrize(
     ("path", "body", "code"),
     [
@@ -226,24 +248,10 @@ async def test_what_the_store_answers_at_once_goes_on_a_slice_a_turn(
         f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     )
     clients = [await asyncio.open_connection("127.0.0.1", sidecar.port) for _ in range(60)]
-    per_turn, real, loop, is_over = [0], answers.own, asyncio.get_running_loop(), False
-
-    def own(*of: Any, **more: Any) -> bytes:
-        per_turn[-1] += 1
-        return real(*of, **more)
-
-    def turn() -> None:
-        per_turn.append(0)
-        if not is_over:
-            loop.call_soon(turn)
-
-    monkeypatch.setattr(answers, "own", own)
-    for _, writer in clients:
-        writer.write(head.encode() + content)
-    turn()
-    async with asyncio.timeout(DEADLINE_S):
+    async with answers_per_turn(monkeypatch) as per_turn, asyncio.timeout(DEADLINE_S):
+        for _, writer in clients:
+            writer.write(head.encode() + content)
         replies = [await reader.readuntil(b"}") for reader, _ in clients]
-    is_over = True
     for _, writer in clients:
         writer.close()
     assert all(f'"code":"{code}"'.encode() in reply for reply in replies), replies[0]
@@ -267,27 +275,12 @@ async def test_what_is_too_much_is_refused_a_slice_a_turn_beside_plain_traffic(
     plain = asyncio.create_task(sidecar.ask("GET", "/plain"))
     await sidecar.upstream.wait_for(lambda: len(sidecar.upstream.requests) == 1)
     clients = [await asyncio.open_connection("127.0.0.1", sidecar.port) for _ in range(60)]
-    per_turn, real, loop, is_over = [0], answers.own, asyncio.get_running_loop(), False
-
-    def own(*of: Any, **more: Any) -> bytes:
-        per_turn[-1] += 1
-        return real(*of, **more)
-
-    def turn() -> None:
-        per_turn.append(0)
-        if not is_over:
-            loop.call_soon(turn)
-
-    monkeypatch.setattr(answers, "own", own)
     line = sidecar.app.front._line = Line(behind_s=0.0, few=0)
     line.plain = 1  # as of the one that it is put in the place of
-    async with behind(line):
+    async with behind(line), answers_per_turn(monkeypatch) as per_turn, asyncio.timeout(DEADLINE_S):
         for _, writer in clients:
             writer.write(b"POST /send HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
-        turn()
-        async with asyncio.timeout(DEADLINE_S):
-            replies = [await reader.readuntil(b"}") for reader, _ in clients]
-    is_over = True
+        replies = [await reader.readuntil(b"}") for reader, _ in clients]
     answered.set()
     assert (await plain).status == 200
     for _, writer in clients:
