@@ -108,21 +108,20 @@ def final(answer: Answer, request: Request, *, keep_alive: bool) -> AnswerHead:
 
 def own(answer: problem.Answer, request: Request, request_id: str, *, stays_open: bool) -> bytes:
     """Write an answer of our own for the client of that request. RFC 9110 sections 6.6.1, 8.6, 15."""
-    status, body = answer.status, answer.body
-    pieces = [_beginning(status, answer.fields), request_id.encode()]
-    if answer.location:
-        pieces += (b"\r\nLocation: ", _visible(answer.location))
-    if status in {204, 304}:
-        body = b""  # a route's own shape may have some
-    else:
-        pieces += (b"\r\nContent-Length: ", str(len(body)).encode())
-    pieces += (b"\r\nDate: ", _date(int(time.time())))
+    head, body = _beginning(answer.status, answer.fields), answer.body
+    location = b"\r\nLocation: " + _visible(answer.location) if answer.location else b""
+    length = b"\r\nContent-Length: %d" % len(body)
+    if answer.status in {204, 304}:
+        body = length = b""  # a route's own shape may have some
+    if request.method == "HEAD":
+        body = b""
+    connection = b""
     if not stays_open:
-        pieces.append(b"\r\nConnection: close")
+        connection = b"\r\nConnection: close"
     elif request.version == HTTP_1_0:
-        pieces.append(b"\r\nConnection: keep-alive")
-    pieces += (messages.END, b"" if request.method == "HEAD" else body)
-    return b"".join(pieces)
+        connection = b"\r\nConnection: keep-alive"
+    said = (head, request_id.encode(), location, length, _date(int(time.time())), connection, body)
+    return b"%b%b%b%b\r\nDate: %b%b\r\n\r\n%b" % said
 
 
 @functools.lru_cache(512)

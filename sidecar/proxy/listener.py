@@ -275,8 +275,8 @@ class Connection(asyncio.Protocol):
         self.bound: Any = None  # upstream's connection that serves this one alone, as its client is authenticated there
         self.ssl_context: ssl.SSLContext | None = None
         self._tail = b""  # what has come and is not read yet
-        self._known = 0  # how much of it was looked at
-        self._block: bytes | None = None
+        self._known = 0  # so much of it was looked at, and no head ends before there
+        self._block = b""  # the field lines of the last head, and what they say
         self._fields = _NO_FIELDS
         self.request = _UNREADABLE  # the one being served, or the last
         self._exchange: Exchange | None = None  # while relaying or carrying
@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
         """Read a head, and have its request served."""
         if data.startswith(CRLF):
             data = messages.without_empty_lines(data)
-        end = data.find(END, max(0, self._known - 3))
+        end = data.find(END, self._known)
         try:
             if end < 0:
                 self._wait_for_more(data)
@@ -318,11 +318,17 @@ class Connection(asyncio.Protocol):
                 self._fields = messages.read_fields(block)
                 self._block = block
             request = messages.read_request(data[:cut], self._fields)
-            if not request.has_content:
-                self._serve(request, None, b"", data[end + 4 :])
-                return
-            content = Chunked() if request.fields.chunked else Sized(request.fields.length or 0)
-            piece, behind = content.feed(data[end + 4 :])
+            content: Content | None = None
+            rest = data[end + 4 :]
+            length = self._fields.length or 0
+            if self._fields.chunked:
+                content = Chunked()
+                piece, behind = content.feed(rest)
+            elif length <= len(rest):
+                piece, behind = rest[:length], rest[length:]
+            else:
+                content = Sized(length)
+                piece, behind = content.feed(rest)
         except Refusal as refusal:
             self._cannot_read(refusal, data)
             return
@@ -333,7 +339,7 @@ class Connection(asyncio.Protocol):
         messages.check_beginning(data, self._known, self._server.max_head)
         if data and not self._tail:
             self.due = self._loop.time() + self._server.head_s
-        self._tail, self._known = data, len(data)
+        self._tail, self._known = data, max(0, len(data) - len(END) + 1)
 
     def _cannot_read(self, refusal: Refusal, data: bytes) -> None:
         """What came is no request, and nobody can say where the next one would begin."""
@@ -347,14 +353,17 @@ class Connection(asyncio.Protocol):
         self._decide(self._server.front.unreadable(self.request, self, refusal))
 
     def _serve(self, request: Request, content: Content | None, piece: bytes, behind: bytes | None) -> None:
-        """Have a request relayed, or decided about. `piece` has come of its content; None is `behind` if more must."""
+        """Have a request relayed, or decided about. `piece` has come of its content; None is `behind` if more must.
+
+        `content` reads what is still to come; None where all has come whose length the head tells.
+        """
         self.due = math.inf
         self.request = request
         if behind:
             self._keep(behind)
         judged = self._server.front.judge(request, self)
         if not isinstance(judged, Exchange):
-            self._collect(judged, content, piece, is_whole=content is None or behind is not None)
+            self._collect(judged, None if behind is not None else content, piece)
             return
         self.state = CLIENT[self.state]["relay"]
         self._exchange = exchange = judged
@@ -371,29 +380,32 @@ class Connection(asyncio.Protocol):
                 exchange.is_sent = False
                 self._content = content
                 self.take_content(now=False)  # until there is a connection that takes it
+        elif piece:
+            exchange.octets += piece
         exchange.start(self)
 
-    def _collect(self, case: Case, content: Content | None, piece: bytes, *, is_whole: bool) -> None:
-        """Wait for a case's content, as much as it wants; invite it where its client waits for that."""
+    def _collect(self, case: Case, content: Content | None, piece: bytes) -> None:
+        """Wait for a case's content, as much as it wants; invite it where its client waits for that.
+
+        `piece` has come of it; None is `content` where that is all.
+        """
         self._case = case
-        request, most = self.request, case.max_content
-        is_too_large = len(piece) > most or (request.fields.length or 0) > most
-        if not is_whole:
-            self._content = content
-        if most < 0:
-            self.state = CLIENT[self.state]["decide"]
-            case.begin(b"")
-        elif is_too_large:
-            self.state = CLIENT[self.state]["decide"]
-            case.refuse(case.too_large)
-        elif is_whole:
+        self._content = content
+        most = case.max_content
+        if content is None and len(piece) <= most:
             self.state = CLIENT[self.state]["decide"]
             case.begin(piece)
+        elif most < 0:
+            self.state = CLIENT[self.state]["decide"]
+            case.begin(b"")
+        elif len(piece) > most or (self.request.fields.length or 0) > most:
+            self.state = CLIENT[self.state]["decide"]
+            case.refuse(case.too_large)
         else:
             self.state = CLIENT[self.state]["collect"]
             self._collected = bytearray(piece)
             self.due = self._loop.time() + self._server.guarded_s
-            if request.expects_continue:
+            if self.request.expects_continue:
                 self.answer(_CONTINUE)
 
     def _decide(self, case: Case) -> None:
@@ -595,8 +607,10 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         self.due = self._loop.time() + self._server.keep_alive_s
-        if self._block is not None and len(self._block) > MAX_REMEMBERED:
-            self._block, self._fields, self.request, self.peer = None, _NO_FIELDS, _UNREADABLE, None
+        if len(self._block) > MAX_REMEMBERED:
+            self._block, self._fields, self.request, self.peer = b"", _NO_FIELDS, _UNREADABLE, None
+        if not self._tail and self._is_reading:
+            return  # as mostly: the next one comes when it comes
         if self._is_going_on:
             # Answered at once: the next one has the next turn of the loop, or who sends many would keep it to himself.
             self._loop.call_soon(self._begin_next)

@@ -557,9 +557,9 @@ Content = Sized | Chunked | UntilClose | Watched | Unreadable
 
 
 def _persists(version: Version, fields: Fields) -> bool:
-    if b"close" in fields.options or (version == HTTP_1_0 and fields.chunked):
+    if b"close" in fields.options:
         return False
-    return version == HTTP_1_1 or b"keep-alive" in fields.options
+    return version == HTTP_1_1 or (b"keep-alive" in fields.options and not fields.chunked)
 
 
 def _malformed(reason: str, detail: str) -> Refusal:
