@@ -30,6 +30,8 @@ _TYPES: Final = (
 # to 8 ms (India's), twice what the library takes for the first number of the same country.
 _KEPT: Final = 512
 _MAX_CODE: Final = 3
+# Beginnings of three digits, each with a length, whose expression is remembered: a few for each calling code in use.
+_KEPT_BEGINNINGS: Final = 2048
 
 
 class _Numbers(NamedTuple):
@@ -44,12 +46,22 @@ def region_and_type(digits: str) -> tuple[str, int] | None:
 
     `digits` are ASCII digits without a plus, the calling code first.
     """
-    for length in range(1, _MAX_CODE + 1 if digits[0] != "0" else 0):
-        regions = COUNTRY_CODE_TO_REGION_CODE.get(int(digits[:length]))
+    known = _of_beginning(digits[:_MAX_CODE], len(digits))
+    if known is None:
+        return None
+    region, numbers, code_digits = known
+    found = numbers.expression.fullmatch(digits, code_digits)
+    return None if found is None else (region, numbers.types[found.lastindex or 0])
+
+
+@functools.lru_cache(_KEPT_BEGINNINGS)
+def _of_beginning(beginning: str, length: int) -> tuple[str, _Numbers, int] | None:
+    """The region, the numbers, and the digits of the calling code, of what begins so and has `length` digits in all."""
+    for digits in range(1, _MAX_CODE + 1 if beginning[0] != "0" else 0):
+        regions = COUNTRY_CODE_TO_REGION_CODE.get(int(beginning[:digits]))
         if regions is not None:
-            numbers = _numbers(regions[0], len(digits) - length)
-            found = numbers.expression.fullmatch(digits, length) if numbers is not None else None
-            return None if numbers is None or found is None else (regions[0], numbers.types[found.lastindex or 0])
+            numbers = _numbers(regions[0], length - digits)
+            return None if numbers is None else (regions[0], numbers, digits)
     return None
 
 

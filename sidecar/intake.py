@@ -91,9 +91,11 @@ def surely_lacks(selector: str | None, body: bytes) -> bool:
     The name that it selects by is not in the body, and nothing in it is escaped.
     """
     source, name = _sought(selector or "")
+    if name in body:
+        return False
     if source == "json":
-        return body[:1] == b"{" and body[-1:] == b"}" and b"\\" not in body and name not in body
-    return source == "form" and b"=" in body and b"%" not in body and name not in body
+        return body[:1] == b"{" and body[-1:] == b"}" and b"\\" not in body
+    return source == "form" and b"=" in body and b"%" not in body
 
 
 @functools.lru_cache(256)
@@ -142,7 +144,6 @@ class Request:
         self._target = raw_target
         self._fields = fields
         self._body = body
-        self._known_words = _KnownWords()
         self._parsed: dict[str, Any] | Refusal | None = None
         self._in_queries: set[Words] | None = None
 
@@ -164,7 +165,7 @@ class Request:
         found = _selector(selector)
         if found.source != "json":
             return self.select(selector)
-        value = _in_json(self._document, found, self._known_words)
+        value = _in_json(self._document, found)
         return token_of_object(value) if isinstance(value, dict) else _visible(_scalar(value, found), selector)
 
     def typed(self, selector: str) -> str | int | None:
@@ -172,7 +173,7 @@ class Request:
         found = _selector(selector)
         match found.source:
             case "json":
-                return _scalar(_in_json(self._document, found, self._known_words), found)
+                return _scalar(_in_json(self._document, found), found)
             case "form":
                 return self._form.value(found.name)
             case "query":
@@ -227,11 +228,11 @@ class Request:
     @property
     def _words_of_queries(self) -> set[Words]:
         if self._in_queries is None:  # no `cached_property`, which has a lock in Python 3.11
-            targets = [_octets(self._target)]
+            queries = _octets(self._target).partition(b"?")[2]
             if may_name_another(self._fields):
-                targets += [target.encode("latin-1") for target in field_targets(self._fields)]
-            queries = [query for target in targets if (query := target.partition(b"?")[2])]
-            self._in_queries = _all_words(b"&".join(queries)) if queries else set()
+                for target in field_targets(self._fields):
+                    queries += b"&" + target.encode("latin-1").partition(b"?")[2]
+            self._in_queries = _all_words(queries) if queries else set()
         return self._in_queries
 
     @cached_property
@@ -356,30 +357,36 @@ def _no_constant(_: str) -> Any:
 
 
 class _Members(dict[str, Any]):
-    """An object's members. `names`: theirs, where they are few and short enough to remember how they compare."""
+    """An object's members. `names`: theirs, where they are few and short enough to remember how they compare.
 
-    __slots__ = ("names",)
+    Where they are not, `words` are those of each name, which is taken apart once, however many selectors ask.
+    """
+
+    __slots__ = ("names", "words")
     names: tuple[str, ...] | None
+    words: "_KnownWords"
 
 
 def _members(pairs: list[tuple[str, Any]]) -> _Members:
     """Refuse names that some parser takes for the same: Go and ASP.NET ignore case, C ends a name at NUL."""
     members = _Members(pairs)
     names = tuple(members)
-    text = "".join(names)
-    members.names = names if len(names) <= _MOST_NAMES and len(text) <= _MAX_NAMES else None
-    differ = _differ(names) if members.names is not None else _differ.__wrapped__(names)
+    if len(names) <= _MOST_NAMES and len("".join(names)) <= _MAX_NAMES:
+        members.names, differ = names, _differ(names)
+    else:
+        members.names, members.words, differ = None, _KnownWords(), _differ.__wrapped__(names)
     if len(names) != len(pairs) or not differ:
         raise _malformed("json_duplicate", "Expected each name once in a JSON object, in one case only.")
-    if "\0" in text:
-        raise _malformed("json_name", "Expected names without NUL in a JSON object.")
     return members
 
 
 @functools.lru_cache(_KEPT)
 def _differ(names: tuple[str, ...]) -> bool:
-    """True where no two names are one without case."""
-    return len({folded(name) for name in names}) == len(names)
+    """True where no two names are one without case. Raises Refusal(malformed_request) where one holds NUL."""
+    differ = len({folded(name) for name in names}) == len(names)
+    if differ and any("\0" in name for name in names):
+        raise _malformed("json_name", "Expected names without NUL in a JSON object.")
+    return differ
 
 
 _JSON_READER: Final = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no_constant, parse_int=_integer)
@@ -424,7 +431,7 @@ _wanted = functools.lru_cache(256)(words)  # of names that the configuration has
 
 
 class _KnownWords(dict[str, Words]):
-    """The words of each member's name of one request: a long name is taken apart once, however many selectors ask."""
+    """The words of each name that was asked for."""
 
     def __missing__(self, name: str) -> Words:
         self[name] = words(name)
@@ -449,7 +456,7 @@ def _scalar(value: Any, selector: _Selector) -> str | int | None:
     raise _malformed("json_value", f"Expected `{selector.name}` as a string, or as a whole number up to 2**53 - 1.")
 
 
-def _in_json(document: dict[str, Any], selector: _Selector, known: _KnownWords) -> Any:
+def _in_json(document: dict[str, Any], selector: _Selector) -> Any:
     """Go down by a selector's names; None for what is not there, or is null."""
     value: Any = document
     for name, wanted in selector.ways:
@@ -459,7 +466,7 @@ def _in_json(document: dict[str, Any], selector: _Selector, known: _KnownWords) 
             if value.names is not None:
                 is_alone = _is_alone(value.names, name, wanted)
             else:
-                is_alone = not any(other != name and overlap(wanted, known[other]) for other in _few(value))
+                is_alone = not any(other != name and overlap(wanted, value.words[other]) for other in _few(value))
             if not is_alone:
                 said = f"Expected `{selector.name}` as nested objects only, and no other name alike."
                 raise _malformed("two_places", said)

@@ -155,7 +155,7 @@ def parse(
     *,
     country: str | None = None,
     known: Container[str] = (),
-    extra: Sequence[str] = (),
+    extra: tuple[str, ...] = (),
     example: str = "",
 ) -> Recipient:
     """Read a recipient as a person types it.
@@ -168,7 +168,10 @@ def parse(
     """
     if channel == "email" or (channel == "auto" and "@" in text):
         return _parse_email(text)
-    phone = _parse_phone(text, default_country, country, known, extra)
+    phone = None
+    if text.startswith("+") and text[1:].isdigit() and text.isascii() and len(text) <= _MAX_PHONE_CHARS and not country:
+        phone = _known_at_a_glance(text, extra)
+    phone = phone or _parse_phone(text, default_country, country, known, extra)
     if phone is None:
         beside = ' Beside it its own country, such as "44", "+44" or "GB", or none.' if country else ""
         raise Refusal(
@@ -218,7 +221,7 @@ def example_of(default_country: str, countries: tuple[str, ...] = (), block_type
 
 
 def _parse_phone(
-    text: str, default_country: str, country: str | None, known: Container[str], extra: Sequence[str]
+    text: str, default_country: str, country: str | None, known: Container[str], extra: tuple[str, ...]
 ) -> Phone | None:
     """Read a number; None where there is none, or no telling which of two."""
     spelled = _spelled(text)
@@ -227,7 +230,7 @@ def _parse_phone(
         return None
     has_plus, digits = spelled
     region, code = told
-    if has_plus and code is None and (phone := _known_at_a_glance(digits, extra)) is not None:
+    if has_plus and code is None and (phone := _known_at_a_glance(f"+{digits}", extra)) is not None:
         return phone
 
     def read(dialled: str) -> Phone | None:
@@ -260,10 +263,9 @@ def _parse_phone(
     return home if mobile and not was_lost else None
 
 
-def _known_at_a_glance(digits: str, extra: Sequence[str]) -> Phone | None:
-    """Read a number in its E.164 form, as most are; None where the library is to be asked."""
-    address = f"+{digits}"
-    found = None if address.startswith(tuple(extra)) else e164.region_and_type(digits)
+def _known_at_a_glance(address: str, extra: tuple[str, ...]) -> Phone | None:
+    """Read a number in its E.164 form, as most are typed; None where the library is to be asked."""
+    found = None if address.startswith(extra) else e164.region_and_type(address[1:])
     return None if found is None else Phone(address, found[0], NUMBER_TYPES[found[1]])
 
 
@@ -275,8 +277,6 @@ def _spelled(text: str) -> tuple[bool, str] | None:
     if len(text) > _MAX_PHONE_CHARS:
         return None
     if text.isascii():  # as mostly: there is nothing to translate
-        if text.startswith("+") and text[1:].isdigit():
-            return True, text[1:]
         found = _PHONE.fullmatch(text.strip())
         return None if found is None else (bool(found["plus"]), _NO_DIGITS.sub("", found["digits"]))
     zeros = set()
