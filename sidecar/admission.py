@@ -10,7 +10,7 @@ captcha is solved in the midst of it. So nobody who is under all of these limits
 verifier see the token that such a request may bring along.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,13 +34,6 @@ _ASKERS_OF_A_SITE: Final = 10
 
 
 @dataclass(slots=True)  # not frozen: it is made for every request
-class Screen:
-    """Hold who asks, and for which number, against the lists."""
-
-    recipient: Recipient | None
-
-
-@dataclass(slots=True)  # not frozen: it is made for every request
 class Solve:
     """Have a verifier judge the token; `who` is looked at and a wrong token counted in `failures`, both beforehand.
 
@@ -52,13 +45,6 @@ class Solve:
     who: tuple[Bucket, ...]
     failures: Bucket
     others: tuple["Solve", ...] = ()
-
-
-@dataclass(slots=True)  # not frozen: it is made for every request
-class Allow:
-    """Hold the recipient against the number policy."""
-
-    recipient: Recipient
 
 
 @dataclass(slots=True)  # not frozen: it is made for every request
@@ -75,7 +61,9 @@ class Spend:
     sending: Sending | None = None
 
 
-Step = Screen | Solve | Allow | Spend
+# The steps of an admission, in this order once the lists have let it pass: the captcha that is demanded always, the
+# recipient that is held against the number policy, and what is spent; None for one that is not taken.
+Plan = tuple[Solve | None, Recipient | None, Spend | None]
 
 # What a limit counts by, of a request and its recipient.
 _Value = Callable[[Visit, Recipient | None], str]
@@ -101,6 +89,7 @@ class _Terms:
 
     route: Route  # kept with what is known of it, or its id could become another's
     limits: tuple[_Limited, ...]
+    on_who: tuple[_Limited, ...]  # those that are known of who asks
     steps_up: bool
 
 
@@ -144,33 +133,30 @@ class Admission:
 
     def plan(
         self, visit: Visit, route: Route, recipient: Recipient | None, token: str | None, *, is_guess: bool = False
-    ) -> list[Step]:
+    ) -> Plan:
         """Plan the admission of a request. `is_guess`: it shows a code, which may be a wrong one."""
         # A test number's sends cost nothing, so nothing that is asked is limited; who asks is, and so are guesses.
         is_test = recipient is not None and self.is_test(recipient)
-        is_free = is_test and route.action == "send"
+        is_send = route.action == "send"
         terms = self._terms(route)
-        limits = [one for one in terms.limits if one.is_who] if is_free else terms.limits
-        buckets = tuple([self._bucket(one, visit, recipient) for one in limits])
-        steps: list[Step] = [Screen(recipient)] if self._lists else []
+        limits = terms.on_who if is_test and is_send else terms.limits
+        buckets = self._buckets(limits, visit, recipient)
         solve = None
         if route.captcha:
-            looked_at = [bucket for one, bucket in zip(limits, buckets, strict=True) if one.is_looked_at]
-            solve = self._solve(visit, route, token, tuple(looked_at))
-        if solve is not None and not terms.steps_up:
-            steps.append(solve)
-            solve = None
-        if recipient is not None and recipient.channel == "sms" and not is_test:
-            steps.append(Allow(recipient))
+            who = [bucket for one, bucket in zip(limits, buckets, strict=True) if one.is_looked_at]
+            solve = self._solve(visit, route, token, tuple(who))
+        checked = recipient if recipient is not None and recipient.channel == "sms" and not is_test else None
         sending = None
-        if self._sending is not None and recipient is not None and route.action == "send" and not is_test:
+        if self._sending is not None and recipient is not None and is_send and not is_test:
             sending = self._sending(recipient, visit.client.ip, route)
-        if buckets or route.captcha or sending is not None:
-            # Looked at where the store is asked anyway; else whoever judges the code finds out, without one turn more.
-            after = route.captcha_after if is_guess and buckets else None
-            looked = tuple(self._of_recipients(recipient, after)) if recipient is not None and after else ()
-            steps.append(Spend(buckets, looked, solve, sending))
-        return steps
+        if not buckets and solve is None and sending is None:
+            return None, checked, None
+        # Looked at where the store is asked anyway; else whoever judges the code finds out, without one turn more.
+        after = route.captcha_after if is_guess and buckets else None
+        looked = tuple(self._of_recipients(recipient, after)) if recipient is not None and after else ()
+        if terms.steps_up:
+            return None, checked, Spend(buckets, looked, solve, sending)
+        return solve, checked, Spend(buckets, looked, None, sending)
 
     def blocked_at_once(self, visit: Visit) -> Refusal | None:
         """Say which list forbids a visit whatever it asks for: known from its head alone."""
@@ -191,34 +177,34 @@ class Admission:
 
     def solve(self, visit: Visit, route: Route, token: str | None) -> Solve:
         """Plan the step of a route's captcha. What would demand one is not looked at: it is being solved."""
-        limits = self._terms(route).limits
-        who = tuple([self._bucket(one, visit, None) for one in limits if one.is_looked_at])
-        return self._solve(visit, route, token, who)
+        limits = [one for one in self._terms(route).on_who if one.is_looked_at]
+        return self._solve(visit, route, token, self._buckets(limits, visit, None))
 
     def _solve(self, visit: Visit, route: Route, token: str | None, who: tuple[Bucket, ...]) -> Solve:
         captchas, token = of_captchas(route.captcha, token)
-        first, *others = [Solve(name, token, who, self._of_wrong_tokens(visit, name)) for name in captchas]
-        first.others = tuple(others)
-        return first
+        solve = Solve(captchas[0], token, who, self._of_wrong_tokens(visit, captchas[0]))
+        if len(captchas) > 1:
+            others = [Solve(name, token, who, self._of_wrong_tokens(visit, name)) for name in captchas[1:]]
+            solve.others = tuple(others)
+        return solve
 
     def steps_up(self, route: Route) -> bool:
         """True where a route's captcha is demanded only when a limit is full, or after so many wrong codes."""
         return self._terms(route).steps_up
 
-    def who(self, visit: Visit, route: Route) -> Iterator[Bucket]:
+    def who(self, visit: Visit, route: Route) -> tuple[Bucket, ...]:
         """The buckets on who asks that surely matter: known from a request's head alone."""
         terms = self._terms(route)
-        for one in terms.limits:
-            if one.is_who:
-                yield self._bucket(one, visit, None)
+        buckets = self._buckets(terms.on_who, visit, None)
         # Of several, the token says which one is asked.
         if len(route.captcha) == 1 and not terms.steps_up:
-            yield self._of_wrong_tokens(visit, route.captcha[0])
+            return (*buckets, self._of_wrong_tokens(visit, route.captcha[0]))
+        return buckets
 
-    def demanding(self, visit: Visit, route: Route) -> list[Bucket]:
+    def demanding(self, visit: Visit, route: Route) -> tuple[Bucket, ...]:
         """The buckets that may demand a route's captcha: those that are known from a request's head alone."""
         limits = [one for one in self._terms(route).limits if one.meter.demands]
-        return [self._bucket(one, visit, None) for one in limits if one.is_who or one.key in _OF_ALL]
+        return self._buckets([one for one in limits if one.is_who or one.key in _OF_ALL], visit, None)
 
     def counting(self, visit: Visit, captcha: str) -> Solve:
         """Plan how a step of solving a built-in captcha counts. What a route asks beside is asked there."""
@@ -266,8 +252,9 @@ class Admission:
         known = self._routes.get(id(route))
         if known is None:
             limits = tuple([self._limited(name, route) for name in route.limits])
+            on_who = tuple([limit for limit in limits if limit.is_who])
             steps_up = route.captcha_after is not None or any(limit.meter.demands for limit in limits)
-            known = self._routes[id(route)] = _Terms(route, limits, steps_up)
+            known = self._routes[id(route)] = _Terms(route, limits, on_who, steps_up)
         return known
 
     def _limited(self, name: str, route: Route) -> _Limited:
@@ -275,8 +262,9 @@ class Admission:
         meter, is_who = Meter.of(name, limit, self._names, enforce=route.mode == "enforce"), limit.key.startswith(_WHO)
         return _Limited(limit.key, _value(limit.key, route), meter, is_who, is_who and not meter.demands)
 
-    def _bucket(self, limited: _Limited, visit: Visit, recipient: Recipient | None) -> Bucket:
-        return limited.meter.bucket(self._hashes(limited.value(visit, recipient))[0])
+    def _buckets(self, limits: Iterable[_Limited], visit: Visit, recipient: Recipient | None) -> tuple[Bucket, ...]:
+        hashes = self._hashes
+        return tuple([one.meter.bucket(hashes(one.value(visit, recipient))[0]) for one in limits])
 
     def _of_wrong_tokens(self, visit: Visit, captcha: str) -> Bucket:
         return self._failures[captcha].bucket(self._hashes(client_key("ip", visit.client.ip))[0])

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from sidecar.admission import Admission, Allow, Screen, Solve, Spend
+from sidecar.admission import Admission, Solve, Spend
 from sidecar.captcha.seam import AWAY, InSteps, Verdict, Verifier, is_built_in
 from sidecar.config.model import Config, Route
 from sidecar.errors import Refusal, StoreError
@@ -63,30 +63,41 @@ class Admitting:
         self, visit: Visit, route: Route, recipient: Recipient | None, token: str | None, *, is_guess: bool = False
     ) -> Admitted:
         """Take the steps that let a request in. `is_guess`: it shows a code. Raises Refusal, StoreError."""
+        solve, checked, spend = self._admission.plan(visit, route, recipient, token, is_guess=is_guess)
         admitted = Admitted()
-        for step in self._admission.plan(visit, route, recipient, token, is_guess=is_guess):
+        try:
+            self._admission.screen(visit, recipient)
+        except Refusal as refusal:
+            self.observe(visit, route, refusal)
+        if solve is not None:
             try:
-                match step:
-                    case Screen(whom):
-                        self._admission.screen(visit, whom)
-                    case Solve():
-                        await self._solve(visit, route, step, admitted)
-                    case Allow(whom):
-                        self._admission.check(whom)
-                    case Spend():
-                        ruling = await self._spend(visit, step, admitted)
-                        if ruling.demanded and not ruling.refused and step.solve is not None:
-                            visit.log["captcha_demanded_by"] = list(ruling.demanded)
-                            await self.step_up(visit, route, step.solve, admitted)
-                            ruling = await self._spend(visit, step, admitted)
-                        if not ruling.allowed:
-                            raise limited(ruling)
-                        admitted.tickets, admitted.again_in_s = ruling.tickets, math.ceil(ruling.again_in_s)
+                await self._solve(visit, route, solve, admitted)
             except (Refusal, StoreError) as error:
-                if route.mode != "observe":
-                    await self.give_back(admitted)
-                self.observe(visit, route, error)
+                await self._end(visit, route, error, admitted)
+        if checked is not None:
+            try:
+                self._admission.check(checked)
+            except Refusal as refusal:
+                await self._end(visit, route, refusal, admitted)
+        if spend is not None:
+            try:
+                ruling = await self._spend(visit, spend, admitted)
+                if ruling.demanded and not ruling.refused and spend.solve is not None:
+                    visit.log["captcha_demanded_by"] = list(ruling.demanded)
+                    await self.step_up(visit, route, spend.solve, admitted)
+                    ruling = await self._spend(visit, spend, admitted)
+                if not ruling.allowed:
+                    raise limited(ruling)
+                admitted.tickets, admitted.again_in_s = ruling.tickets, math.ceil(ruling.again_in_s)
+            except (Refusal, StoreError) as error:
+                await self._end(visit, route, error, admitted)
         return admitted
+
+    async def _end(self, visit: Visit, route: Route, error: Refusal | StoreError, admitted: Admitted) -> None:
+        """End an admission with a refusal, and give back what it spent; one of a route that observes goes on."""
+        if route.mode != "observe":
+            await self.give_back(admitted)
+        self.observe(visit, route, error)
 
     async def _spend(self, visit: Visit, step: Spend, admitted: Admitted) -> Ruling:
         may_be_demanded = step.solve is not None and not admitted.is_past_captcha
@@ -100,7 +111,7 @@ class Admitting:
                 step.buckets,
                 looking_at=step.looked,
                 giving_back=back,
-                is_solved=step.solve is None or admitted.is_past_captcha,
+                is_solved=not may_be_demanded,
                 may_decide_alone=self._may_decide_alone(visit),
             )
         except StoreError:
@@ -163,13 +174,19 @@ class Admitting:
             with suppress(StoreError):
                 await self._sends.give_back(ticket)
 
-    async def _solve(self, visit: Visit, route: Route, step: Solve, admitted: Admitted) -> None:
-        """Ask the verifier about a token; where it judges none, and the token names none, the next one's.
+    def _solve(self, visit: Visit, route: Route, step: Solve, admitted: Admitted) -> Coroutine[Any, Any, None]:
+        """Give the coroutine that has a token judged, by one captcha or several. Raises Refusal(captcha_required)."""
+        if not step.token:
+            raise no_token(self.offered(route))
+        if step.others:
+            return self._ask_verifiers(visit, route, step, admitted)
+        return self._ask_verifier(visit, route, step, admitted)
+
+    async def _ask_verifiers(self, visit: Visit, route: Route, step: Solve, admitted: Admitted) -> None:
+        """Ask a verifier about a token; where it judges none, and the token names none, the next one.
 
         Of the next ones only a yes counts: what else they say of a token that may not be theirs is no judgement.
         """
-        if not step.token:
-            raise no_token(self.offered(route))
         first: Refusal | None = None
         for one in self._may_be_of(step):
             if first is not None:
@@ -187,8 +204,6 @@ class Admitting:
 
     def _may_be_of(self, step: Solve) -> Sequence[Solve]:
         """By which captchas a token is judged: a built-in one knows its own, and is shown no vendor's."""
-        if not step.others:
-            return (step,)
         built_in = {one.captcha for one in (step, *step.others) if is_built_in(self._captchas[one.captcha])}
         for one in (step, *step.others):
             if one.captcha in built_in and isinstance(self._captchas[one.captcha].look(one.token or ""), str):
@@ -198,8 +213,28 @@ class Admitting:
         return (step, *(one for one in step.others if one.captcha not in built_in))
 
     async def _ask_verifier(self, visit: Visit, route: Route, step: Solve, admitted: Admitted) -> None:
-        """Ask one verifier. A person is proven only where it says so: not where `on_failure` lets in."""
-        verdict, tickets = await self._judged(visit, step)
+        """Have one verifier judge a token, counted as a wrong one until it is not, and heed the verdict."""
+        assert step.token is not None
+        verifier = self._captchas[step.captcha]
+        if verifier.is_away:
+            self._heed(route, step, AWAY, (), admitted)
+            return
+        token_id = verifier.look(step.token)
+        if isinstance(token_id, Verdict):
+            verdict, tickets = token_id, await self._spend_on_captcha(visit, step, ())
+        # Counted beforehand, so that a hundred wrong ones at once are not more than one after another; and claimed in
+        # the same turn, so that of a hundred with one token one is judged.
+        elif tickets := await self._spend_on_captcha(visit, step, (self._admission.claim(step.captcha, token_id),)):
+            verdict = await verifier.verify(step.token, visit.client.ip)
+        else:
+            verdict, tickets = Verdict("spent", "used"), await self._spend_on_captcha(visit, step, ())
+        self._heed(route, step, verdict, tickets, admitted)
+
+    def _heed(self, route: Route, step: Solve, verdict: Verdict, tickets: tuple[str, ...], admitted: Admitted) -> None:
+        """Let in, or raise Refusal. A person is proven only where the verdict says so, not where `on_failure` lets in.
+
+        `tickets` are of what was spent on the token, a claim's last.
+        """
         self._tell(CaptchaJudged(captcha=step.captcha, outcome=verdict.outcome))
         match verdict.outcome:
             case "pass":
@@ -223,22 +258,6 @@ class Admitting:
     def _lets_in(self, captcha: str) -> bool:
         """True where whoever comes while nobody's token is judged gets in: not by a token that is at fault itself."""
         return self._config.captcha[captcha].on_failure == "allow" and self._captchas[captcha].is_away_for_all
-
-    async def _judged(self, visit: Visit, step: Solve) -> tuple[Verdict, tuple[str, ...]]:
-        """Have a token judged: gives the verdict, and the tickets of what was spent on it, a claim's last."""
-        assert step.token is not None
-        verifier = self._captchas[step.captcha]
-        if verifier.is_away:
-            return AWAY, ()
-        token_id = verifier.look(step.token)
-        if isinstance(token_id, Verdict):
-            return token_id, await self._spend_on_captcha(visit, step, ())
-        # Counted beforehand, so that a hundred wrong ones at once are not more than one after another; and claimed in
-        # the same turn, so that of a hundred with one token one is judged.
-        tickets = await self._spend_on_captcha(visit, step, (self._admission.claim(step.captcha, token_id),))
-        if not tickets:
-            return Verdict("spent", "used"), await self._spend_on_captcha(visit, step, ())
-        return await verifier.verify(step.token, visit.client.ip), tickets
 
     async def step(self, visit: Visit, captcha: str, shown: Mapping[str, Any]) -> dict[str, Any]:
         """Take one step of solving a built-in captcha: gives what its widget is told. Each may be tried once.
