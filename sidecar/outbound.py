@@ -16,7 +16,7 @@ import math
 import re
 import ssl
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self, cast
 from urllib.parse import unquote, urlsplit
@@ -53,7 +53,6 @@ _PORTS: Final = {"http": 80, "https": 443}
 _USER_AGENT: Final = "User-Agent: signup-sidecar\r\n"
 # RFC 9110 section 8.6: any other method says how long its content is, even if there is none.
 _WITHOUT_CONTENT: Final = frozenset({"GET", "HEAD"})
-_CODED: Final = b"content-encoding"
 _NO_TARGET: Final = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -72,11 +71,21 @@ class HttpRequest:
 
 @dataclass(slots=True)  # not frozen: it is made for every call
 class HttpReply:
-    """An answer. `fields` has lower-case names."""
+    """An answer. `head`: its fields by lower-case name, or as they came."""
 
     status: int
-    fields: Mapping[str, str]
+    head: Mapping[str, str] | Fields
     body: bytes
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """Its fields by lower-case name; of those that stand twice, the last. Read when asked for, which few are."""
+        if isinstance(self.head, Fields):
+            self.head = {
+                name.decode("latin-1").lower(): value.decode("utf-8", "surrogateescape")
+                for name, value in self.head.raw
+            }
+        return self.head
 
 
 class NeverSentError(Exception):
@@ -202,10 +211,11 @@ def _tls(ca: str | None = None) -> ssl.SSLContext:
 
 async def call(session: Session, request: HttpRequest, timeout_s: float) -> HttpReply:
     """Ask once. Raises NeverSentError or NoAnswerError; answers of every status are returned, but a proxy's own 407."""
-    due = session.loop.time() + timeout_s
+    now = session.loop.time()
+    due = now + timeout_s
     try:
         origin, octets = session.write(request)
-        connection = origin.take_idle()
+        connection = origin.take_idle(now)
         if connection is None:
             async with asyncio.timeout_at(due):
                 connection = await origin.connect()
@@ -276,12 +286,12 @@ class _Origin:
             raise ValueError("an octet that HTTP cannot carry there")
         return f"{method} {self._before_target}{target} HTTP/1.1\r\n{added}{lines}".encode()
 
-    def take_idle(self) -> "_Connection | None":
+    def take_idle(self, now: float) -> "_Connection | None":
         """Give the connection used last, if it is still open."""
         idle = self._idle
         while idle:
             since, connection = idle.pop()
-            if connection.is_open() and self._session.loop.time() - since < self._session.idle_s:
+            if connection.is_open() and now - since < self._session.idle_s:
                 return connection
             connection.drop()
         return None
@@ -359,8 +369,8 @@ class _Connection(asyncio.Protocol):
     """One connection to an origin: one request at a time, and its answer."""
 
     __slots__ = (
-        "_answer", "_coding", "_content", "_method", "_origin", "_pieces", "_reply", "_room", "_session", "_tail",
-        "due", "transport",
+        "_answer", "_content", "_method", "_origin", "_pieces", "_reply", "_room", "_session", "_tail", "due",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, session: Session, origin: _Origin) -> None:
@@ -372,7 +382,6 @@ class _Connection(asyncio.Protocol):
         self._reply: asyncio.Future[HttpReply] | None = None
         self._answer: Answer | None = None
         self._content: Content | None = None
-        self._coding = b""
         self._pieces: list[bytes] = []
         self._room = 0  # how many octets of content may still come
         self._tail = b""  # of a head that is not whole
@@ -415,17 +424,17 @@ class _Connection(asyncio.Protocol):
         self._session.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._reply is None or self._reply.done():
+        reply = self._reply
+        if reply is None or reply.done():
             self.drop()  # nobody asked
             return
         try:
             if self._content is None:
                 data = self._read_heads(self._tail + data if self._tail else data)
-            content = self._content
-            if content is None:
-                self._tail = data
-                return
-            piece, behind = content.feed(data)
+                if self._content is None:
+                    self._tail = data
+                    return
+            piece, behind = self._content.feed(data)
         except Refusal as refusal:
             self.fail(f"malformed:{refusal.reason}")
             return
@@ -436,14 +445,14 @@ class _Connection(asyncio.Protocol):
         if piece:
             self._pieces.append(piece)
         if behind is not None:
-            self._end(behind)
+            self._end(is_all=not behind)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._session.forget(self)
         is_waited_for = self._reply is not None and not self._reply.done()
         if is_waited_for and exc is None and isinstance(self._content, UntilClose):
-            self._end(b"")
+            self._end(is_all=False)
         else:
             self.fail("closed" if exc is None else type(exc).__name__)
 
@@ -454,44 +463,40 @@ class _Connection(asyncio.Protocol):
         while end := end_of_answer_head(data):
             if end > MAX_HEAD:
                 break
-            head, data = data[:end], data[end:]
-            answer = read_answer(head)
+            answer, data = read_answer(data[:end]), data[end:]
             if answer.status == 101:
                 raise Refusal("malformed_request", "unasked_101")
             if answer.status >= 200:
-                self._answer = answer
-                self._content = _content(self._method, answer)
-                self._coding = _coding(answer.fields) if _CODED in head.lower() else b""
-                self._room = _MAX_COMPRESSED if self._coding else MAX_REPLY
+                self._answer, self._content = answer, _content(self._method, answer)
+                self._room = _MAX_COMPRESSED if b"content-encoding" in answer.fields.said else MAX_REPLY
+                self._tail = b""
                 return data
         if len(data) > MAX_HEAD:
             raise Refusal("malformed_request", "head_too_large")
         return data
 
-    def _end(self, behind: bytes) -> None:
-        """The answer is whole. Octets `behind` it make the connection useless, not the answer."""
-        reply, answer, content = self._reply, self._answer, self._content
+    def _end(self, *, is_all: bool) -> None:
+        """The answer is whole. `is_all`: the connection is open, and nothing came behind it; else it is of no use."""
+        reply, answer, body = self._reply, self._answer, b"".join(self._pieces)
         assert reply is not None
         assert answer is not None
-        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._reply = self._answer = self._content = None
-        self.due = math.inf
-        self._pieces, self._tail = [], b""
-        if self._method == "CONNECT":
-            stays_open = not behind  # for the tunnel, whatever the proxy says of its connection
+        self._pieces, self.due = [], math.inf
+        if self._method == "CONNECT":  # for the tunnel, whatever the proxy says of its connection
+            if not is_all:
+                self.drop()
+        elif is_all and answer.keep_alive:
+            self._origin.keep(self)
         else:
-            stays_open = not behind and answer.keep_alive and not isinstance(content, UntilClose)
-            if stays_open:
-                self._origin.keep(self)
-        if not stays_open:
             self.drop()
-        try:
-            if self._coding and body:
-                body = _decoded(body, self._coding)
-        except (ValueError, zlib.error):
-            reply.set_exception(NoAnswerError("malformed:content_encoding"))
-        else:
-            reply.set_result(HttpReply(answer.status, _ByName(answer.fields), body))
+        codings = answer.fields.said.get(b"content-encoding")
+        if codings and body:
+            try:
+                body = _decoded(body, b",".join(codings).lower())
+            except (ValueError, zlib.error):
+                reply.set_exception(NoAnswerError("malformed:content_encoding"))
+                return
+        reply.set_result(HttpReply(answer.status, answer.fields, body))
 
 
 def _content(method: str, answer: Answer) -> Content:
@@ -504,13 +509,8 @@ def _content(method: str, answer: Answer) -> Content:
     return UntilClose() if fields.length is None else Sized(fields.length)
 
 
-def _coding(fields: Fields) -> bytes:
-    """Return how the content is compressed, b"" where it is not. RFC 9110 section 8.4."""
-    return b",".join(value for name, value in fields.raw if name.lower() == _CODED).lower()
-
-
 def _decoded(body: bytes, coding: bytes) -> bytes:
-    """Undo gzip and deflate, as far as there is of it. RFC 9110 section 8.4.1.
+    """Undo gzip and deflate, as far as there is of it. `coding` is in lower case. RFC 9110 section 8.4.1.
 
     Raises zlib.error for what was not compressed so, ValueError for other codings and past MAX_REPLY.
     """
@@ -526,30 +526,3 @@ def _decoded(body: bytes, coding: bytes) -> bytes:
     if len(decoded) > MAX_REPLY:
         raise ValueError("larger than any documented one")
     return decoded
-
-
-class _ByName(Mapping[str, str]):
-    """An answer's fields by lower-case name; of those that stand twice, the last. Read when somebody asks."""
-
-    __slots__ = ("_fields", "_read")
-
-    def __init__(self, fields: Fields) -> None:
-        self._fields = fields
-        self._read: dict[str, str] | None = None
-
-    def __getitem__(self, name: str) -> str:
-        return self._values()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values())
-
-    def __len__(self) -> int:
-        return len(self._values())
-
-    def _values(self) -> dict[str, str]:
-        if self._read is None:
-            self._read = {
-                name.decode("latin-1").lower(): value.decode("utf-8", "surrogateescape")
-                for name, value in self._fields.raw
-            }
-        return self._read

@@ -143,7 +143,7 @@ def theirs(request: Request, kept: Kept, body: bytes | None, default_host: bytes
 
     `default_host` is the Host of a request that named none (HTTP/1.0).
     """
-    hosts = request.fields.hosts
+    hosts = request.fields.said.get(b"host")
     host = request.authority if request.authority is not None else hosts[0] if hosts else default_host
     lines = [b"Host: " + host, *kept.lines]
     if body is None:
@@ -158,7 +158,7 @@ def theirs(request: Request, kept: Kept, body: bytes | None, default_host: bytes
 def ours(request: Request, client: Client, request_id: str, *, takes_trailers: bool) -> list[tuple[bytes, bytes]]:
     """Return what a proxy says of a request and its client. `request_id` is what X-Request-Id becomes."""
     asked_for = client.host.encode("latin-1")
-    if request.authority is not None and not any(value != asked_for for value in request.fields.hosts):
+    if request.authority is not None and not any(value != asked_for for value in request.fields.said.get(b"host", ())):
         asked_for = request.authority  # the Host field was not what they asked for
     said = [
         (b"X-Forwarded-For", ", ".join(client.chain).encode()),

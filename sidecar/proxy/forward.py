@@ -89,7 +89,8 @@ class Peer:
         """Name who asks: as before where the fields are, and where nobody but the peer can be meant."""
         before = self._named_by
         if self._client is None or not (
-            before is head or (not self.is_trusted and before is not None and before.hosts == head.hosts)
+            before is head
+            or (not self.is_trusted and before is not None and before.said.get(b"host") == head.said.get(b"host"))
         ):
             self._client = name(self.ip, head.said, self._trusted, self.scheme)
             self._named_by = head

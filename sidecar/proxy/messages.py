@@ -71,26 +71,25 @@ class Fields:
 
     `said`: by the names of the fields that a proxy itself goes by, in lower case, the values of each one that is there.
     `length` and `chunked` frame its content: neither means that a request has none. `options` is what Connection names,
-    in lower case. `upgrade` is the Upgrade field's value, b"" for none. `hosts` are the values of every Host field.
+    in lower case. `upgrade` is the Upgrade field's value, b"" for none.
     `binds_connection`: a credential or a challenge is of a scheme that authenticates the connection, and with it every
     later request on it (RFC 4559 section 6, MS-NTHT section 1).
     """
 
-    __slots__ = (
-        *("_raw", "binds_connection", "chunked", "hosts", "length", "lines", "names", "options", "said", "upgrade"),
-    )
+    __slots__ = ("_raw", "binds_connection", "chunked", "length", "lines", "names", "options", "said", "upgrade")
 
     def __init__(self, lines: list[bytes]) -> None:
         """Raises Refusal for a line that is no field, and for framing that is none. RFC 9112 section 6.3."""
         self.lines = lines
-        self.names = names = list[bytes]()
-        self.said = said = dict[bytes, list[bytes]]()
+        self.names: list[bytes] = []
+        self.said: dict[bytes, list[bytes]] = {}
         self.length: int | None = None
         self.chunked = False
-        self.options: frozenset[bytes] = frozenset()
+        self.options = _NO_OPTIONS
         self.upgrade = b""
         self.binds_connection = False
         self._raw: Message | None = None
+        names, said = self.names, self.said
         for line in lines:
             name, colon, value = line.partition(b":")
             kind = _KINDS[name]
@@ -103,7 +102,6 @@ class Fields:
                 said[kind].append(value.strip(b" \t"))
             else:
                 said[kind] = [value.strip(b" \t")]
-        self.hosts = tuple(said.get(b"host", ()))
         if not _FRAMING.isdisjoint(said):
             self._frame(said)
 
@@ -119,9 +117,10 @@ class Fields:
         """Read what the fields say of the message itself: the values of each that says something."""
         lengths, codings = found.get(b"content-length"), found.get(b"transfer-encoding")
         if lengths:
-            if len(lengths) > 1 or codings or not lengths[0].isdigit() or len(lengths[0]) > _MAX_DIGITS:
+            length = lengths[0]
+            if len(lengths) > 1 or codings or not length.isdigit() or len(length) > _MAX_DIGITS:
                 raise _malformed("content_length", "Send one Content-Length, or Transfer-Encoding: chunked.")
-            self.length = int(lengths[0])
+            self.length = int(length)
             if self.length > MAX_LENGTH:
                 raise _malformed("content_length", "This Content-Length is too large.")
         if codings:
@@ -143,8 +142,11 @@ _AUTHENTICATION: Final = frozenset(
 )
 # What says how the message is framed, and what becomes of its connection.
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"upgrade"}) | _AUTHENTICATION
-# What else a proxy goes by: whom it is for, who asks, and under which id.
-_SAID: Final = _FRAMING | {b"host", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"}
+# What else is gone by: whom it is for, who asks, and under which id; and how the content is compressed.
+_SAID: Final = _FRAMING | {
+    *(b"host", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id", b"content-encoding"),
+}
+_NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 # As a credential's scheme, or in a list of challenges. Inside a quoted realm it costs a pooled connection, and no more.
 _BINDING: Final = re.compile(rb"(?:^|[,\s])(?:ntlm|negotiate|kerberos)(?:[,\s]|$)", re.IGNORECASE)
 
@@ -258,7 +260,7 @@ def read_fields(block: bytes) -> Fields:
         _pairs(lines)
         raise Refusal("head_too_large", "fields", f"Send {MAX_FIELDS} fields at most.")
     fields = Fields(lines)
-    hosts = fields.hosts
+    hosts = fields.said.get(b"host")
     if hosts and (len(hosts) > 1 or not _HOSTS[hosts[0]]):
         raise _malformed("host", "Send one Host field with a host and perhaps a port.")
     return fields
@@ -267,7 +269,7 @@ def read_fields(block: bytes) -> Fields:
 def read_request(line: bytes, fields: Fields) -> Request:
     """Read a request's head. Raises Refusal where two readers might differ, and for TRACE. RFC 9112 section 3."""
     method, target, origin, authority, version, start = _STARTS[line]
-    if not fields.hosts and version == HTTP_1_1:
+    if b"host" not in fields.said and version == HTTP_1_1:
         raise _malformed("host", "Send one Host field with a host and perhaps a port.")
     if fields.chunked and version == HTTP_1_0:
         # RFC 9112 section 6.1: its framing is faulty, even if a length could be found.
