@@ -84,7 +84,7 @@ class Line:
         self._time = 0.0  # the line's own: the clock's, without what the machine stood still
         self._turned = 0.0  # when the last turn began, by the clock
         self._contested = 0  # turns that were had while some of those waited who were refused
-        self._has_turn = False
+        self.has_turn = False  # one of the loop is coming, or there
 
     def put(self, work: Callable[[], None], *, was_refused: bool = False, has_begun: bool = False) -> None:
         """Have work done when its turn comes.
@@ -99,10 +99,14 @@ class Line:
             if not lane.new:
                 lane.begins, lane.busy_since = 0.0, self._time
             lane.new.append(work)
-        if not self._has_turn:
-            self._has_turn = True
-            self._turned = self._clock()
-            self.loop.call_soon(self._turn)
+        if not self.has_turn:
+            self.have_turn()
+
+    def have_turn(self) -> None:
+        """Have a turn of the loop, where none is coming yet: work has come."""
+        self.has_turn = True
+        self._turned = self._clock()
+        self.loop.call_soon(self._turn)
 
     def begin(
         self, coroutine: Coroutine[Any, Any, None], running: "Running", *, was_refused: bool = False
@@ -112,7 +116,7 @@ class Line:
         Gives what can be cancelled; None where the first step was the last. `running` has it until then. Raises what
         the first step raises.
         """
-        steps = Steps(self, coroutine, running, was_refused)
+        steps = Steps(self, self._second if was_refused else self._first, coroutine, running)
         running.add(steps)
         steps.take()
         return steps if steps in running else None
@@ -135,38 +139,40 @@ class Line:
         return sum(len(lane.begun) + len(lane.new) for lane in (self._first, self._second))
 
     def _turn(self) -> None:
-        clock, first, second = self._clock, self._first, self._second
         try:
-            now = clock()
+            now = self._clock()
             self._time += min(now - self._turned, _MOST_S)
             self._turned = now
             if not self.plain:
-                until = now + self._more_s
-                while first.begun or first.new:
-                    self._next()()
-                    if clock() >= until:
-                        break
-            until = clock() + self._slice_s
-            while first.begun or first.new or second.begun or second.new:
-                self._next()()
-                if clock() >= until:
-                    break
+                self._work(now + self._more_s, of_all=False)
+            self._work(self._clock() + self._slice_s, of_all=True)
         finally:  # work that raises, by a mistake, is the loop's to report, and no other work waits for ever
-            self._has_turn = len(self) > 0
-            if self._has_turn:
+            self.has_turn = len(self) > 0
+            if self.has_turn:
                 self.loop.call_soon(self._turn)
 
-    def _next(self) -> Callable[[], None]:
-        """Take the work whose turn it is out of the line; some waits."""
-        lane, second = self._first, self._second
-        if second.begun or second.new:
-            self._contested += 1
-            if not (lane.begun or lane.new) or self._contested % _TURN_OF_REFUSED == 0:
+    def _work(self, until: float, *, of_all: bool) -> None:
+        """Do work until that time, or until none waits of who was not refused; `of_all`: nor of who was."""
+        clock, first, second = self._clock, self._first, self._second
+        begun, new = first.begun, first.new
+        while begun or new or (of_all and (second.begun or second.new)):
+            lane = first
+            if (second.begun or second.new) and self._is_turn_of_refused():
                 lane = second
-        if lane.begun:
-            return lane.begun.popleft()
-        lane.begins += 1
-        return lane.new.popleft()
+            if lane.begun:
+                work = lane.begun.popleft()
+            else:
+                lane.begins += 1
+                work = lane.new.popleft()
+            work()
+            if clock() >= until:
+                break
+
+    def _is_turn_of_refused(self) -> bool:
+        """Say, while some wait who were refused last, whether one of them has the next turn."""
+        first = self._first
+        self._contested += 1
+        return not (first.begun or first.new) or self._contested % _TURN_OF_REFUSED == 0
 
 
 class Running:
@@ -220,13 +226,13 @@ class Steps:
     own: what is done in a turn is done for whoever's turn it is.
     """
 
-    __slots__ = ("_cancels", "_coroutine", "_is_cancelled", "_line", "_running", "_waits_for", "_was_refused")
+    __slots__ = ("_cancels", "_coroutine", "_is_cancelled", "_lane", "_line", "_running", "_waits_for")
 
-    def __init__(self, line: Line, coroutine: Coroutine[Any, Any, None], running: Running, was_refused: bool) -> None:
+    def __init__(self, line: Line, lane: _Lane, coroutine: Coroutine[Any, Any, None], running: Running) -> None:
         self._line = line
+        self._lane = lane
         self._coroutine = coroutine
         self._running = running
-        self._was_refused = was_refused
         self._waits_for: asyncio.Future[Any] | None = None  # or waited for, and has it
         self._is_cancelled = False  # which its next step is told
         self._cancels = 0
@@ -250,16 +256,19 @@ class Steps:
         finally:
             leave_task(loop, self)  # type: ignore[arg-type]
         if waits_for is None:  # it only lets others go first
-            self._queue()
+            self._go_on()
             return
         self._waits_for = waits_for
         waits_for._asyncio_future_blocking = False  # noqa: SLF001 - a task would say so, too
-        waits_for.add_done_callback(self._queue)
+        waits_for.add_done_callback(self._go_on)
         if self._is_cancelled and waits_for.cancel():
             self._is_cancelled = False
 
-    def _queue(self, _: object = None) -> None:
-        self._line.put(self.take, was_refused=self._was_refused, has_begun=True)
+    def _go_on(self, _: object = None) -> None:
+        """Wait in line for the next step: what it waited for has come."""
+        self._lane.begun.append(self.take)
+        if not self._line.has_turn:
+            self._line.have_turn()
 
     # What is asked of a current task…
 
