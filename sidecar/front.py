@@ -121,10 +121,10 @@ class Front:
         if self._answers_preflights and (preflighted := self._preflighted(request)) is not None:
             return self._visit(request, connection, "preflight", preflighted)
         found = self._found(request, peer)
-        if _passes(found):
-            return self._exchange(request, peer, found)
         if found is None:
             return self._visit(request, connection, "api", None)
+        if found.passes:
+            return self._exchange(request, peer, found)
         if found.naming and (upload := self._upload(request, found)) is not None:
             exchange = self._exchange(request, peer, found)
             exchange.upload = upload
@@ -155,10 +155,11 @@ class Front:
         kept = self._forwarder.kept(request, peer)
         if kept.may_name_another:
             return self._look_up(method, target, end_to_end(request.fields))
-        types = kept.types if method.upper() == "POST" else ()
+        types: RawFields = ()
         octets = len(method) + len(target)
-        for _, value in types:
-            octets += len(value)
+        if method.upper() == "POST":
+            types = kept.types
+            octets += kept.type_octets
         is_kept = octets <= _MAX_KEPT and len(types) <= _MOST_TYPES
         return (self._kept_look_up if is_kept else self._look_up)(method, target, types)
 
@@ -168,13 +169,13 @@ class Front:
             return None
         return self._routes.find(method, target, raw)
 
-    def _exchange(self, request: Request, peer: Peer, found: Found | None) -> Exchange:
+    def _exchange(self, request: Request, peer: Peer, found: Found) -> Exchange:
         rewritten = self._forwarder.rewritten(request, peer)
         exchange = self._forwarder.exchange(
             request,
             rewritten,
             request_id=rewritten.request_id or self._quick_id(),
-            route=found.route.match if found is not None and found.route is not None else None,
+            route=found.route.match if found.route is not None else None,
             ended=self._exchange_ended,
         )
         self.in_flight += 1
@@ -208,7 +209,7 @@ class Front:
         if not methods or not methods[0] or not self._faces.allowed_origin(values(raw, "Origin")):
             return None
         found = self._look_up(methods[0].decode("latin-1"), request.target, raw)
-        return found.route if found is not None and found.route is not None and not _passes(found) else None
+        return found.route if found is not None and not found.passes else None
 
     def _meet(self, request: Request, connection: Connection) -> Peer:
         """Name the other end of a connection, for as long as this configuration serves it."""
@@ -237,24 +238,26 @@ class Front:
             action,
             route,
         )
-        may_change = action in _COSTLY or (action == "api" and request.method == "POST")
+        is_api = action == "api"
+        may_change = action in _COSTLY or (is_api and request.method == "POST")
         # Not a vendor's receipts, all of which come from a few addresses.
-        is_clients = may_change and (action != "api" or not self._api.is_open(visit))
-        if is_clients and (share := self._crowd.saw(visit.client.ip, visit.started)) is not None:
-            self._tell_of_crowd(share, visit)
+        if may_change and not (is_api and self._api.is_open(visit)):
+            share = self._crowd.saw(visit.client.ip, visit.started)
+            if share is not None:
+                self._tell_of_crowd(share, visit)
         # Who asks for one challenge after the other solves none of them.
-        is_challenge = action == "api" and self._api.is_challenge(visit)
+        is_challenge = is_api and self._api.is_challenge(visit)
         visit.waits_behind = connection.was_refused or (is_challenge and connection.was_challenged)
         connection.was_challenged = is_challenge
-        visit.is_costly = may_change or is_challenge or action == "override"
+        is_read = may_change or action == "override"
+        visit.is_costly = is_read or is_challenge
         if (may_change or is_challenge) and (
             self._under_way >= _MOST_UNDER_WAY
             or self._line.is_behind(was_refused=visit.waits_behind, most=_MOST_WAITING.get(action, 1.0))
         ):
-            visit.is_shed = True
-        elif may_change or action == "override":
+            visit.refusal = OVERLOADED  # before anything is read
+        elif is_read:
             visit.max_content = self._max_content
-            visit.must_finish = action in _FINISHED or action == "api"
         self.in_flight += 1
         return visit
 
@@ -288,10 +291,9 @@ class Front:
 
     def begin(self, visit: Visit, content: bytes) -> None:
         """Have a visit decided when its turn comes: all of its content has come that is read."""
-        if visit.is_shed:
+        if visit.refusal is OVERLOADED:
             # As cheaply as can be, for what it takes is taken from those that were let in; and in a slice of its own,
             # so that neither they nor plain traffic wait for hundreds of these.
-            visit.refusal = OVERLOADED
             self._shedding.put(functools.partial(self._serve, visit, content))
             return
         self._line.put(functools.partial(self._serve, visit, content), was_refused=visit.waits_behind)
@@ -304,7 +306,8 @@ class Front:
     def left(self, visit: Visit) -> None:
         """Its client has gone: what has not begun is not, and what changes nothing is broken off."""
         if visit.stop is not None:
-            if not visit.must_finish:
+            must_finish = visit.action in _FINISHED or (visit.action == "api" and visit.method == "POST")
+            if not must_finish:
                 visit.stop()
         elif not visit.is_over:
             self._visit_ended(visit, "left")
@@ -355,7 +358,6 @@ class Front:
         found = self._routes.with_body_override(found, content, b", ".join(values(visit.raw, "Content-Type")))
         visit.route = found.route
         visit.action = found.route.action if found.route is not None else "pass"
-        visit.must_finish = visit.action in _FINISHED
 
     async def _run(self, visit: Visit, deciding: Coroutine[Any, Any, Grant | Answer]) -> None:
         """Run a decision to its end, and what it comes to."""
@@ -461,10 +463,3 @@ class Front:
                 ms=(time.perf_counter() - exchange.started) * 1000,
             )
         )
-
-
-def _passes(found: Found | None) -> bool:
-    """True when a request surely passes, as it is."""
-    if found is None or found.needs_body_for_override:
-        return False
-    return found.route is None or found.route.action == "pass"

@@ -7,6 +7,7 @@ written as Accept-Language has them ("de-AT,en,fr;q=0"). `choose` finds the firs
 """
 
 import functools
+import operator
 import re
 from collections.abc import Iterable, Iterator
 from types import MappingProxyType
@@ -22,6 +23,9 @@ _MAX_TAG: Final = 35
 # Browsers of a language send the same few wishes: what so many of them mean is remembered. They name nobody.
 _REMEMBERED: Final = 512
 
+# So much of a wish: what is behind is not read, nor remembered.
+_beginning = operator.itemgetter(slice(_MAX_CHARS + 1))
+
 # An entry of Accept-Language (RFC 9110 section 12.5.4), also as POSIX and Java write one: zh_CN.UTF-8, de_DE@euro.
 _ENTRY: Final = re.compile(
     r"(?P<tag>[A-Za-z]{1,8}(?:[-_][A-Za-z0-9]{1,8})*)(?:[.@][A-Za-z0-9.@_-]*)?"
@@ -36,7 +40,7 @@ def read(*wishes: str) -> str:
 
     Each wish is a tag (BCP 47) or a list of them with weights, as Accept-Language has it; the first wish goes first.
     """
-    return _read(tuple([wish[: _MAX_CHARS + 1] for wish in wishes]))  # what is behind is not read, nor remembered
+    return _read(tuple(map(_beginning, wishes)))
 
 
 @functools.lru_cache(_REMEMBERED)

@@ -120,7 +120,8 @@ class Found:
 
     `needs_body_for_override` is True when a form may yet name a method or a path that makes it another route: read the
     bounded body and ask `Routes.with_body_override`, before anything passes. `may_name_path`: not only a method.
-    `naming`: a form that has none of these parameters passes; none are said where that cannot be said.
+    `naming`: a form that has none of these parameters passes; none are said where that cannot be said. `passes`: the
+    request surely passes, as it is.
     """
 
     route: Route | None
@@ -130,6 +131,11 @@ class Found:
     targets: tuple[_Target, ...] = field(default=(), repr=False)
     methods: frozenset[str] = field(default=frozenset(), repr=False)
     path: str = field(default="", repr=False)
+    passes: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        passes = not self.needs_body_for_override and (self.route is None or self.route.action == "pass")
+        object.__setattr__(self, "passes", passes)
 
 
 _NOTHING: Final = Found(None)

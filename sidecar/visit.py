@@ -50,9 +50,7 @@ class Visit:
     max_content: int = NOTHING
     is_costly: bool = False  # it is work: it counts among those that may be under way at once
     waits_behind: bool = False  # its asker was refused the last time, or it surely will be: others' turns come first
-    is_shed: bool = False  # there is more to do than can be done: it is refused before anything is read
     refusal: Refusal | None = None  # what is known of it before it is decided
-    must_finish: bool = False  # it may change something: it runs to its end when its client leaves
     why_read: str = ""  # one more sentence for who sends a larger content
     log: dict[str, Any] = field(default_factory=dict)
     status: int | None = None  # the answer's, once it is known

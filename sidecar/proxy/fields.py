@@ -63,7 +63,8 @@ class Kept:
 
     `request_id` is the client's own X-Request-Id if there is one and it is sane (1 to 128 visible ASCII octets), else
     "". `takes_trailers`: upstream may answer with some. `may_name_another`: some field may name
-    another method or target. `types` are the fields that say what the content is, in every spelling.
+    another method or target. `types` are the fields that say what the content is, in every spelling, and `type_octets`
+    the length of their values.
     """
 
     lines: list[bytes]
@@ -71,6 +72,7 @@ class Kept:
     takes_trailers: bool = False
     may_name_another: bool = False
     types: RawFields = ()
+    type_octets: int = 0
 
 
 class Rules:
@@ -88,10 +90,12 @@ class Rules:
         lines = kept.lines
         has_id = False
         for name, line in zip(fields.names, fields.lines, strict=True):
-            kind = kinds[name]
-            if kind == _GONE or (named and alike(name) in named):
+            if named and alike(name) in named:
                 continue
-            if kind > _GONE:
+            kind = kinds[name]
+            if kind >= _GONE:
+                if kind == _GONE:
+                    continue
                 passes = False
                 if kind == _PROXYS:
                     passes = trusted_peer
@@ -104,7 +108,9 @@ class Rules:
                     passes = kept.may_name_another = True
                 elif kind == _TYPE:
                     passes = True
-                    kept.types = (*kept.types, (name, line[len(name) + 1 :].strip(b" \t")))
+                    value = line[len(name) + 1 :].strip(b" \t")
+                    kept.types = (*kept.types, (name, value))
+                    kept.type_octets += len(value)
                 elif kind == _REQUEST_ID:
                     has_id = True
                 elif name.lower() == b"te":
