@@ -159,7 +159,8 @@ class Front:
         octets = len(method) + len(target)
         if method.upper() == "POST":
             types = kept.types
-            octets += kept.type_octets
+            for _, value in types:
+                octets += len(value)
         is_kept = octets <= _MAX_KEPT and len(types) <= _MOST_TYPES
         return (self._kept_look_up if is_kept else self._look_up)(method, target, types)
 

@@ -63,8 +63,7 @@ class Kept:
 
     `request_id` is the client's own X-Request-Id if there is one and it is sane (1 to 128 visible ASCII octets), else
     "". `takes_trailers`: upstream may answer with some. `may_name_another`: some field may name
-    another method or target. `types` are the fields that say what the content is, in every spelling, and `type_octets`
-    the length of their values.
+    another method or target. `types` are the fields that say what the content is, in every spelling.
     """
 
     lines: list[bytes]
@@ -72,7 +71,6 @@ class Kept:
     takes_trailers: bool = False
     may_name_another: bool = False
     types: RawFields = ()
-    type_octets: int = 0
 
 
 class Rules:
@@ -97,20 +95,18 @@ class Rules:
                 if kind == _GONE:
                     continue
                 passes = False
-                if kind == _PROXYS:
+                if kind == _WHOLE:
+                    passes = body is None
+                elif kind == _TYPE:
+                    passes = True
+                    kept.types = (*kept.types, (name, line[len(name) + 1 :].strip(b" \t")))
+                elif kind == _PROXYS:
                     passes = trusted_peer
                     kept.may_name_another = kept.may_name_another or (passes and is_telling(name))
-                elif kind == _WHOLE:
-                    passes = body is None
                 elif kind == _TRAILER:
                     passes = body is None and fields.chunked
                 elif kind == _OVERRIDE:
                     passes = kept.may_name_another = True
-                elif kind == _TYPE:
-                    passes = True
-                    value = line[len(name) + 1 :].strip(b" \t")
-                    kept.types = (*kept.types, (name, value))
-                    kept.type_octets += len(value)
                 elif kind == _REQUEST_ID:
                     has_id = True
                 elif name.lower() == b"te":
