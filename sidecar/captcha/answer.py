@@ -4,9 +4,12 @@ What is no JSON object is nothing: no reader makes a pass of it.
 """
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from sidecar.outbound import HttpReply
+
+# `json.loads` looks for what it is given each time.
+_DECODER: Final = json.JSONDecoder()
 
 
 def members(text: bytes | str) -> dict[str, Any] | None:
@@ -14,7 +17,7 @@ def members(text: bytes | str) -> dict[str, Any] | None:
     try:
         if isinstance(text, bytes) and text[:2] == b'{"':  # as mostly: no byte order mark, and surely UTF-8
             text = text.decode()
-        found: Any = json.loads(text)
+        found: Any = _DECODER.decode(text) if isinstance(text, str) else json.loads(text)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -114,18 +114,37 @@ class Remote:
             if probing is None:
                 return AWAY
             self._move(probing)
-        generation = self._breaker.generation
-        verdict, is_answer = await self._ask(token, client_ip)
+        generation, timeout_s = self._breaker.generation, self._settings.timeout
+        request = self._kind.request(self._settings, token, client_ip, self._now(), self._nonce())
+        clock = self._session.loop.time
+        deadline = clock() + timeout_s
+        try:
+            try:
+                reply = await outbound.call(self._session, request, timeout_s)
+            except outbound.NoAnswerError:
+                # Mostly a pooled connection that the vendor closed just then; a time-out leaves nothing to try with.
+                if not self._kind.ASK_AGAIN or deadline - clock() < _WORTH_ASKING_S:
+                    raise
+                reply = await outbound.call(self._session, request, deadline - clock())
+        except outbound.NeverSentError:
+            return self._counted(Verdict("provider_error", _NEVER_SENT), generation, client_ip, is_answer=False)
+        except outbound.NoAnswerError:
+            return self._counted(Verdict("provider_error", _NO_ANSWER), generation, client_ip, is_answer=False)
+        verdict = self._kind.read(self._settings, reply)
+        return self._counted(verdict, generation, client_ip, is_answer=reply.status < 500)
+
+    def _counted(self, verdict: Verdict, generation: int, client_ip: str, *, is_answer: bool) -> Verdict:
+        """Have the breaker know of a verdict. `is_answer`: the vendor answered, be it a refusal; a 5xx is none."""
         is_news = self._is_news(verdict, client_ip)
         if is_answer and self._breaker.is_spotless:
             return verdict  # nothing to count: one more good answer changes nothing
-        if not is_news and self._breaker.state == "closed":
-            return verdict
-        self._move(
-            breaker.record(
-                self._breaker, generation, fine=is_answer, failures=_FAILURES, open_for_ms=_OPEN_MS, now_ms=_now_ms()
+        if is_news or self._breaker.state != "closed":
+            now_ms = _now_ms()
+            self._move(
+                breaker.record(
+                    self._breaker, generation, fine=is_answer, failures=_FAILURES, open_for_ms=_OPEN_MS, now_ms=now_ms
+                )
             )
-        )
         return verdict
 
     def _is_news(self, verdict: Verdict, client_ip: str) -> bool:
@@ -139,25 +158,6 @@ class Remote:
         if len(self._unjudged) < _FAILURES:
             self._unjudged.add(site)
         return not is_known or verdict.reason in _SILENCE
-
-    async def _ask(self, token: str, client_ip: str) -> tuple[Verdict, bool]:
-        """Ask; and say whether the vendor answered, be it a refusal. A 5xx is none, whoever wrote it."""
-        request = self._kind.request(self._settings, token, client_ip, self._now(), self._nonce())
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self._settings.timeout
-        try:
-            try:
-                reply = await outbound.call(self._session, request, self._settings.timeout)
-            except outbound.NoAnswerError:
-                # Mostly a pooled connection that the vendor closed just then; a time-out leaves nothing to try with.
-                if not self._kind.ASK_AGAIN or deadline - clock() < _WORTH_ASKING_S:
-                    raise
-                reply = await outbound.call(self._session, request, deadline - clock())
-        except outbound.NeverSentError:
-            return Verdict("provider_error", _NEVER_SENT), False
-        except outbound.NoAnswerError:
-            return Verdict("provider_error", _NO_ANSWER), False
-        return self._kind.read(self._settings, reply), reply.status < 500
 
     def _move(self, moved: Breaker) -> None:
         was, self._breaker = self._breaker.state, moved
