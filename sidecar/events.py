@@ -31,18 +31,22 @@ Hears = Callable[[type[Event]], Callable[[Any], None] | None]
 def told_to(*listeners: Hears) -> Tell:
     """Make a `Tell` of listeners. Each is asked once of each class, for a request makes six events."""
 
-    class Hearing(dict[type[Event], list[Callable[[Any], None]]]):
-        def __missing__(self, of: type[Event]) -> list[Callable[[Any], None]]:
-            self[of] = [hear for hears in listeners if (hear := hears(of)) is not None]
+    class Hearing(dict[type[Event], Callable[[Any], None]]):
+        def __missing__(self, of: type[Event]) -> Callable[[Any], None]:
+            all_who_hear = [hear for hears in listeners if (hear := hears(of)) is not None]
+            self[of] = all_who_hear[0] if len(all_who_hear) == 1 else _each(all_who_hear)
             return self[of]
 
     hearing = Hearing()
+    return lambda event: hearing[type(event)](event)
 
-    def tell(event: Event) -> None:
-        for hear in hearing[type(event)]:
-            hear(event)
 
-    return tell
+def _each(all_who_hear: Sequence[Callable[[Any], None]]) -> Callable[[Any], None]:
+    def hear(event: Event) -> None:
+        for one in all_who_hear:
+            one(event)
+
+    return hear
 
 
 def _rounded(digits: int) -> Any:

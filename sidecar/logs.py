@@ -68,12 +68,12 @@ class Writer:
 
     def put(self, line: bytes) -> None:
         """Have a line written some time soon, or count it as dropped."""
-        octets = len(line)
         with self._lock:
-            if self._held + octets > MOST_HELD:
+            held = self._held + len(line)
+            if held > MOST_HELD:
                 self.dropped += 1
                 return
-            self._held += octets
+            self._held = held
             self._lines.append(line)
             if not self._is_called:
                 self._is_called = True
