@@ -8,19 +8,22 @@ from typing import Any, Final
 
 from sidecar.outbound import HttpReply
 
-# `json.loads` looks for what it is given each time.
+# JSON's own, which may stand around a document (RFC 8259 section 2).
+_SPACE: Final = " \t\n\r"
 _DECODER: Final = json.JSONDecoder()
 
 
 def members(text: bytes | str) -> dict[str, Any] | None:
     """Read one JSON object; None for anything else."""
     try:
-        if isinstance(text, bytes) and text[:2] == b'{"':  # as mostly: no byte order mark, and surely UTF-8
-            text = text.decode()
-        found: Any = _DECODER.decode(text) if isinstance(text, str) else json.loads(text)
+        if isinstance(text, bytes):
+            # Mostly there is no byte order mark, and this is surely UTF-8.
+            text = text.decode() if text[:2] == b'{"' else text.decode(json.detect_encoding(text), "surrogatepass")
+        text = text.strip(_SPACE)
+        found, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and end == len(text) else None
 
 
 def unreadable(reply: HttpReply) -> str:

@@ -195,13 +195,16 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-# `json.loads` would make one for each answer.
+# `json.loads` would make one for each answer, and look twice for the space that may stand around a document.
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_once)
+_SPACE: Final = " \t\n\r"  # RFC 8259 section 2
 
 
 def _document(body: bytes) -> Any:
     coding = "utf-8" if body.startswith(b'{"') else json.detect_encoding(body)
     try:
-        return _DECODER.decode(body.decode(coding, "surrogatepass"))
+        text = body.decode(coding, "surrogatepass").strip(_SPACE)
+        document, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError):
         return None
+    return document if end == len(text) else None
