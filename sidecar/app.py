@@ -60,7 +60,7 @@ from sidecar.proxy.client import Trusted
 from sidecar.proxy.forward import Forwarder
 from sidecar.recipient import Recipient, of_address, parse
 from sidecar.routes import Routes
-from sidecar.secret import Secret, b64url
+from sidecar.secret import Secret
 from sidecar.store.client import ReplyError, Store
 from sidecar.store.instances import Instances
 from sidecar.store.trouble import Trouble
@@ -117,7 +117,7 @@ async def running(config: Config, store_url: str, metrics: Metrics, life: Life |
         # And where a route's `spend_when` asks for more than the status, for the content as long again.
         waits = 3 if any(route.spend_when for route in config.routes) else 2
         hold_s = config.upstream.connect_timeout + waits * config.upstream.read_timeout + _HOLD_MARGIN_S
-        instances = Instances(store, _new_id(), b64url(secret.fingerprint), secret.accepted, time.time)
+        instances = Instances(store, _new_id(), secret.fingerprint, secret.accepted, time.time)
         with suppress(StoreAwayError, ReplyError):  # everything but guarded routes works without
             await instances.join()
         stack.push_async_callback(instances.leave)

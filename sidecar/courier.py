@@ -11,7 +11,7 @@ Nothing here ends the courier but `drain`; no code and no unmasked recipient is 
 import asyncio
 import functools
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
@@ -171,7 +171,7 @@ class Courier:
         if leased is None or leased.entry is not entry:
             self._know(entry, recipient)
         if leased is not None and self._is_open:
-            self._begin([leased], recipient if leased.entry is entry else None)
+            self._begin(leased, recipient if leased.entry is entry else None)
 
     def _know(self, entry: Entry, recipient: Recipient) -> None:
         """Remember a recipient for when its message is leased, if that is soon, and here; and have it looked for."""
@@ -261,19 +261,19 @@ class Courier:
         self._looking = max(0, min(most, self._room_left()))
         try:
             found = await lease(self._looking) if self._looking else ()
-            self._begin(found)
+            for leased in found:
+                self._begin(leased)
             return bool(found)
         finally:
             self._looking = 0
 
-    def _begin(self, messages: Sequence[Leased], recipient: Recipient | None = None) -> None:
-        """Begin to send what is ours now, each in its turn. `recipient` is theirs, where it is known."""
-        for leased in messages:
-            if leased.id in self._leased:
-                continue  # ours already: we were too slow to renew it
-            self._leased.add(leased.id)
-            self._to_begin += 1
-            self._line.put(functools.partial(self._begin_one, leased, recipient), has_begun=True)
+    def _begin(self, leased: Leased, recipient: Recipient | None = None) -> None:
+        """Begin to send a message that is ours now, in its turn. `recipient` is its own, where it is known."""
+        if leased.id in self._leased:
+            return  # ours already: we were too slow to renew it
+        self._leased.add(leased.id)
+        self._to_begin += 1
+        self._line.put(functools.partial(self._begin_one, leased, recipient), has_begun=True)
 
     def _begin_one(self, leased: Leased, recipient: Recipient | None) -> None:
         self._to_begin -= 1
@@ -328,14 +328,16 @@ class Courier:
         }
 
         # Step 2: does anybody still wait for it? Of what was queued a moment ago its request knew.
-        left_s = entry.expires_at - self._now()
+        now = self._now()
+        left_s = entry.expires_at - now
         is_open = False
         if not is_fresh:
             record = await _insist(functools.partial(self._read, entry.verification_id))
             # The store's clock says how long the code lives: ours may be wrong, and whoever asked again may have made
             # it live longer.
             left_s = record.expires_in_s if record is not None else 0.0
-            entry = replace(entry, expires_at=self._now() + left_s)
+            now = self._now()
+            entry = replace(entry, expires_at=now + left_s)
             if past.back == "confirm" and past.accepted and record is not None:
                 was = record.status in {"verified", "delivered"}
                 self._router.confirmed(past.accepted, recipient, entry.locale, was=was)
@@ -367,39 +369,31 @@ class Courier:
         minutes = minutes_left(left_s)
         text = self._texts.render(entry.locale, code, minutes, recipient.channel)
         message = Message(message_id, recipient, entry.locale, code, minutes, text)
-        holders: dict[str, str | None] = dict.fromkeys(past.holders)
-        took: set[str] = set()  # those of them that surely have it
-        paid: list[str] = []  # who took it, or may have, on this way
-
-        def take_note(attempted: Attempted) -> None:
-            self._record(attempted, message, past, what)
-            if attempted.came_to != "refused":
-                holders[attempted.provider] = _vendor_id(attempted.outcome)
-                if attempted.came_to == "accepted":
-                    took.add(attempted.provider)
-                paid.append(attempted.provider)
-
-        async with self._router.sent(
+        hears = self._ledger.hears(way.usable)
+        race = self._router.sent(
             way,
             message,
             left_s,
-            take_note,
-            heard=functools.partial(self._heard, message_id) if self._ledger.hears(way.usable) else None,
-            leave_out={*past.holders, *past.refused},
-            later={name: at - self._now() for name, at in past.later.items() if at > self._now()},
-            refusals=past.refusals,
-            one_more=bool(past.holders),
-        ) as result:
+            functools.partial(self._record, message, past, what),
+            heard=functools.partial(self._heard, message_id) if hears else None,
+            past=past,
+            now=now,
+        )
+        async with race as result:
             # Step 5: from now on its receipts find it.
-            noting = self._note(message_id, entry, way.segment, holders, took)
+            noting = None
+            if hears or past.holders:
+                noting = self._note(message_id, entry, way.segment, result.attempts, past.holders)
             # Step 6: tell, and put aside what comes back. Then those receipts are taken that came early.
             await self._tell_of(leased, entry, message, result, way, what, is_open=is_open)
             if noting is not None:
                 await self._take_early(*noting)
-        if holders and (noting := self._note(message_id, entry, way.segment, holders, took)) is not None:
-            await self._take_early(*noting)  # those of attempts that lost
+        if hears:
+            noting = self._note(message_id, entry, way.segment, race.attempts[len(result.attempts) :])
+            if noting is not None:
+                await self._take_early(*noting)  # those of attempts that lost
         # Step 7: now that every attempt is over, what has it cost? Unsaid, it costs what was reserved for it.
-        if paid and self._sends is not None:
+        if self._sends is not None and (paid := [one.provider for one in race.attempts if one.came_to != "refused"]):
             with suppress(StoreError):
                 await self._sends.paid(entry.send_ticket, recipient.country, paid, is_first=not past.holders)
 
@@ -416,7 +410,6 @@ class Courier:
     ) -> Awaitable[None]:
         """Say what a race came to; gives the coroutine that concludes. `is_open`: somebody may have had it before."""
         is_first = not entry.past.holders  # nobody had it before
-        left_s = entry.expires_at - self._now()
         within_s = way.rule.confirm_within
         if result.kind == "accepted":
             self._tell(MessageSent(**what, provider=result.provider, again=not is_first))
@@ -424,10 +417,12 @@ class Courier:
             if within_s is None and way.rule.strategy == "adaptive":
                 within_s = _LEARN_AFTER_S
             again = None
-            if is_first and within_s is not None and within_s < left_s:
-                again = _back(_after(entry, result, message, self._now()), "confirm")
+            if is_first and within_s is not None and within_s < entry.expires_at - (now := self._now()):
+                again = _back(_after(entry, result, message, now), "confirm")
             return self._conclude(leased, status="sent", again=again, after_s=within_s or 0.0)
-        after = _after(entry, result, message, self._now())
+        now = self._now()
+        left_s = entry.expires_at - now
+        after = _after(entry, result, message, now)
         past = after.past
         status: Literal["unconfirmed"] | None = None
         if result.kind == "uncertain":
@@ -500,17 +495,19 @@ class Courier:
             return None  # it is taken when the message is noted
 
     def _note(
-        self, message_id: str, entry: Entry, segment: str, holders: dict[str, str | None], took: Collection[str]
+        self, message_id: str, entry: Entry, segment: str, attempts: Sequence[Attempted], before: Iterable[str] = ()
     ) -> _Note | None:
         """Have it remembered who has a message, or may have it. The store is asked at once; None: no receipt may come.
 
+        `before`: who may have had it before these attempts.
         Without it a receipt moves nothing, and nothing else is lost.
         """
+        holders: dict[str, str | None] = dict.fromkeys(before)
+        holders |= {one.provider: _vendor_id(one.outcome) for one in attempts if one.came_to != "refused"}
         if not self._ledger.hears(holders):
-            holders.clear()
             return None
-        note = functools.partial(self._ledger.note, message_id, entry.verification_id, segment, dict(holders), took)
-        holders.clear()
+        took = {one.provider for one in attempts if one.came_to == "accepted"}
+        note = functools.partial(self._ledger.note, message_id, entry.verification_id, segment, holders, took)
         return note, note()
 
     async def _take_early(self, note: Callable[[], Noted | None], first: Noted | None) -> None:
@@ -528,7 +525,7 @@ class Courier:
         except Exception as error:  # noqa: BLE001 - as in _conclude
             self._tell(MessageNotNoted(error=where(error)))
 
-    def _record(self, attempted: Attempted, message: Message, past: Past, what: Mapping[str, str]) -> None:
+    def _record(self, message: Message, past: Past, what: Mapping[str, str], attempted: Attempted) -> None:
         """Tell of an attempt that is over. `what`: what every event of its message says."""
         # One that took it on an earlier way is no part of this race; where it lost it, the recipient gets it once.
         took_before = bool(past.accepted) and not past.is_lost and attempted.came_to == "accepted"
@@ -563,23 +560,25 @@ class Courier:
         `again` is what comes back after `after_s` seconds, put aside in the same step. `dead`: why nobody could send
         it, or confirmed it, for the dead letters.
         """
-        steps: list[tuple[str, Callable[[], Awaitable[Any]]]] = []
+        # Each by its name, and what it gave where it was asked already.
+        steps: list[tuple[str, Callable[[], Awaitable[Any]], Awaitable[Any] | None]] = []
+        is_sent = status == "sent"
         if refund is not None and refund.tickets:
-            steps.append(("refund", functools.partial(self._refund, refund.tickets, once)))
+            steps.append(("refund", functools.partial(self._refund, refund.tickets, once), None))
         if refund is not None and refund.send_ticket and self._sends is not None:
-            steps.append(("refund", functools.partial(self._sends.give_back, refund.send_ticket)))
+            steps.append(("refund", functools.partial(self._sends.give_back, refund.send_ticket), None))
         if status and leased.verification_id:
             is_given_back = refund is not None and bool(refund.tickets)
             mark = functools.partial(self._mark, leased.verification_id, status, reason, is_given_back)
-            steps.append(("mark", mark))
+            steps.append(("mark", mark, mark() if is_sent else None))
         if dead:
-            steps.append(("bury", functools.partial(self._outbox.bury, leased.id, dead)))
+            steps.append(("bury", functools.partial(self._outbox.bury, leased.id, dead), None))
         else:
-            steps.append(("ack", functools.partial(self._outbox.ack, leased.id, again, after_s)))
-        asked = [step() for _, step in steps] if status == "sent" else [None] * len(steps)
-        for (name, step), first in zip(steps, asked, strict=True):
+            ack = functools.partial(self._outbox.ack, leased.id, again, after_s)
+            steps.append(("ack", ack, ack() if is_sent else None))
+        for name, step, asked in steps:
             try:
-                await _insist(step, first)
+                await _insist(step, asked)
             except Exception as error:  # noqa: BLE001 - broken book-keeping must not send a message again
                 self._tell(
                     MessageNotConcluded(

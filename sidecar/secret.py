@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 # RFC 8439 section 2.3: the nonce of ChaCha20-Poly1305.
 _NONCE: Final = 12
-# Tells which secret a verification id was made under: enough to tell a handful of secrets apart.
-FINGERPRINT: Final = 3
+# Characters that tell which secret a verification id was made under: enough to tell a handful of secrets apart.
+FINGERPRINT: Final = 4
 # Values whose hashes are remembered, and the longest of them.
 _KEPT: Final = 1024
 _MAX_KEPT: Final = 256
@@ -46,7 +46,7 @@ class _Keys:
         def derive(purpose: str, length: int = 32) -> bytes:
             return HKDF(SHA256(), length, salt=None, info=f"signup-sidecar/{purpose}".encode()).derive(secret.encode())
 
-        self.fingerprint = derive("fingerprint", FINGERPRINT)
+        self.fingerprint = b64url(derive("fingerprint", FINGERPRINT * 6 // 8))
         self.codes = derive("codes")
         self.tokens = derive("tokens")
         # Keyed BLAKE2 (RFC 7693): a third of HMAC-SHA-256's time, and a flood has two new addresses' hashes a request.
@@ -70,28 +70,25 @@ class Secret:
         self._by_fingerprint = {keys.fingerprint: keys for keys in reversed(self._all)}
         self._urandom = urandom
         self._kept_hashes = functools.lru_cache(_KEPT)(self._hashes)
-
-    @property
-    def fingerprint(self) -> bytes:
-        """Which secret this is, in FINGERPRINT octets; says nothing of the secret."""
-        return self._all[0].fingerprint
+        # Which secret this is, in FINGERPRINT base64url characters; says nothing of the secret.
+        self.fingerprint: Final = self._all[0].fingerprint
 
     @property
     def accepted(self) -> frozenset[str]:
-        """The fingerprints of every secret that is accepted, as text."""
-        return frozenset(b64url(keys.fingerprint) for keys in self._all)
+        """The fingerprints of every secret that is accepted."""
+        return frozenset(self._by_fingerprint)
 
     @property
     def captcha_key(self) -> bytes:
         """Signs the challenges of built-in captchas."""
         return self._all[0].captcha
 
-    def code_key(self, fingerprint: bytes) -> bytes | None:
+    def code_key(self, fingerprint: str) -> bytes | None:
         """The key that codes were derived with under that secret; None when it is no longer accepted."""
         keys = self._by_fingerprint.get(fingerprint)
         return keys.codes if keys is not None else None
 
-    def token_key(self, fingerprint: bytes) -> bytes | None:
+    def token_key(self, fingerprint: str) -> bytes | None:
         """The key that tokens were made with under that secret; None when it is no longer accepted."""
         keys = self._by_fingerprint.get(fingerprint)
         return keys.tokens if keys is not None else None

@@ -43,6 +43,10 @@ class Rates:
         self._lines = {provider: _Line() for provider in limited}
         self._numbers = itertools.count()
 
+    def limits(self, provider: str) -> bool:
+        """Tell whether a provider has a rate."""
+        return provider in self._lines
+
     async def turn(self, provider: str, deadline: float, patience_s: float) -> bool:
         """Wait for a turn, at most `patience_s`; False when none came. `deadline` is in the loop's time."""
         line = self._lines.get(provider)

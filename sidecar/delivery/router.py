@@ -5,7 +5,7 @@ message and knows no verification.
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -14,6 +14,7 @@ from sidecar import language, numbering
 from sidecar.config.model import Delivery
 from sidecar.delivery import plan, score
 from sidecar.delivery.breakers import Breakers, Key
+from sidecar.delivery.outbox import NO_PAST, Past
 from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Provider, Rejected
 from sidecar.delivery.rates import Rates
 from sidecar.delivery.receipts import with_ref
@@ -101,60 +102,40 @@ class Router:
         record: Callable[[Attempted], None],
         *,
         heard: Heard | None = None,
-        leave_out: Collection[str] = (),
-        later: Mapping[str, float] = MappingProxyType({}),
-        refusals: int = 0,
-        one_more: bool = False,
+        past: Past = NO_PAST,
+        now: float = 0.0,
     ) -> Race:
         """Race the message, which is worth sending for `left_s` more seconds, and learn from every attempt.
 
-        `record` is told of those that were made. `leave_out` are not asked, `later` not before so many seconds.
-        `refusals`: how often it was refused for now in earlier races. `one_more`: somebody may have the message, so one
-        provider is asked, and no others but those that follow a sure failure.
+        `record` is told of those that were made. `past`: what has become of it before `now`, in seconds since the
+        epoch. Who may have the message, or refused it for good, is not asked; who refused for now, not before its time.
+        Where somebody may have it, one provider is asked, and no others but those that follow a sure failure.
         """
         rule = way.rule
         broken = self._broken(way)
         order = self._order(way)
-        generations: dict[str, int] = {}  # of the breakers, that the attempts have started under
-        held_back = later
-        if broken or later or leave_out:
-            usable = [name for name in way.usable if name not in leave_out]
-            order = plan.plan(rule, [name for name in usable if name not in later], broken, order)
+        later: dict[str, float] = {}
+        if broken or past is not NO_PAST:
+            usable = [name for name in way.usable if name not in past.holders and name not in past.refused]
+            waiting = {name: at - now for name, at in past.later.items() if at > now}
+            order = plan.plan(rule, [name for name in usable if name not in waiting], broken, order)
             # An open breaker keeps a provider out of the plan, not out of the message's life.
             now_ms = self._breakers.now_ms()
-            back = {name: (broken[name] - now_ms) / 1000 for name in usable if name in broken and name not in order}
-            held_back = back | {name: max(later[name], back.get(name, 0.0)) for name in usable if name in later}
-
-        async def turn(provider: str, deadline: float, patience_s: float) -> bool:
-            """Ask the breaker when an attempt begins, claim the probe of one that may be probed; then wait in line."""
-            key = way.keys[provider]
-            breaker = self._breakers.of(key)
-            if breaker.state != "closed" and self._breakers.may_be_probed(breaker):
-                probed = await self._breakers.probe(key, probe_s(rule))
-                # Another message has the probe. Where there is nobody else to ask, this one goes too.
-                if probed is None and len(order) > 1:
-                    return False
-                breaker = probed or self._breakers.of(key)
-            generations[provider] = breaker.generation
-            return await self._rates.turn(provider, deadline, patience_s)
-
-        def learn_and_record(attempted: Attempted) -> None:
-            if attempted.outcome is not HELD:
-                self._learn(way, attempted, generations[attempted.provider])
-                record(attempted)
-
+            later = {name: (broken[name] - now_ms) / 1000 for name in usable if name in broken and name not in order}
+            later |= {name: max(waiting[name], later.get(name, 0.0)) for name in usable if name in waiting}
+        generations: dict[str, int] = {}  # of the breakers, that the attempts have started under
         return Race(
             order,
-            lambda provider, timeout_s: self._providers[provider].send(self._reporting(provider, message), timeout_s),
+            functools.partial(self._send, message),
             switch_after_s=rule.switch_after,
             attempt_timeout_s=rule.attempt_timeout,
             deadline_s=min(rule.deadline, left_s),
-            record=learn_and_record,
-            turn=turn,
+            record=functools.partial(self._learn, way, generations, record),
+            turn=functools.partial(self._turn, way, generations, len(order) > 1),
             heard=heard,
-            switch=rule.on_silence == "switch" and not one_more,
-            later=held_back,
-            refusals=refusals,
+            switch=rule.on_silence == "switch" and not past.holders,
+            later=later,
+            refusals=past.refusals,
             # Who waits holds one of the courier's few leases: not for a provider that is known to be broken.
             waits=not broken or not any(name in broken for name in order),
         )
@@ -165,9 +146,55 @@ class Router:
         if way is not None:
             self._sightings.add(provider, way.segment, Seen(due=1.0, confirmed=float(was)))
 
-    def _reporting(self, provider: str, message: Message) -> Message:
+    def _turn(
+        self, way: Way, generations: dict[str, int], has_others: bool, provider: str, deadline: float, patience_s: float
+    ) -> Awaitable[bool] | None:
+        """Ask the breaker when an attempt begins; then it waits in line, where there is one. None: it may, at once."""
+        breaker = self._breakers.of(way.keys[provider])
+        generations[provider] = breaker.generation
+        if breaker.state != "closed" and self._breakers.may_be_probed(breaker):
+            return self._probe(way, generations, has_others, provider, deadline, patience_s)
+        return self._rates.turn(provider, deadline, patience_s) if self._rates.limits(provider) else None
+
+    async def _probe(
+        self, way: Way, generations: dict[str, int], has_others: bool, provider: str, deadline: float, patience_s: float
+    ) -> bool:
+        """Claim the probe of a breaker that may be probed; then wait in line."""
+        key = way.keys[provider]
+        probed = await self._breakers.probe(key, probe_s(way.rule))
+        # Another message has the probe. Where there is nobody else to ask, this one goes too.
+        if probed is None and has_others:
+            return False
+        generations[provider] = (probed or self._breakers.of(key)).generation
+        return await self._rates.turn(provider, deadline, patience_s)
+
+    def _send(self, message: Message, provider: str, timeout_s: float) -> Awaitable[Outcome]:
+        """Make one attempt; the vendor is told where to report to, where it takes an address with each message."""
         url = self._callback_urls.get(provider)
-        return replace(message, callback_url=with_ref(url, message.id)) if url else message
+        if url:
+            message = replace(message, callback_url=with_ref(url, message.id))
+        return self._providers[provider].send(message, timeout_s)
+
+    def _learn(
+        self, way: Way, generations: Mapping[str, int], record: Callable[[Attempted], None], attempted: Attempted
+    ) -> None:
+        """Learn from an attempt that was made, and tell of it."""
+        outcome = attempted.outcome
+        if outcome is HELD:
+            return
+        provider, fine = attempted.provider, is_fine(outcome)
+        if self._counts_sightings and (isinstance(outcome, Accepted) or not fine):
+            in_time = fine and attempted.seconds <= way.rule.switch_after
+            self._sightings.add(provider, way.segment, _IN_TIME if in_time else _LATE)
+        rules = way.rule.breaker
+        self._breakers.record(
+            way.keys[provider],
+            generations[provider],
+            fine=fine,
+            failures=rules.failures,
+            open_for_s=rules.open_for,
+        )
+        record(attempted)
 
     def _order(self, way: Way) -> Sequence[str]:
         """The rule's providers as its strategy has them."""
@@ -187,21 +214,6 @@ class Router:
             if breaker.state != "closed" and not self._breakers.may_be_probed(breaker):
                 found[name] = breaker.until_ms
         return found
-
-    def _learn(self, way: Way, attempted: Attempted, generation: int) -> None:
-        provider = attempted.provider
-        accepted, fine = isinstance(attempted.outcome, Accepted), is_fine(attempted.outcome)
-        if self._counts_sightings and (accepted or not fine):
-            in_time = accepted and attempted.seconds <= way.rule.switch_after
-            self._sightings.add(provider, way.segment, _IN_TIME if in_time else _LATE)
-        rules = way.rule.breaker
-        self._breakers.record(
-            way.keys[provider],
-            generation,
-            fine=fine,
-            failures=rules.failures,
-            open_for_s=rules.open_for,
-        )
 
 
 def probe_s(rule: Delivery) -> float:

@@ -46,8 +46,9 @@ _TAKEN: Final = frozenset({"enroute", "delivered"})
 Kind = Literal["accepted", "refused", "lost", "uncertain"]
 # Make one attempt at a provider within so many seconds.
 Start = Callable[[str, float], Awaitable[Outcome]]
-# May it start now? Waits at most `patience_s`, and never past `deadline`, which is in the loop's time.
-Turn = Callable[[str, float, float], Awaitable[bool]]
+# May it start now? None: at once. What is given waits at most `patience_s`, and never past `deadline`, which is in the
+# loop's time.
+Turn = Callable[[str, float, float], Awaitable[bool] | None]
 # What has a receipt said that came before the answer, if any did?
 Heard = Callable[[str, Outcome], Awaitable[ReceiptState | None]]
 # What an attempt comes to that was never made.
@@ -107,6 +108,7 @@ class Race:
     Leaving the block waits for those still under way.
     `start(provider, timeout_s)` makes one attempt; `record` is told of every one that ends, before or after the result.
     `switch=False`: whoever is silent is not followed, for somebody may have the message; only a sure failure is.
+    `attempts` are those that are over, before or after the result.
     `later`: providers that are not in the plan, and may be asked after so many seconds, when all in the plan have been.
     `refusals`: of earlier races with this message; the pauses go on growing from there.
     `waits=False`: nobody is waited for who may only be asked later; the result tells when.
@@ -129,9 +131,9 @@ class Race:
         refusals: int = 0,
         waits: bool = True,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._clock = self._loop.time
-        now = self._loop.time()
+        self._loop = loop = asyncio.get_running_loop()
+        self._clock = loop.time
+        now = loop.time()
         self._start = start
         self._switch_after_s, self._attempt_timeout_s = switch_after_s, attempt_timeout_s
         self._deadline = now + deadline_s
@@ -154,7 +156,9 @@ class Race:
         # Ended, and not looked at yet; what waits for the next one to end.
         self._ends: list[asyncio.Task[_Ended]] = []
         self._waker: asyncio.Future[None] | None = None
-        self._over: list[Attempted] = []
+        # That are over, in the order of their ends; who of them may have the message, or had it.
+        self.attempts: list[Attempted] = []
+        self._holders: dict[str, None] = {}
         # Under way still, and a receipt says that they come to nothing.
         self._lost: set[str] = set()
         self._winner: str | None = None
@@ -167,11 +171,7 @@ class Race:
                 if next_at <= now:
                     self._start_next(now)
                 elif self._under_way:
-                    ended = await self._ended(next_at if self._heard is None else min(next_at, now + _LOOK_S))
-                    for one in ended:
-                        if one.came_to != "accepted":
-                            self._heed(one)
-                    if not ended:
+                    if not await self._ended(next_at if self._heard is None else min(next_at, now + _LOOK_S)):
                         await self._look()
                 elif next_at < math.inf:
                     await asyncio.sleep(next_at - now)
@@ -199,7 +199,10 @@ class Race:
             later = {provider: max(0.0, at - now) for provider, at in self._later.items()}
             later |= dict.fromkeys(self._to_come, 0.0)
         refusals = max(self._refusals.values()) if self._refusals else 0
-        return Result(self._kind(), self._winner, tuple(self._over), self._holders(), later, refusals)
+        holders = tuple(self._holders)
+        if self._under_way:
+            holders = tuple(self._holders | dict.fromkeys([one.provider for one in self._under_way.values()]))
+        return Result(self._kind(), self._winner, tuple(self.attempts), holders, later, refusals)
 
     async def _cancel(self) -> None:
         """Leave no task behind."""
@@ -220,8 +223,11 @@ class Race:
         return at if at <= self._deadline - min(_LEAST_S, self._attempt_timeout_s) else math.inf
 
     def _start_next(self, now: float) -> None:
-        provider = self._to_come.popleft() if self._to_come else min(self._later, key=self._later.__getitem__)
-        self._later.pop(provider, None)
+        if self._to_come:
+            provider = self._to_come.popleft()
+        else:
+            provider = min(self._later, key=self._later.__getitem__)
+            del self._later[provider]
         patience_s = self._deadline - now
         if self._to_come:
             patience_s = min(patience_s, self._switch_after_s)
@@ -234,7 +240,8 @@ class Race:
     async def _try(self, attempt: "_Attempt", patience_s: float) -> "_Ended":
         """Make one attempt when its turn comes; what it came to, in how many seconds, and what a receipt said of it."""
         provider = attempt.provider
-        if self._turn is not None and not await self._turn(provider, self._deadline, patience_s):
+        turn = self._turn(provider, self._deadline, patience_s) if self._turn is not None else None
+        if turn is not None and not await turn:
             return HELD, 0.0, None
         started = self._clock()
         if self._winner is not None or started >= self._deadline:
@@ -264,8 +271,8 @@ class Race:
         if self._waker is not None and not self._waker.done():
             self._waker.set_result(None)
 
-    async def _ended(self, until: float) -> list[Attempted]:
-        """Wait for attempts to end, at most until then by the loop's clock, and record those that did."""
+    async def _ended(self, until: float) -> bool:
+        """Wait for attempts to end, at most until then by the loop's clock, and take them; False: none has."""
         if not self._ends:
             for one in self._under_way.values():
                 until = min(until, one.until)
@@ -280,9 +287,9 @@ class Race:
             if not self._ends:
                 self._cut_off()
         ends, self._ends = self._ends, []
-        ended = [self._attempted(task) for task in ends]
-        self._over += ended
-        return ended
+        for task in ends:
+            self._take(task)
+        return bool(ends)
 
     def _cut_off(self) -> None:
         """End the attempts that take longer than they were given."""
@@ -294,8 +301,8 @@ class Race:
                 attempt.is_cut_off, attempt.until = True, math.inf
                 task.cancel()
 
-    def _attempted(self, task: "asyncio.Task[_Ended]") -> Attempted:
-        """Record an attempt that ended."""
+    def _take(self, task: "asyncio.Task[_Ended]") -> None:
+        """Take what an attempt that has ended came to: tell of it, and heed it."""
         provider = self._under_way.pop(task).provider
         outcome, seconds, heard = task.result()
         is_duplicate, came_to = False, _came_to(outcome, heard)
@@ -303,8 +310,12 @@ class Race:
             is_duplicate = self._winner is not None and self._winner != provider
             self._winner = self._winner or provider
         attempted = Attempted(provider, outcome, seconds, came_to, is_duplicate, heard)
+        self.attempts.append(attempted)
+        if came_to != "refused":
+            self._holders[provider] = None
         self._record(attempted)
-        return attempted
+        if came_to != "accepted":
+            self._heed(attempted)
 
     async def _look(self) -> None:
         """Has a receipt come of an attempt that is silent? Lost: the next one is asked, at once. Else it has won."""
@@ -340,16 +351,10 @@ class Race:
         pause_s = min(_MAX_PAUSE_S, _PAUSE_S * 2.0 ** min(refusals - 1, 16))
         return max(refusal.retry_after_s or 0.0, pause_s)
 
-    def _holders(self) -> tuple[str, ...]:
-        holders = dict.fromkeys([one.provider for one in self._over if one.came_to != "refused"])
-        for one in self._under_way.values():
-            holders[one.provider] = None
-        return tuple(holders)
-
     def _kind(self) -> Kind:
         if self._winner is not None:
             return "accepted"
-        kinds = {attempted.came_to for attempted in self._over}
+        kinds = {attempted.came_to for attempted in self.attempts}
         return "uncertain" if "uncertain" in kinds else "lost" if "lost" in kinds else "refused"
 
 
@@ -376,12 +381,12 @@ def word(outcome: Outcome, message: Message) -> str:
             said = f"{outcome.fault} ({outcome.vendor_code})"
         case Uncertain():
             said = outcome.reason
-    address = message.recipient.address
+    recipient = message.recipient
     # A vendor writes a number with its country code or without; its end is the same.
-    privates = (message.code, address if message.recipient.channel == "email" else address[-_LAST_DIGITS:])
+    address = recipient.address if recipient.channel == "email" else recipient.address[-_LAST_DIGITS:]
     # To compile a pattern costs more than all the rest of a message's way: only for what stands there.
-    shown = said.lower()
-    for private in privates:
-        if private.lower() in shown or not (said.isascii() and private.isascii()):
+    shown, is_ascii = said.lower(), said.isascii()
+    for private in (message.code, address):
+        if private.lower() in shown or not (is_ascii and private.isascii()):
             said = re.sub(re.escape(private), "*" * len(private), said, flags=re.IGNORECASE)
     return said

@@ -1,7 +1,7 @@
 """What is the code of a verification? Derived when it is sent and again when it is checked, never stored. Pure.
 
-A verification id is 18 octets, written as 24 base64url characters: where its recipient's keys live in a store cluster
-(3: the start of the recipient's hash, `store.names.route`), which secret it was made under (3), and 96 random bits.
+A verification id is 24 base64url characters: where its recipient's keys live in a store cluster (4: the start of the
+recipient's hash, `store.names.route`), which secret it was made under (4), and 96 random bits.
 """
 
 import hmac
@@ -11,10 +11,9 @@ from typing import Final
 
 from sidecar.secret import FINGERPRINT, Secret, b64url, unb64url
 
-_ID: Final = 18
 _IS_ID: Final = re.compile(r"[A-Za-z0-9_-]{24}").fullmatch
-_TAG: Final = 3
-RANDOM: Final = _ID - FINGERPRINT - _TAG
+_TAG: Final = 4
+RANDOM: Final = 12
 
 # Longer than any spelling of a code: 8 digits, with more than enough between them. More is not even looked at.
 _MAX_TYPED: Final = 64
@@ -59,12 +58,12 @@ def _bare(typed: str | None) -> str | None:
 
 def new_id(secret: Secret, recipient_hash: str, random: bytes) -> str:
     """Make a verification id. `random` is RANDOM octets."""
-    return b64url(unb64url(recipient_hash)[:_TAG] + secret.fingerprint + random)
+    return recipient_hash[:_TAG] + secret.fingerprint + b64url(random)
 
 
 def is_ours(secret: Secret, verification_id: str) -> bool:
     """Tell whether an accepted secret made an id, as far as can be told without its record."""
-    return secret.code_key(_raw(verification_id)[_TAG : _TAG + FINGERPRINT]) is not None
+    return secret.code_key(_fingerprint(verification_id)) is not None
 
 
 def hotp(key: bytes, moving_factor: bytes, digits: int) -> str:
@@ -72,21 +71,19 @@ def hotp(key: bytes, moving_factor: bytes, digits: int) -> str:
     mac = hmac.digest(key, moving_factor, "sha1")
     offset = mac[-1] & 0x0F
     number = int.from_bytes(mac[offset : offset + 4]) & 0x7FFFFFFF
-    return str(number % 10**digits).zfill(digits)
+    return f"{number % 10**digits:0{digits}}"
 
 
 def code_of(secret: Secret, verification_id: str, digits: int) -> str | None:
     """The code of a verification; None for an id that no accepted secret made."""
-    raw = _raw(verification_id)
-    key = secret.code_key(raw[_TAG : _TAG + FINGERPRINT])
-    return hotp(key, raw, digits) if key else None
+    key = secret.code_key(_fingerprint(verification_id))
+    return hotp(key, unb64url(verification_id), digits) if key else None
 
 
 def token_of(secret: Secret, verification_id: str) -> str | None:
     """The proof that the API hands out for a right code: the id, and a MAC over it. None as `code_of`."""
-    raw = _raw(verification_id)
-    key = secret.token_key(raw[_TAG : _TAG + FINGERPRINT])
-    return f"{verification_id}.{b64url(hmac.digest(key, raw, 'sha256'))}" if key else None
+    key = secret.token_key(_fingerprint(verification_id))
+    return f"{verification_id}.{b64url(hmac.digest(key, unb64url(verification_id), 'sha256'))}" if key else None
 
 
 def id_of_token(secret: Secret, token: str) -> str | None:
@@ -96,6 +93,7 @@ def id_of_token(secret: Secret, token: str) -> str | None:
     return verification_id if expected and hmac.compare_digest(expected.encode(), token.encode()) else None
 
 
-def _raw(verification_id: str) -> bytes:
+def _fingerprint(verification_id: str) -> str:
+    """Which secret an id was made under; "" for what is no id."""
     # In one spelling only, which standard base64 is not: a second one would be a second key in the store.
-    return unb64url(verification_id) if _IS_ID(verification_id) else b""
+    return verification_id[_TAG : _TAG + FINGERPRINT] if _IS_ID(verification_id) else ""

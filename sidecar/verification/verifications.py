@@ -3,6 +3,7 @@
 Never stores a code or a recipient: the record holds the recipient's keyed hash, and the code is derived (`codes.py`).
 """
 
+import functools
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,13 +186,9 @@ class Verifications:
         new = codes.new_id(self._secret, recipient_hash, self._urandom(codes.RANDOM))
         sealed = self._secret.seal(recipient.address)
 
-        def read(reply: Sequence[Any]) -> Issued:
-            verification_id, life_ms, fresh = reply
-            return Issued(verification_id.decode(), life_ms / 1000, bool(fresh), sealed)
-
         keys = (self._names.current(recipient_hash), self._names.verification(new))
         words = (new, recipient_hash, recipient.channel, sealed, int(again_in_s * 1000))
-        return self._store.run(self._issue, keys, words, read=read, lasting=True)
+        return self._store.run(self._issue, keys, words, read=functools.partial(_issued, sealed), lasting=True)
 
     async def read(self, verification_id: str) -> Record | None:
         """Look one up; None when there is none (any more). Raises StoreAwayError."""
@@ -355,6 +352,12 @@ class Verifications:
                 raise _killed()
             case _:
                 raise RuntimeError(f"check.lua answered {answer!r}")
+
+
+def _issued(sealed: bytes, reply: Sequence[Any]) -> Issued:
+    """Read what issue.lua answers."""
+    verification_id, life_ms, fresh = reply
+    return Issued(verification_id.decode(), life_ms / 1000, bool(fresh), sealed)
 
 
 def _killed() -> Refusal:
