@@ -135,8 +135,6 @@ class Courier:
         # Leases that are asked for: by requests that are being queued, and by the look into the outbox.
         self._queueing = 0
         self._looking = 0
-        # Leased, and to be begun when their turn comes.
-        self._to_begin = 0
         # By how they are sealed, the oldest first.
         self._known: dict[bytes, Recipient] = {}
         # Something has ended.
@@ -144,7 +142,7 @@ class Courier:
         # A message was queued here, and waits for somebody to look; when one was queued here last, by the loop's clock.
         self._waits = asyncio.Event()
         self._queued_at = -math.inf
-        # Also those that are acked and wait for an attempt that lost.
+        # Also those that wait for their first turn, and those that are acked and wait for an attempt that lost.
         self._deliveries = Running()
         self._reclaim_at = 0.0
         self._due_at = 0.0
@@ -191,8 +189,7 @@ class Courier:
             while self._queueing:
                 self._room.clear()
                 await self._room.wait()
-            while self._to_begin or self._deliveries:
-                await (self._deliveries.over() if self._deliveries else asyncio.sleep(0))
+            await self._deliveries.over()
         finally:
             self._is_open = False
             renewing.cancel()
@@ -272,15 +269,7 @@ class Courier:
         if leased.id in self._leased:
             return  # ours already: we were too slow to renew it
         self._leased.add(leased.id)
-        self._to_begin += 1
-        self._line.put(functools.partial(self._begin_one, leased, recipient), has_begun=True)
-
-    def _begin_one(self, leased: Leased, recipient: Recipient | None) -> None:
-        self._to_begin -= 1
-        if self._is_open:
-            self._line.begin(self._deliver(leased, recipient), self._deliveries)
-        else:  # cut short meanwhile: another courier leases it
-            self._leased.discard(leased.id)
+        self._line.go_on_with(self._deliver(leased, recipient), self._deliveries)
 
     async def _renew(self) -> None:
         """Say every two seconds that our leases are in use."""

@@ -53,7 +53,7 @@ class _Lane:
 
     def __init__(self) -> None:
         self.new: deque[Callable[[], None]] = deque()
-        self.begun: deque[Callable[[], None]] = deque()
+        self.begun: deque[Steps] = deque()
         self.begins = 0.0
         self.busy_since = 0.0
 
@@ -86,27 +86,14 @@ class Line:
         self._contested = 0  # turns that were had while some of those waited who were refused
         self.has_turn = False  # one of the loop is coming, or there
 
-    def put(self, work: Callable[[], None], *, was_refused: bool = False, has_begun: bool = False) -> None:
-        """Have work done when its turn comes.
-
-        `was_refused`: whoever asks was, the last time, or surely will be. `has_begun`: it goes on with what was begun
-        in an earlier turn.
-        """
+    def put(self, work: Callable[[], None], *, was_refused: bool = False) -> None:
+        """Have work begun when its turn comes. `was_refused`: whoever asks was, the last time, or surely will be."""
         lane = self._second if was_refused else self._first
-        if has_begun:
-            lane.begun.append(work)
-        else:
-            if not lane.new:
-                lane.begins, lane.busy_since = 0.0, self._time
-            lane.new.append(work)
+        if not lane.new:
+            lane.begins, lane.busy_since = 0.0, self._time
+        lane.new.append(work)
         if not self.has_turn:
             self.have_turn()
-
-    def have_turn(self) -> None:
-        """Have a turn of the loop, where none is coming yet: work has come."""
-        self.has_turn = True
-        self._turned = self._clock()
-        self.loop.call_soon(self._turn)
 
     def begin(
         self, coroutine: Coroutine[Any, Any, None], running: "Running", *, was_refused: bool = False
@@ -117,9 +104,18 @@ class Line:
         the first step raises.
         """
         steps = Steps(self, self._second if was_refused else self._first, coroutine, running)
-        running.add(steps)
         steps.take()
         return steps if steps in running else None
+
+    def go_on_with(self, coroutine: Coroutine[Any, Any, None], running: "Running") -> None:
+        """Take a coroutine's every step in its turn, the first one, too: it goes on with what was begun in another."""
+        Steps(self, self._first, coroutine, running).wait()
+
+    def have_turn(self) -> None:
+        """Have a turn of the loop, where none is coming yet: work has come."""
+        self.has_turn = True
+        self._turned = self._clock()
+        self.loop.call_soon(self._turn)
 
     def is_behind(self, *, was_refused: bool = False, most: float = 1.0) -> bool:
         """True while more wait to begin than can in time: no more of their like should be taken.
@@ -160,11 +156,10 @@ class Line:
             if (second.begun or second.new) and self._is_turn_of_refused():
                 lane = second
             if lane.begun:
-                work = lane.begun.popleft()
+                lane.begun.popleft().take()
             else:
                 lane.begins += 1
-                work = lane.new.popleft()
-            work()
+                lane.new.popleft()()
             if clock() >= until:
                 break
 
@@ -236,6 +231,7 @@ class Steps:
         self._waits_for: asyncio.Future[Any] | None = None  # or waited for, and has it
         self._is_cancelled = False  # which its next step is told
         self._cancels = 0
+        running.add(self)
 
     def take(self) -> None:
         """Take one step."""
@@ -256,17 +252,17 @@ class Steps:
         finally:
             leave_task(loop, self)  # type: ignore[arg-type]
         if waits_for is None:  # it only lets others go first
-            self._go_on()
+            self.wait()
             return
         self._waits_for = waits_for
         waits_for._asyncio_future_blocking = False  # noqa: SLF001 - a task would say so, too
-        waits_for.add_done_callback(self._go_on)
+        waits_for.add_done_callback(self.wait)
         if self._is_cancelled and waits_for.cancel():
             self._is_cancelled = False
 
-    def _go_on(self, _: object = None) -> None:
-        """Wait in line for the next step: what it waited for has come."""
-        self._lane.begun.append(self.take)
+    def wait(self, _: object = None) -> None:
+        """Wait in line for the next step: what it waited for, if anything, has come."""
+        self._lane.begun.append(self)
         if not self._line.has_turn:
             self._line.have_turn()
 

@@ -67,7 +67,7 @@ async def test_work_that_raises_keeps_no_other_work_waiting(running: Running) ->
 @pytest.mark.parametrize("was_refused", [False, True])
 @pytest.mark.parametrize(("each_s", "at_once"), [(0.0001, 10), (0.0004, 3), (0.001, 1), (0.05, 1)])
 async def test_a_turn_of_the_loop_has_a_slice_of_it(
-    each_s: float, at_once: int, was_refused: bool, has_begun: bool
+    each_s: float, at_once: int, was_refused: bool, has_begun: bool, running: Running
 ) -> None:
     """And all else that the loop has to do comes between two slices, however much waits."""
     clock = Clock()
@@ -83,9 +83,20 @@ async def test_a_turn_of_the_loop_has_a_slice_of_it(
             turns.append(0)
             asyncio.get_running_loop().call_soon(other)
 
-    for _ in range(30):
-        line.put(work, has_begun=has_begun, was_refused=was_refused)
-    line.put(over.set, has_begun=has_begun, was_refused=was_refused)
+    if has_begun:
+        answer = asyncio.Future[None]()
+
+        async def goes_on(then: Callable[[], None]) -> None:
+            await answer
+            then()
+
+        steps = [goes_on(then) for then in [work] * 30 + [over.set]]
+        await begin(line, running, *steps, was_refused=was_refused)
+        answer.set_result(None)
+    else:
+        for _ in range(30):
+            line.put(work, was_refused=was_refused)
+        line.put(over.set, was_refused=was_refused)
     other()
     await over.wait()
     assert sum(turns) == 30
@@ -372,6 +383,35 @@ async def test_what_goes_on_comes_before_what_begins(running: Running) -> None:
     async with asyncio.timeout(30):
         await over.wait()
     assert order == ["one goes on", "another begins", "a refused one goes on"]
+
+
+async def test_what_goes_on_with_what_was_begun_waits_for_its_first_step_too(running: Running) -> None:
+    """Before what begins, in the order in which it came; it counts as begun from the start."""
+    line, order, over = Line(), [], asyncio.Event()
+
+    async def goes_on(name: str) -> None:
+        order.append(f"{name} goes on")
+        await asyncio.sleep(0)
+        order.append(f"{name} ends")
+
+    line.put(lambda: order.append("another begins"))
+    line.put(over.set)
+    line.go_on_with(goes_on("one"), running)
+    line.go_on_with(goes_on("the next"), running)
+    assert (order, len(running), len(line)) == ([], 2, 4)
+    async with asyncio.timeout(30):
+        await over.wait()
+    assert order == ["one goes on", "the next goes on", "one ends", "the next ends", "another begins"]
+    assert not running
+
+
+async def test_what_is_broken_off_before_its_first_step_takes_none(running: Running) -> None:
+    line, first = Line(), Stepping(Clock(), 0.0, waits=0)
+    line.go_on_with(first.run(), running)
+    running.cancel()
+    async with asyncio.timeout(30):
+        await running.over()
+    assert (first.steps, first.ended, len(line)) == (0, "", 0)
 
 
 async def test_what_ends_with_its_first_step_is_over(running: Running) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -123,15 +124,27 @@ async def test_only_decisions_that_cost_something_count_as_under_way(
 
 
 class Watched(Line):
-    """Remembers of each work whether it was put behind those who were not refused."""
+    """Remembers of each turn that was waited for whether it was behind those who were not refused."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lanes: list[bool] = []
+        for was_refused, lane in enumerate((self._first, self._second)):
+            lane.begun = Noting(self.lanes, bool(was_refused))
+            lane.new = Noting(self.lanes, bool(was_refused))
 
-    def put(self, work: Callable[[], None], *, was_refused: bool = False, has_begun: bool = False) -> None:
-        self.lanes.append(was_refused)
-        super().put(work, was_refused=was_refused, has_begun=has_begun)
+
+class Noting(deque[Any]):
+    """Those who wait in one lane of a line; each that comes is noted in `lanes`."""
+
+    def __init__(self, lanes: list[bool], was_refused: bool) -> None:
+        super().__init__()
+        self.lanes = lanes
+        self.was_refused = was_refused
+
+    def append(self, one: Any) -> None:
+        self.lanes.append(self.was_refused)
+        super().append(one)
 
 
 async def test_a_challenge_is_made_in_a_turn_of_its_own_and_one_after_another_waits_behind(start: Start) -> None:
@@ -182,10 +195,10 @@ async def test_what_waits_to_be_refused_keeps_none_of_its_content(start: Start) 
     kept: list[int] = []
 
     class Looked(Line):
-        def put(self, work: Callable[[], None], *, was_refused: bool = False, has_begun: bool = False) -> None:
+        def put(self, work: Callable[[], None], *, was_refused: bool = False) -> None:
             if was_refused and isinstance(work, functools.partial):
                 kept.append(sum(len(word) for word in work.args if isinstance(word, bytes)))
-            super().put(work, was_refused=was_refused, has_begun=has_begun)
+            super().put(work, was_refused=was_refused)
 
     sidecar = await start(MAIN)
     sidecar.app.front._line = Looked()
