@@ -60,13 +60,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_standard()
     complaints = _Complaints(sys.stderr)
     with closing(complaints), redirect_stderr(cast("TextIO", complaints)):
-        options = _parser().parse_args(arguments)
-        call: Callable[[argparse.Namespace], int] = options.call
         try:
+            options = _parser().parse_args(arguments)
+            call: Callable[[argparse.Namespace], int] = options.call
             return call(options)
         except BrokenPipeError:  # `signup-sidecar schema | head`
-            sys.stdout = None
             return 0
+        finally:
+            _end(sys.stdout)
+
+
+def _end(stdout: TextIO) -> None:
+    """See that what was printed is taken; whoever reads no further has read enough. Raises OSError for a full disk."""
+    try:
+        stdout.flush()
+    except OSError as error:
+        _let_go(stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise
+
+
+def _let_go(stream: TextIO) -> None:
+    """Have what nobody has taken go nowhere: Python would try once more at its end, and exit with 120 for it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 class _Complaints:
@@ -85,13 +103,10 @@ class _Complaints:
             self._stream.flush()
 
     def close(self) -> None:
-        """Let go of what nobody has taken: Python would try once more at its end, and exit with 120 for it."""
         try:
             self._stream.flush()
         except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
-            os.close(nowhere)
+            _let_go(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -202,12 +202,32 @@ async def test_keys_of_a_configuration_that_names_its_own(config: Path) -> None:
     assert "SIGHUP" in err
 
 
-async def test_a_reader_that_leaves_early_is_no_error() -> None:
-    """`signup-sidecar schema | head`."""
-    read, write = os.pipe()
+@pytest.mark.parametrize("arguments", [("schema",), ("--help",), ("check", "good")])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+async def test_a_reader_that_leaves_early_is_no_error(
+    config: Path, arguments: tuple[str, ...], unbuffered: str
+) -> None:
+    """`signup-sidecar schema | head`: whether it prints more than Python holds back, or less."""
+    write(config, GOOD)
+    read, written = os.pipe()
     os.close(read)
-    process = await command("schema", stdout=write)
-    os.close(write)
+    arguments = tuple(str(config) if word == "good" else word for word in arguments)
+    process = await command(*arguments, stdout=written, env={"PYTHONUNBUFFERED": unbuffered})
+    os.close(written)
     async with asyncio.timeout(PATIENCE_S):
         _, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
+    code, _, told = await said(*arguments)
+    assert (process.returncode, err.decode()) == (code, told)
+    assert code == 0
+
+
+@pytest.mark.parametrize("arguments", ["schema", "--help"])
+async def test_an_answer_that_cannot_be_written_is_an_error(arguments: str) -> None:
+    """`signup-sidecar schema > FILE` on a full disk: exit code 1, and why."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await command(arguments, stdout=full, env={"PYTHONUNBUFFERED": ""})
+    os.close(full)
+    async with asyncio.timeout(PATIENCE_S):
+        _, err = await process.communicate()
+    assert process.returncode == 1
+    assert err.endswith(b"No space left on device\n")
