@@ -75,7 +75,7 @@ class Address:
         except BaseException:
             wire.end()
             raise
-        if not wire.is_open:
+        if not wire.is_open():
             raise LostError(f"closed by {self.place}")
         return wire
 

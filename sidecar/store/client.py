@@ -66,36 +66,24 @@ class Script:
         return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-class _Command:
-    """One command on its way to a node. `script`: which one its words run, for a node that does not know it.
+class _Command(asyncio.Future[Any]):
+    """One command on its way to a node; its result is the reply.
 
-    `is_lasting`: what it does must outlive the node.
+    `script`: which one its words run, for a node that does not know it. `is_lasting`: what it does must outlive the
+    node. `read`: makes of the reply what is awaited.
     """
 
-    __slots__ = ("asked_at", "is_lasting", "key", "node", "octets", "read", "reply", "script", "store", "words")
+    __slots__ = ("asked_at", "is_lasting", "key", "node", "octets", "read", "script", "store", "words")
 
-    def __init__(
-        self,
-        store: "Store",
-        node: Node,
-        key: str | None,
-        words: tuple[Word, ...],
-        reply: asyncio.Future[Any],
-        read: Callable[[Any], Any] | None,
-        script: Script | None,
-        is_lasting: bool,
-    ) -> None:
-        self.is_lasting = is_lasting
-        self.asked_at = monotonic()
-        self.store = store
-        self.node = node
-        self.key = key
-        self.words = words
-        self.octets = pack(words)
-        self.reply = reply
-        self.read = read
-        self.script = script
-
+    store: "Store"
+    node: Node
+    key: str | None
+    words: tuple[Word, ...]
+    octets: bytes
+    read: Callable[[Any], Any] | None
+    script: Script | None
+    is_lasting: bool
+    asked_at: float
     # How often it has gone on from one node to another, until when it may, and whether it asks for a slot on its way.
     times = 0
     until = 0.0
@@ -108,7 +96,7 @@ class _Command:
 
     def answered(self, reply: Any, now: float) -> None:
         """Hand a reply on."""
-        store, node, awaited = self.store, self.node, self.reply
+        store, node = self.store, self.node
         store.observe(now - self.asked_at)
         if type(reply) is ErrorReply:
             store.take_fault(self, Fault.read(str(reply)), now)
@@ -118,17 +106,17 @@ class _Command:
         if trouble is not None:
             if trouble.since is not None:
                 trouble.did(LASTING if self.is_lasting else self.verb, now)
-            if self.is_lasting:
-                trouble.lasting(node.place, now, alone=node.alone)
-        if awaited.done():
+            if self.is_lasting and (node.following.alone or trouble.alone_since is not None):
+                trouble.lasting(node.place, now, alone=node.following.alone)
+        if self.done():
             return
         if self.read is not None:
             try:
                 reply = self.read(reply)
             except Exception as error:  # noqa: BLE001 - it is told to whoever awaits it
-                awaited.set_exception(error)
+                self.set_exception(error)
                 return
-        awaited.set_result(reply)
+        self.set_result(reply)
 
     def lost(self, reason: str) -> None:
         self.store.give_up(self, reason)
@@ -136,9 +124,11 @@ class _Command:
     def unsent(self, reason: str) -> None:
         self.store.look_elsewhere(self, reason)
 
-
-class _Resent(_Command):
-    """A command that no node has done, on its way to another. Few are; so it alone has room for how far it has come."""
+    def fail(self, error: StoreError) -> None:
+        """Raise an error where the reply is awaited."""
+        if not self.done():
+            self.set_exception(error)
+            self.exception()  # one that nobody awaits is nobody's error
 
 
 class _Asking:
@@ -148,7 +138,7 @@ class _Asking:
 
     def __init__(self, command: _Command) -> None:
         self.asked_at = command.asked_at
-        self.reply = command.reply
+        self.done = command.done
 
     def answered(self, reply: Any, now: float) -> None:
         """Leave it to the command itself to be refused."""
@@ -303,30 +293,38 @@ class Store:
         script: Script | None,
         is_lasting: bool = False,
     ) -> asyncio.Future[Any]:
-        reply: asyncio.Future[Any] = get_running_loop().create_future()
-        node = self._nodes.node(key)
-        command = _Command(self, node, key, words, reply, read, script, is_lasting)
+        command = _Command()
+        command.store = self
+        command.node = node = self._nodes.node(key)
+        command.key = key
+        command.words = words
+        command.octets = pack(words)
+        command.read = read
+        command.script = script
+        command.is_lasting = is_lasting
+        command.asked_at = monotonic()
         if not (node.lasting() if is_lasting else node.deciding).ask(command):
             self.give_up(command, _TOO_MANY)
-        return reply
+        return command
 
     def give_up(self, command: _Command, reason: str) -> None:
         """Tell that no reply will come; only the command itself calls this."""
         self.observe(monotonic() - command.asked_at)
         self._nodes.look()
-        _fail(command.reply, self._away(command.node, command.verb, reason))
+        command.fail(self._away(command.node, command.verb, reason))
 
     def take_fault(self, command: _Command, fault: Fault, now: float) -> None:
         """Have a command go on that was not done, or make an error of it; only the command itself calls this."""
         if fault.code == "NOSCRIPT" and command.script is not None:
             command.words, command.script = ("EVAL", command.script.text, *command.words[2:]), None
+            command.octets = pack(command.words)
             redirect: Redirect | None = Redirect(command.node, command.is_asking, 0.0)
         else:
             redirect = self._nodes.redirect(command.key, command.node, fault, command.times)
         until = command.until or command.asked_at + self._timeout_s
         if redirect is None or command.times >= _MOST_TIMES or now + redirect.after_s >= until:
-            _fail(command.reply, self._refused(command.node, command.verb, fault, command.asked_at, now))
-        elif not command.reply.done():
+            command.fail(self._refused(command.node, command.verb, fault, command.asked_at, now))
+        elif not command.done():
             self._go_on(command, redirect)
 
     def look_elsewhere(self, command: _Command, reason: str) -> None:
@@ -341,50 +339,40 @@ class Store:
             node = self._nodes.node(command.key)
             if node is command.node:
                 self.give_up(command, reason)
-            elif not command.reply.done():
+            elif not command.done():
                 self._go_on(command, Redirect(node, is_asking=False, after_s=0.0))
 
         looking.add_done_callback(looked)
 
     def _go_on(self, command: _Command, redirect: Redirect) -> None:
         """Send a command on that was not done: so this is no second time. It has no more time for that."""
-        again = _Resent(
-            self,
-            redirect.node,
-            command.key,
-            command.words,
-            command.reply,
-            command.read,
-            command.script,
-            command.is_lasting,
-        )
-        again.times, again.until, again.is_asking = command.times + 1, self._limit(command), redirect.is_asking
+        self._limit(command)
+        command.node, command.is_asking = redirect.node, redirect.is_asking
+        command.times += 1
         if redirect.after_s:
-            get_running_loop().call_later(redirect.after_s, self._send, again)
+            get_running_loop().call_later(redirect.after_s, self._send, command)
         else:
-            self._send(again)
+            self._send(command)
 
-    def _send(self, command: _Resent) -> None:
+    def _send(self, command: _Command) -> None:
         command.asked_at = monotonic()
         shared = command.node.lasting() if command.is_lasting else command.node.deciding
         is_taken = not command.is_asking or shared.ask(_Asking(command))
         if not is_taken or not shared.ask(command):
             self.give_up(command, _TOO_MANY)
 
-    def _limit(self, command: _Command) -> float:
+    def _limit(self, command: _Command) -> None:
         """Have it fail when the time is over that it has since it was asked first, wherever it is then."""
         if command.until:
-            return command.until
-        until = command.asked_at + self._timeout_s
-        reply, verb = command.reply, command.verb
+            return
+        command.until = command.asked_at + self._timeout_s
 
         def late() -> None:
-            if not reply.done():
-                _fail(reply, self._away(command.node, verb, command.node.deciding.no_answer))
+            if not command.done():
+                command.fail(self._away(command.node, command.verb, command.node.deciding.no_answer))
 
-        timer = get_running_loop().call_later(until - monotonic(), late)
-        reply.add_done_callback(lambda _: timer.cancel())
-        return until
+        timer = get_running_loop().call_later(command.until - monotonic(), late)
+        command.add_done_callback(lambda _: timer.cancel())
 
     def _refused(self, node: Node, verb: str, fault: Fault, asked_at: float, now: float) -> StoreError:
         """Make an error of what a node answered with."""
@@ -399,9 +387,3 @@ class Store:
         if node.trouble is not None:
             node.trouble.failed(reason, verb, monotonic())
         return StoreAwayError(verb, reason)
-
-
-def _fail(reply: asyncio.Future[Any], error: StoreError) -> None:
-    if not reply.done():
-        reply.set_exception(error)
-        reply.exception()  # one that nobody awaits is nobody's error

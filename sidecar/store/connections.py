@@ -50,10 +50,13 @@ _SILENT_WAIT_S: Final = 0.3
 
 
 class Command(Pending, Protocol):
-    """A command that can wait for a connection. `octets`: as it goes out; `reply`: done when nobody waits for it."""
+    """A command that can wait for a connection. `octets`: as it goes out."""
 
     octets: bytes
-    reply: asyncio.Future[Any]
+
+    def done(self) -> bool:
+        """True when nobody waits for its reply any more."""
+        ...
 
     def unsent(self, reason: str) -> None:
         """Take note that no connection was to be had: it was not sent."""
@@ -73,36 +76,42 @@ class Door(Protocol):
 class Following:
     """How many replicas follow a node's server, as any of its connections heard last; 0 where it does not say.
 
-    `had` names the server that had some; `denied` says why it will not wait for them, "" when it does; `is_silent` is
-    true when none of them has had in time what was written, for long.
+    `denied` says why it will not wait for them, "" when it does; `is_silent` is true when none of them has had in time
+    what was written, for long. `alone` says why no replica is waited for where there were some, or should be
+    (`is_one_of_many`); "" when one is, and where so many are waited for as are `wanted`. `left_at`: when a replica has
+    left that may be the primary now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: int | None = None, *, is_one_of_many: bool = False) -> None:
         self.replicas = 0
-        self.had = ""
         self.denied = ""
         self.is_silent = False
+        self.left_at: float | None = None
+        self._wanted = wanted
+        self._should_have = is_one_of_many
         self._silent_since: float | None = None
         self._silent_at = 0.0
         self._place = ""
         self._before = 0
-        self._left_at: float | None = None
         self._looked_at = 0.0
+        self.alone = self._why_alone()
 
     def hear(self, wire: Wire) -> None:
         """Take note of what the server said that a connection leads to."""
         if wire.place != self._place:
-            self._place, self._before, self._left_at = wire.place, wire.replicas, None
+            self._place, self._before, self.left_at = wire.place, wire.replicas, None
         elif wire.replicas >= self._before:
-            self._before, self._left_at = wire.replicas, None
+            self._before, self.left_at = wire.replicas, None
         elif wire.replicas < self.replicas:
-            self._left_at = time.monotonic()
+            self.left_at = time.monotonic()
         self.replicas = wire.replicas
         if wire.replicas:
-            self.had = wire.place
+            self._should_have = True
+        self.alone = self._why_alone()
 
-    def waited(self, *, is_replicated: bool, now: float) -> None:
+    def waited(self, *, is_replicated: bool, now: float, denied: str = "") -> None:
         """Take note whether replicas had in time what was written. Seconds of the monotonic clock."""
+        self.denied = denied
         if is_replicated or not self.replicas:
             self._silent_since = None
         else:
@@ -110,17 +119,25 @@ class Following:
                 self._silent_since = now
             self._silent_at = now
         self.is_silent = self._silent_since is not None and now - self._silent_since >= SILENT_S
+        self.alone = self._why_alone()
+
+    def _why_alone(self) -> str:
+        if self._wanted is not None:
+            return ""
+        if not self.replicas and self._should_have:
+            return "no replica"
+        return self.denied or ("silent replicas" if self.is_silent else "")
 
     @property
     def is_deserted(self) -> bool:
         """True while it may be that a replica has left because it is the primary now; others follow it later."""
-        if self._left_at is not None and time.monotonic() - self._left_at >= DESERTED_S:
-            self._before, self._left_at = self.replicas, None
-        return self._left_at is not None
+        if self.left_at is not None and time.monotonic() - self.left_at >= DESERTED_S:
+            self._before, self.left_at = self.replicas, None
+        return self.left_at is not None
 
     def look(self, wire: Wire, now: float) -> None:
         """Have a server that has no replicas, or has just lost one, be asked once a second whether some have come."""
-        if (not self.replicas or self.is_deserted) and wire.role and now - self._looked_at >= _LOOK_S:
+        if now - self._looked_at >= _LOOK_S and (not self.replicas or self.is_deserted) and wire.role:
             self._looked_at = now
             wire.look()
 
@@ -146,10 +163,9 @@ class Shared:
         self._generation = 0
         self._doubted_at = 0.0
 
-    @property
     def is_open(self) -> bool:
         """True while it leads to a server, as far as this end knows."""
-        return self._wire is not None and self._wire.is_open
+        return self._wire is not None and self._wire.is_open()
 
     def ask(self, command: Command) -> bool:
         """Have a command go out with this turn's others; False when too many wait already."""
@@ -199,7 +215,7 @@ class Shared:
         if self._opening is not None:
             return
         wire = self._wire
-        if wire is None or not wire.is_open or not (wire.asked or is_trusted(wire, self._doubted_at)):
+        if wire is None or not wire.is_open() or not (wire.asked or is_trusted(wire, self._doubted_at)):
             self._opening = asyncio.get_running_loop().create_task(self._open())
         elif self._may_write(wire):
             self._write(wire)
@@ -215,7 +231,7 @@ class Shared:
 
     def _take_unsent(self) -> list[Command]:
         unsent, self._unsent = self._unsent, []
-        return [command for command in unsent if not command.reply.done()]
+        return [command for command in unsent if not command.done()]
 
     def _heard(self) -> None:
         """Write what waited for a sign of life, for its turn, or for the end of a dead connection."""
@@ -236,7 +252,7 @@ class Shared:
         finally:
             if self._opening is asyncio.current_task():  # and not closed meanwhile
                 self._opening = None
-        if wire is not None and wire.is_open:
+        if wire is not None and wire.is_open():
             self._write(wire)
         elif self._unsent:
             self._flush()
@@ -372,10 +388,10 @@ class _Batch:
         *replies, replicated, role = self._replies
         self._wire.take_role(role)
         fault = Fault.read(str(replicated)) if isinstance(replicated, Exception) else None
-        self._following.denied = f"WAIT: {fault.reason}" if fault is not None and fault.is_denied else ""
+        denied = f"WAIT: {fault.reason}" if fault is not None and fault.is_denied else ""
         is_replicated = type(replicated) is int and replicated >= self._wanted
-        self._following.waited(is_replicated=is_replicated, now=now)
-        is_alone = self._following.denied or (fault is None and self._following.is_silent)
+        self._following.waited(is_replicated=is_replicated, now=now, denied=denied)
+        is_alone = denied or (fault is None and self._following.is_silent)
         is_deserted = not self._is_must and self._following.is_deserted
         if (is_replicated or (is_alone and not self._is_must)) and not is_deserted:
             for command, its in zip(self._commands, replies, strict=True):
@@ -385,7 +401,7 @@ class _Batch:
             self._renew(self.asked_at, now)
         reason = UNREPLICATED
         if fault is not None:
-            reason = f"{UNREPLICATED}: {self._following.denied}" if self._following.denied else fault.reason
+            reason = f"{UNREPLICATED}: {denied}" if denied else fault.reason
         for command, its in zip(self._commands, replies, strict=True):
             if isinstance(its, Exception):
                 command.answered(its, now)  # nothing was done
@@ -423,7 +439,7 @@ class Own:
                 return await wire.ask(*[("ASKING",)] * is_asking, command)[-1]
             finally:
                 self._used.discard(wire)
-                if wire.is_open and not wire.asked and generation == self._generation:
+                if wire.is_open() and not wire.asked and generation == self._generation:
                     self._idle.append(wire)
                 else:
                     wire.end()
@@ -449,11 +465,11 @@ class Own:
         """Give the idle connection that was used last, if it proves to be open, or a new one."""
         while self._idle:
             wire = self._idle.pop()
-            if not wire.is_open:
+            if not wire.is_open():
                 continue
             if not is_trusted(wire, self._doubted_at) and not await answers(wire):
                 self.renew()  # the others are older still
-            elif wire.is_open:
+            elif wire.is_open():
                 return wire
         return await self._door.connect()
 
@@ -476,29 +492,20 @@ class Node:
     ) -> None:
         self.trouble = trouble
         self._door = door
-        self._following = Following()
+        self.following = Following(wanted, is_one_of_many=is_one_of_many)
         self.waiting = Own(door)
-        self.deciding = Shared(door, limit_s, self.waiting.doubt, self._following)
-        self._replicated = Replicated(door, limit_s, self.waiting.doubt, self._following, wanted, self.renew)
+        self.deciding = Shared(door, limit_s, self.waiting.doubt, self.following)
+        self._replicated = Replicated(door, limit_s, self.waiting.doubt, self.following, wanted, self.renew)
         self._wanted = wanted
-        self._is_one_of_many = is_one_of_many
         self._renewed_at = 0.0
 
     def lasting(self) -> Shared:
         """Give the connection for what must outlive the server; that of the decisions where nobody is waited for."""
         if self._wanted == 0:
             return self.deciding
-        waits = self._wanted or self._following.replicas or not self.deciding.is_open or self._following.is_deserted
+        following = self.following
+        waits = self._wanted or following.replicas or following.left_at is not None or not self.deciding.is_open()
         return self._replicated if waits else self.deciding
-
-    @property
-    def alone(self) -> str:
-        """Say why no replica is waited for where there were some, or should be; "" when one is."""
-        if self._wanted is not None:
-            return ""
-        if not self._following.replicas and (self._is_one_of_many or self._following.had):
-            return "no replica"
-        return self._following.denied or ("silent replicas" if self._following.is_silent else "")
 
     @property
     def place(self) -> str:
@@ -547,7 +554,7 @@ async def answers(wire: Wire) -> bool:
     is_alive = False
     try:
         async with asyncio.timeout(PING_S):
-            is_alive = wire.is_open and await wire.ask(("PING",))[0] == b"PONG"
+            is_alive = wire.is_open() and await wire.ask(("PING",))[0] == b"PONG"
     except (LostError, TimeoutError):
         pass
     finally:

@@ -203,11 +203,11 @@ class Primary:
             self._looking = None
             await self._looked_up()
         wire.hear(ended.set)
-        while wire.is_open and not ended.is_set():
+        while wire.is_open() and not ended.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(_WATCH_S):
                     await ended.wait()
-            if wire.is_open and not ended.is_set():
+            if wire.is_open() and not ended.is_set():
                 async with asyncio.timeout(_WATCH_S):
                     await wire.ask(("PING",))[0]
                 ended.clear()

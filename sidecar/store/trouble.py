@@ -31,7 +31,7 @@ class Trouble:
         self._failures = 0
         self._told_at: dict[str, float] = {}
         # Since when replicas are missing, and how much was stored meanwhile.
-        self._alone_since: float | None = None
+        self.alone_since: float | None = None
         self._stored_alone = 0
 
     def at(self, place: str) -> Self:
@@ -71,11 +71,11 @@ class Trouble:
     def lasting(self, place: str, now: float, *, alone: str) -> None:
         """Take note that what must outlive its server was done at `place`; `alone`: why no replica has it, or ""."""
         if alone:
-            if self._alone_since is None:
-                self._alone_since, self._stored_alone = now, 0
+            if self.alone_since is None:
+                self.alone_since, self._stored_alone = now, 0
                 self._tell(StoreAlone(place=place, reason=alone))
             self._stored_alone += 1
             self._tell(StoredAlone())
-        elif self._alone_since is not None:
-            self._tell(StoreReplicated(place=place, alone=self._stored_alone, seconds=now - self._alone_since))
-            self._alone_since = None
+        elif self.alone_since is not None:
+            self._tell(StoreReplicated(place=place, alone=self._stored_alone, seconds=now - self.alone_since))
+            self.alone_since = None

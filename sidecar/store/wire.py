@@ -108,7 +108,6 @@ class Wire(asyncio.Protocol):
         self._hear: Hear = _nothing
         self.hear_role: Hear = _nothing  # called when `role` and `replicas` are told anew
 
-    @property
     def is_open(self) -> bool:
         """True while commands can be written, as far as this end knows."""
         return self._transport is not None and not self._transport.is_closing()
@@ -181,16 +180,17 @@ class Wire(asyncio.Protocol):
         self._has_turn = False
         now, asked, next_reply = self.heard_at, self.asked, self._reader.gets
         try:
-            while (reply := next_reply()) is not _MORE:
+            for _ in range(most):
+                reply = next_reply()
+                if reply is _MORE:
+                    break
                 if not asked:
                     self.end(Fault.read(str(reply)).reason if type(reply) is hiredis.ReplyError else "")
                     return
                 asked.popleft().answered(reply, now)
-                most -= 1
-                if not most:
-                    self._has_turn = True
-                    asyncio.get_running_loop().call_soon(self._go_on)
-                    break
+            else:
+                self._has_turn = True
+                asyncio.get_running_loop().call_soon(self._go_on)
         except hiredis.ProtocolError:
             self.end(f"no Redis protocol at {self.place}")
             return
@@ -205,7 +205,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._has_turn and self._transport is not None:
-            self._take(-1)  # what has come is whole, whatever became of the connection
+            self._take(len(self.asked) + 1)  # what has come is whole, whatever became of the connection
         self.end(why(error, self.place) if isinstance(error, OSError) else "")
 
 
