@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from sidecar.config.model import CodeRules
 from sidecar.delivery.ledger import Ledger, Moved, Noted
-from sidecar.delivery.outbox import Answered, Back, Entry, Leased, Outbox, Past
+from sidecar.delivery.outbox import Answered, Back, Entry, Leased, Outbox, Past, Unreadable
 from sidecar.delivery.providers.seam import (
     LOST,
     Accepted,
@@ -166,10 +166,10 @@ class Courier:
         finally:
             self._queueing -= 1
             self._room.set()
-        if leased is None or leased.entry is not entry:
+        if leased is not entry:
             self._know(entry, recipient)
         if leased is not None and self._is_open:
-            self._begin(leased, recipient if leased.entry is entry else None)
+            self._begin(leased, recipient if leased is entry else None)
 
     def _know(self, entry: Entry, recipient: Recipient) -> None:
         """Remember a recipient for when its message is leased, if that is soon, and here; and have it looked for."""
@@ -298,20 +298,20 @@ class Courier:
 
     async def _story(self, leased: Leased, recipient: Recipient | None) -> None:
         # Step 1: what is it? The store has the recipient sealed, and has no code.
-        entry = leased.entry
-        if entry is None:
-            raise ValueError("fields are missing")
+        if isinstance(leased, Unreadable):
+            raise ValueError("fields are missing")  # noqa: TRY004 - no type is wrong, but the message
+        entry = leased
         is_fresh = recipient is not None
         recipient = recipient or self._known.pop(entry.sealed, None) or self._open_recipient(entry.sealed)
         code = self._code(entry.verification_id, recipient)
         if code is None:
             raise ValueError("the code's secret is gone")
         past = entry.past
-        message_id = past.message_id or f"{entry.verification_id}_{leased.id}"
+        message_id = past.message_id or f"{entry.verification_id}_{entry.id}"
         # What every event of it says.
         what = {
-            "message": leased.id,
-            "verification_id": leased.verification_id,
+            "message": entry.id,
+            "verification_id": entry.verification_id,
             "request_id": entry.request_id,
             "to": recipient.masked,
         }
@@ -334,15 +334,15 @@ class Courier:
             if over or record is None:
                 self._tell(MessageDropped(**what, reason=over))
                 if over == _ELSEWHERE:
-                    await self._conclude(leased, refund=entry, once=message_id)
+                    await self._conclude(entry, refund=True, once=message_id)
                 else:
-                    await self._conclude(leased)
+                    await self._conclude(entry)
                 return
             is_open = record.came_to == "unconfirmed"
         if left_s <= 0:
             reason = past.reason if is_open else "; ".join(filter(None, ("the code has expired", past.reason)))
             after = replace(entry, past=replace(past, message_id=message_id, reason=reason))
-            await self._give_up(leased, after, what, is_open=is_open)
+            await self._give_up(after, what, is_open=is_open)
             return
 
         # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
@@ -351,7 +351,7 @@ class Courier:
         if way is None or not way.usable or past.back == "end" or is_only_learnt_from:
             reason = past.reason or ("no_provider" if way else "no_rule")
             after = replace(entry, past=replace(past, message_id=message_id, reason=reason))
-            await self._give_up(leased, after, what | {"country": recipient.country}, is_open=is_open)
+            await self._give_up(after, what | {"country": recipient.country}, is_open=is_open)
             return
 
         # Step 4: race. What comes of it is told at once; the attempts that lost end in their own time.
@@ -374,7 +374,7 @@ class Courier:
             if hears or past.holders:
                 noting = self._note(message_id, entry, way.segment, result.attempts, past.holders)
             # Step 6: tell, and put aside what comes back. Then those receipts are taken that came early.
-            await self._tell_of(leased, entry, message, result, way, what, is_open=is_open)
+            await self._tell_of(entry, message, result, way, what, is_open=is_open)
             if noting is not None:
                 await self._take_early(*noting)
         if hears:
@@ -388,7 +388,6 @@ class Courier:
 
     def _tell_of(
         self,
-        leased: Leased,
         entry: Entry,
         message: Message,
         result: Result,
@@ -408,7 +407,7 @@ class Courier:
             again = None
             if is_first and within_s is not None and within_s < entry.expires_at - (now := self._now()):
                 again = _back(_after(entry, result, message, now), "confirm")
-            return self._conclude(leased, status="sent", again=again, after_s=within_s or 0.0)
+            return self._conclude(entry, status="sent", again=again, after_s=within_s or 0.0)
         now = self._now()
         left_s = entry.expires_at - now
         after = _after(entry, result, message, now)
@@ -422,14 +421,13 @@ class Courier:
         if pause_s < left_s:
             # Refused for now: the same providers are asked again, for as long as the code lives.
             self._tell(MessageDeferred(**what, reason=past.reason, again_in_s=pause_s))
-            return self._conclude(leased, status=status, again=_back(after, "retry"), after_s=pause_s)
+            return self._conclude(entry, status=status, again=_back(after, "retry"), after_s=pause_s)
         if status and is_first and within_s is not None and within_s < left_s:
-            return self._conclude(leased, status=status, again=_back(after, "confirm"), after_s=within_s)
-        return self._give_up(leased, after, what, status=status, is_open=is_open or bool(status))
+            return self._conclude(entry, status=status, again=_back(after, "confirm"), after_s=within_s)
+        return self._give_up(after, what, status=status, is_open=is_open or bool(status))
 
     async def _give_up(
         self,
-        leased: Leased,
         entry: Entry,
         what: Mapping[str, str],
         *,
@@ -442,18 +440,18 @@ class Courier:
         if not past.holders or past.is_lost:
             # Nobody has it. Who took it and lost it was paid for it, so only what all refused is given back.
             self._tell(MessageFailed(**what, reason=past.reason))
-            refund = None if past.holders else entry
+            is_free = not past.holders
             once = past.message_id
             why = _failure(past)
-            await self._conclude(leased, status="failed", reason=why, refund=refund, once=once, dead=past.reason)
+            await self._conclude(entry, status="failed", reason=why, refund=is_free, once=once, dead=past.reason)
         elif is_open and left_s > 0:
             again = _back(entry, "end")
-            await self._conclude(leased, status=status, again=again, after_s=left_s + _END_MARGIN_S)
+            await self._conclude(entry, status=status, again=again, after_s=left_s + _END_MARGIN_S)
         elif is_open:
             self._tell(MessageNeverConfirmed(**what, reason=past.reason))
-            await self._conclude(leased, dead=f"unconfirmed: {past.reason}")
+            await self._conclude(entry, dead=f"unconfirmed: {past.reason}")
         else:
-            await self._conclude(leased)  # it was sent, and nobody else is left who could send it, too
+            await self._conclude(entry)  # it was sent, and nobody else is left who could send it, too
 
     async def received(self, moved: Moved) -> None:
         """Take what a vendor says became of one of our messages. Raises StoreAwayError."""
@@ -535,7 +533,7 @@ class Courier:
         *,
         status: Literal["sent", "unconfirmed", "failed"] | None = None,
         reason: FailureReason | Literal[""] = "",
-        refund: Entry | None = None,
+        refund: bool = False,
         once: str = "",
         again: Entry | None = None,
         after_s: float = 0.0,
@@ -552,12 +550,14 @@ class Courier:
         # Each by its name, and what it gave where it was asked already.
         steps: list[tuple[str, Callable[[], Awaitable[Any]], Awaitable[Any] | None]] = []
         is_sent = status == "sent"
-        if refund is not None and refund.tickets:
-            steps.append(("refund", functools.partial(self._refund, refund.tickets, once), None))
-        if refund is not None and refund.send_ticket and self._sends is not None:
-            steps.append(("refund", functools.partial(self._sends.give_back, refund.send_ticket), None))
+        is_given_back = False
+        if refund and isinstance(leased, Entry):
+            is_given_back = bool(leased.tickets)
+            if leased.tickets:
+                steps.append(("refund", functools.partial(self._refund, leased.tickets, once), None))
+            if leased.send_ticket and self._sends is not None:
+                steps.append(("refund", functools.partial(self._sends.give_back, leased.send_ticket), None))
         if status and leased.verification_id:
-            is_given_back = refund is not None and bool(refund.tickets)
             mark = functools.partial(self._mark, leased.verification_id, status, reason, is_given_back)
             steps.append(("mark", mark, mark() if is_sent else None))
         if dead:

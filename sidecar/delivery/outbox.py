@@ -7,6 +7,7 @@ One that is acked may be put aside in the same step, to come back later (`bring_
 far. Recipients are sealed by the caller, and there is no code. Everything raises StoreAwayError.
 """
 
+import functools
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -71,9 +72,9 @@ class Past:
 NO_PAST: Final = Past()
 
 
-@dataclass(slots=True)  # not frozen: it is made for every message
+@dataclass(slots=True)  # not frozen: it is made for every message, and gets its id when it is leased
 class Entry:
-    """One message as the store has it."""
+    """One message as the store has it. `id`: what the store knows it by; "" before it is leased."""
 
     verification_id: str
     sealed: bytes  # the recipient
@@ -83,14 +84,18 @@ class Entry:
     request_id: str
     past: Past = NO_PAST
     send_ticket: str = ""  # by which `limits.sends` knows what it counted; "" where it counts nothing
+    id: str = field(default="", compare=False)
 
 
-class Leased(NamedTuple):
-    """A message that is ours for now. `entry` is None when it cannot be read; `verification_id` then may be ""."""
+class Unreadable(NamedTuple):
+    """A message that cannot be read. `verification_id` may be ""."""
 
     id: str
     verification_id: str
-    entry: Entry | None
+
+
+# A message that is ours for now.
+Leased = Entry | Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +133,9 @@ class Outbox:
     def put_and_lease(self, entry: Entry, answered: Answered | None = None) -> Awaitable[Leased | None]:
         """Queue a message as `put` does, and lease the oldest one that nobody has had. Asked at once.
 
-        It is this one, and has this very `entry`, unless others wait before it; None when another courier was faster.
+        It is this very `entry`, unless others wait before it; None when another courier was faster.
         """
-
-        def read(reply: Any) -> Leased | None:
-            message_id, *leased = _ids(reply)
-            if not leased:
-                return None
-            if leased[0] == message_id:
-                return Leased(message_id.decode(), entry.verification_id, entry)
-            return _leased(*leased)
-
-        return self._put(entry, answered, self._consumer, read)
+        return self._put(entry, answered, self._consumer, functools.partial(_first, entry))
 
     def _put(self, entry: Entry, answered: Answered | None, courier: str, read: Callable[[Any], Any]) -> Awaitable[Any]:
         keys: tuple[str, ...] = (self._key,)
@@ -253,6 +249,17 @@ def _ids(reply: Any) -> Any:
     return reply
 
 
+def _first(entry: Entry, reply: Any) -> Leased | None:
+    """Read which message put.lua has leased when it queued `entry`."""
+    message_id, *leased = _ids(reply)
+    if not leased:
+        return None
+    if leased[0] == message_id:
+        entry.id = message_id.decode()
+        return entry
+    return _leased(*leased)
+
+
 def _values(entry: Entry) -> tuple[str | bytes, ...]:
     """Write a message as `_FIELDS` has it."""
     return (
@@ -269,10 +276,6 @@ def _values(entry: Entry) -> tuple[str | bytes, ...]:
 
 def _leased(message_id: bytes, flat: Sequence[bytes]) -> Leased:
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    return Leased(message_id.decode(), fields.get(b"verification", b"").decode("utf-8", "replace"), _entry(fields))
-
-
-def _entry(fields: Mapping[bytes, bytes]) -> Entry | None:
     try:
         tickets: Any = json.loads(fields[b"tickets"])
         return Entry(
@@ -284,9 +287,10 @@ def _entry(fields: Mapping[bytes, bytes]) -> Entry | None:
             request_id=fields[b"request"].decode(),
             past=_past(fields),
             send_ticket=fields.get(b"send_ticket", b"").decode(),
+            id=message_id.decode(),
         )
     except (KeyError, ValueError, TypeError):
-        return None
+        return Unreadable(message_id.decode(), fields.get(b"verification", b"").decode("utf-8", "replace"))
 
 
 def _past(fields: Mapping[bytes, bytes]) -> Past:

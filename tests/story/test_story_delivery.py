@@ -168,9 +168,7 @@ async def test_dead_letters_are_listed_sent_again_and_dropped(sending: Sending, 
         assert (await sending.run("dead", "redrive", shown[0][0]))[:2] == (0, f"{shown[0][0]}  queued again\n")
         assert (await sending.run("dead", "redrive", shown[0][0]))[:2] == (1, f"{shown[0][0]}  not there\n")
         [again] = await outbox.lease(1, 1.0)
-        assert again.entry == Entry("v-1", b"sealed", "en", (), dies_at, "r-1"), (
-            "as it was at first, and it costs nothing"
-        )
+        assert again == Entry("v-1", b"sealed", "en", (), dies_at, "r-1"), "as it was at first, and it costs nothing"
         code, out, _ = await sending.run("dead", "redrive", "--all")
         assert (code, "its code has expired" in out) == (1, True)
         assert (await sending.run("dead", "drop", "--all"))[:2] == (0, f"{shown[1][0]}  dropped\n")
