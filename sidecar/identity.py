@@ -7,6 +7,7 @@ DPoP (RFC 9449), `body_sha256` is ours.
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as _text
@@ -21,7 +22,7 @@ from sidecar.secret import b64url
 _LOOK_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for every verify
 class Bound:
     """The request that a JWT is good for: its method, its path as upstream gets it (no query), its body."""
 
@@ -61,14 +62,15 @@ class Signer:
         self._now = now
         self._new_id = new_id
         self._issuer = f'"iss":{_text(rules.issuer)},"aud":{_text(rules.audience)}'
-        self._head: tuple[str, bytes] = "", b""  # a key's id, and the head of every JWT that it signs
-        self._current: tuple[float, SigningKey] | None = None  # which signs, and when that was last looked up
+        # Which key signs, and the head of every JWT that it signs; when that was last looked up.
+        self._current: tuple[SigningKey | None, bytes] = None, b""
+        self._looked_at = -math.inf
 
     def sign(self, proven: str, bound: Bound) -> bytes:
         """The JWT that says `proven` of the request `bound`: a compact JWS, RFC 7515 section 7.1."""
         now = self._now()
-        key = self._key(now)
-        octets = self._headed(key) + b64url(self._claims(proven, bound, int(now)).encode()).encode()
+        key, head = self._signing(now)
+        octets = head + b64url(self._claims(proven, bound, int(now)).encode()).encode()
         signature = key.sign(octets) if key else hmac.digest(self._rules.secret.encode(), octets, "sha256")
         return b"%b.%b" % (octets, b64url(signature).encode())
 
@@ -80,20 +82,14 @@ class Signer:
             f'"body_sha256":"{hashlib.sha256(bound.body).hexdigest()}",{proven}}}'
         )
 
-    def _key(self, now: float) -> SigningKey | None:
-        """The key that signs now, looked up once a second: a new one is published long before it signs."""
-        if not isinstance(self._keys, KeyFiles):
-            return self._keys
-        if self._current is None or not 0 <= now - self._current[0] < _LOOK_S:
-            self._current = now, self._keys.current()
-        return self._current[1]
-
-    def _headed(self, key: SigningKey | None) -> bytes:
-        kid = key.kid if key is not None else ""
-        if not self._head[1] or self._head[0] != kid:
-            said = {"typ": "JWT", "alg": self._rules.algorithm} | ({"kid": kid} if kid else {})
-            self._head = kid, f"{b64url(json.dumps(said, separators=(',', ':')).encode())}.".encode()
-        return self._head[1]
+    def _signing(self, now: float) -> tuple[SigningKey | None, bytes]:
+        """Which key signs now, looked up once a second: a new one is published long before it signs; its JWTs' head."""
+        if not 0 <= now - self._looked_at < _LOOK_S:
+            key = self._keys.current() if isinstance(self._keys, KeyFiles) else self._keys
+            said = {"typ": "JWT", "alg": self._rules.algorithm} | ({"kid": key.kid} if key else {})
+            self._current = key, f"{b64url(json.dumps(said, separators=(',', ':')).encode())}.".encode()
+            self._looked_at = now
+        return self._current
 
     def jwks(self) -> dict[str, Any]:
         """The public keys, RFC 7517 section 5. Empty for HS256, whose key is a secret."""

@@ -5,8 +5,9 @@
 -- ARGV[2] "1" if it is the right one (compared in constant time by the caller), else "0"
 -- ARGV[3] the recipient's hash, as the request has it
 -- ARGV[4] holder: a random name for this request
--- ARGV[5] how long it may hold, milliseconds
--- ARGV[6] wrong tries that kill a code
+--
+-- HOLD     how long it may hold, milliseconds
+-- ATTEMPTS wrong tries that kill a code
 --
 -- Returns {"held"} | {"expired"} | {"in_use"} | {"mismatch", tries left} | {"too_many"}: the code is dead
 
@@ -18,8 +19,8 @@ local record = redis.call('HMGET', KEYS[1], 'to', 'expires', 'wrong', 'proof', '
 if record[1] ~= ARGV[3] or record[4] ~= ARGV[1] or tonumber(record[2]) <= now then
   return {'expired'}
 end
-local wrong, allowed = tonumber(record[3]), tonumber(ARGV[6])
-if wrong >= allowed then
+local wrong = tonumber(record[3])
+if wrong >= ATTEMPTS then
   return {'too_many'}
 end
 if record[5] and tonumber(record[6]) > now then
@@ -27,7 +28,7 @@ if record[5] and tonumber(record[6]) > now then
 end
 if ARGV[2] ~= '1' then
   redis.call('HINCRBY', KEYS[1], 'wrong', 1)
-  return {'mismatch', allowed - wrong - 1}
+  return {'mismatch', ATTEMPTS - wrong - 1}
 end
-redis.call('HSET', KEYS[1], 'holder', ARGV[4], 'held_until', now + tonumber(ARGV[5]))
+redis.call('HSET', KEYS[1], 'holder', ARGV[4], 'held_until', now + HOLD)
 return {'held'}

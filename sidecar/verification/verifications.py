@@ -99,9 +99,9 @@ class Hold:
         self._holder = holder
         self._open = True
 
-    async def spend(self) -> None:
-        """Use the proof up. Raises StoreAwayError."""
-        await self._settle("spend")
+    def spend(self) -> Awaitable[bool]:
+        """Use the proof up. Asked at once. Raises StoreAwayError."""
+        return self._settle("spend")
 
     async def exchange(self) -> str:
         """Use the code up for a token. Raises StoreAwayError, and Refusal when the hold had lapsed."""
@@ -122,10 +122,11 @@ class Hold:
 
     async def leave(self) -> None:
         """Release it unless it was settled. Never raises: where the store is away, it lapses by itself."""
-        try:
-            await self.release()
-        except StoreError:
-            self._verifications.tell(ReleaseFailed(verification_id=self.id))
+        if self._open:
+            try:
+                await self.release()
+            except StoreError:
+                self._verifications.tell(ReleaseFailed(verification_id=self.id))
 
     def _settle(self, outcome: str) -> Awaitable[bool]:
         self._open = False
@@ -154,7 +155,7 @@ class Verifications:
         self._rules = rules
         self._test_codes = test_codes
         self._urandom = urandom
-        self._hold_ms = int(hold_s * 1000)
+        self._hold_s = hold_s
         self._issue = _ISSUE.having(
             LIFE=int(rules.ttl * 1000),
             READABLE=_READABLE_MS,
@@ -163,6 +164,8 @@ class Verifications:
             LONGEST=_LONGEST_LIFE_MS,
             WORTH_SENDING=_WORTH_SENDING_MS,
         )
+        self._check_script = _CHECK.having(HOLD=int(hold_s * 1000), ATTEMPTS=rules.attempts)
+        self._settle_script = _SETTLE.having(LIFE=int(rules.ttl * 1000), READABLE=_READABLE_MS)
         # Verifications whose code was killed by wrong tries, the longest dead first. None ever lives again.
         self._dead: dict[str, None] = {}
 
@@ -255,13 +258,9 @@ class Verifications:
         """End a hold; only `Hold` calls this. Asked at once. Raises StoreAwayError."""
         if self._verified is not None and outcome != "release":
             self._verified(recipient_hash)  # asked at once: it travels with the settlement
-        return self._store.run(
-            _SETTLE,
-            [self._names.verification(verification_id)],
-            [holder, outcome, int(self._rules.ttl * 1000), _READABLE_MS],
-            read=bool,
-            lasting=outcome != "release",
-        )
+        keys = (self._names.verification(verification_id),)
+        is_lasting = outcome != "release"
+        return self._store.run(self._settle_script, keys, (holder, outcome), read=bool, lasting=is_lasting)
 
     def _typed(self, shown: str | int) -> str:
         """Read a code as it was typed.
@@ -326,17 +325,18 @@ class Verifications:
                 give_back()
             raise
 
-    async def _check(self, verification_id: str, recipient_hash: str, kind: str, right: bool) -> Hold:
+    def _check(self, verification_id: str, recipient_hash: str, kind: str, right: bool) -> Awaitable[Hold]:
+        """Hold a verification for one use if its proof is right. Asked at once. Raises as `hold`."""
         holder = b64url(self._urandom(12))
-        answer = await self._store.run(
-            _CHECK,
-            [self._names.verification(verification_id)],
-            [kind, int(right), recipient_hash, holder, self._hold_ms, self._rules.attempts],
-            lasting=True,
-        )
+        read = functools.partial(self._checked, verification_id, recipient_hash, holder)
+        keys, words = (self._names.verification(verification_id),), (kind, int(right), recipient_hash, holder)
+        return self._store.run(self._check_script, keys, words, read=read, lasting=True)
+
+    def _checked(self, verification_id: str, recipient_hash: str, holder: str, answer: Any) -> Hold:
+        """Read what check.lua answers."""
         match answer:
             case [b"held"]:
-                return Hold(self, verification_id, recipient_hash, holder, self._hold_ms / 1000)
+                return Hold(self, verification_id, recipient_hash, holder, self._hold_s)
             case [b"expired"]:
                 raise Refusal("code_expired", "spent_or_expired")
             case [b"in_use"]:
