@@ -22,8 +22,8 @@ from sidecar.store.names import Names
 _GCRA: Final = Script.load(Path(__file__).with_name("gcra.lua"))
 # Longer than any message is under way.
 _REFUNDED_MS: Final = 3_600_000
-# What gcra.lua answers per bucket: allowed, remaining, retry, reset, tat.
-_ANSWERS: Final = 5
+# What gcra.lua answers per bucket: allowed, remaining, retry, reset.
+_ANSWERS: Final = 4
 # So many full buckets are remembered, some 20 MB; a flood from more addresses asks the store again for the oldest.
 _MOST_FULL: Final = 65_536
 # How long a full bucket is believed to be full without asking again: another process may have given back to it.
@@ -37,10 +37,11 @@ _DEMAND: Final = " captcha"
 class Meter:
     """What all buckets of one limit have in common, worked out once for a configuration.
 
-    `prefix`: how the names of its buckets begin in the store. `words`: what gcra.lua is told of each; `solved_words`:
-    the same for a request that has solved a captcha. `spare_us`: so many microseconds before a bucket is empty it takes
-    another one. A meter that `demands` a captcha does so where an enforcing one would refuse; once it is solved, the
-    bucket takes one when it can, and demands nothing more.
+    `prefix`: how the names of its buckets begin in the store; `ticket`: how what gives back to them begins. `looks` and
+    `takes`: what gcra.lua is told to look at one, or to take from it, and then the same for a request that has solved a
+    captcha. `spare_us`: so many microseconds before a bucket is empty it takes another one. A meter that `demands` a
+    captcha does so where an enforcing one would refuse; once it is solved, the bucket takes one when it can, and
+    demands nothing more.
     """
 
     name: str
@@ -50,8 +51,9 @@ class Meter:
     demands: bool
     limit: Limit
     prefix: str
-    words: tuple[str, str, str]
-    solved_words: tuple[str, str, str]
+    ticket: str
+    looks: tuple[str, str]
+    takes: tuple[str, str]
     spare_us: int
 
     @classmethod
@@ -68,11 +70,20 @@ class Meter:
         """Make it of a rate; a bucket takes `burst` at once, or the rate's whole count. Raises ValueError as Limit."""
         limit = Limit.of_rate(rate.count, rate.period_s, burst or rate.count)
         enforce = enforce and not demands
-        said = (str(limit.interval_us), str(limit.burst))
-        words, solved_words = (*said, str(int(enforce or demands))), (*said, str(int(enforce)))
-        prefix = names.bucket(name, "")
-        spare_us = (limit.burst - 1) * limit.interval_us
-        return cls(name, rate.count, rate.period_s, enforce, demands, limit, prefix, words, solved_words, spare_us)
+        words = [f"{limit.interval_us} {limit.burst} {refuses:d}" for refuses in (enforce or demands, enforce)]
+        return cls(
+            name=name,
+            count=rate.count,
+            period_s=rate.period_s,
+            enforce=enforce,
+            demands=demands,
+            limit=limit,
+            prefix=names.bucket(name, ""),
+            ticket=f"{limit.interval_us}:",
+            looks=(f"look {words[0]}", f"look {words[1]}"),
+            takes=(f"take {words[0]}", f"take {words[1]}"),
+            spare_us=(limit.burst - 1) * limit.interval_us,
+        )
 
     @classmethod
     def of(cls, name: str, limit: model.Limit, names: Names, *, enforce: bool = True) -> Self:
@@ -102,10 +113,9 @@ class Bucket:
     meter: Meter
     key: str
 
-    @property
     def ticket(self) -> str:
-        """What gives one back, for `Buckets.refund`; opaque, and safe to store."""
-        return f"{self.meter.words[0]}:{self.key}"
+        """Write what gives one back, for `Buckets.refund`; opaque, and safe to store."""
+        return self.meter.ticket + self.key
 
 
 @dataclass(slots=True)  # not frozen: it is made for every request
@@ -130,7 +140,7 @@ class Ruling:
     @property
     def tickets(self) -> tuple[str, ...]:
         """What gives back what was spent, in the order of the buckets."""
-        return tuple([bucket.ticket for bucket, _ in self.spent])
+        return tuple([bucket.ticket() for bucket, _ in self.spent])
 
     @property
     def again_in_s(self) -> float:
@@ -206,39 +216,43 @@ class Buckets:
         captcha was solved, so none is demanded. One step in the store for all of it; while the store is away, this
         process's own buckets decide where they may.
         """
-        decided, looked = _once_each(looking_at, buckets)
-        if not decided and not giving_back:
+        decided, looked = [*looking_at, *buckets], len(looking_at)
+        keys = [bucket.key for bucket in decided]
+        if len(set(keys)) < len(keys):  # seldom
+            decided, looked = _once_each(looking_at, buckets)
+            keys = [bucket.key for bucket in decided]
+        words = [bucket.meter.takes[is_solved] for bucket in decided]
+        if looked:
+            words[:looked] = [bucket.meter.looks[is_solved] for bucket in decided[:looked]]
+        given: list[str] = []
+        if giving_back:
+            given, back = _of_tickets(giving_back)
+            keys, words = given + keys, back + words
+        elif not decided:
             return Ruling(allowed=True)
-        asked_at = self._clock()
-        keys, intervals = _of_tickets(giving_back)
-        args: list[str | int] = ["0", len(keys), len(decided) - looked, *intervals]
-        for bucket in decided:
-            args += bucket.meter.solved_words if is_solved else bucket.meter.words
-        is_alone = False
+        asked_at: float | None = self._clock()
         try:
-            answer = await self._store.run(_GCRA, keys + [bucket.key for bucket in decided], args)
+            answer = await self._store.run(_GCRA, keys, words)
         except StoreAwayError:
             if not may_decide_alone:
                 raise
-            is_alone = True
+            asked_at = None
             answer = self._alone(giving_back, decided, looked, is_solved=is_solved)
         finally:
-            if keys:
-                self._forget(keys)
-        heard_of = None if is_alone else asked_at
-        ruling = self._ruling(decided, looked, answer, 1 + len(keys), heard_of, is_solved=is_solved)
-        ruling.is_alone = is_alone
-        return ruling
+            if given:
+                self._forget(given)
+        return self._ruling(decided, looked, answer, 1 + len(given), asked_at, is_solved=is_solved)
 
     def _alone(
         self, giving_back: Sequence[str], decided: Sequence[Bucket], looked: int, *, is_solved: bool
     ) -> list[int]:
         """Answer as gcra.lua would, of this process's own buckets."""
         instances = self._instances()
-        for key, interval in zip(*_of_tickets(giving_back), strict=True):
+        for ticket in giving_back:
+            interval, _, key = ticket.partition(":")
             self._local.give_back(key, int(interval), instances)
         asked = [
-            (bucket.key, bucket.meter.limit, (bucket.meter.solved_words if is_solved else bucket.meter.words)[2] == "1")
+            (bucket.key, bucket.meter.limit, bucket.meter.enforce or (bucket.meter.demands and not is_solved))
             for bucket in decided
         ]
         now, *said = self._local.spend(asked, looked, int(self._clock() * 1_000_000), instances)
@@ -254,10 +268,10 @@ class Buckets:
             return
         if not tickets:
             return
-        keys, intervals = _of_tickets(tickets)
+        keys, back = _of_tickets(tickets)
         try:
-            args: list[str | int] = [_REFUNDED_MS, len(keys), 0, *intervals]
-            await self._store.run(_GCRA, [self._store.names.refunded(once), *keys], args)
+            mark = self._store.names.refunded(once)
+            await self._store.run(_GCRA, [mark, *keys], [f"once {_REFUNDED_MS}", *back])
         finally:
             self._forget(keys)
 
@@ -273,11 +287,13 @@ class Buckets:
     ) -> Ruling:
         """Read the script's answer: `first` is where it speaks of the first bucket, and `looked` are not spent.
 
-        `asked_at`: when the store was asked; None where it was not, and full buckets are none that it calls so.
+        `asked_at`: when the store was asked; None where this process decides alone, and full buckets are none that the
+        store calls so.
         """
+        is_alone = asked_at is None
         takes, resets = answer[first::_ANSWERS], answer[first + 3 :: _ANSWERS]
         if 0 not in takes:  # as mostly
-            return Ruling(True, spent=tuple(zip(decided, resets, strict=True))[looked:])
+            return Ruling(True, spent=tuple(zip(decided, resets, strict=True))[looked:], is_alone=is_alone)
         observed, demanded, spent = [], [], []
         refused = False
         retry_us = 0
@@ -299,15 +315,17 @@ class Buckets:
                 # Apart from what refuses: other meters may see more room in the same bucket.
                 self._remember(f"{bucket.key}{_DEMAND}", asked_at, retry / 1e6, reset / 1e6)
         if demanded and not refused:
-            return Ruling(False, observed=tuple(observed), demanded=tuple(demanded))
+            return Ruling(False, observed=tuple(observed), demanded=tuple(demanded), is_alone=is_alone)
         if not refused:
-            return Ruling(True, observed=tuple(observed), spent=tuple(spent))
+            return Ruling(True, observed=tuple(observed), spent=tuple(spent), is_alone=is_alone)
         states: tuple[list[LimitState], list[LimitState]] = ([], [])
         for number, bucket in enumerate(decided):
             if bucket.meter.enforce:
-                allowed, remaining, _, reset, _ = answer[first + number * _ANSWERS : first + (number + 1) * _ANSWERS]
+                allowed, remaining, _, reset = answer[first + number * _ANSWERS : first + (number + 1) * _ANSWERS]
                 states[allowed].append(bucket.meter.state(remaining, reset / 1e6))
-        return Ruling(False, retry_us / 1e6, (*states[0], *states[1]), tuple(observed), tuple(demanded))
+        return Ruling(
+            False, retry_us / 1e6, (*states[0], *states[1]), tuple(observed), tuple(demanded), is_alone=is_alone
+        )
 
     def _remember(self, key: str, asked_at: float | None, takes_in_s: float, empty_in_s: float) -> None:
         if asked_at is None:
@@ -328,9 +346,6 @@ def _once_each(looked: Sequence[Bucket], spent: Sequence[Bucket]) -> tuple[list[
 
     A bucket named twice in a request counts once, as its strictest name says, and is spent if one of its names is.
     """
-    named = [*looked, *spent]
-    if len({bucket.key for bucket in named}) == len(named):  # as mostly
-        return named, len(looked)
     strictest: dict[str, Bucket] = {}
     for bucket in (*spent, *looked):
         strictest[bucket.key] = _stricter(strictest.get(bucket.key, bucket), bucket)
@@ -344,13 +359,13 @@ def _stricter(one: Bucket, other: Bucket) -> Bucket:
 
 
 def _of_tickets(tickets: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Read tickets: the buckets' names, and their intervals."""
-    keys, intervals = [], []
+    """Read tickets: the buckets' names, and what gcra.lua is told to give back to each."""
+    keys, words = [], []
     for ticket in tickets:
         interval, _, key = ticket.partition(":")
         keys.append(key)
-        intervals.append(interval)
-    return keys, intervals
+        words.append(f"back {interval}")
+    return keys, words
 
 
 def rate_limit_fields(states: Iterable[LimitState]) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ class Local:
     def spend(self, buckets: Sequence[LocalBucket], looked: int, now_us: int, instances: int) -> list[int]:
         """Decide on buckets together: the first `looked` are looked at only, of the others one is taken, or of none.
 
-        Answers as gcra.lua does: now, then of each bucket allowed, remaining, retry, reset and TAT.
+        Answers as gcra.lua does: now, then of each bucket allowed, remaining, retry and reset.
         """
         shares = [(key, share(limit, instances), refuses) for key, limit, refuses in buckets]
         would = [decide(limit, self._tats.get(key), now_us) for key, limit, _ in shares]
@@ -49,13 +49,7 @@ class Local:
                 after = decide(limit, self._tats.get(key), now_us, cost=0)
             else:
                 self._keep(key, after)
-            answer += [
-                int(decision.allowed),
-                after.remaining,
-                decision.retry_after_us or 0,
-                after.reset_us,
-                after.tat_us,
-            ]
+            answer += [int(decision.allowed), after.remaining, decision.retry_after_us or 0, after.reset_us]
         return answer
 
     def give_back(self, key: str, interval_us: int, instances: int) -> None:

@@ -135,7 +135,7 @@ async def test_giving_back_and_spending_are_one_step(store: Store) -> None:
     assert (await buckets.spend([ip, to], giving_back=first.tickets)).allowed
     assert not (await buckets.spend([ip])).allowed
 
-    ruling = await buckets.spend([to], giving_back=[ip.ticket])
+    ruling = await buckets.spend([to], giving_back=[ip.ticket()])
 
     assert (ruling.allowed, [state.name for state in ruling.refused]) == (False, ["to"])
     assert await stored(store, ip) == [None]
@@ -146,7 +146,7 @@ async def test_spending_while_looking_at_others_is_one_step(store: Store) -> Non
     buckets, ip, total = Buckets(store), a_bucket(store, "ip"), a_bucket(store, "total", 2)
     watched = a_bucket(store, "watched", enforce=False)
     allowed = await buckets.spend([total], looking_at=[ip, watched])
-    assert (allowed.allowed, allowed.tickets, allowed.observed) == (True, (total.ticket,), ())
+    assert (allowed.allowed, allowed.tickets, allowed.observed) == (True, (total.ticket(),), ())
     assert await stored(store, ip, watched) == [None, None]
     await buckets.spend([ip, watched])
     before = await stored(store, total)
@@ -162,7 +162,7 @@ async def test_what_is_looked_at_and_spent_is_spent_once(store: Store) -> None:
     """And enforced if one of its names says so."""
     buckets, ip = Buckets(store), a_bucket(store, "ip")
     ruling = await buckets.spend([a_bucket(store, "ip", enforce=False)], looking_at=[ip])
-    assert (ruling.allowed, ruling.tickets) == (True, (ip.ticket,))
+    assert (ruling.allowed, ruling.tickets) == (True, (ip.ticket(),))
     refused = await buckets.spend([a_bucket(store, "ip", enforce=False)], looking_at=[ip])
     assert [state.name for state in refused.refused] == ["ip"]
 
@@ -227,9 +227,9 @@ async def test_what_is_given_back_here_is_no_longer_full(store: Store) -> None:
     """By a refund, by one of a message, and beside a spend."""
     buckets, ip, other = Buckets(store), a_bucket(store, "ip"), a_bucket(store, "other")
     for refund in (
-        lambda: buckets.refund([ip.ticket]),
-        lambda: buckets.refund([ip.ticket], "message"),
-        lambda: buckets.spend([other], giving_back=[ip.ticket]),
+        lambda: buckets.refund([ip.ticket()]),
+        lambda: buckets.refund([ip.ticket()], "message"),
+        lambda: buckets.spend([other], giving_back=[ip.ticket()]),
     ):
         await buckets.spend([ip])
         await buckets.spend([ip])
@@ -270,10 +270,10 @@ async def test_a_ticket_is_enough_to_give_one_back(store: Store) -> None:
     buckets, ip = Buckets(store), a_bucket(store, "ip", 2)
     for _ in range(2):
         assert (await buckets.spend([ip])).allowed
-    await buckets.refund([ip.ticket])
+    await buckets.refund([ip.ticket()])
     assert (await buckets.spend([ip])).allowed
     assert not (await buckets.spend([ip])).allowed
-    await buckets.refund([ip.ticket, ip.ticket])
+    await buckets.refund([ip.ticket(), ip.ticket()])
     for _ in range(2):
         assert (await buckets.spend([ip])).allowed
     assert not (await buckets.spend([ip])).allowed
@@ -289,7 +289,7 @@ async def test_an_observing_bucket_never_refuses(store: Store) -> None:
 
     second = await buckets.spend([watched, ip])
 
-    assert (second.allowed, second.observed, second.tickets) == (True, ("watched",), (ip.ticket,))
+    assert (second.allowed, second.observed, second.tickets) == (True, ("watched",), (ip.ticket(),))
     assert await stored(store, watched) == before
 
 
@@ -326,7 +326,7 @@ async def test_a_bucket_is_forgotten_when_it_is_empty(store: Store) -> None:
     assert 3_590_000 < await store.execute(ip.key, "PTTL", ip.key) <= 3_600_001
     await buckets.spend([ip])
     assert 7_190_000 < await store.execute(ip.key, "PTTL", ip.key) <= 7_200_001
-    await buckets.refund([ip.ticket])
+    await buckets.refund([ip.ticket()])
     assert 3_590_000 < await store.execute(ip.key, "PTTL", ip.key) <= 3_600_001
 
 
@@ -354,7 +354,7 @@ async def test_nothing_to_ask_asks_nobody(tmp_path: Path) -> None:
     with pytest.raises(StoreAwayError):
         await buckets.spend([a_bucket(away, "ip")])
     with pytest.raises(StoreAwayError):
-        await buckets.refund([a_bucket(away, "ip").ticket])
+        await buckets.refund([a_bucket(away, "ip").ticket()])
     await away.close()
 
 
@@ -400,7 +400,7 @@ async def test_a_full_bucket_that_demands_a_captcha_refuses_until_one_is_solved(
 
     ruling = await buckets.spend([ip, free], is_solved=True)
     assert (ruling.allowed, ruling.demanded, ruling.observed) == (True, (), ())
-    assert ruling.tickets == (ip.ticket,)
+    assert ruling.tickets == (ip.ticket(),)
 
 
 async def test_a_demand_is_known_without_the_store_until_there_is_room(store: Store) -> None:

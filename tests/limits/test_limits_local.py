@@ -26,10 +26,7 @@ async def test_it_answers_as_the_script_does(
     keys = [store.names.bucket(str(i), example) for i in range(len(limits))]
     for ask in asks:
         decided = (*ask.looked, *ask.spent)
-        args: list[int] = [0, 0, len(ask.spent)]
-        for i in decided:
-            args += [limits[i].interval_us, limits[i].burst, int(ask.enforce[i])]
-        answer = await store.run(GCRA, [keys[i] for i in decided], args)
+        answer = await store.run(GCRA, [keys[i] for i in decided], ask.words(limits)[len(ask.given) :])
         asked = [(keys[i], limits[i], ask.enforce[i]) for i in decided]
         assert local.spend(asked, len(ask.looked), answer[0], 1) == answer
 
