@@ -109,6 +109,7 @@ class Admission:
         sending: Callable[[Recipient, str, Route], Sending | None] | None = None,
     ) -> None:
         self._config = config
+        self._tests = frozenset(config.numbers.test)
         self._lists = lists
         self._sending = sending
         self._names = names
@@ -236,7 +237,7 @@ class Admission:
 
     def is_test(self, recipient: Recipient) -> bool:
         """True for a number of `numbers.test`, to which nothing is sent."""
-        return recipient.identity in self._config.numbers.test
+        return recipient.identity in self._tests
 
     def _of_recipients(self, recipient: Recipient, after: int | None) -> list[Bucket]:
         meter = self._of_recipient

@@ -91,13 +91,11 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
     retry_after_s: float | None = None
     limits: tuple[LimitState, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    status: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.status = CODES[self.code][0]
         self.detail = self.detail or DETAILS[self.code]
-
-    @property
-    def status(self) -> int:
-        return CODES[self.code][0]
 
     @property
     def title(self) -> str:

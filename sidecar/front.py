@@ -155,13 +155,8 @@ class Front:
         kept = self._forwarder.kept(request, peer)
         if kept.may_name_another:
             return self._look_up(method, target, end_to_end(request.fields))
-        types: RawFields = ()
-        octets = len(method) + len(target)
-        if method.upper() == "POST":
-            types = kept.types
-            for _, value in types:
-                octets += len(value)
-        is_kept = octets <= _MAX_KEPT and len(types) <= _MOST_TYPES
+        types = kept.types if method.upper() == "POST" else ()
+        is_kept = len(method) + len(target) + kept.type_octets <= _MAX_KEPT and len(types) <= _MOST_TYPES
         return (self._kept_look_up if is_kept else self._look_up)(method, target, types)
 
     def _look_up(self, method: str, target: bytes, raw: RawFields = ()) -> Found | None:

@@ -140,7 +140,13 @@ class Gate:
         self._tell = tell
         self._now = now
         rules = config.numbers
-        self._parse = partial(parse_recipient, known=rules.test, extra=rules.extra, example=rules.example)
+        self._parse = partial(
+            parse_recipient,
+            default_country=rules.default_country,
+            known=rules.test,
+            extra=rules.extra,
+            example=rules.example,
+        )
         self._identity_field = config.identity.header.encode()
         self._begun: set[asyncio.Task[Any]] = set()  # the loop itself keeps none
 
@@ -456,7 +462,7 @@ class Gate:
         self, text: str | None, channel: Literal["sms", "email", "auto"], country: str | None = None
     ) -> Recipient:
         """Parse a recipient by the configuration's rules. Raises Refusal(invalid_recipient)."""
-        return self._parse(text or "", channel, self._config.numbers.default_country, country=country)
+        return self._parse(text or "", channel, country=country)
 
     # Queueing the message…
 

@@ -73,16 +73,21 @@ def read(route: Route, request: "Request") -> Selected:
     Raises Refusal(malformed_request).
     """
     request.refuse_coding()
-    to = request.select(route.to) if route.to else None
-    if route.to and not (to and to.strip()):
-        raise _malformed("no_recipient", f"Expected a recipient as {_told(route.to)}.")
-    token = request.token(route.captcha_token) if route.captcha and route.captcha_token else None
-    code = request.typed(route.code) if route.code and route.action == "verify" else None
-    country = request.select(route.country) if route.country else None
-    for selector in (route.to, route.country, route.code if route.action == "verify" else None):
-        if selector:
-            request.refuse_elsewhere(selector)
-    return Selected(to=to, captcha_token=token or None, code=None if code == "" else code, country=country or None)
+    to = code = token = country = None
+    if route.to:
+        to = request.select(route.to)
+        if not (to and to.strip()):
+            raise _malformed("no_recipient", f"Expected a recipient as {_told(_selector(route.to))}.")
+        request.refuse_elsewhere(route.to)
+    if route.captcha and route.captcha_token:
+        token = request.token(route.captcha_token)
+    if route.code and route.action == "verify":
+        code = request.typed(route.code)
+        request.refuse_elsewhere(route.code)
+    if route.country:
+        country = request.select(route.country)
+        request.refuse_elsewhere(route.country)
+    return Selected(to, token or None, None if code == "" else code, country or None)
 
 
 def surely_lacks(selector: str | None, body: bytes) -> bool:
@@ -154,7 +159,8 @@ class Request:
 
     def select(self, selector: str) -> str | None:
         """Read the one value that a selector names, without control characters; None if it is not there."""
-        return _visible(self.typed(selector), selector)
+        found = _selector(selector)
+        return _text(self._value(found), found)
 
     def token(self, selector: str) -> str | None:
         """Read the captcha token that a selector names, without control characters; None if it is not there.
@@ -163,23 +169,24 @@ class Request:
         is read as its text, `{"name":"value",…}` in the order of the names.
         """
         found = _selector(selector)
-        if found.source != "json":
-            return self.select(selector)
-        value = _in_json(self._document, found)
-        return token_of_object(value) if isinstance(value, dict) else _visible(_scalar(value, found), selector)
+        value = self._value(found)
+        return token_of_object(value) if isinstance(value, dict) else _text(value, found)
 
     def typed(self, selector: str) -> str | int | None:
         """Read it as it is: a text pasted with its line end, or JSON's number."""
         found = _selector(selector)
-        match found.source:
+        return _scalar(self._value(found), found)
+
+    def _value(self, selector: "_Selector") -> Any:
+        match selector.source:
             case "json":
-                return _scalar(_in_json(self._document, found), found)
+                return _in_json(self._document, selector)
             case "form":
-                return self._form.value(found.name)
+                return self._form.value(selector.name)
             case "query":
-                return self._query.value(found.name)
+                return self._query.value(selector.name)
             case _:
-                return _from_fields(self._fields, found.name)
+                return _from_fields(self._fields, selector.name)
 
     def refuse_elsewhere(self, selector: str) -> None:
         """Refuse a name that backends find in two places, and merge.
@@ -196,7 +203,7 @@ class Request:
         if found.source == "query" and self._body:
             elsewhere = elsewhere | self._words_of_body
         if elsewhere and any(overlap(found.words, other) for other in elsewhere):
-            raise _malformed("two_places", f"Expected {_told(selector)}, and the name nowhere else.")
+            raise _malformed("two_places", f"Expected {_told(found)}, and the name nowhere else.")
 
     # What is there, read once…
 
@@ -249,20 +256,19 @@ class Request:
         raise _malformed("content_type", f"Expected no body, a form ({_FORM}) or JSON (application/json).")
 
 
-def _visible(value: str | int | None, selector: str) -> str | None:
-    """Give a value's text, which must have no control characters."""
-    if value is None:
-        return None
-    text = str(value)
-    if not text.isprintable() and _CONTROL.search(text):
+def _text(value: Any, selector: "_Selector") -> str | None:
+    """Take a value for a text, which must have no control characters, or for nothing."""
+    if type(value) is not str:
+        number = _scalar(value, selector)
+        return None if number is None else str(number)
+    if not value.isprintable() and _CONTROL.search(value):
         raise _malformed("control_character", f"Expected {_told(selector)} without control characters.")
-    return text
+    return value
 
 
-def _told(selector: str) -> str:
-    source, _, name = selector.partition(":")
-    place = {"json": "in the JSON object", "form": "in the form", "query": "in the query"}.get(source, "as a field")
-    return f"`{name}` once {place}"
+def _told(selector: "_Selector") -> str:
+    places = {"json": "in the JSON object", "form": "in the form", "query": "in the query"}
+    return f"`{selector.name}` once {places.get(selector.source, 'as a field')}"
 
 
 def _malformed(reason: str, detail: str) -> Refusal:

@@ -62,8 +62,8 @@ class Kept:
     """What passes of a client's fields: whole lines, in order.
 
     `request_id` is the client's own X-Request-Id if there is one and it is sane (1 to 128 visible ASCII octets), else
-    "". `takes_trailers`: upstream may answer with some. `may_name_another`: some field may name
-    another method or target. `types` are the fields that say what the content is, in every spelling.
+    "". `takes_trailers`: upstream may answer with some. `may_name_another`: some field may name another method or
+    target. `types` are the fields that say what the content is, in every spelling, `type_octets` their lines' length.
     """
 
     lines: list[bytes]
@@ -71,6 +71,7 @@ class Kept:
     takes_trailers: bool = False
     may_name_another: bool = False
     types: RawFields = ()
+    type_octets: int = 0
 
 
 class Rules:
@@ -100,6 +101,7 @@ class Rules:
                 elif kind == _TYPE:
                     passes = True
                     kept.types = (*kept.types, (name, line[len(name) + 1 :].strip(b" \t")))
+                    kept.type_octets += len(line)
                 elif kind == _PROXYS:
                     passes = trusted_peer
                     kept.may_name_another = kept.may_name_another or (passes and is_telling(name))

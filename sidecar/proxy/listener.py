@@ -317,11 +317,11 @@ class Connection(asyncio.Protocol):
             if block != self._block:
                 self._fields = messages.read_fields(block)
                 self._block = block
-            request = messages.read_request(data[:cut], self._fields)
+            fields = self._fields
+            request = messages.read_request(data[:cut], fields)
             content: Content | None = None
-            rest = data[end + 4 :]
-            length = self._fields.length or 0
-            if self._fields.chunked:
+            rest, length = data[end + 4 :], fields.length or 0
+            if fields.chunked:
                 content = Chunked()
                 piece, behind = content.feed(rest)
             elif length <= len(rest):
