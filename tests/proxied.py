@@ -60,10 +60,10 @@ class Front:
 
     def judge(self, request: Request, connection: listener.Connection) -> "Exchange | Case":
         running = self.running
-        if not running.relays or running.handles(request) or running.extra or running.on_status or running.hears:
-            return Case(self, request, connection)
         ip = connection.peername[0] if connection.peername else ""
         connection.peer = connection.peer or Peer(ip, self.scheme, self.networks)
+        if not running.relays or running.handles(request) or running.extra or running.on_status or running.hears:
+            return Case(self, request, connection)
         rewritten = self.forwarder.rewritten(request, connection.peer)
         running.relayed += 1
         request_id = rewritten.request_id or "made-here"

@@ -64,9 +64,11 @@ class Kept:
     `request_id` is the client's own X-Request-Id if there is one and it is sane (1 to 128 visible ASCII octets), else
     "". `takes_trailers`: upstream may answer with some. `may_name_another`: some field may name another method or
     target. `types` are the fields that say what the content is, in every spelling, `type_octets` their lines' length.
+    `framing` are those of `lines` that pass only with a content that is not read here.
     """
 
     lines: list[bytes]
+    framing: tuple[bytes, ...] = ()
     request_id: str = ""
     takes_trailers: bool = False
     may_name_another: bool = False
@@ -80,8 +82,8 @@ class Rules:
     def __init__(self, identity_header: str) -> None:
         self._kinds = ByName(functools.partial(_kind, alike(identity_header.encode())))
 
-    def keep(self, request: Request, *, trusted_peer: bool, body: bytes | None = None) -> Kept:
-        """Return what passes. `body` is the content where it is sent whole: then no coding, no expectation remains."""
+    def keep(self, request: Request, *, trusted_peer: bool) -> Kept:
+        """Return what passes."""
         fields = request.fields
         named = frozenset() if fields.options <= _PLAIN_OPTIONS else _all_alike(fields.options) - _NEVER_NAMED
         kinds = self._kinds
@@ -97,7 +99,8 @@ class Rules:
                     continue
                 passes = False
                 if kind == _WHOLE:
-                    passes = body is None
+                    passes = True
+                    kept.framing = (*kept.framing, line)
                 elif kind == _TYPE:
                     passes = True
                     kept.types = (*kept.types, (name, line[len(name) + 1 :].strip(b" \t")))
@@ -106,7 +109,8 @@ class Rules:
                     passes = trusted_peer
                     kept.may_name_another = kept.may_name_another or (passes and is_telling(name))
                 elif kind == _TRAILER:
-                    passes = body is None and fields.chunked
+                    passes = fields.chunked
+                    kept.framing = (*kept.framing, line)
                 elif kind == _OVERRIDE:
                     passes = kept.may_name_another = True
                 elif kind == _REQUEST_ID:
@@ -145,11 +149,14 @@ def request_id(fields: Fields) -> str:
 def theirs(request: Request, kept: Kept, body: bytes | None, default_host: bytes) -> bytes:
     """Write what is the client's: Host, the lines that pass, and how the content is framed.
 
-    `default_host` is the Host of a request that named none (HTTP/1.0).
+    `body` is the content where it is sent whole: then no coding, no expectation remains. `default_host` is the Host of
+    a request that named none (HTTP/1.0).
     """
     hosts = request.fields.said.get(b"host")
     host = request.authority if request.authority is not None else hosts[0] if hosts else default_host
     lines = [b"Host: " + host, *kept.lines]
+    if body is not None and kept.framing:
+        lines = [line for line in lines if line not in kept.framing]
     if body is None:
         if request.fields.chunked:
             lines.append(b"Transfer-Encoding: chunked")

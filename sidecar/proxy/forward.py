@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from typing import Any, Final, Protocol, Self
 
 import yarl
@@ -239,9 +240,9 @@ class Forwarder:
         `extra` fields come after all others. A `listener` hears the content of a 2xx or 3xx before the client does: the
         answer is held for it, but for HELD_S at most, and then goes on while it still listens.
         """
-        kept = self._rules.keep(request, trusted_peer=client.trusted_peer, body=body)
+        kept = self.kept(request, connection.peer)
         if listener is not None:
-            kept.lines = fields.accepting(kept.lines, listener.codings)
+            kept = replace(kept, lines=fields.accepting(kept.lines, listener.codings))
         theirs = fields.theirs(request, kept, body, self._host)
         exchange = Exchange(
             self.pool,

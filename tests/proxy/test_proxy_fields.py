@@ -47,7 +47,7 @@ def pairs(octets: bytes) -> Raw:
 def sent(raw: Raw, client: Client = STRANGER, request: Request | None = None, body: bytes | None = None) -> Raw:
     """What upstream gets, as `forward` puts it together."""
     request = request or asked(raw)
-    kept = RULES.keep(request, trusted_peer=client.trusted_peer, body=body)
+    kept = RULES.keep(request, trusted_peer=client.trusted_peer)
     said = fields.ours(request, client, kept.request_id or "made", takes_trailers=kept.takes_trailers)
     return pairs(fields.theirs(request, kept, body, b"localhost")) + said
 
