@@ -70,7 +70,7 @@ class Faces:
         own, wants_page = route.errors.get(refusal.code) if route else None, visit.wants_page
         if refusal is OVERLOADED and own is None and not wants_page:
             return self._overloaded(visit.request_id)  # what it takes is taken from those that were let in
-        fields = problem.refusal_fields(refusal, rate_limit_fields(refusal.limits))
+        fields = problem.refusal_fields(refusal, rate_limit_fields(refusal.limits) if refusal.limits else ())
         if own is not None:
             return problem.shaped(own, fields)
         if wants_page:

@@ -426,7 +426,7 @@ class Front:
             RequestEnded(
                 request_id=visit.request_id,
                 client=visit.client.ip,
-                method=visit.method,
+                method=visit.request.method,
                 route=visit.route.match if visit.route else None,
                 action=visit.action,
                 outcome=outcome,

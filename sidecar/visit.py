@@ -114,7 +114,8 @@ class Visit:
     @property
     def locale(self) -> str:
         """The languages that the client takes, as `language.read` makes them."""
-        return language.read(self.wish, ",".join(self.all("Accept-Language")))
+        accepted = b",".join(values(self.raw, "Accept-Language"))
+        return language.read(self.wish, accepted.decode("utf-8", "surrogateescape"))
 
     @property
     def wants_page(self) -> bool:

@@ -82,8 +82,8 @@ def name(peer_ip: str, said: Mapping[bytes, Sequence[bytes]], trusted: Trusted, 
     if not is_trusted:
         return Client(peer, scheme, host, is_trusted, (peer,))
     chain = [peer]
-    entries = b",".join(said.get(b"x-forwarded-for", ())).decode("latin-1")
-    for entry in reversed(entries.rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
+    entries = b",".join(said.get(b"x-forwarded-for", ())).decode("latin-1").rsplit(",", MAX_HOPS)
+    for entry in entries[: -MAX_HOPS - 1 : -1]:  # the nearest writer's first
         address = _address(entry) if len(entry) <= _MAX_ENTRY else None
         if address is None:
             break
@@ -91,14 +91,12 @@ def name(peer_ip: str, said: Mapping[bytes, Sequence[bytes]], trusted: Trusted, 
         if address not in trusted:
             break
     chain.reverse()
-    told_scheme = _last(said.get(b"x-forwarded-proto")).lower()
-    return Client(
-        chain[0],
-        told_scheme if told_scheme in {"http", "https"} else scheme,
-        _last(said.get(b"x-forwarded-host")) or host,
-        is_trusted,
-        tuple(chain),
-    )
+    if b"x-forwarded-proto" in said:
+        told_scheme = _last(said[b"x-forwarded-proto"]).lower()
+        scheme = told_scheme if told_scheme in {"http", "https"} else scheme
+    if b"x-forwarded-host" in said:
+        host = _last(said[b"x-forwarded-host"]) or host
+    return Client(chain[0], scheme, host, is_trusted, tuple(chain))
 
 
 def is_trusted_peer(peer_ip: str, trusted: Trusted) -> bool:
@@ -145,6 +143,6 @@ def _odd_address(text: str) -> str | None:
     return str(address)
 
 
-def _last(values: Sequence[bytes] | None) -> str:
+def _last(values: Sequence[bytes]) -> str:
     """Return the last element of a list field: the nearest writer's."""
-    return values[-1].rpartition(b",")[2].strip().decode("latin-1") if values else ""
+    return values[-1].rpartition(b",")[2].strip().decode("latin-1")
