@@ -445,14 +445,14 @@ class _Connection(asyncio.Protocol):
         if piece:
             self._pieces.append(piece)
         if behind is not None:
-            self._end(is_all=not behind)
+            self._end(reply, is_all=not behind)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
         self._session.forget(self)
-        is_waited_for = self._reply is not None and not self._reply.done()
-        if is_waited_for and exc is None and isinstance(self._content, UntilClose):
-            self._end(is_all=False)
+        reply = self._reply
+        if reply is not None and not reply.done() and exc is None and isinstance(self._content, UntilClose):
+            self._end(reply, is_all=False)
         else:
             self.fail("closed" if exc is None else type(exc).__name__)
 
@@ -464,21 +464,20 @@ class _Connection(asyncio.Protocol):
             if end > MAX_HEAD:
                 break
             answer, data = read_answer(data[:end]), data[end:]
-            if answer.status == 101:
-                raise Refusal("malformed_request", "unasked_101")
             if answer.status >= 200:
                 self._answer, self._content = answer, _content(self._method, answer)
                 self._room = _MAX_COMPRESSED if b"content-encoding" in answer.fields.said else MAX_REPLY
                 self._tail = b""
                 return data
+            if answer.status == 101:
+                raise Refusal("malformed_request", "unasked_101")
         if len(data) > MAX_HEAD:
             raise Refusal("malformed_request", "head_too_large")
         return data
 
-    def _end(self, *, is_all: bool) -> None:
+    def _end(self, reply: "asyncio.Future[HttpReply]", *, is_all: bool) -> None:
         """The answer is whole. `is_all`: the connection is open, and nothing came behind it; else it is of no use."""
-        reply, answer, body = self._reply, self._answer, b"".join(self._pieces)
-        assert reply is not None
+        answer, body = self._answer, b"".join(self._pieces)
         assert answer is not None
         self._reply = self._answer = self._content = None
         self._pieces, self.due = [], math.inf

@@ -117,12 +117,9 @@ class Fields:
         """Read what the fields say of the message itself: the values of each that says something."""
         lengths, codings = found.get(b"content-length"), found.get(b"transfer-encoding")
         if lengths:
-            length = lengths[0]
-            if len(lengths) > 1 or codings or not length.isdigit() or len(length) > _MAX_DIGITS:
-                raise _malformed("content_length", "Send one Content-Length, or Transfer-Encoding: chunked.")
-            self.length = int(length)
-            if self.length > MAX_LENGTH:
-                raise _malformed("content_length", "This Content-Length is too large.")
+            if len(lengths) > 1 or codings:
+                raise _malformed("content_length", _NO_LENGTH)
+            self.length = _LENGTHS[lengths[0]]
         if codings:
             if b",".join(codings).lower() != b"chunked":
                 # Another coding would have to be kept or undone; without its name the content is garbage.
@@ -163,6 +160,20 @@ def _said(name: bytes) -> bytes:
 
 # The one of these that a name is, in whatever case; b"" for any other.
 _KINDS: Final = ByName(_said)
+_NO_LENGTH: Final = "Send one Content-Length, or Transfer-Encoding: chunked."
+
+
+def _read_length(octets: bytes) -> int:
+    if not octets.isdigit() or len(octets) > _MAX_DIGITS:
+        raise _malformed("content_length", _NO_LENGTH)
+    length = int(octets)
+    if length > MAX_LENGTH:
+        raise _malformed("content_length", "This Content-Length is too large.")
+    return length
+
+
+# What a Content-Length says: most contents are short, so that the same lengths come again and again.
+_LENGTHS: Final = ByName(_read_length)
 
 
 def _read_options(connection: bytes) -> frozenset[bytes]:
