@@ -347,8 +347,12 @@ class Courier:
 
         # Step 3: through whom? No rule, or no provider for this channel: refused by all, who are none.
         way = self._router.way(recipient, entry.locale)
-        is_only_learnt_from = past.back == "confirm" and way is not None and way.rule.confirm_within is None
-        if way is None or not way.usable or past.back == "end" or is_only_learnt_from:
+        if (
+            way is None
+            or not way.usable
+            or past.back == "end"
+            or (past.back == "confirm" and way.rule.confirm_within is None)  # it came back to be learnt from
+        ):
             reason = past.reason or ("no_provider" if way else "no_rule")
             after = replace(entry, past=replace(past, message_id=message_id, reason=reason))
             await self._give_up(after, what | {"country": recipient.country}, is_open=is_open)

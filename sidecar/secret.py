@@ -67,31 +67,22 @@ class Secret:
         if not secret:
             raise ValueError("the server secret is empty")
         self._all = tuple(_Keys(text) for text in (secret, *previous))
-        self._by_fingerprint = {keys.fingerprint: keys for keys in reversed(self._all)}
+        by_fingerprint = {keys.fingerprint: keys for keys in reversed(self._all)}
+        # By a secret's fingerprint, the keys that codes are derived and tokens made with; None for one that is not (or
+        # no longer) accepted.
+        self.code_key: Final = {fingerprint: keys.codes for fingerprint, keys in by_fingerprint.items()}.get
+        self.token_key: Final = {fingerprint: keys.tokens for fingerprint, keys in by_fingerprint.items()}.get
+        # The fingerprints of every secret that is accepted.
+        self.accepted: Final = frozenset(by_fingerprint)
         self._urandom = urandom
         self._kept_hashes = functools.lru_cache(_KEPT)(self._hashes)
         # Which secret this is, in FINGERPRINT base64url characters; says nothing of the secret.
         self.fingerprint: Final = self._all[0].fingerprint
 
     @property
-    def accepted(self) -> frozenset[str]:
-        """The fingerprints of every secret that is accepted."""
-        return frozenset(self._by_fingerprint)
-
-    @property
     def captcha_key(self) -> bytes:
         """Signs the challenges of built-in captchas."""
         return self._all[0].captcha
-
-    def code_key(self, fingerprint: str) -> bytes | None:
-        """The key that codes were derived with under that secret; None when it is no longer accepted."""
-        keys = self._by_fingerprint.get(fingerprint)
-        return keys.codes if keys is not None else None
-
-    def token_key(self, fingerprint: str) -> bytes | None:
-        """The key that tokens were made with under that secret; None when it is no longer accepted."""
-        keys = self._by_fingerprint.get(fingerprint)
-        return keys.tokens if keys is not None else None
 
     def hash(self, value: str) -> str:
         """A keyed hash for store keys: 128 bits as 22 characters. Who reads the store cannot test guesses with it."""

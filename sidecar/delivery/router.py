@@ -113,7 +113,7 @@ class Router:
         """
         rule = way.rule
         broken = self._broken(way)
-        order = self._order(way)
+        order: Sequence[str] = way.usable if rule.strategy == "priority" else self._order(way)
         later: dict[str, float] = {}
         if broken or past is not NO_PAST:
             usable = [name for name in way.usable if name not in past.holders and name not in past.refused]
@@ -197,14 +197,10 @@ class Router:
         record(attempted)
 
     def _order(self, way: Way) -> Sequence[str]:
-        """The rule's providers as its strategy has them."""
-        match way.rule.strategy:
-            case "priority":
-                return way.usable
-            case "weighted":
-                return score.weighted(way.usable, way.rule.weights, self._draw)
-            case "adaptive":
-                return score.adaptive(way.usable, self._sightings.of(way.usable, way.segment), self._draw)
+        """The rule's providers as a strategy that draws has them."""
+        if way.rule.strategy == "weighted":
+            return score.weighted(way.usable, way.rule.weights, self._draw)
+        return score.adaptive(way.usable, self._sightings.of(way.usable, way.segment), self._draw)
 
     def _broken(self, way: Way) -> dict[str, int]:
         """Whom the breakers keep from being asked, and until when. One that may be probed is not among them."""

@@ -257,10 +257,10 @@ class Race:
             outcome = Uncertain("no_answer_in_time")
         except Exception as error:  # noqa: BLE001 - a fault in a provider's file must not lose the message
             outcome = Uncertain(where(error))
-        attempt.until = math.inf
         seconds = self._clock() - started
         if self._heard is None or isinstance(outcome, Rejected):
             return outcome, seconds, None
+        attempt.until = math.inf
         return outcome, seconds, await self._heard(provider, outcome)
 
     def _end(self, task: "asyncio.Task[_Ended]") -> None:
