@@ -145,8 +145,11 @@ class Ruling:
     @property
     def again_in_s(self) -> float:
         """Seconds until every enforcing bucket would take one more: once the others in it leave room."""
-        rooms = [reset_us - bucket.meter.spare_us for bucket, reset_us in self.spent if bucket.meter.enforce]
-        return max([0, *rooms]) / 1e6
+        again_us = 0
+        for bucket, reset_us in self.spent:
+            if bucket.meter.enforce and reset_us - bucket.meter.spare_us > again_us:
+                again_us = reset_us - bucket.meter.spare_us
+        return again_us / 1e6
 
 
 class Buckets:
@@ -216,20 +219,25 @@ class Buckets:
         captcha was solved, so none is demanded. One step in the store for all of it; while the store is away, this
         process's own buckets decide where they may.
         """
-        decided, looked = [*looking_at, *buckets], len(looking_at)
-        keys = [bucket.key for bucket in decided]
-        if len(set(keys)) < len(keys):  # seldom
-            decided, looked = _once_each(looking_at, buckets)
-            keys = [bucket.key for bucket in decided]
-        words = [bucket.meter.takes[is_solved] for bucket in decided]
-        if looked:
-            words[:looked] = [bucket.meter.looks[is_solved] for bucket in decided[:looked]]
-        given: list[str] = []
-        if giving_back:
-            given, back = _of_tickets(giving_back)
-            keys, words = given + keys, back + words
-        elif not decided:
+        keys, words = _of_tickets(giving_back)
+        given = len(keys)
+        for bucket in looking_at:
+            keys.append(bucket.key)
+            words.append(bucket.meter.looks[is_solved])
+        for bucket in buckets:
+            keys.append(bucket.key)
+            words.append(bucket.meter.takes[is_solved])
+        if not keys:
             return Ruling(allowed=True)
+        if len(set(keys[given:])) < len(keys) - given:  # seldom
+            looking_at, buckets = _once_each(looking_at, buckets)
+            return await self.spend(
+                buckets,
+                looking_at=looking_at,
+                giving_back=giving_back,
+                is_solved=is_solved,
+                may_decide_alone=may_decide_alone,
+            )
         asked_at: float | None = self._clock()
         try:
             answer = await self._store.run(_GCRA, keys, words)
@@ -237,14 +245,14 @@ class Buckets:
             if not may_decide_alone:
                 raise
             asked_at = None
-            answer = self._alone(giving_back, decided, looked, is_solved=is_solved)
+            answer = self._alone(giving_back, looking_at, buckets, is_solved=is_solved)
         finally:
             if given:
-                self._forget(given)
-        return self._ruling(decided, looked, answer, 1 + len(given), asked_at, is_solved=is_solved)
+                self._forget(keys[:given])
+        return self._ruling(looking_at, buckets, answer[1 + given :], asked_at, is_solved=is_solved)
 
     def _alone(
-        self, giving_back: Sequence[str], decided: Sequence[Bucket], looked: int, *, is_solved: bool
+        self, giving_back: Sequence[str], looked: Sequence[Bucket], spent: Sequence[Bucket], *, is_solved: bool
     ) -> list[int]:
         """Answer as gcra.lua would, of this process's own buckets."""
         instances = self._instances()
@@ -253,9 +261,9 @@ class Buckets:
             self._local.give_back(key, int(interval), instances)
         asked = [
             (bucket.key, bucket.meter.limit, bucket.meter.enforce or (bucket.meter.demands and not is_solved))
-            for bucket in decided
+            for bucket in (*looked, *spent)
         ]
-        now, *said = self._local.spend(asked, looked, int(self._clock() * 1_000_000), instances)
+        now, *said = self._local.spend(asked, len(looked), int(self._clock() * 1_000_000), instances)
         return [now, *[0] * len(giving_back), *said]
 
     async def refund(self, tickets: Sequence[str], once: str = "") -> None:
@@ -277,32 +285,31 @@ class Buckets:
 
     def _ruling(
         self,
-        decided: Sequence[Bucket],
-        looked: int,
+        looked: Sequence[Bucket],
+        spent: Sequence[Bucket],
         answer: Sequence[int],
-        first: int,
         asked_at: float | None,
         *,
         is_solved: bool,
     ) -> Ruling:
-        """Read the script's answer: `first` is where it speaks of the first bucket, and `looked` are not spent.
+        """Read what the script answered of the buckets.
 
         `asked_at`: when the store was asked; None where this process decides alone, and full buckets are none that the
         store calls so.
         """
         is_alone = asked_at is None
-        takes, resets = answer[first::_ANSWERS], answer[first + 3 :: _ANSWERS]
+        decided = (*looked, *spent)
+        takes, resets = answer[::_ANSWERS], answer[3::_ANSWERS]
         if 0 not in takes:  # as mostly
-            return Ruling(True, spent=tuple(zip(decided, resets, strict=True))[looked:], is_alone=is_alone)
-        observed, demanded, spent = [], [], []
+            return Ruling(True, spent=tuple(zip(decided, resets, strict=True))[len(looked) :], is_alone=is_alone)
+        observed, demanded, taken = [], [], []
         refused = False
         retry_us = 0
-        for bucket, takes_one, retry, reset in zip(decided, takes, answer[first + 2 :: _ANSWERS], resets, strict=True):
-            meter = bucket.meter
-            looked -= 1
+        for number, (bucket, takes_one) in enumerate(zip(decided, takes, strict=True)):
+            meter, retry, reset = bucket.meter, answer[number * _ANSWERS + 2], resets[number]
             if takes_one:
-                if looked < 0:
-                    spent.append((bucket, reset))
+                if number >= len(looked):
+                    taken.append((bucket, reset))
             elif meter.enforce:
                 refused = True
                 retry_us = max(retry_us, retry)
@@ -317,11 +324,11 @@ class Buckets:
         if demanded and not refused:
             return Ruling(False, observed=tuple(observed), demanded=tuple(demanded), is_alone=is_alone)
         if not refused:
-            return Ruling(True, observed=tuple(observed), spent=tuple(spent), is_alone=is_alone)
+            return Ruling(True, observed=tuple(observed), spent=tuple(taken), is_alone=is_alone)
         states: tuple[list[LimitState], list[LimitState]] = ([], [])
         for number, bucket in enumerate(decided):
             if bucket.meter.enforce:
-                allowed, remaining, _, reset = answer[first + number * _ANSWERS : first + (number + 1) * _ANSWERS]
+                allowed, remaining, _, reset = answer[number * _ANSWERS : (number + 1) * _ANSWERS]
                 states[allowed].append(bucket.meter.state(remaining, reset / 1e6))
         return Ruling(
             False, retry_us / 1e6, (*states[0], *states[1]), tuple(observed), tuple(demanded), is_alone=is_alone
@@ -341,17 +348,19 @@ class Buckets:
             self._full.pop(f"{key}{_DEMAND}", None)
 
 
-def _once_each(looked: Sequence[Bucket], spent: Sequence[Bucket]) -> tuple[list[Bucket], int]:
-    """Put what is only looked at before what is spent, and say how many are only looked at.
+def _once_each(looked: Sequence[Bucket], spent: Sequence[Bucket]) -> tuple[list[Bucket], list[Bucket]]:
+    """Name each bucket once: those that are only looked at, and those that are spent.
 
-    A bucket named twice in a request counts once, as its strictest name says, and is spent if one of its names is.
+    One that is named twice in a request counts once, as its strictest name says, and is spent if one of its names is.
     """
     strictest: dict[str, Bucket] = {}
     for bucket in (*spent, *looked):
         strictest[bucket.key] = _stricter(strictest.get(bucket.key, bucket), bucket)
     keys = {bucket.key for bucket in spent}
-    only_looked = [bucket for key, bucket in strictest.items() if key not in keys]
-    return only_looked + [bucket for key, bucket in strictest.items() if key in keys], len(only_looked)
+    return (
+        [bucket for key, bucket in strictest.items() if key not in keys],
+        [bucket for key, bucket in strictest.items() if key in keys],
+    )
 
 
 def _stricter(one: Bucket, other: Bucket) -> Bucket:
