@@ -135,7 +135,8 @@ class Race:
         self._clock = loop.time
         now = loop.time()
         self._start = start
-        self._switch_after_s, self._attempt_timeout_s = switch_after_s, attempt_timeout_s
+        self._switch_after_s = switch_after_s
+        self._attempt_timeout_s = attempt_timeout_s
         self._deadline = now + deadline_s
         self._record = record
         self._turn = turn
