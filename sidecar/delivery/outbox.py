@@ -118,6 +118,7 @@ class Outbox:
         self._store = store
         self._key = store.names.outbox()
         self._dead = store.names.dead()
+        self._alone = (self._key,)
         self._aside = (self._key, store.names.later(), store.names.waiting())
         self._put_script = _PUT.having(GROUP=_GROUP, MOST=max_messages)
         self._consumer = uuid.uuid4().hex
@@ -138,7 +139,7 @@ class Outbox:
         return self._put(entry, answered, self._consumer, functools.partial(_first, entry))
 
     def _put(self, entry: Entry, answered: Answered | None, courier: str, read: Callable[[Any], Any]) -> Awaitable[Any]:
-        keys: tuple[str, ...] = (self._key,)
+        keys: tuple[str, ...] = self._alone
         words: tuple[Word, ...] = (courier, *_values(entry))
         if answered is not None:
             key, text, keep_ms = answered
@@ -187,7 +188,7 @@ class Outbox:
     def ack(self, message_id: str, again: Entry | None = None, after_s: float = 0.0) -> Awaitable[Any]:
         """Take a message out: it is done with, or comes back as `again` after so many seconds. Asked at once."""
         if again is None:
-            return self._store.run(_ACK, self._aside[:1], (message_id,))
+            return self._store.run(_ACK, self._alone, (message_id,))
         fields = [word for field in zip(_FIELDS, _values(again), strict=True) for word in field]
         return self._store.run(_ACK, self._aside, (message_id, int(after_s * 1000), again.past.message_id, *fields))
 
