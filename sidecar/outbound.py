@@ -466,7 +466,7 @@ class _Connection(asyncio.Protocol):
             answer, data = read_answer(data[:end]), data[end:]
             if answer.status >= 200:
                 self._answer, self._content = answer, _content(self._method, answer)
-                self._room = _MAX_COMPRESSED if b"content-encoding" in answer.fields.said else MAX_REPLY
+                self._room = _MAX_COMPRESSED if _coding(answer.fields) else MAX_REPLY
                 self._tail = b""
                 return data
             if answer.status == 101:
@@ -488,10 +488,9 @@ class _Connection(asyncio.Protocol):
             self._origin.keep(self)
         else:
             self.drop()
-        codings = answer.fields.said.get(b"content-encoding")
-        if codings and body:
+        if body and (coding := _coding(answer.fields)):
             try:
-                body = _decoded(body, b",".join(codings).lower())
+                body = _decoded(body, coding)
             except (ValueError, zlib.error):
                 reply.set_exception(NoAnswerError("malformed:content_encoding"))
                 return
@@ -508,8 +507,13 @@ def _content(method: str, answer: Answer) -> Content:
     return UntilClose() if fields.length is None else Sized(fields.length)
 
 
+def _coding(fields: Fields) -> bytes:
+    """Return how the content is compressed, in lower case; b"" where it is not. RFC 9110 section 8.4."""
+    return b",".join(fields.said.get(b"content-encoding", ())).lower()
+
+
 def _decoded(body: bytes, coding: bytes) -> bytes:
-    """Undo gzip and deflate, as far as there is of it. `coding` is in lower case. RFC 9110 section 8.4.1.
+    """Undo gzip and deflate, as far as there is of it. RFC 9110 section 8.4.1.
 
     Raises zlib.error for what was not compressed so, ValueError for other codings and past MAX_REPLY.
     """

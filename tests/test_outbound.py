@@ -313,6 +313,7 @@ LINES = b"HTTP/1.1 200 OK\r\n"
         + b"Content-Length: 2\r\n\r\nok",
         b"HTTP/1.0 200 OK\nContent-Length: 2\n\nok",
         LINES + b"Content-Encoding: identity\r\nContent-Length: 2\r\n\r\nok",
+        LINES + b"Content-Encoding:\r\nContent-Length: 2\r\n\r\nok",
     ],
 )
 @pytest.mark.parametrize("at_once", [True, False])
