@@ -227,15 +227,17 @@ class FakeSentinel:
     """What may stand where a Sentinel should: on a real socket, in a Sentinel's words, true or not.
 
     `says` is the place that it calls the primary, with the epoch of its configuration; None: it knows of none. `answer`
-    is said in the place of that, whatever it is; while `hangs` it takes connections and says nothing.
+    is said in the place of that, whatever it is; while `hangs` it takes connections and says nothing. `epoch` None: it
+    says none. `pings` counts those that came.
     """
 
-    def __init__(self, says: tuple[str, int] | None = None, epoch: int = 1) -> None:
+    def __init__(self, says: tuple[str, int] | None = None, epoch: int | None = 1) -> None:
         self.says = says
         self.epoch = epoch
         self.answer = b""
         self.hangs = False
         self.connections = 0
+        self.pings = 0
         self.port = 0
         self._subscribed: list[asyncio.StreamWriter] = []
         self._writers: list[asyncio.StreamWriter] = []
@@ -248,9 +250,14 @@ class FakeSentinel:
     def subscribers(self) -> int:
         return len(self._subscribed)
 
+    @property
+    def is_left(self) -> bool:
+        """True when nobody is connected any more."""
+        return all(writer.is_closing() for writer in self._writers)
+
     def switch(self, to: tuple[str, int]) -> None:
         """Call another place the primary from now on, and tell whoever listens."""
-        self.says, self.epoch = to, self.epoch + 1
+        self.says, self.epoch = to, (self.epoch or 0) + 1
         subscribed, self._subscribed = self._subscribed, []
         for writer in subscribed:
             writer.write(_array(b"message", b"+switch-master", f"{NAME} 127.0.0.1 1 {to[0]} {to[1]}".encode()))
@@ -276,11 +283,13 @@ class FakeSentinel:
             case [b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME"]:
                 return b"*-1\r\n" if self.says is None else _array(self.says[0].encode(), b"%d" % self.says[1])
             case [b"SENTINEL", b"MASTER"]:
-                return _array(b"name", NAME.encode(), b"config-epoch", b"%d" % self.epoch)
+                said = () if self.epoch is None else (b"config-epoch", b"%d" % self.epoch)
+                return _array(b"name", NAME.encode(), *said)
             case [b"SUBSCRIBE", channel]:
                 self._subscribed.append(writer)
                 return _array(b"subscribe", channel.lower(), b"1")
             case [b"PING"]:
+                self.pings += 1
                 return _array(b"pong", b"") if writer in self._subscribed else b"+PONG\r\n"
             case _:
                 return b"+OK\r\n"

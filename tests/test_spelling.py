@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.spelling import alike, folded, overlap, values, words
+from sidecar.spelling import MAX_NAME, MAX_NAMES, ByName, alike, folded, overlap, values, words
 
 TOKENS = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters
 
@@ -30,6 +30,16 @@ def test_values_are_found_in_every_spelling_and_in_order() -> None:
     assert values(fields, "X-C") == []
 
 
+def test_no_more_names_are_remembered_than_so_many() -> None:
+    """A client makes up as many as it likes, and as long: all are alike to what they were, and few are kept."""
+    read = ByName(bytes.lower)
+    for number in range(3 * MAX_NAMES):
+        assert read[b"X-%d" % number] == b"x-%d" % number
+        assert read[b"X" * (MAX_NAME + 1 + number % 9)].isalpha()
+        assert len(read) <= MAX_NAMES
+    assert max(map(len, read)) <= MAX_NAME
+
+
 # Members and parameters…
 
 
@@ -46,6 +56,7 @@ def test_values_are_found_in_every_spelling_and_in_order() -> None:
         ("\u212aey", ("key",)),
         ("\uff50hone\uff3b0\uff3d", ("phone", "0")),
         ("pho\u200bne", ("phone",)),
+        ("a[b]" * 4, ("a", "b") * 4),
         ("a[b]" * 5, ("a",)),
         ("[].", ()),
         ("", ()),

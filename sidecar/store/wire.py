@@ -13,7 +13,6 @@ from typing import Any, Final, Protocol, cast
 
 import hiredis
 
-from sidecar.store.faults import Fault
 from sidecar.unreachable import why
 
 Word = str | int | float | bytes
@@ -185,7 +184,7 @@ class Wire(asyncio.Protocol):
                 if reply is _MORE:
                     break
                 if not asked:
-                    self.end(Fault.read(str(reply)).reason if type(reply) is hiredis.ReplyError else "")
+                    self.end()
                     return
                 asked.popleft().answered(reply, now)
             else:

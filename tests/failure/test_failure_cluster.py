@@ -15,7 +15,7 @@ from failing import GUARD, sees_a_store, sees_no_store
 from fakes import DEADLINE_S
 from stores import a_store
 from structlog.testing import capture_logs
-from telling import MAIN, Sidecar, Start
+from telling import CONFIG, MAIN, Sidecar, Start
 
 from sidecar import logs
 from sidecar.errors import StoreAwayError
@@ -200,6 +200,19 @@ async def test_one_node_of_several_is_away(tmp_path: Path, start: Start) -> None
         await counting.start()
         await sees_a_store(sidecar)
         assert (await sidecar.send("13900000031")).status == 202
+
+        budget = LOADED + "[budget]\ndaily = 0.02\n"  # two messages
+        sidecar = await start(
+            budget, config=CONFIG.replace('"webhook"', '"webhook"\nprice = {{ "*" = 0.01 }}'), url=four.url
+        )
+        await sees_a_store(sidecar)
+        assert (await sidecar.send("13900000041")).status == 202
+        busy[0].kill()
+        assert (await sidecar.send("13900000042")).status == 503
+        await busy[0].start()
+        await sees_a_store(sidecar)
+        assert (await sidecar.send("13900000042")).status == 202
+        assert (await sidecar.send("13900000043")).code == "rate_limited"
 
 
 async def test_what_lasts_on_a_slot_on_its_way_is_had_by_the_replica_of_who_did_it(cluster: Servers) -> None:

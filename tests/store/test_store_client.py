@@ -35,10 +35,17 @@ async def test_replies_are_bytes_numbers_and_lists(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["decode_responses=True", "protocol=3", "retry_on_timeout=1", "socket_timeout=0.0001"]
+    "query",
+    [
+        "decode_responses=True",
+        "protocol=3",
+        "retry_on_timeout=1",
+        "socket_timeout=0.0001",
+        "max_connections=1&timeout=1",
+    ],
 )
 async def test_a_query_in_the_url_changes_no_promise(store: Store, store_url: str, query: str) -> None:
-    """redis-py takes any option from the URL; ours win."""
+    """redis-py takes any option from the URL, also those of its pools; ours win."""
     other = Store(f"{store_url}?{query}", prefix=store.names.prefix)
     assert await other.execute(None, "CONFIG", "GET", "port") == [b"port", b"0"]
     await other.close()

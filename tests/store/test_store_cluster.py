@@ -183,6 +183,13 @@ def test_a_url_names_the_nodes_and_how_one_is_let_in() -> None:
     )
 
 
+@pytest.mark.parametrize("end", ["#0", "/0#", "?ssl_check_hostname", "?protocol=3&db"])
+def test_what_ends_a_url_and_is_no_option_is_refused(end: str) -> None:
+    """Or it would be left out in silence, and what it was to say with it."""
+    with pytest.raises(ValueError, match="ends in what is no option"):
+        Seeds.read(f"redis+cluster://a:1{end}", 6379)
+
+
 # A node that does not have it…
 
 
@@ -204,6 +211,15 @@ async def test_a_thousand_that_are_moved_are_done_once_and_read_one_map() -> Non
         await until(lambda: old.maps + new.maps > maps)
         assert await store.why_not() == ""
         assert old.maps + new.maps == maps + 1
+
+
+async def test_a_node_that_does_not_know_its_own_host_is_where_it_was_asked() -> None:
+    """A redirect without a host means the host that was asked; a proxy of ports has that."""
+    async with told_nodes(2) as nodes, a_store(url_of(*nodes)) as store:
+        await mapped(store)
+        nodes[0].answer = lambda _: error(f"MOVED {slot_of(FIRST)} :{nodes[1].port}")
+        assert await store.execute(FIRST, "ECHO", FIRST) == b"OK"
+        assert nodes[1].asked[-1] == [b"ECHO", FIRST.encode()]
 
 
 async def test_ask_goes_out_beside_its_command_and_changes_no_map() -> None:
@@ -238,7 +254,8 @@ async def test_a_script_is_made_known_to_each_node_and_asked_for_both_times() ->
 
 
 async def test_try_again_is_tried_again_within_a_commands_time() -> None:
-    """A few times it says so, and is asked again; for ever, and the command is refused when its time is over."""
+    """A few times it says so, and is asked again; for ever, and the command is refused when its time is over. Each time
+    it is asked later than the time before."""
     again = error("TRYAGAIN Multiple keys request during rehashing of slot")
     left = itertools.chain([again] * 3, itertools.repeat(OK))
     async with told_nodes(1) as (node,):
@@ -253,6 +270,10 @@ async def test_try_again_is_tried_again_within_a_commands_time() -> None:
                 with pytest.raises(StoreAwayError, match="TRYAGAIN"):
                     await store.execute(FIRST, "ECHO", FIRST)
                 assert took() < 3.0
+            assert 2 <= len(node.asked) <= 6
+            del node.asked[:]
+            with pytest.raises(StoreAwayError, match="TRYAGAIN"):
+                await store.blocking(FIRST, "BLPOP", FIRST, SECOND, 5, wait_s=5)
             assert 2 <= len(node.asked) <= 6
 
 

@@ -247,6 +247,23 @@ async def test_a_child_left_behind_is_stopped(tmp_path: Path) -> None:
         assert await left.wait() == 0
 
 
+async def test_a_child_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stops the sidecar does not wait for ever; what is on disk is there the next time."""
+    try:
+        async with asyncio.timeout(30), embedded(tmp_path) as url, a_client(url) as store:
+            await store.execute("kept", "SET", "kept", "x")
+            pid = await child_pid(store)
+            os.kill(pid, signal.SIGSTOP)
+            monkeypatch.setattr("sidecar.store.embedded._PATIENCE_S", 0.1)
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    assert not is_alive(pid)
+    monkeypatch.undo()
+    async with embedded(tmp_path) as url, a_client(url) as store:
+        assert await store.execute("kept", "GET", "kept") == b"x"
+
+
 async def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
     """Killed under us, it is back on its data, twice, and the same client goes on."""
     async with embedded(tmp_path) as url, a_client(url) as store:

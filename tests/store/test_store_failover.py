@@ -234,20 +234,20 @@ async def test_an_outage_is_told_once_and_its_end_too(tmp_path: Path) -> None:
 
 def test_each_reason_is_told_at_once_and_then_seldom() -> None:
     """Two that alternate do not take turns at the log; a store that comes and goes is one pair of lines."""
-    trouble = Trouble(logs.write)
+    trouble, began = Trouble(logs.write), 1000.0
     with capture_logs() as lines:
         for tenth in range(100):
-            trouble.failed(("refused a:1", "no answer within 1 s")[tenth % 2], "GET", tenth / 10)
+            trouble.failed(("refused a:1", "no answer within 1 s")[tenth % 2], "GET", began + tenth / 10)
         assert len(lines) == 2
-        trouble.failed("refused a:1", "GET", AGAIN_S)
+        trouble.failed("refused a:1", "GET", began + AGAIN_S)
         assert len(lines) == 3
-        assert lines[2]["failures"] == 101
-    trouble.did("GET", AGAIN_S)
+        assert (lines[2]["failures"], lines[2]["seconds"]) == (101, AGAIN_S)
+    trouble.did("GET", began + AGAIN_S)
     with capture_logs() as lines:
         for tenth in range(50):
-            trouble.failed("refused a:1", "GET", AGAIN_S + tenth / 10)
-            trouble.did("GET", AGAIN_S + tenth / 10)
+            trouble.failed("refused a:1", "GET", began + AGAIN_S + tenth / 10)
+            trouble.did("GET", began + AGAIN_S + tenth / 10)
         assert not lines
-        trouble.failed("refused a:1", "GET", 3 * AGAIN_S)
-        trouble.did("GET", 3 * AGAIN_S)
+        trouble.failed("refused a:1", "GET", began + 3 * AGAIN_S)
+        trouble.did("GET", began + 3 * AGAIN_S)
         assert [line["event"] for line in lines] == ["store_away", "store_back"]

@@ -1,8 +1,10 @@
 """sidecar/store/instances.py: who shares a store shares the secret."""
 
+import asyncio
 import time
 
 import pytest
+from fakes import DEADLINE_S
 from structlog.testing import capture_logs
 
 from sidecar.store.client import Store
@@ -43,6 +45,24 @@ async def test_the_dead_do_not_count(store: Store) -> None:
     await store.execute(store.names.instances(), "ZADD", store.names.instances(), now_s - 16, "old:killed")
     await Instances(store, "b", "new", {"new"}, time.time).join()
     assert await store.execute(store.names.instances(), "ZRANGE", store.names.instances(), 0, -1) == [b"new:b"]
+
+
+async def test_who_stays_says_again_that_it_lives_until_it_leaves(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that forgot it knows of it again; after that it is gone at once, and not only after a while."""
+    monkeypatch.setattr("sidecar.store.instances._SAY_EVERY_S", 0.01)
+    key = store.names.instances()
+    one = Instances(store, "a", "old", {"old"}, time.time)
+    staying = asyncio.create_task(one.stay())
+    async with asyncio.timeout(DEADLINE_S):
+        for _ in range(2):
+            while not await store.execute(key, "ZCARD", key):
+                await asyncio.sleep(0.01)
+            await store.execute(key, "DEL", key)
+        await one.leave()
+        await staying
+    assert await store.execute(key, "ZCARD", key) == 0
 
 
 async def test_clocks_that_differ_are_told_once_and_again_when_that_changes(store: Store) -> None:

@@ -164,9 +164,11 @@ def test_silence_is_as_long_as_it_was_asked_for() -> None:
 async def test_a_replica_that_dies_is_waited_for_once_and_missed_for_three_seconds(
     pair: list[Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may have become the primary. Then the primary goes on alone, and says so, until the replica is back."""
+    """It may have become the primary. Then the primary goes on alone, and says so, until the replica is back. However
+    often it is asked meanwhile whether a replica has come."""
     primary, replica = pair
     monkeypatch.setattr(connections, "DESERTED_S", 1.0)
+    monkeypatch.setattr(connections, "_LOOK_S", 0.1)
     async with a_store(primary.url, trouble=Trouble(logs.write)) as store:
         assert await last(store) == b"OK"
         with capture_logs() as lines:
@@ -194,6 +196,22 @@ async def test_a_replica_that_dies_is_waited_for_once_and_missed_for_three_secon
         assert told[1]["alone"] >= 10
         async with a_store(primary.url) as newcomer:
             assert await last(newcomer) == b"OK"
+
+
+async def test_a_replica_that_comes_back_has_not_become_the_primary(
+    pair: list[Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So nobody waits for longer to see whether it has."""
+    primary, replica = pair
+    monkeypatch.setattr(connections, "DESERTED_S", 600.0)
+    monkeypatch.setattr(connections, "_LOOK_S", 0.1)
+    async with a_store(primary.url) as store:
+        assert await last(store) == b"OK"
+        await replica.says("REPLICAOF", "NO", "ONE")
+        with pytest.raises(StoreAwayError, match=UNREPLICATED):
+            await last(store)
+        await replica.says("REPLICAOF", "127.0.0.1", str(primary.port))
+        await until(lambda: lasts(store))
 
 
 async def test_one_of_two_replicas_that_leaves_may_be_the_primary(

@@ -91,6 +91,34 @@ async def test_the_newest_configuration_is_believed(servers: list[Server]) -> No
             assert await is_at(store, new)
 
 
+async def test_who_says_no_epoch_is_believed_last(servers: list[Server]) -> None:
+    """Not even the oldest configuration is older, whatever the places are called."""
+    for told, untold in (servers, servers[::-1]):
+        fakes = FakeSentinel(place_of(untold), epoch=None), FakeSentinel(place_of(told), epoch=1)
+        async with fake_sentinels(*fakes) as url, a_store(url) as store:
+            assert await is_at(store, told)
+
+
+async def test_a_sentinel_is_listened_to_at_rest_and_until_the_store_is_closed(servers: list[Server]) -> None:
+    """It proves once a second that it is there, and is asked for no more; who has closed the store has left it."""
+    fake = FakeSentinel(place_of(servers[0]))
+    async with fake_sentinels(fake) as url, a_store(url) as store:
+
+        async def listens() -> bool:
+            return await is_at(store, servers[0]) and fake.subscribers > 0
+
+        async def is_left() -> bool:
+            return fake.is_left
+
+        await until(listens)
+        began = time.monotonic()
+        for _ in range(300):
+            assert await is_at(store, servers[0])
+        assert fake.pings <= time.monotonic() - began + 1
+        await store.close()
+        await until(is_left)
+
+
 async def test_a_switch_is_followed_though_the_old_primary_lives_on(servers: list[Server]) -> None:
     """One Sentinel says so: the next command goes to the new one, and none is refused; whoever waits does so there."""
     old, new = servers

@@ -143,6 +143,21 @@ async def test_what_is_no_reply_ends_its_connection(tmp_path: Path) -> None:
                 await reply
 
 
+async def test_replies_that_came_before_the_end_are_answers(tmp_path: Path) -> None:
+    """A store that closes behind more of them than one turn of the loop takes in has done all of that."""
+    count = 2000
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await greet(reader, writer)
+        for _ in range(count - 1):
+            await read_command(reader)
+        writer.write(b"".join(b":%d\r\n" % number for number in range(count)))
+
+    async with a_server(tmp_path / "s", talk) as url, a_store(url) as store:
+        replies = [store.execute("x", "INCR", "x") for _ in range(count)]
+        assert await asyncio.gather(*replies) == list(range(count))
+
+
 async def test_a_full_store_says_so_as_it_closes_the_door(tmp_path: Path) -> None:
     """The one error that comes unasked: its words are the reason."""
 
@@ -263,6 +278,27 @@ async def test_a_connection_that_was_begun_before_a_renewal_is_not_used(tmp_path
         is_refused.set()
         assert await decision == 3
     assert asked == [(1, b"BLPOP"), (3, b"INCR")]
+
+
+async def test_who_comes_while_a_connection_hangs_that_is_being_made_has_another_try(tmp_path: Path) -> None:
+    """The time of who came first is over with it; what was asked meanwhile is done on the next one, asked by nobody."""
+    connected = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        if connected > 1:
+            await greet(reader, writer)
+            writer.write(b"+OK\r\n")
+        await reader.read()
+
+    async with a_server(tmp_path / "s", talk) as url, a_store(url) as store:
+        first = store.execute("x", "ECHO", 1)
+        await asyncio.wait([first], timeout=0.5)
+        assert await store.execute("x", "ECHO", 2) == b"OK"
+        with pytest.raises(StoreAwayError, match="no answer within 1 s"):
+            await first
+    assert connected == 2
 
 
 async def test_closing_fails_what_is_under_way_and_is_no_end(store_url: str) -> None:
