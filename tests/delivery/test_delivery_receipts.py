@@ -322,12 +322,17 @@ async def test_vendor_that_repeats_itself_takes_no_more_room(store: Store) -> No
 
 
 async def test_no_receipt_falls_between_noting_and_keeping(store: Store) -> None:
-    """Whichever is faster, the receipt moves the message, once."""
-    for n in range(60):
+    """Whichever is faster, by however many of the store's answers, the receipt moves the message, once."""
+    key = store.names.early()
+
+    async def posted_after(answers: int, desk: Desk) -> list[tuple[str, str]]:
+        for _ in range(answers):
+            await store.execute(key, "EXISTS", key)
+        return await desk.posted(sid=f"s-{answers}", message_id=f"m-{answers}")
+
+    for n in range(20):
         desk = Desk(store)
-        early, _ = await asyncio.gather(
-            desk.posted(sid=f"s-{n}", message_id=f"m-{n}"), desk.take("delivered", sid=f"s-{n}")
-        )
+        early, _ = await asyncio.gather(posted_after(n, desk), desk.take("delivered", sid=f"s-{n}"))
         assert early + desk.moved == [("v-1", "delivered")]
 
 
