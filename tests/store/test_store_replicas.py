@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -10,16 +11,22 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from awake import awake
+from couriers import uncounted
 from sentinels import Server, a_late_link, is_followed, some_servers, until
 from stores import a_store
 from structlog.testing import capture_logs
 
 from sidecar import logs
+from sidecar.config.model import CodeRules
+from sidecar.delivery.outbox import Entry, Outbox
 from sidecar.errors import StoreAwayError
+from sidecar.recipient import of_address
+from sidecar.secret import Secret
 from sidecar.store import connections
 from sidecar.store.client import ReplyError, Script, Store
 from sidecar.store.faults import UNREPLICATED, Fault
 from sidecar.store.trouble import Trouble
+from sidecar.verification.verifications import Proof, Verifications
 
 SET = Script(text := "return redis.call('SET', KEYS[1], ARGV[1])", hashlib.sha1(text.encode()).hexdigest())
 
@@ -55,6 +62,42 @@ async def test_an_answer_means_that_a_replica_has_it(pair: list[Server]) -> None
         for number in range(100):
             assert await last(store, "newest", str(number)) == b"OK"
             assert await replica.says("GET", "newest") == b"%d" % number
+
+
+async def test_what_is_promised_outlives_its_primary_and_what_can_be_asked_again_waits_for_nobody(
+    pair: list[Server],
+) -> None:
+    """A code, its message, and that a proof is held or used are promised; that one is let go, and a status, are not."""
+    phone = of_address("+8613900000001")
+    async with a_store(pair[0].url) as store:
+        verifications = Verifications(
+            store, Secret("s" * 32, (), os.urandom), CodeRules(), {}, os.urandom, 30.0, logs.write
+        )
+        before = 0
+
+        async def waited() -> bool:
+            nonlocal before
+            before, was = await waits(pair[0]), before
+            return before > was
+
+        await waited()
+        issued = await verifications.issue(phone, 0)
+        assert await waited()
+        await Outbox(store).put(Entry(issued.id, issued.sealed, "en", (), time.time() + 60, "r-1"))
+        assert await waited()
+        await verifications.mark(issued.id, "sent")
+        assert not await waited()
+        code = verifications.code(issued.id, phone)
+        assert code is not None
+        hold = await verifications.hold(phone, Proof("code", code), uncounted)
+        assert await waited()
+        await hold.release()
+        assert not await waited()
+        await (await verifications.hold(phone, Proof("code", code), uncounted)).exchange()
+        assert await waited()
+        token = Proof("token", verifications.token(issued.id))
+        assert await (await verifications.hold(phone, token, uncounted)).spend()
+        assert await waited()
 
 
 @pytest.mark.parametrize(("wait", "away_s"), [(1, 0.05), (0, 0.3)])
