@@ -9,8 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sidecar.limits
+from sidecar.config.model import Config, Route
 from sidecar.limits import pumping
 from sidecar.limits.pumping import DAY_MS, RULES, Book, Judged, Rules, Sending, names_of
+from sidecar.limits.sends import Prices, Sends
+from sidecar.recipient import of_address
 from sidecar.store.client import Script, Store
 
 PUMPING = Script.load(Path(sidecar.limits.__file__).with_name("pumping.lua"))
@@ -244,6 +247,25 @@ def strange(index: int) -> str:
 def judge_many(book: Book, numbers: range, now_ms: int) -> list[bool]:
     """Judge a send to each number from an address of its own: which were let through?"""
     return [bool(book.judge(sending(far(index), strange(index)), now_ms).entry) for index in numbers]
+
+
+async def test_neighbours_of_a_number_share_as_many_counters_as_they_are_near(store: Store) -> None:
+    """The same ten, hundred, thousand and ten thousand numbers, and the country."""
+    config = Config.model_validate({"upstream": {"url": "http://127.0.0.1:1"}, "pumping": {"mode": "enforce"}})
+    sends = Sends(store, config, Prices({}, ()), str, print)
+    route = Route(match="POST /send", action="send", to="json:phone")
+
+    def names(number: str) -> set[str]:
+        found = sends.sending(of_address(number), "203.0.113.1", route)
+        assert found is not None
+        return set(found.names)
+
+    number = "+8613900001111"
+    common = {"country:CN", "prefix:+861390000", "thousand:+8613900001", "hundred:+86139000011", "ten:+861390000111"}
+    assert {name for name in names(number) if not name.startswith("range:")} == common
+    shared = [common & names(near) for near in ("+8613900001110", "+8613900001101", "+8613900001011", "+8613900000111")]
+    assert [len(one) for one in shared] == [5, 4, 3, 2]
+    assert common & names("+8613900011111") == {"country:CN"}
 
 
 def test_a_threshold_grows_with_what_is_verified() -> None:

@@ -10,6 +10,7 @@ from awake import awake
 from stores import a_server, greet, read_command
 
 from sidecar.errors import StoreAwayError
+from sidecar.store import connections
 from sidecar.store.client import ReplyError, Script, Store
 from sidecar.store.faults import Fault
 
@@ -137,6 +138,28 @@ async def test_who_stops_waiting_takes_nobody_elses_answer(store: Store) -> None
     await until_blocked(store, 0)
     await store.execute(key, "RPUSH", key, "x")
     assert await store.blocking(key, "LLEN", key, wait_s=0) == 1
+
+
+async def test_a_wait_goes_out_on_a_connection_that_proves_to_be_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has died silently since it was used costs a new one, and no wait."""
+    monkeypatch.setattr(connections, "TRUST_S", 0.0)
+    connected = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected
+        connected += 1
+        mine = connected
+        await greet(reader, writer)
+        writer.write(b":%d\r\n" % mine)
+        await reader.read()  # takes everything, says nothing more
+
+    async with a_server(tmp_path / "s", talk) as url:
+        store = Store(url, timeout_s=1.0)
+        assert await store.blocking("x", "LLEN", "x", wait_s=0.1) == 1
+        assert await store.blocking("x", "LLEN", "x", wait_s=0.1) == 2
+        await store.close()
 
 
 async def test_closing_ends_a_wait(store: Store, store_url: str) -> None:

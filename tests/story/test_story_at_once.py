@@ -140,6 +140,20 @@ async def test_who_leaves_a_held_answer_is_told_of_once(start: Start) -> None:
     assert await sidecar.metric('sidecar_requests_total{action="api",outcome="left"}') == 1
 
 
+@pytest.mark.parametrize("answer", [OK, b"HTTP/1.1 OK\r\n\r\n"])
+async def test_plain_traffic_is_under_way_until_it_has_ended(start: Start, answer: bytes) -> None:
+    """Answered, or failed: what waits in line has its whole turns again then, and a drain waits for nobody."""
+    sidecar = await start()
+    sidecar.upstream.answer = answer
+    front = sidecar.app.front
+    for _ in range(3):
+        assert (await sidecar.ask("GET", "/plain")).status == (200 if answer == OK else 502)
+    async with asyncio.timeout(DEADLINE_S):
+        while front.in_flight:
+            await asyncio.sleep(0)
+    assert (front._line.plain, front._shedding.plain) == (0, 0)
+
+
 async def test_what_cannot_be_rendered_is_answered_and_told_all_the_same(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
