@@ -196,6 +196,7 @@ class Courier:
             self._deliveries.cancel()
             await self._deliveries.over()
             await asyncio.wait([renewing])
+            self._leased.clear()  # it may be begun again, and then they are another's to reclaim, or its own
             with suppress(StoreAwayError):
                 await self._outbox.leave()
 
@@ -293,8 +294,6 @@ class Courier:
             self._tell(MessageUnreadable(message=leased.id, verification_id=leased.verification_id, error=why))
             if leased.id in self._leased:  # else it is concluded, and only the late attempts broke
                 await self._conclude(leased, status="failed", reason="no_provider", dead=f"unreadable: {why}")
-        finally:
-            self._leased.discard(leased.id)
 
     async def _story(self, leased: Leased, recipient: Recipient | None) -> None:
         # Step 1: what is it? The store has the recipient sealed, and has no code.

@@ -401,6 +401,40 @@ async def test_no_more_is_leased_in_queueing_than_can_be_sent_at_once(store: Sto
         assert sorted(json.loads(one.body)["to"] for one in first.asked) == [one.address for one in numbers]
 
 
+async def test_no_more_is_leased_in_queueing_than_a_look_into_the_outbox_leaves_room_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a look may find is as good as leased, until it is known to have found less."""
+    monkeypatch.setattr(story, "LEASES", story._AT_ONCE)
+    found_all, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Outbox):
+        async def lease(self, count: int, wait_s: float) -> list[Leased]:
+            found = await super().lease(count, wait_s)
+            if found and not go_on.is_set():
+                found_all.set()
+                await go_on.wait()
+            return found
+
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        numbers = [parse(f"+8613900{n:06}", "sms", "CN") for n in range(story.LEASES + 4)]
+        for one in numbers[:-4]:
+            await it.ask(one)
+        courier = it.courier(outbox=Slow(store))
+        async with delivering(courier):
+            await asyncio.wait_for(found_all.wait(), SOON_S)
+            for one in numbers[-4:]:
+                await it.ask(one, courier)
+            pending = await store.execute(store.names.outbox(), "XPENDING", store.names.outbox(), "couriers")
+            assert pending[0] == story.LEASES
+            assert not first.asked
+            go_on.set()
+            for _ in numbers:
+                await first.arrival()
+        assert await it.outbox.length() == 0
+
+
 async def test_what_is_queued_while_it_drains_or_before_it_runs_is_left_to_others(store: Store) -> None:
     async with two(store) as (first, _, it):
         first.answers(202, "")
@@ -445,6 +479,38 @@ async def test_message_whose_queueing_ends_after_the_draining_began_is_sent(stor
         await asyncio.wait_for(draining, SOON_S)
         await running
         assert await marked(it) == (await asking, "sent")
+        assert await it.outbox.length() == 0
+
+
+async def test_drain_waits_for_each_message_that_is_being_queued(store: Store) -> None:
+    """The end of one's queueing neither ends the wait for the others, nor keeps the loop from anything else."""
+    queued: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+    class Slow(Blind):
+        async def put_and_lease(self, entry: Entry, answered: Answered | None = None) -> Leased | None:
+            leased = await super().put_and_lease(entry, answered)
+            queued.put_nowait(goes_on := asyncio.Event())
+            await goes_on.wait()
+            return leased
+
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        outbox = Slow(store)
+        courier = it.courier(outbox=outbox)
+        running = asyncio.create_task(courier.run())
+        await outbox.has_looked.wait()
+        asking = [asyncio.create_task(it.ask(one, courier)) for one in (PHONE, OTHER)]
+        ends = [await asyncio.wait_for(queued.get(), SOON_S) for _ in asking]
+        draining = asyncio.create_task(courier.drain(SOON_S))
+        for number, end in enumerate(ends):
+            over, _ = await asyncio.wait([draining], timeout=0.2)
+            assert not over, f"{2 - number} may have been leased"
+            end.set()
+            _, status = await marked(it)
+            assert status == "sent"
+        await asyncio.wait_for(draining, SOON_S)
+        await running
+        await asyncio.gather(*asking)
         assert await it.outbox.length() == 0
 
 
@@ -816,6 +882,38 @@ async def test_drain_that_takes_too_long_leaves_the_message_to_others(store: Sto
         assert running.cancelled()
         assert await it.status(verification_id) == "queued"
         assert await it.outbox.length() == 1
+
+
+async def test_courier_that_is_begun_again_sends_what_it_had_leased(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was under way when it was broken off, and what waited for its turn: it does not keep them from itself."""
+    monkeypatch.setattr(story, "_IDLE_S", 0.2)
+    monkeypatch.setattr(story, "_RECLAIM_EVERY_S", 0.05)
+    monkeypatch.setattr(story, "_RENEW_EVERY_S", 0.05)
+
+    class Leasing(Outbox):
+        has_leased = asyncio.Event()
+
+        async def lease(self, count: int, wait_s: float) -> list[Leased]:
+            found = await super().lease(count, wait_s)
+            if found and not self.has_leased.is_set():
+                self.has_leased.set()
+                running.cancel()
+            return found
+
+    async with two(store) as (first, _, it):
+        first.answers(202, "")
+        sent = {(await it.ask(parse(f"+8613900{n:06}", "sms", "CN")), "sent") for n in range(story._AT_ONCE)}
+        courier = it.courier(outbox=Leasing(store), line=Line(slice_s=0.0, more_s=0.0))
+        running = asyncio.create_task(courier.run())
+        await asyncio.wait([running], timeout=SOON_S)
+        assert running.cancelled()
+        assert not first.asked
+        async with delivering(courier):
+            assert {await marked(it) for _ in sent} == sent
+        assert len(first.asked) == len(sent)
+        assert await it.outbox.length() == 0
 
 
 async def test_courier_that_never_ran_is_drained_at_once(store: Store) -> None:

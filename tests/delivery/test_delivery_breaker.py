@@ -236,6 +236,56 @@ async def test_that_all_is_well_is_told_with_the_next_look_and_before_any_failur
         await asyncio.wait([task])
 
 
+async def test_fine_result_is_told_again_after_many_and_ends_another_workers_run_of_failures(store: Store) -> None:
+    """However many have been told before: what all is well with here is not for ever known there."""
+    key = Key("a", "CN")
+    mine, other = (Breakers(store, {"a": None}, lambda *_: None) for _ in range(2))
+    tasks = [asyncio.create_task(one.run()) for one in (mine, other)]
+    try:
+        async with asyncio.timeout(30):
+            for _ in range(50):
+                mine.record(key, 0, fine=True, failures=5, open_for_s=60)
+            while not mine.of(key).window.endswith("1" * law.WINDOW):
+                await asyncio.sleep(0)
+            for _ in range(4):
+                other.record(key, 0, fine=False, failures=5, open_for_s=60)
+            while other.of(key).run != 4:
+                await asyncio.sleep(0)
+            mine.record(key, 0, fine=True, failures=5, open_for_s=60)
+            while other.of(key).run:
+                await asyncio.sleep(0)
+            other.record(key, 0, fine=False, failures=5, open_for_s=60)
+            while not other.of(key).run:
+                await asyncio.sleep(0)
+        assert other.of(key).state == "closed"
+    finally:
+        await ended(*tasks)
+
+
+async def test_failures_are_told_at_once(store: Store) -> None:
+    """One after the other, each when the one before it is known, and there was no look between most of them."""
+    key = Key("a", "CN")
+    looks = 0
+
+    class Counted(Breakers):
+        async def look(self) -> None:
+            nonlocal looks
+            looks += 1
+            await super().look()
+
+    breakers = Counted(store, {"a": None}, lambda *_: None)
+    task = asyncio.create_task(breakers.run())
+    try:
+        async with asyncio.timeout(30):
+            for run in range(1, 20):
+                breakers.record(key, 0, fine=False, failures=20, open_for_s=60)
+                while breakers.of(key).run != run:
+                    await asyncio.sleep(0)
+        assert looks < 10
+    finally:
+        await ended(task)
+
+
 async def written(store: Store) -> int:
     """How many hash fields the store has written in its life: one for each result that it is told."""
     said = await store.execute(None, "INFO", "commandstats")
@@ -331,16 +381,27 @@ async def test_a_breaker_that_was_open_as_the_stores_clock_was_set_back_is_probe
     assert await breakers.probe(far, 3) is None
 
 
-async def test_the_breakers_are_looked_at_through_an_answer_that_nobody_can_read(store: Store) -> None:
-    """Strange data under their name is told once, and does not end the task."""
+async def test_the_breakers_are_looked_at_through_an_answer_that_nobody_can_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strange data under their name is told once, however often it is seen, and does not end the task."""
     told: list[Event] = []
+    looks = 0
+
+    class Counted(Breakers):
+        async def look(self) -> None:
+            nonlocal looks
+            looks += 1
+            await super().look()
+
+    monkeypatch.setattr(shared, "_REFRESH_S", 0.05)
     name = store.names.breakers()
     await store.execute(name, "SET", name, "strange")
-    breakers = Breakers(store, {"a": None}, told.append)
+    breakers = Counted(store, {"a": None}, told.append)
     running = asyncio.create_task(breakers.run())
     try:
         async with asyncio.timeout(30):
-            while not told:
+            while looks < 5:
                 await asyncio.sleep(0.01)
             assert told == [StoreRefused(reason="WRONGTYPE")]
             await store.execute(name, "DEL", name)

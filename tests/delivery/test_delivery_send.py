@@ -17,7 +17,7 @@ from sidecar import outbound
 from sidecar.delivery.providers import webhook
 from sidecar.delivery.providers.remote import Remote
 from sidecar.delivery.providers.seam import Accepted, Message, Outcome, ReceiptState, Rejected, Uncertain
-from sidecar.delivery.send import Attempted, Race, Result, word
+from sidecar.delivery.send import HELD, Attempted, Race, Result, word
 from sidecar.recipient import parse
 
 T = TypeVar("T")
@@ -257,6 +257,31 @@ def test_wait_for_a_turn_takes_nothing_from_the_time_of_an_attempt() -> None:
     assert told.started == [("a", 4.0, 3.0)]
     assert told.result.kind == "accepted"
     assert told.decided_at == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize(("waits_s", "asked"), [(2.0, [("b", 1.0)]), (5.0, [("b", 1.0)]), (0.5, [("a", 0.5)])])
+def test_turn_that_comes_when_another_has_won_is_no_attempt(waits_s: float, asked: list[tuple[str, float]]) -> None:
+    """Its message would be a second one on the same phone."""
+
+    async def turn(provider: str, deadline: float, patience_s: float) -> bool:
+        await asyncio.sleep(waits_s if provider == "a" else 0.0)
+        return True
+
+    told = at_once(run({"a": (0.1, ACCEPTED), "b": (0.1, ACCEPTED)}, switch_after=1.0, turn=turn))
+    assert starts(told) == asked
+    assert [one.outcome for one in told.recorded if one.provider not in dict(asked)] == [HELD] * (waits_s > 1.0)
+
+
+def test_turn_that_comes_after_the_deadline_is_no_attempt() -> None:
+    """Nobody is asked to send what the race can no longer hear of."""
+
+    async def turn(provider: str, deadline: float, patience_s: float) -> bool:
+        await asyncio.sleep(5.5)
+        return True
+
+    told = at_once(run({"a": (0.1, ACCEPTED)}, deadline=5.0, turn=turn))
+    assert not told.started
+    assert (told.result.kind, told.result.holders) == ("refused", ())
 
 
 def test_one_that_is_cut_off_is_followed_at_once_and_does_not_end_the_race() -> None:

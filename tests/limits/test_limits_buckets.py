@@ -1,6 +1,7 @@
 """Buckets in a real store, and their words in HTTP."""
 
 import asyncio
+import itertools
 from pathlib import Path
 from typing import Literal
 
@@ -439,6 +440,28 @@ async def test_a_part_of_a_bucket_demands_before_the_whole_refuses(store: Store)
     assert sum(ruling.allowed for ruling in rulings) == 3
     assert {ruling.demanded for ruling in rulings if not ruling.allowed} == {("guesses",)}
     assert [(await buckets.spend([whole])).allowed for _ in range(3)] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "names", [names for count in (2, 3) for names in itertools.permutations(("enforce", "demand", "observe"), count)]
+)
+async def test_a_bucket_of_several_names_does_as_the_strictest_of_them_says(
+    store: Store, names: tuple[str, ...]
+) -> None:
+    """In whatever order they come: one that enforces, then one that demands a captcha, then one that observes."""
+    buckets = Buckets(store)
+    named = {
+        "enforce": a_bucket(store, "ip"),
+        "demand": demanding(store, "ip", 1),
+        "observe": a_bucket(store, "ip", enforce=False),
+    }
+    assert (await buckets.spend([named["enforce"]])).allowed
+    ruling = await buckets.spend([named[name] for name in names])
+    strictest = next(name for name in named if name in names)
+    assert ruling.allowed is (strictest == "observe")
+    assert [state.name for state in ruling.refused] == ["ip"] * (strictest == "enforce")
+    assert ruling.demanded == ("ip",) * (strictest == "demand")
+    assert ruling.observed == ("ip",) * (strictest == "observe")
 
 
 # Words in HTTP…

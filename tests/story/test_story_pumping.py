@@ -221,6 +221,19 @@ async def test_a_countrys_budget_stops_that_country_alone(start: Start) -> None:
     assert (await send(sidecar, far(1))).status == 202
 
 
+async def test_what_is_spent_is_told_of_the_countries_that_have_a_budget(start: Start) -> None:
+    """And of no other, or every country of the world would have a line of its own."""
+    sidecar = await start("[budget]\ndaily = 10.0\nby_country = { US = 5.0 }\n" + MAIN, config=PRICED)
+    for number in ("+14155550100", far(1), far(2)):
+        assert (await send(sidecar, number)).status == 202
+    text = (await sidecar.admin("/metrics")).body.decode()
+    spent = dict(line.split() for line in text.splitlines() if line.startswith("sidecar_budget_spent{"))
+    assert {name: float(amount) for name, amount in spent.items()} == {
+        'sidecar_budget_spent{scope="US"}': pytest.approx(0.5),
+        'sidecar_budget_spent{scope="daily"}': pytest.approx(0.6),
+    }
+
+
 async def test_what_a_message_really_costs_is_counted(start: Start) -> None:
     """The dearest price is set aside, and what its provider takes is counted in the end; a duplicate costs as well."""
     dear = PRICED.replace(

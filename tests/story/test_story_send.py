@@ -244,6 +244,15 @@ async def test_a_second_message_with_the_same_code_is_counted_as_sent_again(star
     assert counts == [1, 2]
 
 
+async def test_a_test_number_is_told_the_same_wait_by_its_answer_and_by_its_record(start: Start) -> None:
+    """Its message costs nothing, so nothing is given back; whoever asks for it is limited all the same."""
+    sidecar = await start(ip_rate="1/1h")
+    sent = (await sidecar.send(TEST_NUMBER)).json
+    told = (await sidecar.ask("GET", f"/.sidecar/v1/verifications/{sent['id']}")).json
+    assert (sent["resend_in"], told["status"]) == (3600, "sent")
+    assert 3590 < told["resend_in"] <= 3600
+
+
 async def test_a_message_that_every_provider_refused_gives_back_what_was_taken(start: Start) -> None:
     """The verification is failed, and the same person may ask again at once."""
     sidecar = await start(to_rate="1/1h")
