@@ -223,7 +223,8 @@ class Courier:
         self._room.clear()
         if self._room_left() <= 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._room.wait(), _LEASE_WAIT_S)
+                async with asyncio.timeout(_LEASE_WAIT_S):
+                    await self._room.wait()
             return
         clock = asyncio.get_running_loop().time
         try:
@@ -239,8 +240,9 @@ class Courier:
             self._waits.clear()
             found = await self._look(lambda count: self._outbox.lease(count, 0.0 if is_busy else wait_s), _AT_ONCE)
             if is_busy and not found:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._waits.wait(), wait_s)
+                with suppress(TimeoutError):  # and no `wait_for`, which on 3.11 drops a cancellation beside the news
+                    async with asyncio.timeout(wait_s):
+                        await self._waits.wait()
         except Exception as error:  # noqa: BLE001 - a courier that dies breaks every promise that was made
             if not isinstance(error, StoreAwayError):  # which the store itself tells
                 self._tell(OutboxAway(error=where(error), again_in_s=self._backoff_s))

@@ -916,6 +916,31 @@ async def test_courier_that_is_begun_again_sends_what_it_had_leased(
         assert await it.outbox.length() == 0
 
 
+async def test_courier_that_is_ended_as_a_message_is_queued_ends(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is told at last is to end, though it is told in the same turn that a message waits."""
+    monkeypatch.setattr(story, "_DUE_EVERY_S", NEVER)
+    monkeypatch.setattr(story, "_LEASE_WAIT_S", NEVER)
+    has_looked = asyncio.Event()
+
+    class Idle(Outbox):
+        async def lease(self, count: int, wait_s: float) -> list[Leased]:
+            has_looked.set()
+            return []
+
+    async with two(store) as (_, _, it):
+        outbox = store.names.outbox()
+        await store.execute(outbox, "XGROUP", "CREATE", outbox, "couriers", "0", "MKSTREAM")
+        courier = it.courier(outbox=Idle(store))
+        await it.ask(OTHER, courier)  # before it runs: so it is not leased, and it waits for more
+        running = asyncio.create_task(courier.run())
+        await asyncio.wait_for(has_looked.wait(), SOON_S)
+        await it.ask(PHONE, courier)  # leases the one that waited longer, so this one waits
+        running.cancel()
+        await asyncio.wait([running], timeout=SOON_S)
+        assert running.cancelled()
+        assert await it.outbox.length() == 2
+
+
 async def test_courier_that_never_ran_is_drained_at_once(store: Store) -> None:
     async with two(store) as (_, _, it):
         courier = it.courier()
