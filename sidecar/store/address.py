@@ -71,7 +71,8 @@ class Address:
         except ValueError as error:  # a name that is none, such as "a..b"
             raise LostError(f"no address of {self.place}") from error
         try:
-            await self._greet(wire)
+            if wire.is_open():  # it may have ended with its TLS handshake, in one piece
+                await self._greet(wire)
         except BaseException:
             wire.end()
             raise

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import ssl
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -428,6 +429,26 @@ def test_a_store_behind_tls(
                     await store.execute(None, "PING")
 
     run(story())
+
+
+@pytest.mark.parametrize("said", [b"", b"-ERR max number of clients reached\r\n"])
+async def test_a_store_behind_tls_that_closes_as_it_lets_in_is_away(tmp_path: Path, said: bytes) -> None:
+    """What comes in one piece with the end of the handshake ends the connection before anything is asked on it."""
+    authority = Authority(tmp_path)
+    tls = serving(authority.issue("store", LOOPBACK))
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2  # whose handshake the server ends
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=tls)
+    place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with a_store(f"rediss://{place}?ssl_ca_certs={authority.cert}") as store:
+        assert await store.why_not() == f"closed by {place}"
+        with pytest.raises(StoreAwayError, match=f"closed by {place}"):
+            await store.blocking("x", "BLPOP", "x", 1, wait_s=1)
+    server.close()
 
 
 async def test_who_asks_and_which_database_are_said_first(store: Store, store_url: str) -> None:
