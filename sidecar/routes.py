@@ -128,10 +128,10 @@ class Found:
     needs_body_for_override: bool = False
     may_name_path: bool = False
     naming: frozenset[str] = frozenset()
-    targets: tuple[_Target, ...] = field(default=(), repr=False)
-    methods: frozenset[str] = field(default=frozenset(), repr=False)
-    path: str = field(default="", repr=False)
-    passes: bool = field(init=False, repr=False, compare=False)
+    targets: tuple[_Target, ...] = ()
+    methods: frozenset[str] = frozenset()
+    path: str = ""
+    passes: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         passes = not self.needs_body_for_override and (self.route is None or self.route.action == "pass")
