@@ -1,7 +1,10 @@
-"""sidecar/front.py: what is remembered of a look-up decides as a look-up does, and is not much."""
+"""sidecar/front.py: what is remembered of a look-up decides as a look-up does, and is not much; what is under way."""
+
+import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
-from fakes import OK
+from fakes import DEADLINE_S, OK, Message, Taken, read_content
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -12,6 +15,7 @@ from sidecar.errors import Refusal
 from sidecar.proxy.fields import Rules
 from sidecar.proxy.messages import Request, read_fields, read_request
 from sidecar.routes import Found, Routes
+from sidecar.worker import _leave
 
 ROUTES = [
     Route(match="POST /api/sms/code", action="guard"),
@@ -115,3 +119,35 @@ async def test_a_field_that_names_another_path_is_looked_up_though_the_path_is_r
         after = kept.cache_info()
         assert (after.currsize - before.currsize, after.hits - before.hits) == (1, 1)
         assert (await sidecar.ask(method, "/open", headers={"X-Original-URL": "/closed"})).status == 403
+
+
+# What is under way…
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/plain"), ("POST", "/guarded")])
+async def test_a_replaced_configuration_is_taken_down_once_its_last_request_is_over(
+    start: Start, method: str, path: str
+) -> None:
+    """No reload cuts off what it serves, and none is kept for ever: it has connections, to the store among others."""
+    has_begun, may = asyncio.Event(), asyncio.Event()
+
+    async def late(taken: Taken, message: Message) -> None:
+        await read_content(taken.reader, message)
+        has_begun.set()
+        await may.wait()
+        await taken.write(OK)
+
+    sidecar = await start('[[routes]]\nmatch = "POST /guarded"\naction = "guard"\n')
+    assert (await sidecar.ask(method, path)).status == 200
+    sidecar.upstream.answer = late
+    under_way = asyncio.create_task(sidecar.ask(method, path))
+    await has_begun.wait()
+    taken_down, was_over = AsyncExitStack(), []
+    taken_down.callback(lambda: was_over.append(may.is_set()))
+    leaving = asyncio.create_task(_leave(sidecar.app, taken_down))
+    await asyncio.wait([leaving], timeout=0.5)
+    may.set()
+    assert (await under_way).status == 200
+    async with asyncio.timeout(DEADLINE_S):
+        await leaving
+    assert was_over == [True]

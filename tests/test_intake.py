@@ -307,6 +307,20 @@ def test_a_value_is_a_string_or_a_whole_number(value: str) -> None:
     assert ask(send(), f'{{"phone":"1","other":{value}}}', JSON).to == "1"
 
 
+@pytest.mark.parametrize(
+    ("to", "body", "field", "said"),
+    [
+        ("json:user.phone", '{"user":{"phone":"1\\n"}}', JSON, "`user.phone` once in the JSON object"),
+        ("form:phone", "phone=1%00", FORM, "`phone` once in the form"),
+        ("query:phone", "", JSON, "`phone` once in the query"),
+    ],
+)
+def test_a_refusal_says_what_was_expected_and_where(to: str, body: str, field: Field, said: str) -> None:
+    with pytest.raises(Refusal) as caught:
+        ask(send(to), body, field, target="/a?phone=1%0A")
+    assert caught.value.detail == f"Expected {said} without control characters."
+
+
 @pytest.mark.parametrize("value", ["1\\u0000", "1\\n2", "\\u007f1"])
 def test_a_value_has_no_control_characters(value: str) -> None:
     """But in a code, which may be pasted with its line end, and goes nowhere."""

@@ -110,8 +110,8 @@ async def test_a_sentinel_is_listened_to_at_rest_and_until_the_store_is_closed(s
         async def is_left() -> bool:
             return fake.is_left
 
-        await until(listens)
         began = time.monotonic()
+        await until(listens)
         for _ in range(300):
             assert await is_at(store, servers[0])
         assert fake.pings <= time.monotonic() - began + 1

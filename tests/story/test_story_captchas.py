@@ -127,6 +127,17 @@ async def test_a_refusal_names_the_captchas_that_are_offered(start: Start, turns
     assert (await sidecar.ask("POST", "/login", json={})).json["captchas"] == ["turnstile"]
 
 
+async def test_wrong_tokens_of_one_captcha_leave_the_others(start: Start, turnstile: TurnstileSimulator) -> None:
+    """Who has shown too many of one, as everybody behind its address, is let in by another."""
+    tables = TWO.replace("[captcha.turnstile]", '[captcha.turnstile]\nfailures = "1/1h"')
+    sidecar = await two(start, turnstile, tables.replace('captcha_token = "', 'limits = ["ip"]\ncaptcha_token = "'))
+    assert (await sidecar.ask("POST", "/login", json={"captcha": "wrong"})).code == "captcha_failed"
+    for path in ("/send", "/login") * 2:
+        reply = await sidecar.ask("POST", path, **send("turnstile:t1"))
+        assert reply.code == "rate_limited"
+    assert (await sidecar.ask("POST", "/send", **send(f"altcha:{await sidecar.solved()}"))).status == 202
+
+
 async def test_one_token_is_judged_once_however_many_at_once(start: Start, turnstile: TurnstileSimulator) -> None:
     """On whichever route it is shown: it is claimed before the vendor is asked."""
     sidecar = await two(start, turnstile)
