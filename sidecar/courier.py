@@ -296,6 +296,8 @@ class Courier:
             self._tell(MessageUnreadable(message=leased.id, verification_id=leased.verification_id, error=why))
             if leased.id in self._leased:  # else it is concluded, and only the late attempts broke
                 await self._conclude(leased, status="failed", reason="no_provider", dead=f"unreadable: {why}")
+        finally:
+            self._leased.discard(leased.id)  # also of one that a library cancelled by mistake: its lease lapses
 
     async def _story(self, leased: Leased, recipient: Recipient | None) -> None:
         # Step 1: what is it? The store has the recipient sealed, and has no code.

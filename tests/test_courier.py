@@ -23,7 +23,7 @@ from sidecar.courier import Courier
 from sidecar.delivery import send
 from sidecar.delivery.breakers import Key
 from sidecar.delivery.outbox import Answered, Entry, Leased, Outbox
-from sidecar.delivery.providers.seam import Receipt, ReceiptState
+from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Receipt, ReceiptState
 from sidecar.delivery.rates import Rates
 from sidecar.errors import StoreAwayError
 from sidecar.limits.buckets import Buckets, Meter
@@ -939,6 +939,34 @@ async def test_courier_that_is_ended_as_a_message_is_queued_ends(store: Store, m
         await asyncio.wait([running], timeout=SOON_S)
         assert running.cancelled()
         assert await it.outbox.length() == 2
+
+
+async def test_message_whose_story_a_library_cancels_by_mistake_is_sent_after_all(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody works on it then: so its lease is not renewed for ever, and whoever reclaims it sends it."""
+    monkeypatch.setattr(story, "_IDLE_S", 0.2)
+    monkeypatch.setattr(story, "_RECLAIM_EVERY_S", 0.05)
+    monkeypatch.setattr(story, "_RENEW_EVERY_S", 0.05)
+
+    class Mistaken:
+        channels = frozenset({"sms"})
+        tries = 0
+
+        async def send(self, message: Message, timeout_s: float) -> Outcome:
+            self.tries += 1
+            if self.tries == 1:
+                raise asyncio.CancelledError
+            return Accepted("1")
+
+    async with two(store) as (_, _, it):
+        mistaken = Mistaken()
+        router = it.router(dict.fromkeys(it.urls, mistaken))
+        async with delivering(it.courier(router=router)):
+            verification_id = await it.ask(PHONE)
+            assert await marked(it) == (verification_id, "sent")
+        assert mistaken.tries == 2
+        assert await it.outbox.length() == 0
 
 
 async def test_courier_that_never_ran_is_drained_at_once(store: Store) -> None:
