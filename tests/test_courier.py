@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from vendors import SOON_S, Vendor, closed_port, vendor
 
 from sidecar import courier as story
-from sidecar.config.model import Breaker, CodeRules, Delivery
+from sidecar.config.model import Breaker, CodeRules, Config, Delivery
 from sidecar.config.units import Rate
 from sidecar.courier import Courier
 from sidecar.delivery import send
@@ -27,6 +27,7 @@ from sidecar.delivery.providers.seam import Accepted, Message, Outcome, Receipt,
 from sidecar.delivery.rates import Rates
 from sidecar.errors import StoreAwayError
 from sidecar.limits.buckets import Buckets, Meter
+from sidecar.limits.sends import Prices, Sends
 from sidecar.line import Line
 from sidecar.recipient import Recipient, parse
 from sidecar.store.client import ReplyError, Store
@@ -138,6 +139,29 @@ async def test_message_that_all_refuse_is_failed_and_given_back_once(store: Stor
         assert await it.status(verification_id) == "failed"
         assert it.refunded == [TICKETS]
         assert await it.outbox.length() == 0
+
+
+@pytest.mark.parametrize("counts_now", [False, True])
+async def test_message_that_all_refuse_is_failed_whether_or_not_sends_were_counted_when_it_was_queued(
+    store: Store, counts_now: bool
+) -> None:
+    """A reload may set up [pumping], or take it away, while a message waits: it gets its tickets back all the same."""
+    config = Config.model_validate({"upstream": {"url": "http://127.0.0.1:1"}, "pumping": {"mode": "enforce"}})
+    async with two(store) as (first, second, it):
+        first.answers(*POOR)
+        second.answers(*POOR)
+        sends = Sends(store, config, Prices({}, ()), str, it.tell) if counts_now else None
+        ticket = "" if counts_now else "number 1 20000 CN 0"
+        verification_id = await it.ask(PHONE, send_ticket=ticket)
+        with capture_logs() as logs:
+            async with delivering(it.courier(sends=sends)):
+                assert await marked(it) == (verification_id, "failed")
+                await until_empty(it)
+        assert it.refunded == [TICKETS]
+        assert {one["event"] for one in logs} == {"attempt", "message_failed"}
+        assert [letter.reason for letter in await it.outbox.dead()] == [
+            "first: balance (balance), second: balance (balance)"
+        ]
 
 
 async def test_whoever_is_told_that_it_failed_has_been_given_back_what_it_cost(store: Store) -> None:
@@ -361,11 +385,17 @@ async def test_message_that_is_queued_here_is_sent_with_what_its_request_knew(st
 
 
 async def test_message_of_another_that_waited_longer_is_looked_up_and_goes_first(store: Store) -> None:
-    """Whatever the request that queued the next one knew is not taken for it."""
+    """What the request that queued the next one knew is not taken for it, but remembered for that one's own turn."""
+    opened: list[Recipient] = []
     async with two(store) as (first, _, it):
         first.answers(202, "")
+
+        def open_recipient(sealed: bytes) -> Recipient:
+            opened.append(it.open_recipient(sealed))
+            return opened[-1]
+
         outbox = Blind(store)
-        courier = it.courier(outbox=outbox)
+        courier = it.courier(outbox=outbox, open_recipient=open_recipient)
         async with delivering(courier):
             await outbox.has_looked.wait()
             older = await it.ask(OTHER)
@@ -377,6 +407,7 @@ async def test_message_of_another_that_waited_longer_is_looked_up_and_goes_first
             assert last == newer
         assert [json.loads(one.body)["to"] for one in first.asked] == [OTHER.address, PHONE.address]
         assert json.loads(first.asked[0].body)["code"] == it.verifications.code(older, OTHER)
+        assert opened == [OTHER]
         assert await it.outbox.length() == 1
 
 
@@ -1207,11 +1238,11 @@ async def test_on_silence_wait_leaves_the_next_provider_to_the_receipt(store: St
 
 
 async def until_empty(it: Post) -> None:
-    """Until nothing is to be sent, now or later."""
+    """Until nothing is to be sent, now or later: asked in one step, for messages go from the one to the other."""
+    both = "return redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2])"
+    outbox, later = it.store.names.outbox(), it.store.names.later()
     async with asyncio.timeout(SOON_S):
-        while await it.outbox.length() or await it.store.execute(
-            it.store.names.later(), "ZCARD", it.store.names.later()
-        ):
+        while await it.store.execute(outbox, "EVAL", both, 2, outbox, later):
             await asyncio.sleep(0.01)
 
 
@@ -1415,14 +1446,14 @@ async def test_nobody_waits_in_a_lease_for_a_provider_that_is_known_to_be_broken
     monkeypatch.setattr(send, "_MAX_PAUSE_S", NEVER)
     rules = (
         Delivery(countries=("US",), providers=("second",)),
-        Delivery(providers=("first",), deadline=NEVER, breaker=Breaker(failures=1, open_for=NEVER)),
+        Delivery(providers=("first",), deadline=2 * NEVER, breaker=Breaker(failures=1, open_for=NEVER)),
     )
     async with two(store, *rules) as (first, second, it), learning(it):
         first.answers(*BUSY)
         second.answers(202, "")
+        it.breakers.record(Key("first", "CN"), 0, fine=False, failures=1, open_for_s=NEVER)
+        await until(lambda: it.count("sidecar_breaker_state", provider="first") == 2)
         async with delivering(it.courier()):
-            await it.ask(PHONE, dies_at=time.time() + 2 * NEVER)
-            await until(lambda: it.count("sidecar_breaker_state", provider="first") == 2)
             for n in range(story.LEASES + 5):
                 await it.ask(parse(f"+8613900002{n:03}", "sms", "CN"), dies_at=time.time() + 2 * NEVER)
             await it.ask(parse("+14155550100", "sms", "US"))

@@ -65,6 +65,7 @@ async def test_it_runs_until_sigterm_and_drains(run: Run) -> None:
     assert await in_flight == (200, b"ok")
     assert await child.ended() == 0
     assert '"stopped"' in child.log
+    assert '"task_ended"' not in child.log, "what drains ends as it should"
 
 
 async def test_a_bad_file_replaces_nothing(run: Run) -> None:

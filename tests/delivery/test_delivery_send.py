@@ -456,6 +456,23 @@ def test_receipt_in_a_word_that_we_do_not_know_settles_nothing() -> None:
     assert at_once(run({"a": (0.1, LOST)}, heard=hears({"a": "unknown"}))).result.kind == "uncertain"
 
 
+def test_race_that_is_broken_off_looks_for_no_receipt() -> None:
+    """Whoever breaks it off waits until nothing of it is under way: not for the store, which may be why."""
+    looked: list[Outcome] = []
+
+    async def heard(provider: str, outcome: Outcome) -> ReceiptState | None:
+        looked.append(outcome)
+        return None
+
+    async def story() -> None:
+        async with asyncio.timeout(0.1):
+            await run({"a": (2.0, ACCEPTED)}, heard=heard)
+
+    with pytest.raises(TimeoutError):
+        at_once(story())
+    assert not looked
+
+
 SCRIPTS = st.lists(
     st.tuples(
         st.floats(0, 8).map(lambda seconds: round(seconds, 2)), st.sampled_from([ACCEPTED, POOR, POOR, GONE, LOST])
