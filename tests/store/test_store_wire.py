@@ -295,7 +295,7 @@ async def test_who_comes_while_a_connection_hangs_that_is_being_made_has_another
 
     async with a_server(tmp_path / "s", talk) as url, a_store(url) as store:
         first = store.execute("x", "ECHO", 1)
-        await asyncio.wait([first], timeout=0.5)
+        await asyncio.wait([first], timeout=0.9)
         assert await store.execute("x", "ECHO", 2) == b"OK"
         with pytest.raises(StoreAwayError, match="no answer within 1 s"):
             await first
