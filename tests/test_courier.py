@@ -1583,6 +1583,24 @@ async def test_receipt_of_a_lost_answer_tells_that_two_sent_it(store: Store) -> 
         assert it.count("sidecar_delivery_duplicates_total", provider="second") == 0
 
 
+async def test_receipt_that_came_before_a_late_answer_is_taken_when_that_comes(store: Store) -> None:
+    """By the vendor's id, which only the late answer tells; that two sent it is told, too."""
+    rule = Delivery(providers=("first", "second"), switch_after=0.05, attempt_timeout=NEVER, deadline=NEVER)
+    async with two(store, rule) as (first, second, it):
+        first.hangs(202, '{"id": "v-1"}')
+        second.answers(202, "")
+        courier = it.courier()
+        async with delivering(courier):
+            verification_id = await it.ask(PHONE)
+            assert await marked(it) == (verification_id, "sent")
+            await report(it, courier, "first", "delivered", sid="v-1")
+            assert it.marked.empty(), "nobody knows yet whose it is"
+            first.released.set()
+            assert await marked(it) == (verification_id, "delivered")
+        assert it.count("sidecar_receipts_total", provider="first", state="delivered") == 1
+        assert it.count("sidecar_delivery_duplicates_total", provider="first") == 1
+
+
 async def test_receipt_that_names_only_our_id_settles_a_lost_answer(store: Store) -> None:
     """Enroute: it has the message. Undeliverable: nobody has, and with nobody left to ask it has failed."""
     async with two(store, Delivery(providers=("first",))) as (first, _, it):
