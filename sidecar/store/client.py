@@ -170,7 +170,8 @@ class Store:
     has any, and raises StoreAwayError when none has it in time; it may last all the same. It does not travel with the
     rest, so only who awaits one before asking the other knows which is done first.
 
-    Who is cancelled, or does not await its reply, disturbs nobody: the command is done, and its reply dropped.
+    Who is cancelled, or does not await its reply, disturbs nobody: the command is done, and its reply dropped. One that
+    is cancelled before it goes out, as in the turn in which it is asked, is not done.
     """
 
     def __init__(

@@ -106,6 +106,15 @@ def test_other_urls_are_refused(url: str) -> None:
         Store(url)
 
 
+async def test_what_is_cancelled_before_it_goes_out_is_not_done(store: Store) -> None:
+    """And what was asked beside it is, whether or not it is awaited."""
+    names = [store.names.current(name) for name in ("cancelled", "left", "awaited")]
+    cancelled, _, awaited = (store.execute(name, "SET", name, "x") for name in names)
+    cancelled.cancel()
+    await awaited
+    assert await store.execute(names[0], "MGET", *names) == [None, b"x", b"x"]
+
+
 # Waiting…
 
 
