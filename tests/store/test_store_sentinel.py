@@ -270,11 +270,16 @@ class Load:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def nothing_is_lost(load: Load, server: Server) -> None:
-    """Whatever was answered is there, and nothing is there twice."""
+async def lost(load: Load, server: Server) -> list[float]:
+    """When what was answered came that is not there, in seconds of the load's clock; nothing is there twice."""
     there = [one.decode() for one in await server.says("LRANGE", "pushed", "0", "-1")]
     assert len(there) == len(set(there))
-    assert load.answered.keys() <= set(there)
+    return [load.answered[pushed] for pushed in load.answered.keys() - set(there)]
+
+
+async def nothing_is_lost(load: Load, server: Server) -> None:
+    """Whatever was answered is there, and nothing is there twice."""
+    assert await lost(load, server) == []
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -329,7 +334,8 @@ async def test_a_frozen_primary_that_comes_back_gets_nothing(tmp_path: Path) -> 
 async def test_an_administrators_fail_over(tmp_path: Path, replicas: int) -> None:
     """SENTINEL FAILOVER, for a primary that is well: what was answered is there, and the old one is a replica.
 
-    A second replica that goes on following the old one proves nothing.
+    A second replica that goes on following the old one proves nothing. What it alone had before the other one was
+    promoted may be missing: docs/decisions/0020.
     """
     async with a_group(tmp_path, replicas) as group, a_store(group.url, trouble=Trouble(logs.write)) as store:
         old = group.servers[0]
@@ -342,6 +348,7 @@ async def test_an_administrators_fail_over(tmp_path: Path, replicas: int) -> Non
 
             await until(begins)
             new = await group.promoted(old)
+            promoted_at = clock()
             await until(lambda: is_at(store, new))
 
             async def is_told() -> bool:
@@ -349,7 +356,8 @@ async def test_an_administrators_fail_over(tmp_path: Path, replicas: int) -> Non
 
             await until(is_told)
             await load.end()
-        await nothing_is_lost(load, new)
+        missing = await lost(load, new)
+        assert missing == [] if replicas == 1 else max(missing, default=0.0) < promoted_at + 0.3
 
         async def is_replica() -> bool:
             return bool(await old.role() == b"slave")
