@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, Final, cast
 from urllib.parse import unquote_to_bytes
 
+from sidecar import json_text
 from sidecar.config.model import Route
 from sidecar.errors import Refusal
 from sidecar.overrides import field_targets, may_name_another
@@ -46,8 +47,6 @@ _MAX_KEPT: Final = 64
 _KEPT: Final = 1024
 _MOST_NAMES: Final = 32
 _MAX_NAMES: Final = 256
-# RFC 8259 section 2.
-_JSON_SPACE: Final = " \t\n\r"
 # What a selector may select: a text, a whole number (a bool is none), or nothing.
 _SCALARS: Final = frozenset({str, int, type(None)})
 _CONTROL: Final = re.compile(r"[\0-\x1f\x7f]")
@@ -331,10 +330,7 @@ def _json_document(body: bytes, fields: Fields) -> dict[str, Any]:
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         # A byte order mark is refused by the parser; other encodings of Unicode are no UTF-8, or hold NUL.
-        text = body.decode("utf-8").strip(_JSON_SPACE)
-        document, end = _JSON_READER.raw_decode(text)
-        if end != len(text):
-            raise _no_json()
+        document = json_text.document(body.decode("utf-8"), _JSON_READER)
         if not isinstance(document, dict):
             raise _malformed("json_top_level", "Expected a JSON object at the top.")
         # UTF-8 has no surrogates; what is deep has many brackets.

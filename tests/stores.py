@@ -2,13 +2,24 @@
 
 import asyncio
 import contextlib
+import itertools
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+from sidecar.delivery.breakers import Breakers
+from sidecar.delivery.sightings import Sightings
+from sidecar.life import ended
 from sidecar.store.client import Store
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def numbered(talk: Callable[[int, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> Talk:
+    """Have `talk` be told which connection it is, from 1 on."""
+    numbers = itertools.count(1)
+    return lambda reader, writer: talk(next(numbers), reader, writer)
 
 
 @contextlib.asynccontextmanager
@@ -120,3 +131,22 @@ async def a_store(url: str, **more: object) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+@contextlib.asynccontextmanager
+async def looking(room: Breakers | Sightings) -> AsyncIterator[list[float]]:
+    """Have a room look into the store by itself; yields when it did, in seconds of the monotonic clock."""
+    looks: list[float] = []
+    look = room.look
+
+    async def noted() -> None:
+        looks.append(time.monotonic())
+        await look()
+
+    room.look = noted  # type: ignore[method-assign]
+    task = asyncio.create_task(room.run())
+    try:
+        yield looks
+        assert not task.done()
+    finally:
+        await ended(task)

@@ -20,6 +20,7 @@ PURE = [
     "routes",
     "spelling",
     "intake",
+    "json_text",
     "language",
     "recipient",
     "prefer",

@@ -117,14 +117,20 @@ async def test_who_has_more_takes_what_nobody_else_took() -> None:
 async def test_one_that_hangs_holds_up_nobody() -> None:
     """Where who has the fewest takes none, the others take one once they have waited for it, and then ever more."""
     came: list[asyncio.BaseTransport] = []
+    accepted = 0
     taken: list[int] = []
 
     class Came(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             came.append(transport)
 
-    def is_my_turn(accepting: int) -> bool:
-        taken.append(len(came) + accepting)
+    def room(_: int) -> int:  # asked before each is accepted
+        nonlocal accepted
+        accepted += 1
+        return 1
+
+    def is_my_turn(_: int) -> bool:
+        taken.append(accepted)
         return False
 
     with ExitStack() as stack:
@@ -132,7 +138,7 @@ async def test_one_that_hangs_holds_up_nobody() -> None:
         listening.setblocking(False)
         for _ in range(20):
             stack.enter_context(socket.create_connection(listening.getsockname()))
-        acceptor = Acceptor([listening], Trusted(()), lambda _: Came(), is_my_turn=is_my_turn, in_a_row=1)
+        acceptor = Acceptor([listening], Trusted(()), lambda _: Came(), room=room, is_my_turn=is_my_turn, in_a_row=1)
         acceptor.start()
         async with asyncio.timeout(30):
             while len(came) < 20:

@@ -6,10 +6,9 @@ What is no JSON object is nothing: no reader makes a pass of it.
 import json
 from typing import Any, Final
 
+from sidecar import json_text
 from sidecar.outbound import HttpReply
 
-# JSON's own, which may stand around a document (RFC 8259 section 2).
-_SPACE: Final = " \t\n\r"
 _DECODER: Final = json.JSONDecoder()
 
 
@@ -19,11 +18,10 @@ def members(text: bytes | str) -> dict[str, Any] | None:
         if isinstance(text, bytes):
             # Mostly there is no byte order mark, and this is surely UTF-8.
             text = text.decode() if text[:2] == b'{"' else text.decode(json.detect_encoding(text), "surrogatepass")
-        text = text.strip(_SPACE)
-        found, end = _DECODER.raw_decode(text)
+        found = json_text.document(text, _DECODER)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and end == len(text) else None
+    return found if isinstance(found, dict) else None
 
 
 def unreadable(reply: HttpReply) -> str:

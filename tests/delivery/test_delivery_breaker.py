@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from awake import awake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from stores import looking
 from structlog.testing import capture_logs
 
 from sidecar import breaker as law
@@ -265,25 +265,13 @@ async def test_fine_result_is_told_again_after_many_and_ends_another_workers_run
 async def test_failures_are_told_at_once(store: Store) -> None:
     """One after the other, each when the one before it is known, and there was no look between most of them."""
     key = Key("a", "CN")
-    looks = 0
-
-    class Counted(Breakers):
-        async def look(self) -> None:
-            nonlocal looks
-            looks += 1
-            await super().look()
-
-    breakers = Counted(store, {"a": None}, lambda *_: None)
-    task = asyncio.create_task(breakers.run())
-    try:
-        async with asyncio.timeout(30):
-            for run in range(1, 20):
-                breakers.record(key, 0, fine=False, failures=20, open_for_s=60)
-                while breakers.of(key).run != run:
-                    await asyncio.sleep(0)
-        assert looks < 10
-    finally:
-        await ended(task)
+    breakers = Breakers(store, {"a": None}, lambda *_: None)
+    async with looking(breakers) as looks, asyncio.timeout(30):
+        for run in range(1, 20):
+            breakers.record(key, 0, fine=False, failures=20, open_for_s=60)
+            while breakers.of(key).run != run:
+                await asyncio.sleep(0)
+        assert len(looks) < 10
 
 
 async def written(store: Store) -> int:
@@ -346,20 +334,9 @@ async def test_breaker_that_one_worker_opens_is_honoured_by_another(store: Store
 
 async def test_the_store_is_looked_at_twice_a_second(store: Store) -> None:
     """However little there is to tell: a look that is never put off would keep the loop and the store busy."""
-    looks: list[float] = []
-
-    class Counted(Breakers):
-        async def look(self) -> None:
-            looks.append(time.monotonic())
-            await super().look()
-
-    task = asyncio.create_task(Counted(store, {"a": None}, lambda *_: None).run())
-    try:
-        async with asyncio.timeout(30):
-            while len(looks) < 3:
-                await asyncio.sleep(0.01)
-    finally:
-        await ended(task)
+    async with looking(Breakers(store, {"a": None}, lambda *_: None)) as looks, asyncio.timeout(30):
+        while len(looks) < 3:
+            await asyncio.sleep(0.01)
     assert looks[2] - looks[0] > 1.9 * shared._REFRESH_S
 
 
@@ -386,28 +363,15 @@ async def test_the_breakers_are_looked_at_through_an_answer_that_nobody_can_read
 ) -> None:
     """Strange data under their name is told once, however often it is seen, and does not end the task."""
     told: list[Event] = []
-    looks = 0
-
-    class Counted(Breakers):
-        async def look(self) -> None:
-            nonlocal looks
-            looks += 1
-            await super().look()
-
     monkeypatch.setattr(shared, "_REFRESH_S", 0.05)
     name = store.names.breakers()
     await store.execute(name, "SET", name, "strange")
-    breakers = Counted(store, {"a": None}, told.append)
-    running = asyncio.create_task(breakers.run())
-    try:
-        async with asyncio.timeout(30):
-            while looks < 5:
-                await asyncio.sleep(0.01)
-            assert told == [StoreRefused(reason="WRONGTYPE")]
-            await store.execute(name, "DEL", name)
-            await store.execute(name, "HSET", name, "a|CN", Breaker("open", 1, until_ms=2**52).text)
-            while breakers.of(Key("a", "CN")).state != "open":
-                await asyncio.sleep(0.01)
-        assert not running.done()
-    finally:
-        await ended(running)
+    breakers = Breakers(store, {"a": None}, told.append)
+    async with looking(breakers) as looks, asyncio.timeout(30):
+        while len(looks) < 5:
+            await asyncio.sleep(0.01)
+        assert told == [StoreRefused(reason="WRONGTYPE")]
+        await store.execute(name, "DEL", name)
+        await store.execute(name, "HSET", name, "a|CN", Breaker("open", 1, until_ms=2**52).text)
+        while breakers.of(Key("a", "CN")).state != "open":
+            await asyncio.sleep(0.01)

@@ -3,17 +3,16 @@
 import asyncio
 import itertools
 import random
-import time
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stores import looking
 
 from sidecar.delivery import sightings as shared
 from sidecar.delivery.score import EXPLORE, HALF_LIFE_S, Seen, adaptive, scores, weighted
 from sidecar.delivery.sightings import Sightings
-from sidecar.life import ended
 from sidecar.store.client import Store
 
 NAMES = ("a", "b", "c")
@@ -116,20 +115,9 @@ async def test_however_much_was_seen_is_told_with_one_look(store: Store) -> None
 
 async def test_the_store_is_looked_at_twice_a_second(store: Store) -> None:
     """However little was seen: a look that follows the last one at once would keep the loop and the store busy."""
-    looks: list[float] = []
-
-    class Counted(Sightings):
-        async def look(self) -> None:
-            looks.append(time.monotonic())
-            await super().look()
-
-    task = asyncio.create_task(Counted(store).run())
-    try:
-        async with asyncio.timeout(30):
-            while len(looks) < 3:
-                await asyncio.sleep(0.01)
-    finally:
-        await ended(task)
+    async with looking(Sightings(store)) as looks, asyncio.timeout(30):
+        while len(looks) < 3:
+            await asyncio.sleep(0.01)
     assert looks[2] - looks[0] > 1.9 * shared._EVERY_S
 
 

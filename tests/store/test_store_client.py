@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from awake import awake
-from stores import a_server, greet, read_command
+from stores import a_server, greet, numbered, read_command
 
 from sidecar.errors import StoreAwayError
 from sidecar.store import connections
@@ -154,17 +154,13 @@ async def test_a_wait_goes_out_on_a_connection_that_proves_to_be_open(
 ) -> None:
     """One that has died silently since it was used costs a new one, and no wait."""
     monkeypatch.setattr(connections, "TRUST_S", 0.0)
-    connected = 0
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connected
-        connected += 1
-        mine = connected
+    async def talk(mine: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await greet(reader, writer)
         writer.write(b":%d\r\n" % mine)
         await reader.read()  # takes everything, says nothing more
 
-    async with a_server(tmp_path / "s", talk) as url:
+    async with a_server(tmp_path / "s", numbered(talk)) as url:
         store = Store(url, timeout_s=1.0)
         assert await store.blocking("x", "LLEN", "x", wait_s=0.1) == 1
         assert await store.blocking("x", "LLEN", "x", wait_s=0.1) == 2
@@ -248,19 +244,15 @@ async def test_a_store_that_hangs_is_away_in_time_and_back_at_once(tmp_path: Pat
 async def test_a_late_answer_is_nobodys(tmp_path: Path) -> None:
     """A store that answers after the time limit does not answer the next command with it."""
     late = asyncio.Event()
-    connected = 0
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connected
-        connected += 1
-        mine = connected
+    async def talk(mine: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await greet(reader, writer)
         if mine == 1:
             await late.wait()
         writer.write(b":%d\r\n" % mine)
         await reader.read()
 
-    async with a_server(tmp_path / "s", talk) as url:
+    async with a_server(tmp_path / "s", numbered(talk)) as url:
         store = Store(url, timeout_s=0.2)
         with pytest.raises(StoreAwayError):
             await store.execute("x", "INCR", "x")

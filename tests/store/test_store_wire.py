@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import uvloop
 from certificates import LOOPBACK, Authority, serving
-from stores import a_server, a_store, a_switch, greet, read_command
+from stores import a_server, a_store, a_switch, greet, numbered, read_command
 
 from sidecar.errors import StoreAwayError
 from sidecar.store import connections
@@ -217,12 +217,8 @@ async def test_a_busy_connection_that_fell_silent_takes_no_more_commands(
 async def test_what_is_written_before_a_renewal_still_has_its_answer(tmp_path: Path) -> None:
     """A connection that leads to the wrong store is closed once all it carried is answered; another takes over."""
     go_on = asyncio.Event()
-    connected = 0
 
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connected
-        connected += 1
-        mine = connected
+    async def talk(mine: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await greet(reader, writer)
         if mine == 1:
             await read_command(reader)
@@ -234,7 +230,7 @@ async def test_what_is_written_before_a_renewal_still_has_its_answer(tmp_path: P
             closed.set()
 
     closed = asyncio.Event()
-    async with a_server(tmp_path / "s", talk) as url, a_store(url) as store:
+    async with a_server(tmp_path / "s", numbered(talk)) as url, a_store(url) as store:
         refused, read = store.execute("x", "INCR", "x"), store.execute("x", "GET", "x")
         with pytest.raises(StoreAwayError, match="READONLY"):
             await refused

@@ -20,6 +20,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 
+from sidecar import json_text
 from sidecar.delivery.providers.seam import Accepted, Fault, Outcome, Rejected, Uncertain
 from sidecar.outbound import HttpReply
 
@@ -195,16 +196,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-# `json.loads` would make one for each answer, and look twice for the space that may stand around a document.
+# `json.loads` would make one for each answer.
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_once)
-_SPACE: Final = " \t\n\r"  # RFC 8259 section 2
 
 
 def _document(body: bytes) -> Any:
     coding = "utf-8" if body.startswith(b'{"') else json.detect_encoding(body)
     try:
-        text = body.decode(coding, "surrogatepass").strip(_SPACE)
-        document, end = _DECODER.raw_decode(text)
+        return json_text.document(body.decode(coding, "surrogatepass"), _DECODER)
     except (ValueError, RecursionError):
         return None
-    return document if end == len(text) else None
